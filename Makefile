@@ -1,0 +1,41 @@
+# Two commands: `make quickstart` runs a search, `make test` runs the whole test suite.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.PHONY: quickstart test lint bench clean
+
+quickstart: $(VENV)/.starter
+	$(BIN)/nas-meta search configs/quickstart.yaml
+
+test: $(VENV)/.test
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not slow"
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.bench
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.run
+
+# torch first and alone: anything else that asks for it would fetch the build with CUDA
+$(VENV)/.torch: constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) torch
+	@touch $@
+
+$(VENV)/.starter: $(VENV)/.torch pyproject.toml
+	$(PIP) --editable ".[starter]"
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.starter
+	$(PIP) --editable ".[starter,test]"
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.test
+	$(PIP) --editable ".[starter,test,bench]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info

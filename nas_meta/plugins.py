@@ -1,0 +1,150 @@
+"""One registry for every kind of plugin.
+
+A plugin is named by its entry point (``bert-subnet``) or by a file and a name in it (``path/to/file.py:Name``).
+The built-in ones come through the same door. Only what is named gets imported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from nas_meta.errors import PluginError, nearest
+from nas_meta.space import PluginOptions
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of plugin: its entry-point group, its word for the user, and the class it must extend."""
+
+    group: str
+    word: str
+    base: str
+    methods: tuple[str, ...]
+
+
+KINDS = {
+    "spaces": Kind("nas_meta.search_spaces", "search space", "nas_meta.space:SearchSpace", ("choices", "build")),
+    "strategies": Kind("nas_meta.strategies", "strategy", "nas_meta.strategy:Strategy", ("ask", "tell")),
+    "learners": Kind(
+        "nas_meta.learners", "learner", "nas_meta.learners.base:Learner", ("meta_loss", "classify")
+    ),
+    "tasks": Kind("nas_meta.tasks", "task source", "nas_meta.tasks.source:TaskSource", ("read",)),
+}
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A plugin that an installed distribution offers; ``broken`` is why it cannot be loaded, if so."""
+
+    name: str
+    distribution: str
+    version: str
+    target: str
+    broken: str | None = None
+    summary: str = ""
+
+
+def load(kind: str, name: str) -> type:
+    """The plugin class of that name.
+
+    Raises:
+        PluginError: no such plugin, an import that fails, or a class that lacks a method.
+    """
+    if ".py:" in name:
+        return _checked(kind, name, *_from_file(kind, name))
+    points = _points(kind)
+    if name not in points:
+        raise PluginError(f"'{name}' is not an installed {KINDS[kind].word}; {nearest(name, points)}")
+    return _from_entry_point(kind, points[name])
+
+
+def installed(kind: str) -> list[Installed]:
+    """Every installed plugin of a kind, broken ones included."""
+    rows = []
+    for name, point in sorted(_points(kind).items()):
+        distribution, version = _origin(point)
+        try:
+            summary = (_from_entry_point(kind, point).__doc__ or "").strip().split("\n")[0]
+            rows.append(Installed(name, distribution, version, point.value, None, summary))
+        except PluginError as error:
+            rows.append(Installed(name, distribution, version, point.value, str(error)))
+    return rows
+
+
+def options_of(kind: str, name: str) -> type[PluginOptions]:
+    """The options model of a plugin."""
+    return load(kind, name).Options
+
+
+def _points(kind: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=KINDS[kind].group)}
+
+
+def _origin(point: EntryPoint) -> tuple[str, str]:
+    return (point.dist.name, point.dist.version) if point.dist else ("unknown", "?")
+
+
+def _from_entry_point(kind: str, point: EntryPoint) -> type:
+    origin = f"{KINDS[kind].word} '{point.name}' of the package {' '.join(_origin(point))}"
+    try:
+        plugin = point.load()
+    except Exception as error:
+        raise PluginError(f"{origin} cannot be imported: {_cause(error)}") from error
+    return _checked(kind, point.name, plugin, origin)
+
+
+def _from_file(kind: str, name: str) -> tuple[Any, str]:
+    word = KINDS[kind].word
+    path_text, _, attribute = name.rpartition(":")
+    path = Path(path_text).expanduser().resolve()
+    if not path.is_file():
+        raise PluginError(f"{word} '{name}': there is no file {path_text}; expected path/to/file.py:Name")
+    module_name = f"nas_meta_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    module = sys.modules.get(module_name)
+    if module is None:
+        import cloudpickle
+
+        spec = importlib.util.spec_from_file_location(module_name, path)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[module_name] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException as error:
+            del sys.modules[module_name]
+            if not isinstance(error, Exception):
+                raise
+            raise PluginError(f"{word} '{name}' cannot be imported: {_cause(error)}") from error
+        # Workers do not have the file: its classes travel with the pickle.
+        cloudpickle.register_pickle_by_value(module)
+    if not hasattr(module, attribute):
+        classes = [n for n, v in vars(module).items() if isinstance(v, type) and v.__module__ == module_name]
+        raise PluginError(f"{path_text} has no '{attribute}'; {nearest(attribute, classes)}")
+    return getattr(module, attribute), f"{word} '{name}'"
+
+
+def _checked(kind: str, name: str, plugin: Any, origin: str) -> type:
+    base_module, _, base_name = KINDS[kind].base.partition(":")
+    base = getattr(importlib.import_module(base_module), base_name)
+    if not isinstance(plugin, type) or not issubclass(plugin, base):
+        raise PluginError(f"{origin} is {_kind_of(plugin)}; expected a subclass of {base_module}.{base_name}")
+    missing = [m for m in KINDS[kind].methods if getattr(plugin, m, None) is getattr(base, m)]
+    if missing:
+        raise PluginError(f"{origin} lacks the method {missing[0]}()")
+    options = getattr(plugin, "Options", None)
+    if not (isinstance(options, type) and issubclass(options, PluginOptions)):
+        raise PluginError(f"{origin} has Options that are {_kind_of(options)}; expected a subclass of PluginOptions")
+    return plugin
+
+
+def _kind_of(value: Any) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
+
+
+def _cause(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"

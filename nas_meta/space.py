@@ -1,0 +1,234 @@
+"""Search spaces and architectures: what a plugin author imports.
+
+A search space is plain data (its choices) and one function (``build``). Everything else has a default.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from nas_meta.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from nas_meta.tasks.pool import Tasks
+
+Value = bool | int | float | str | None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One decision of a search space.
+
+    Args:
+        values: what can be chosen; JSON scalars, no two equal.
+        when: the choice has an effect only where every named choice has the given value; otherwise the
+            architecture does not contain it, and two architectures that differ only there are one.
+    """
+
+    values: Sequence[Value]
+    when: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Architecture:
+    """One value for every choice that has an effect. Immutable, hashable, equal by value.
+
+    Made by :meth:`SearchSpace.architecture`, which validates and drops what has no effect.
+    """
+
+    values: Mapping[str, Value]
+
+    @cached_property
+    def canonical(self) -> str:
+        """The architecture as JSON with sorted keys and no spaces."""
+        return json.dumps(dict(self.values), sort_keys=True, separators=(",", ":"))
+
+    @cached_property
+    def id(self) -> str:
+        """The first ten hexadecimal digits of the SHA-256 of :attr:`canonical`."""
+        return hashlib.sha256(self.canonical.encode()).hexdigest()[:10]
+
+    def __getitem__(self, name: str) -> Value:
+        return self.values[name]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Architecture) and self.canonical == other.canonical
+
+    def __hash__(self) -> int:
+        return hash(self.canonical)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name}={value}" for name, value in self.values.items())
+
+
+class PluginOptions(BaseModel):
+    """Base of every plugin's options: unknown keys are refused, defaults are validated."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True)
+
+
+class SearchSpace(ABC):
+    """A search space plugin.
+
+    Subclasses define :meth:`choices` and :meth:`build`; options, constraints, pretrained weights and export
+    have defaults. An instance travels to every worker by pickle, once.
+    """
+
+    Options: type[PluginOptions] = PluginOptions
+    tokenizer: str = "starter:minilm"
+    """Where the tokenizer comes from: a folder, a hub name, or ``starter:minilm``."""
+
+    def __init__(self, options: PluginOptions | None = None):
+        self.options = options if options is not None else self.Options()
+
+    @abstractmethod
+    def choices(self) -> Mapping[str, Choice | Sequence[Value]]:
+        """Every decision by name; a plain list stands for ``Choice(list)``."""
+
+    @abstractmethod
+    def build(self, architecture: Architecture) -> nn.Module:
+        """The model of an architecture.
+
+        Returns a module that takes ``input_ids`` and ``attention_mask`` of shape ``[batch, tokens]`` as
+        keywords and returns a Hugging Face output with ``last_hidden_state`` ``[batch, tokens, hidden]``, such
+        a tensor itself, or embeddings ``[batch, hidden]``.
+        """
+
+    def problem(self, architecture: Architecture) -> str | None:
+        """Why the architecture is not in the space (a clause), or None where it is."""
+        return None
+
+    def prepare(self, tasks: Tasks, seed: int) -> None:  # noqa: B027
+        """Once per run, in the driver: load pretrained weights, measure importance on meta-train text."""
+
+    def reference(self) -> nn.Module | None:
+        """The unsearched model that candidates are compared with, or None where there is none."""
+        return None
+
+    def save(self, model: nn.Module, architecture: Architecture, folder: Path) -> None:
+        """Writes a trained model of the space as a Hugging Face folder.
+
+        Raises:
+            ConfigError: the model has no ``save_pretrained`` and the space does not override this method.
+        """
+        if not hasattr(model, "save_pretrained"):
+            raise ConfigError(
+                f"search space {type(self).__name__} builds a {type(model).__name__}, which cannot be exported; "
+                "expected a transformers model, or a save() method in the space"
+            )
+        model.save_pretrained(folder)
+
+    @cached_property
+    def table(self) -> dict[str, Choice]:
+        """The choices, normalised and checked, in an order in which conditions come before what they rule."""
+        raw = {n: c if isinstance(c, Choice) else Choice(tuple(c)) for n, c in self.choices().items()}
+        where = f"search space {type(self).__name__}"
+        for name, choice in raw.items():
+            if len(choice.values) == 0:
+                raise ConfigError(f"{where}: choice '{name}' has no values; expected at least one")
+            if len(set(map(repr, choice.values))) != len(choice.values):
+                raise ConfigError(f"{where}: choice '{name}' lists a value twice; expected distinct values")
+            for value in choice.values:
+                if not isinstance(value, (bool, int, float, str, type(None))):
+                    raise ConfigError(
+                        f"{where}: choice '{name}' has the value {value!r}; expected a number, a string, "
+                        "true, false or null"
+                    )
+            for parent in choice.when:
+                if parent not in raw:
+                    raise ConfigError(
+                        f"{where}: choice '{name}' depends on '{parent}', which does not exist; "
+                        f"{nearest(parent, raw)}"
+                    )
+        ordered: dict[str, Choice] = {}
+        while len(ordered) < len(raw):
+            ready = [n for n, c in raw.items() if n not in ordered and all(p in ordered for p in c.when)]
+            if not ready:
+                raise ConfigError(f"{where}: choices depend on each other in a circle")
+            ordered.update((n, raw[n]) for n in ready)
+        return ordered
+
+    def architecture(self, values: Mapping[str, Value]) -> Architecture:
+        """The architecture of the given values: validated, without the choices that have no effect.
+
+        Raises:
+            ConfigError: a name or a value that is not in the space, a choice left out, or a constraint broken.
+        """
+        architecture = self.canonical(values)
+        for name in values:
+            if name not in self.table:
+                raise ConfigError(f"'{name}' is not a choice of {type(self).__name__}; {nearest(name, self.table)}")
+        problem = self.problem(architecture)
+        if problem:
+            raise ConfigError(f"architecture {architecture} is not in {type(self).__name__}: {problem}")
+        return architecture
+
+    def canonical(self, values: Mapping[str, Value]) -> Architecture:
+        """Like :meth:`architecture`, but without asking for constraints."""
+        kept: dict[str, Value] = {}
+        for name, choice in self.table.items():
+            if any(parent not in kept or kept[parent] != wanted for parent, wanted in choice.when.items()):
+                continue
+            if name not in values:
+                raise ConfigError(f"the architecture leaves out '{name}' of {type(self).__name__}")
+            matches = [v for v in choice.values if v == values[name] and isinstance(v, bool) == isinstance(values[name], bool)]
+            if not matches:
+                raise ConfigError(
+                    f"'{name}' cannot be {values[name]!r}; expected one of {', '.join(map(repr, choice.values))}"
+                )
+            kept[name] = matches[0]
+        return Architecture(kept)
+
+    def sample(self, rng: np.random.Generator, tries: int = 1000) -> Architecture:
+        """An architecture drawn with every choice uniform, by rejection of those outside the constraints.
+
+        Raises:
+            ConfigError: no architecture was found in ``tries`` draws.
+        """
+        for _ in range(tries):
+            architecture = self.canonical(
+                {n: c.values[int(rng.integers(len(c.values)))] for n, c in self.table.items()}
+            )
+            if self.problem(architecture) is None:
+                return architecture
+        raise ConfigError(
+            f"search space {type(self).__name__}: none of {tries} random architectures meets its constraints; "
+            "loosen them"
+        )
+
+    def size(self) -> int:
+        """The number of distinct architectures before constraints; override where constraints can be counted.
+
+        Choices that condition each other are counted together, independent groups are multiplied.
+        """
+        groups: list[set[str]] = []
+        for name, choice in self.table.items():
+            linked = {name, *choice.when}
+            touching = [g for g in groups if g & linked]
+            groups = [g for g in groups if not g & linked] + [linked.union(*touching)]
+        return prod(self._count(group) for group in groups)
+
+    def _count(self, group: set[str]) -> int:
+        names = [n for n in self.table if n in group]
+        seen = set()
+        for values in itertools.product(*(self.table[n].values for n in names)):
+            kept: dict[str, Value] = {}
+            for name, value in zip(names, values, strict=True):
+                if all(p in kept and kept[p] == wanted for p, wanted in self.table[name].when.items()):
+                    kept[name] = value
+            seen.add(tuple(kept.items()))
+        return len(seen)

@@ -1,0 +1,82 @@
+"""The ask-and-tell protocol: what a strategy's author imports.
+
+The controller asks for an architecture whenever a worker is free and tells every finished trial, always from
+one thread. A strategy must be a function of its seed and of the order of asks and tells: resuming replays them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from nas_meta.space import Architecture, PluginOptions, SearchSpace
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A metric with a direction; ``sign`` is 1 where more is better and -1 where less is."""
+
+    metric: str
+    direction: str = "maximize"
+
+    @property
+    def sign(self) -> int:
+        return 1 if self.direction == "maximize" else -1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished trial as a strategy sees it.
+
+    Attributes:
+        status: ``completed``, ``failed``, ``stopped`` or ``timed-out``.
+        metrics: everything that was measured; empty unless completed.
+        score: the first objective, signed so that more is better; None unless completed.
+    """
+
+    architecture: Architecture
+    status: str
+    metrics: Mapping[str, float]
+    score: float | None
+
+
+class _Wait:
+    def __repr__(self) -> str:
+        return "WAIT"
+
+
+WAIT = _Wait()
+"""Returned by :meth:`Strategy.ask` when the next proposal depends on a trial that still runs."""
+
+
+@dataclass(frozen=True)
+class SearchContext:
+    """What a strategy may know about the search before it starts."""
+
+    space: SearchSpace
+    objectives: Sequence[Objective]
+    trials: int
+    workers: int
+    seed: int
+
+
+class Strategy(ABC):
+    """Proposes architectures, learns from results."""
+
+    Options: type[PluginOptions] = PluginOptions
+
+    def __init__(self, context: SearchContext, options: PluginOptions | None = None):
+        self.context = context
+        self.options = options if options is not None else self.Options()
+
+    @abstractmethod
+    def ask(self) -> Architecture | _Wait | None:
+        """The next architecture, :data:`WAIT` until something is told, or None when nothing is left."""
+
+    @abstractmethod
+    def tell(self, outcome: Outcome) -> None:
+        """A proposed architecture's trial has ended."""
+
+    def close(self) -> None:  # noqa: B027
+        """The search is over; release what is held."""

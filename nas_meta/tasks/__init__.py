@@ -1,0 +1,1 @@
+"""Where episodes come from: sources, splits, tokens, sampling."""

@@ -1,0 +1,63 @@
+"""From token ids to one embedding a text: batching by length, the model, pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nas_meta.errors import TrialError
+from nas_meta.tasks.pool import Pool
+
+
+class Encoder(nn.Module):
+    """A model with pooling: ``input_ids`` and ``attention_mask`` ``[B, T]`` to embeddings ``[B, D]``.
+
+    Args:
+        model: what a search space builds.
+        pooling: ``mean`` over the tokens of the mask, or ``cls``, the first token.
+    """
+
+    def __init__(self, model: nn.Module, pooling: str = "mean"):
+        super().__init__()
+        self.model = model
+        self.pooling = pooling
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        output = self.model(input_ids=input_ids, attention_mask=attention_mask)
+        states = output if isinstance(output, Tensor) else output.last_hidden_state
+        if states.ndim == 2:
+            return states
+        if self.pooling == "cls":
+            return states[:, 0]
+        mask = attention_mask.unsqueeze(-1).to(states.dtype)
+        return (states * mask).sum(1) / mask.sum(1).clamp(min=1)
+
+    def embed(self, pool: Pool, indices: np.ndarray, rows: int = 10) -> Tensor:
+        """Embeddings ``[len(indices), D]`` of texts of a pool, in the order of ``indices``.
+
+        The texts are sorted by length and run in batches of about ``rows``, each padded to its own longest:
+        short texts do not pay for the longest one. Differentiable where gradients are enabled.
+        """
+        device = next(self.parameters()).device
+        order = np.argsort(pool.lengths[indices], kind="stable")
+        parts = []
+        for chunk in np.array_split(order, max(1, len(order) // rows)):
+            ids, mask = (torch.from_numpy(a).to(device) for a in pool.padded(indices[chunk]))
+            parts.append(self(ids, mask))
+        embeddings = torch.cat(parts)
+        if not torch.isfinite(embeddings.detach()).all():
+            raise TrialError("the embeddings are not finite: training diverged; lower learner.lr")
+        return embeddings[torch.from_numpy(np.argsort(order, kind="stable")).to(device)]
+
+    def body_parameters(self, train_embeddings: bool) -> Iterator[nn.Parameter]:
+        """The parameters that learn: all, or all but those of the token and position tables."""
+        tables = {
+            id(p)
+            for module in self.model.modules()
+            if isinstance(module, nn.Embedding)
+            for p in module.parameters()
+        }
+        return (p for p in self.model.parameters() if train_embeddings or id(p) not in tables)

@@ -1,0 +1,190 @@
+"""One trial, from architecture to metrics. Pure: the same inputs give the same numbers.
+
+Every method is a generator of :class:`Progress` that ends with one :class:`Result`, so that an engine can stream it
+from a worker and a debugger can step through it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from nas_meta.embedding import Encoder
+from nas_meta.learners.base import Learner
+from nas_meta.measures import PeakMemory, flops, interval95, parameters, release_memory
+from nas_meta.space import Architecture, SearchSpace
+from nas_meta.tasks.episodes import EpisodeShape, episode, episodes
+from nas_meta.tasks.pool import Tasks
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How trials are scored: the numbers of episodes and what is measured."""
+
+    episodes: int = 200
+    interim_episodes: int = 40
+    interim_every: int = 0
+    test_episodes: int = 600
+    flops_tokens: int = 32
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A meta-training step: what was measured there."""
+
+    step: int
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Result:
+    """The end of a trial: metrics, and the trained weights as safetensors where they were asked for."""
+
+    metrics: Mapping[str, float]
+    weights: np.ndarray | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything a trial needs but the architecture: travels to every worker once.
+
+    Attributes:
+        shape: the episodes of meta-training, meta-validation and meta-test.
+        threads: CPU threads of a trial; 0 leaves torch's own choice.
+    """
+
+    space: SearchSpace
+    learner: Learner
+    tasks: Tasks
+    shape: EpisodeShape
+    settings: EvaluationSettings
+    pooling: str = "mean"
+    device: str = "cpu"
+    threads: int = 0
+
+    def setup(self) -> None:
+        """Once per worker."""
+        if self.threads:
+            torch.set_num_threads(self.threads)
+
+    def trial(self, architecture: Architecture, seed: int, keep_above: float | None = None) -> Iterator[Progress | Result]:
+        """Builds, meta-trains and meta-validates an architecture.
+
+        Args:
+            seed: of initial weights, dropout and training episodes.
+            keep_above: the weights are returned where the accuracy is at least this; None returns none.
+        """
+        device = torch.device(self.device)
+        try:
+            memory = PeakMemory(device)
+            torch.manual_seed(seed)
+            encoder = Encoder(self.space.build(architecture), self.pooling).to(device)
+            size = {
+                "params": parameters(encoder.model),
+                "flops": flops(encoder.model, self.settings.flops_tokens),
+            }
+            started = time.perf_counter()
+            train = self.tasks["meta-train"]
+            for step in self.learner.meta_train(
+                encoder, train, lambda i: episode(train, self.shape, seed, i)
+            ):
+                values = {"loss": step.loss}
+                every = self.settings.interim_every
+                if every and step.number % every == 0 and step.number < self.learner.options.steps:
+                    interim = self._score(encoder, "meta-validation", self.settings.interim_episodes)
+                    values["accuracy"] = float(interim.mean())
+                yield Progress(step.number, values)
+            trained = time.perf_counter()
+            scores = self._score(encoder, "meta-validation", self.settings.episodes)
+            accuracy = float(scores.mean())
+            metrics = {
+                "accuracy": accuracy,
+                "accuracy_ci95": interval95(scores),
+                **size,
+                "train_seconds": trained - started,
+                "evaluate_seconds": time.perf_counter() - trained,
+                "peak_memory": memory.read(),
+            }
+            weights = None
+            if keep_above is not None and accuracy >= keep_above:
+                weights = self._pack(encoder)
+            yield Result(metrics, weights)
+        finally:
+            encoder = None
+            release_memory(device)
+
+    def test(self, architecture: Architecture, weights: np.ndarray) -> Iterator[Result]:
+        """Scores trained weights on meta-test episodes."""
+        model = restore(self.space, architecture, bytes(weights)).to(self.device)
+        yield self._test_result(Encoder(model, self.pooling))
+
+    def test_reference(self) -> Iterator[Result]:
+        """Scores the space's unsearched model, without training, on the same meta-test episodes."""
+        model = self.space.reference()
+        assert model is not None
+        yield self._test_result(Encoder(model.to(self.device), self.pooling))
+
+    def test_tfidf(self) -> Iterator[Result]:
+        """Scores TF-IDF with nearest centroid (cosine) on the same meta-test episodes."""
+        pool = self.tasks["meta-test"]
+        tasks = list(episodes(pool, self.shape, self.settings.seed, self.settings.test_episodes))
+        scores = tfidf_accuracies(pool.texts, tasks)
+        yield Result({"test_accuracy": float(scores.mean()), "test_accuracy_ci95": interval95(scores)})
+
+    def accuracies(self, encoder: Encoder, split: str, count: int) -> np.ndarray:
+        """Accuracy on each of the first ``count`` episodes of a split."""
+        return self._score(encoder.to(self.device), split, count)
+
+    def _test_result(self, encoder: Encoder) -> Result:
+        scores = self._score(encoder, "meta-test", self.settings.test_episodes)
+        return Result(
+            {
+                "test_accuracy": float(scores.mean()),
+                "test_accuracy_ci95": interval95(scores),
+                "params": parameters(encoder.model),
+                "flops": flops(encoder.model, self.settings.flops_tokens),
+            }
+        )
+
+    def _score(self, encoder: Encoder, split: str, count: int) -> np.ndarray:
+        pool = self.tasks[split]
+        tasks = list(episodes(pool, self.shape, self.settings.seed, count))
+        return self.learner.accuracies(encoder, pool, tasks)
+
+    def _pack(self, encoder: Encoder) -> np.ndarray:
+        from safetensors.torch import save
+
+        state = {name: t.detach().cpu().contiguous().clone() for name, t in encoder.model.state_dict().items()}
+        return np.frombuffer(save(state), dtype=np.uint8)
+
+
+def restore(space: SearchSpace, architecture: Architecture, weights: bytes) -> torch.nn.Module:
+    """The model of an architecture with trained weights (safetensors bytes) loaded."""
+    from safetensors.torch import load
+
+    model = space.build(architecture)
+    model.load_state_dict(load(weights))
+    return model
+
+
+def tfidf_accuracies(texts: Sequence[str], tasks: Sequence) -> np.ndarray:
+    """Accuracy of TF-IDF vectors with the nearest class centroid by cosine, per episode."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.preprocessing import normalize
+
+    used = np.unique(np.concatenate([t.indices for t in tasks]))
+    position = {index: row for row, index in enumerate(used)}
+    vectors = TfidfVectorizer(sublinear_tf=True).fit_transform([texts[i] for i in used])
+    scores = []
+    for task in tasks:
+        ways, shots = task.support.shape
+        support = vectors[[position[i] for i in task.support.ravel()]].toarray().reshape(ways, shots, -1)
+        query = vectors[[position[i] for i in task.query.ravel()]].toarray()
+        similarity = query @ normalize(support.mean(1)).T
+        scores.append((similarity.argmax(1) == task.labels).mean())
+    return np.array(scores)

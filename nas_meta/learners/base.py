@@ -1,0 +1,120 @@
+"""What every learner shares: options, the meta-training loop and the scoring of episodes."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from nas_meta.embedding import Encoder
+from nas_meta.errors import TrialError
+from nas_meta.space import PluginOptions
+from nas_meta.tasks.episodes import Episode
+from nas_meta.tasks.pool import Pool
+
+
+class LearnerOptions(PluginOptions):
+    """Options that every learner has."""
+
+    steps: int = Field(60, ge=0, description="meta-training steps; 0 evaluates without training")
+    lr: float = Field(2e-5, gt=0, description="learning rate of AdamW during meta-training")
+    weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay of AdamW")
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient of a step")
+    train_embeddings: bool = Field(
+        False, description="whether the token embeddings learn too: half of a small encoder's parameters"
+    )
+
+
+@dataclass(frozen=True)
+class Step:
+    """One meta-training step: its number from 1 and its loss."""
+
+    number: int
+    loss: float
+
+
+class Learner(ABC):
+    """How a model is meta-trained over episodes and how it adapts to one support set.
+
+    Subclasses define :meth:`meta_loss` and :meth:`classify`; those that need another loop override
+    :meth:`meta_train`, those that can score many episodes at once override :meth:`accuracies`.
+    """
+
+    Options: type[LearnerOptions] = LearnerOptions
+
+    def __init__(self, options: LearnerOptions | None = None):
+        self.options = options if options is not None else self.Options()
+
+    @abstractmethod
+    def meta_loss(self, encoder: Encoder, pool: Pool, episode: Episode) -> Tensor:
+        """The scalar loss of one episode, differentiable with respect to the encoder."""
+
+    @abstractmethod
+    def classify(self, encoder: Encoder, pool: Pool, episode: Episode) -> Tensor:
+        """Adapts to the support set and returns logits ``[N*Q, N]`` of the query examples.
+
+        Leaves the encoder as it was.
+        """
+
+    def meta_train(self, encoder: Encoder, pool: Pool, draw: Callable[[int], Episode]) -> Iterator[Step]:
+        """Trains the encoder in place, yielding after every step; ``draw(i)`` is the i-th training episode.
+
+        Raises:
+            TrialError: the loss is not finite.
+        """
+        yield from self.optimise(
+            encoder, lambda step: self.meta_loss(encoder, pool, draw(step)), extra=()
+        )
+
+    def optimise(
+        self, encoder: Encoder, loss_of: Callable[[int], Tensor], extra: Iterable[torch.nn.Parameter]
+    ) -> Iterator[Step]:
+        """``steps`` steps of AdamW on ``loss_of(step)``, over the encoder and ``extra`` parameters."""
+        options = self.options
+        body = list(encoder.body_parameters(options.train_embeddings))
+        trained = {id(p) for p in body}
+        for parameter in encoder.parameters():
+            parameter.requires_grad_(id(parameter) in trained)
+        parameters = [*body, *extra]
+        optimizer = torch.optim.AdamW(
+            parameters, lr=options.lr, weight_decay=options.weight_decay, fused=True
+        )
+        for step in range(options.steps):
+            encoder.train()
+            loss = loss_of(step)
+            if not math.isfinite(loss.item()):
+                raise TrialError(f"the loss is {loss.item()} at step {step + 1}: training diverged; lower learner.lr")
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, options.clip)
+            optimizer.step()
+            yield Step(step + 1, loss.item())
+
+    def accuracies(self, encoder: Encoder, pool: Pool, tasks: Sequence[Episode]) -> np.ndarray:
+        """``[len(tasks)]``: the share of query examples of each episode that are classified correctly."""
+        encoder.eval()
+        return np.array([accuracy(self.classify(encoder, pool, task), task) for task in tasks])
+
+
+def accuracy(logits: Tensor, episode: Episode) -> float:
+    """Share of query examples whose largest logit ``[N*Q, N]`` is that of their class."""
+    return float((logits.argmax(1).cpu().numpy() == episode.labels).mean())
+
+
+def embed_distinct(encoder: Encoder, pool: Pool, tasks: Sequence[Episode], rows: int = 64) -> tuple[Tensor, np.ndarray]:
+    """Embeds each text that the episodes use once, without gradients.
+
+    Returns embeddings ``[distinct, D]`` and ``position`` ``[texts]``, so that ``z[position[i]]`` is text i's.
+    """
+    used = np.unique(np.concatenate([task.indices for task in tasks]))
+    position = np.full(len(pool.texts), -1)
+    position[used] = np.arange(len(used))
+    encoder.eval()
+    with torch.inference_mode():
+        return encoder.embed(pool, used, rows), position

@@ -1,0 +1,81 @@
+"""Parameters, FLOPs, memory and confidence intervals."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def interval95(values: np.ndarray) -> float:
+    """Half the width of the 95% confidence interval of the mean: 1.96 · s / √n, s the sample deviation."""
+    if len(values) < 2:
+        return math.nan
+    return float(1.96 * np.std(values, ddof=1) / math.sqrt(len(values)))
+
+
+def parameters(model: nn.Module) -> int:
+    """The number of parameters, shared ones once."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def flops(model: nn.Module, tokens: int) -> int:
+    """Floating-point operations of one forward pass of one text of that many tokens (a multiply-add is two).
+
+    Counted by ``torch.utils.flop_counter``: matrix products only.
+    """
+    device = next(model.parameters()).device
+    ids = torch.ones(1, tokens, dtype=torch.long, device=device)
+    was_training = model.training
+    model.eval()
+    # The counter knows matrix products: the math kernel makes attention visible to it on every device.
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    model.train(was_training)
+    return int(counter.get_total_flops())
+
+
+class PeakMemory:
+    """Peak memory in bytes since the start of a trial: the GPU's allocations, or the process's resident set."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        elif sys.platform == "linux":
+            try:
+                Path("/proc/self/clear_refs").write_text("5")  # resets the peak of the resident set
+            except OSError:
+                return
+
+    def read(self) -> int:
+        """The peak so far, in bytes."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        if sys.platform == "linux":
+            status = Path("/proc/self/status").read_text()
+            return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def release_memory(device: torch.device) -> None:
+    """Gives a finished trial's memory back, so that a long-lived worker starts the next one empty."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    if sys.platform == "linux":
+        try:
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+        except (OSError, AttributeError):
+            return

@@ -1,0 +1,75 @@
+"""The examples of one split, tokenised once, and the three splits together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from nas_meta.tasks.source import SPLITS, SplitClasses
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The examples of one split.
+
+    Attributes:
+        classes: class names.
+        texts: every text.
+        labels: ``[texts]``, the index of each text's class.
+        tokens: all token ids, one text after the other.
+        offsets: ``[texts + 1]``, where each text's tokens begin.
+
+    Arrays are plain NumPy, so that Ray shares them between workers without a copy.
+    """
+
+    classes: Sequence[str]
+    texts: Sequence[str]
+    labels: np.ndarray
+    tokens: np.ndarray
+    offsets: np.ndarray
+
+    @cached_property
+    def members(self) -> list[np.ndarray]:
+        """For each class, the indices of its texts."""
+        return [np.flatnonzero(self.labels == c) for c in range(len(self.classes))]
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """``[texts]``, tokens in each text."""
+        return np.diff(self.offsets)
+
+    def padded(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids and attention mask of the given texts, both ``[len(indices), longest]``, padded with 0."""
+        lengths = self.lengths[indices]
+        mask = np.arange(lengths.max(initial=1))[None, :] < lengths[:, None]
+        ids = np.zeros(mask.shape, dtype=np.int64)
+        ids[mask] = np.concatenate([self.tokens[self.offsets[i] : self.offsets[i + 1]] for i in indices])
+        return ids, mask.astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """The three splits and what was left out of them, in words."""
+
+    pools: Mapping[str, Pool]
+    report: Sequence[str] = ()
+
+    def __getitem__(self, split: str) -> Pool:
+        return self.pools[split]
+
+
+def tokenise(split: SplitClasses, encode: Callable[[list[str]], list[list[int]]]) -> Tasks:
+    """Tokenises every split once; ``encode`` maps texts to token ids."""
+    pools = {}
+    for name in SPLITS:
+        classes = split.splits[name]
+        texts = [t for examples in classes.values() for t in examples]
+        labels = np.repeat(np.arange(len(classes)), [len(v) for v in classes.values()])
+        ids = encode(texts) if texts else []
+        offsets = np.concatenate([[0], np.cumsum([len(i) for i in ids])]).astype(np.int64)
+        tokens = np.concatenate([np.asarray(i, dtype=np.int32) for i in ids]) if ids else np.zeros(0, np.int32)
+        pools[name] = Pool(list(classes), texts, labels, tokens, offsets)
+    return Tasks(pools, split.report)

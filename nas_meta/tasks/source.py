@@ -1,0 +1,124 @@
+"""Task sources: labelled examples, cleaned, and their classes split once into three disjoint parts."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from pydantic import Field
+
+from nas_meta.errors import DataError
+from nas_meta.space import PluginOptions
+
+SPLITS = ("meta-train", "meta-validation", "meta-test")
+Classes = Mapping[str, Sequence[str]]
+
+
+class SourceOptions(PluginOptions):
+    """Options that every task source has."""
+
+    min_examples: int = Field(20, ge=2, description="classes with fewer distinct examples are left out")
+    fractions: tuple[float, float, float] = Field(
+        (0.5, 0.25, 0.25), description="share of the classes in meta-train, meta-validation, meta-test"
+    )
+    split_seed: int = Field(0, ge=0, description="seed of the class split")
+
+
+@dataclass(frozen=True)
+class SplitClasses:
+    """The classes of each split with their examples; ``report`` says what was left out, in words."""
+
+    splits: Mapping[str, Classes]
+    report: Sequence[str] = field(default_factory=tuple)
+
+
+class TaskSource(ABC):
+    """A task source plugin: :meth:`read` returns examples by class; cleaning and splitting are the engine's."""
+
+    Options: type[SourceOptions] = SourceOptions
+
+    def __init__(self, options: SourceOptions | None = None):
+        self.options = options if options is not None else self.Options()
+
+    @abstractmethod
+    def read(self) -> Classes | Mapping[str, Classes]:
+        """Examples by class; or, by the names in :data:`SPLITS`, examples by class for each split."""
+
+    def load(self) -> SplitClasses:
+        """The cleaned, class-disjoint splits.
+
+        Raises:
+            DataError: classes shared between given splits, or no class left in one.
+        """
+        raw = self.read()
+        if set(raw) == set(SPLITS) and all(isinstance(v, Mapping) for v in raw.values()):
+            shared = [
+                (name, a, b)
+                for i, a in enumerate(SPLITS)
+                for b in SPLITS[i + 1 :]
+                for name in sorted(set(raw[a]) & set(raw[b]))
+            ]
+            if shared:
+                name, a, b = shared[0]
+                raise DataError(
+                    f"{self.where()}: the class '{name}' is in {a} and in {b}; expected disjoint classes"
+                )
+            every = {name: texts for part in raw.values() for name, texts in part.items()}
+            cleaned, report = clean(every, self.options.min_examples)
+            splits = {split: {n: cleaned[n] for n in sorted(raw[split]) if n in cleaned} for split in SPLITS}
+        else:
+            cleaned, report = clean(raw, self.options.min_examples)
+            splits = split_classes(cleaned, self.options.fractions, self.options.split_seed)
+        assert_disjoint(splits)
+        return SplitClasses(splits, tuple(report))
+
+    def where(self) -> str:
+        """What an error message calls this source."""
+        return f"task source {type(self).__name__}"
+
+
+def clean(classes: Classes, min_examples: int) -> tuple[dict[str, list[str]], list[str]]:
+    """Drops repeated texts, texts that stand in several classes, and classes with too few left.
+
+    Returns the cleaned classes, sorted by name, and a sentence for each kind of thing left out.
+    """
+    unique = {name: list(dict.fromkeys(t.strip() for t in texts if t.strip())) for name, texts in classes.items()}
+    owners = Counter(text for texts in unique.values() for text in texts)
+    kept = {name: [t for t in texts if owners[t] == 1] for name, texts in sorted(unique.items())}
+    repeated = sum(len(texts) for texts in classes.values()) - sum(map(len, unique.values()))
+    ambiguous = sum(1 for n in owners.values() if n > 1)
+    small = [name for name, texts in kept.items() if len(texts) < min_examples]
+    report = []
+    if repeated:
+        report.append(f"{repeated} repeated or empty texts left out")
+    if ambiguous:
+        report.append(f"{ambiguous} texts that stand in several classes left out")
+    if small:
+        report.append(f"{len(small)} classes with fewer than {min_examples} distinct texts left out")
+    return {n: t for n, t in kept.items() if n not in set(small)}, report
+
+
+def split_classes(
+    classes: Mapping[str, list[str]], fractions: Sequence[float], seed: int
+) -> dict[str, dict[str, list[str]]]:
+    """Splits classes by name: shuffled by the seed, then cut at the fractions."""
+    if any(f <= 0 for f in fractions) or abs(sum(fractions) - 1) > 1e-6:
+        raise DataError(f"tasks.fractions is {list(fractions)}; expected three positive numbers that sum to 1")
+    names = sorted(classes)
+    np.random.default_rng(seed).shuffle(names)
+    first = round(len(names) * fractions[0])
+    second = round(len(names) * (fractions[0] + fractions[1]))
+    parts = names[:first], names[first:second], names[second:]
+    return {split: {n: classes[n] for n in sorted(part)} for split, part in zip(SPLITS, parts, strict=True)}
+
+
+def assert_disjoint(splits: Mapping[str, Classes]) -> None:
+    """Raises AssertionError where two splits share a class or a text."""
+    for i, a in enumerate(SPLITS):
+        for b in SPLITS[i + 1 :]:
+            assert not set(splits[a]) & set(splits[b]), f"{a} and {b} share classes"
+            texts = {t for v in splits[a].values() for t in v} & {t for v in splits[b].values() for t in v}
+            assert not texts, f"{a} and {b} share texts"

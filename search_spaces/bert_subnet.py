@@ -1,0 +1,233 @@
+"""Sub-networks of a pretrained BERT-family encoder: which layers, how many heads, how wide the feed-forward."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field
+
+from nas_meta import Architecture, Choice, PluginOptions, SearchSpace
+from nas_meta.errors import ConfigError
+from nas_meta.tasks.pool import Tasks
+from nas_meta.tasks.starter import MINILM, model_path
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class BertSubnetOptions(PluginOptions):
+    """Options of ``bert-subnet``."""
+
+    model: str = Field(MINILM, description="the pretrained encoder: a folder, a hub name, or starter:minilm")
+    heads: list[float] = Field([1.0, 0.5], min_length=1, description="shares of attention heads a kept layer may have")
+    ffn: list[float] = Field(
+        [1.0, 0.5, 0.25], min_length=1, description="shares of feed-forward neurons a kept layer may have"
+    )
+    min_layers: int = Field(1, ge=1, description="fewest layers kept")
+    max_layers: int | None = Field(None, ge=1, description="most layers kept; all by default")
+    max_params: float | None = Field(None, gt=0, description="most parameters, embeddings included")
+    importance_episodes: int = Field(20, ge=1, description="meta-train episodes that rank heads and neurons")
+
+
+class BertSubnet(SearchSpace):
+    """Sub-networks of a pretrained BERT, MiniLM, RoBERTa or DistilBERT; weights are inherited and sliced."""
+
+    Options = BertSubnetOptions
+
+    def __init__(self, options: BertSubnetOptions | None = None):
+        super().__init__(options)
+        self.tokenizer = self.options.model
+        self._weights: dict[str, np.ndarray] | None = None
+        self._scores: tuple[np.ndarray, np.ndarray] | None = None
+        self._config: Any = None
+        for name in ("heads", "ffn"):
+            wrong = [s for s in getattr(self.options, name) if not 0 < s <= 1]
+            if wrong:
+                raise ConfigError(f"space.{name} has the share {wrong[0]}; expected shares above 0 and at most 1")
+
+    @cached_property
+    def dimensions(self) -> dict[str, int]:
+        """Layers, heads, neurons and hidden size of the pretrained model, read from its config alone."""
+        path = Path(model_path(self.options.model)) / "config.json"
+        if path.is_file():
+            raw = json.loads(path.read_text(encoding="utf-8"))
+        else:
+            from transformers import AutoConfig
+
+            try:
+                raw = AutoConfig.from_pretrained(self.options.model).to_dict()
+            except (OSError, ValueError) as error:
+                raise ConfigError(
+                    f"space.model '{self.options.model}' is neither a folder with a config.json "
+                    "nor a hub model that can be reached"
+                ) from error
+        names = {
+            "layers": ("num_hidden_layers", "n_layers"),
+            "heads": ("num_attention_heads", "n_heads"),
+            "neurons": ("intermediate_size", "hidden_dim"),
+            "hidden": ("hidden_size", "dim"),
+        }
+        try:
+            return {n: next(raw[k] for k in keys if k in raw) for n, keys in names.items()}
+        except StopIteration as error:
+            raise ConfigError(
+                f"space.model '{self.options.model}' is a {raw.get('model_type')} model; "
+                "expected a BERT-family encoder (BERT, MiniLM, RoBERTa, DistilBERT)"
+            ) from error
+
+    def choices(self) -> Mapping[str, Choice]:
+        d = self.dimensions
+        heads = counts(self.options.heads, d["heads"])
+        neurons = counts(self.options.ffn, d["neurons"])
+        table: dict[str, Choice] = {}
+        for i in range(d["layers"]):
+            table[f"layer{i}.keep"] = Choice((True, False))
+            table[f"layer{i}.heads"] = Choice(heads, when={f"layer{i}.keep": True})
+            table[f"layer{i}.ffn"] = Choice(neurons, when={f"layer{i}.keep": True})
+        return table
+
+    def problem(self, architecture: Architecture) -> str | None:
+        kept = len(self.kept_layers(architecture))
+        most = self._most_layers()
+        if not self.options.min_layers <= kept <= most:
+            return f"it keeps {kept} layers; expected {self.options.min_layers} to {most}"
+        if self.options.max_params is not None and self._weights is not None:
+            size = self.count_params(architecture)
+            if size > self.options.max_params:
+                return f"it has {size:,} parameters; expected at most {self.options.max_params:,.0f}"
+        return None
+
+    def size(self) -> int:
+        """Exact without ``max_params``: Σ over kept-layer counts k of C(L, k) · (heads · widths)^k."""
+        widths = len(self.options.heads) * len(self.options.ffn)
+        layers = self.dimensions["layers"]
+        sets = range(self.options.min_layers, self._most_layers() + 1)
+        return sum(sum(1 for _ in combinations(range(layers), k)) * widths**k for k in sets)
+
+    def prepare(self, tasks: Tasks, seed: int) -> None:
+        from search_spaces.importance import importance
+        from search_spaces.slicing import layers_of
+
+        model = self._load_pretrained()
+        layers_of(model)  # refuses other families before anything is computed
+        self._scores = importance(model, tasks["meta-train"], self.options.importance_episodes, seed)
+        self._config = model.config
+        # Arrays, not tensors: Ray then shares one copy between the workers of a node.
+        self._weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+
+    def build(self, architecture: Architecture) -> nn.Module:
+        from search_spaces.slicing import layers_of, replace_layers, slice_layer
+
+        full = self._full
+        sources = list(layers_of(full))
+        head_scores, neuron_scores = self._ranked()
+        cut = [
+            slice_layer(
+                sources[i],
+                strongest(head_scores[i], architecture[f"layer{i}.heads"]),
+                strongest(neuron_scores[i], architecture[f"layer{i}.ffn"]),
+            )
+            for i in self.kept_layers(architecture)
+        ]
+        # Everything but the layers is copied; the layers are copied one by one, already smaller.
+        memo = {id(layer): layer for layer in sources}
+        model = copy.deepcopy(full, memo)
+        replace_layers(model, cut)
+        return model
+
+    def reference(self) -> nn.Module:
+        return copy.deepcopy(self._full)
+
+    def save(self, model: nn.Module, architecture: Architecture, folder: Path) -> None:
+        """A standard folder that ``AutoModel.from_pretrained`` loads with transformers alone.
+
+        transformers has no per-layer sizes for these families, so heads and neurons that are absent are stored as
+        zeros: the outputs are the same. ``search_spaces.slicing.load_sliced`` cuts them out again.
+        """
+        from transformers import AutoModel
+
+        from search_spaces.slicing import padded_state, widths
+
+        kept = widths(model)
+        neurons = max(n for _, n in kept)
+        config = copy.deepcopy(model.config)
+        key = "hidden_dim" if hasattr(config, "hidden_dim") else "intermediate_size"
+        setattr(config, key, neurons)
+        config.nas_meta_widths = [list(pair) for pair in kept]
+        uniform = AutoModel.from_config(config)
+        uniform.load_state_dict(padded_state(model, self.dimensions["heads"], neurons))
+        uniform.save_pretrained(folder)
+
+    def kept_layers(self, architecture: Architecture) -> list[int]:
+        """Indices of the pretrained layers that the architecture keeps."""
+        return [i for i in range(self.dimensions["layers"]) if architecture[f"layer{i}.keep"]]
+
+    def count_params(self, architecture: Architecture) -> int:
+        """Parameters of an architecture, counted from the shapes of the pretrained weights, without a build."""
+        d = self.dimensions
+        head_size = d["hidden"] // d["heads"]
+        total = sum(w.size for w in self._weights.values())
+        for i in range(d["layers"]):
+            if architecture[f"layer{i}.keep"]:
+                absent_heads = d["heads"] - architecture[f"layer{i}.heads"]
+                absent_neurons = d["neurons"] - architecture[f"layer{i}.ffn"]
+                # A head: rows and biases of query, key and value, columns behind; a neuron: row, bias, column.
+                total -= absent_heads * head_size * (4 * d["hidden"] + 3) + absent_neurons * (2 * d["hidden"] + 1)
+            else:
+                total -= sum(w.size for name, w in self._weights.items() if f".layer.{i}." in f".{name}")
+        return total
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_full"}
+
+    @cached_property
+    def _full(self) -> nn.Module:
+        import torch
+        from transformers import AutoModel
+
+        if self._weights is None:
+            return self._load_pretrained()
+        model = AutoModel.from_config(self._config)
+        model.load_state_dict({name: torch.tensor(array) for name, array in self._weights.items()})
+        return model
+
+    def _load_pretrained(self) -> nn.Module:
+        from transformers import AutoModel
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        try:
+            return AutoModel.from_pretrained(model_path(self.options.model)).eval()
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"space.model '{self.options.model}' cannot be loaded: {str(error).splitlines()[0]}") from error
+
+    def _ranked(self) -> tuple[np.ndarray, np.ndarray]:
+        if self._scores is not None:
+            return self._scores
+        # Not prepared (a check, a debugger): the first heads and neurons.
+        d = self.dimensions
+        return (
+            np.tile(-np.arange(d["heads"], dtype=float), (d["layers"], 1)),
+            np.tile(-np.arange(d["neurons"], dtype=float), (d["layers"], 1)),
+        )
+
+    def _most_layers(self) -> int:
+        layers = self.dimensions["layers"]
+        return min(self.options.max_layers or layers, layers)
+
+
+def counts(shares: Sequence[float], of: int) -> tuple[int, ...]:
+    """Shares of a number as distinct whole numbers, at least one, largest first."""
+    return tuple(sorted({max(1, round(share * of)) for share in shares}, reverse=True))
+
+
+def strongest(scores: np.ndarray, count: int) -> np.ndarray:
+    """Sorted indices of the ``count`` highest scores; equal scores go to the lower index."""
+    return np.sort(np.argsort(-scores, kind="stable")[:count])

@@ -1,0 +1,47 @@
+"""What an engine is: it calls generator methods of a payload somewhere and hands back what they yield."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that a running call did.
+
+    Attributes:
+        key: the caller's name for the call.
+        value: what it yielded; None at its end.
+        error: why it failed, in one line; only at its end.
+        done: whether the call has ended.
+    """
+
+    key: Any
+    value: Any = None
+    error: str | None = None
+    done: bool = False
+
+
+class Engine(Protocol):
+    """Runs calls on workers. Used from one thread."""
+
+    def free(self) -> int:
+        """How many more calls would start at once."""
+
+    def submit(self, key: Any, method: str, *arguments: Any) -> None:
+        """Starts ``payload.method(*arguments)``, a generator, on a free worker."""
+
+    def events(self) -> Iterator[Event]:
+        """Blocks until something has happened; ends when no call runs."""
+
+    def close(self) -> None:
+        """Stops what still runs and what this engine started."""
+
+
+def cause(error: BaseException) -> str:
+    """One line on an exception: its sentence where it is one of ours, else its type and first line."""
+    first = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
+    ours = any(c.__name__ == "NasMetaError" for c in type(error).__mro__)
+    return first if ours else f"{type(error).__name__}: {first}"

@@ -1,0 +1,40 @@
+"""Runs calls one after the other in this process: for a debugger, and for a single device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from nas_meta.execution.engine import Event, cause
+
+
+class InlineEngine:
+    """One worker, this process."""
+
+    def __init__(self, payload: Any):
+        self._payload = payload
+        self._pending: tuple[Any, str, tuple] | None = None
+        payload.setup()
+
+    def free(self) -> int:
+        return 0 if self._pending else 1
+
+    def submit(self, key: Any, method: str, *arguments: Any) -> None:
+        assert self._pending is None, "the worker is busy"
+        self._pending = (key, method, arguments)
+
+    def events(self) -> Iterator[Event]:
+        while self._pending:
+            key, method, arguments = self._pending
+            try:
+                for value in getattr(self._payload, method)(*arguments):
+                    yield Event(key, value)
+            except Exception as error:
+                end = Event(key, error=cause(error), done=True)
+            else:
+                end = Event(key, done=True)
+            self._pending = None
+            yield end
+
+    def close(self) -> None:
+        self._pending = None

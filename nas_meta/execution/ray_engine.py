@@ -1,0 +1,113 @@
+"""Runs calls on Ray: long-lived workers that import once and hold the payload for their whole life.
+
+A call is an actor method that streams: what it yields arrives while it runs, and the driver sleeps in ``ray.wait``
+until something does.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import cloudpickle
+
+from nas_meta.errors import NasMetaError
+from nas_meta.execution.engine import Event, cause
+
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import ray
+from ray.exceptions import RayError
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a worker gets. ``cpus`` and ``gpus`` may be fractions."""
+
+    workers: int
+    cpus: float
+    gpus: float = 0
+    address: str | None = None
+
+
+class _Worker:
+    def __init__(self, payload: Any):
+        self._payload = cloudpickle.loads(payload) if isinstance(payload, bytes) else payload
+        self._payload.setup()
+
+    def call(self, method: str, arguments: bytes):
+        try:
+            for value in getattr(self._payload, method)(*cloudpickle.loads(arguments)):
+                yield Event(None, value)
+        except Exception as error:
+            yield Event(None, error=cause(error), done=True)
+        else:
+            yield Event(None, done=True)
+
+
+class RayEngine:
+    """``workers`` actors on an embedded Ray, or on the cluster at ``address``.
+
+    Raises:
+        NasMetaError: the cluster cannot be reached.
+    """
+
+    def __init__(self, payload: Any, resources: Resources):
+        self._started = not ray.is_initialized()
+        if self._started:
+            try:
+                if resources.address:
+                    ray.init(address=resources.address, log_to_driver=False, logging_level=logging.ERROR)
+                else:
+                    ray.init(
+                        num_cpus=max(1, round(resources.cpus * resources.workers)),
+                        include_dashboard=False,
+                        log_to_driver=False,
+                        logging_level=logging.ERROR,
+                    )
+            except (RayError, ConnectionError, RuntimeError, ValueError) as error:
+                raise NasMetaError(f"Ray cannot be started: {cause(error)}") from error
+        shared = ray.put(payload)
+        actor = ray.remote(_Worker).options(num_cpus=resources.cpus, num_gpus=resources.gpus, max_restarts=0)
+        self._actor, self._shared = actor, shared
+        self._idle = [actor.remote(shared) for _ in range(resources.workers)]
+        self._running: dict[Any, tuple[Any, Any]] = {}
+
+    def free(self) -> int:
+        return len(self._idle)
+
+    def submit(self, key: Any, method: str, *arguments: Any) -> None:
+        worker = self._idle.pop()
+        # Pickled by value here: a file plugin's module does not exist in a worker.
+        stream = worker.call.options(num_returns="streaming").remote(method, cloudpickle.dumps(arguments))
+        self._running[stream] = (key, worker)
+
+    def events(self) -> Iterator[Event]:
+        while self._running:
+            ready, _ = ray.wait(list(self._running), num_returns=1, fetch_local=False)
+            for stream in ready:
+                key, worker = self._running[stream]
+                try:
+                    event = ray.get(next(stream))
+                except (RayError, StopIteration) as error:
+                    event = Event(None, error=f"the worker died: {cause(error)}", done=True)
+                    # The others do not notice: a fresh worker takes its place.
+                    ray.kill(worker)
+                    worker = self._actor.remote(self._shared)
+                if event.done:
+                    del self._running[stream]
+                    self._idle.append(worker)
+                yield Event(key, event.value, event.error, event.done)
+
+    def close(self) -> None:
+        workers = [*self._idle, *(worker for _, worker in self._running.values())]
+        self._running.clear()
+        self._idle.clear()
+        for worker in workers:
+            ray.kill(worker)
+        if self._started:
+            ray.shutdown()

@@ -1,0 +1,200 @@
+"""The one wall between NNI and the rest: an NNI 3.0 strategy, unmodified, behind ask and tell.
+
+NNI's strategies call an engine from a loop of their own. Here that loop runs on a private thread, and control is
+handed over strictly: the thread works only while ``ask`` or ``tell`` waits for it, so a strategy never runs
+concurrently with the search.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+from nni.mutable import Categorical, LabeledMutable, Sample, SampleValidationError
+from nni.nas.execution import ExecutionEngine
+from nni.nas.execution.event import FinalMetricEvent, TrainingEndEvent
+from nni.nas.space import ExecutableModelSpace, ModelStatus
+from nni.nas.strategy.base import Strategy as NNIStrategy
+
+from nas_meta import WAIT, Architecture, Outcome, SearchContext, SearchSpace, Strategy
+from nas_meta.errors import StrategyError
+
+_ASK = object()
+_STOP = object()
+
+
+class _Space(ExecutableModelSpace):
+    """A search space as NNI sees it: one categorical per choice.
+
+    Samples that break a constraint, or whose architecture was frozen before, are invalid, so NNI draws again.
+    """
+
+    def __init__(self, space: SearchSpace, seen: set[str]):
+        super().__init__()
+        self.space, self.seen = space, seen
+        self.evaluator = None
+        self.sample: Sample | None = None
+        self.architecture: Architecture | None = None
+
+    def leaf_mutables(self, is_leaf: Any) -> Iterable[LabeledMutable]:
+        for name, choice in self.space.table.items():
+            yield Categorical(list(choice.values), label=name)
+
+    def check_contains(self, sample: Sample) -> SampleValidationError | None:
+        architecture = self.space.canonical(sample)
+        problem = self.space.problem(architecture)
+        if problem:
+            return SampleValidationError(problem)
+        if architecture.id in self.seen:
+            return SampleValidationError("the same architecture was proposed before")
+        return None
+
+    def freeze(self, sample: Sample) -> _Space:
+        self.validate(sample)
+        frozen = _Space(self.space, self.seen)
+        frozen.sample = dict(sample)
+        frozen.architecture = self.space.canonical(sample)
+        frozen.status = ModelStatus.Frozen
+        self.seen.add(frozen.architecture.id)
+        return frozen
+
+    def grid(self, memo: Sample | None = None, granularity: int | None = None) -> Iterable[_Space]:
+        """Every valid architecture once; NNI's own walk would end at the first invalid sample."""
+
+        def walk(names: list[str], sample: Sample) -> Iterable[_Space]:
+            if not names:
+                if self.check_contains(sample) is None:
+                    yield self.freeze(sample)
+                return
+            for value in self.space.table[names[0]].values:
+                yield from walk(names[1:], {**sample, names[0]: value})
+
+        yield from walk(list(self.space.table), {})
+
+
+class _Engine(ExecutionEngine):
+    """NNI's engine, on NNI's thread: waits for the search, answers it, and plays results back."""
+
+    def __init__(self, inbox: queue.Queue, outbox: queue.Queue):
+        super().__init__()
+        self.inbox, self.outbox = inbox, outbox
+        self.models: dict[str, _Space] = {}
+        self.stopped = False
+        self.asked = False
+
+    def listen(self, answer: Any = None) -> bool:
+        """Handles what the search says until it asks (True) or stops (False)."""
+        while not self.stopped:
+            if self.asked:
+                if answer is None:
+                    return True
+                self.asked = False
+                self.outbox.put(answer)
+            message = self.inbox.get()
+            if message is _STOP:
+                self.stopped = True
+            elif message is _ASK:
+                self.asked = True
+            else:
+                self.play(*message)
+                self.outbox.put(None)
+        return False
+
+    def play(self, architecture_id: str, score: float | None) -> None:
+        """The final metric comes before the end of training: otherwise evolution stays random."""
+        model = self.models[architecture_id]
+        # A trial without a score ranks last, so a population is never empty and never sees NaN.
+        self.dispatch_model_event(FinalMetricEvent(model, float("-inf") if score is None else float(score)))
+        status = ModelStatus.Failed if score is None else ModelStatus.Trained
+        self.dispatch_model_event(TrainingEndEvent(model, status))
+
+    def idle_worker_available(self) -> bool:
+        self.listen()
+        return True
+
+    def budget_available(self) -> bool:
+        return not self.stopped
+
+    def submit_models(self, *models: _Space) -> None:
+        for model in models:
+            if not self.listen():
+                return
+            self.asked = False
+            model.status = ModelStatus.Training
+            self.models[model.architecture.id] = model
+            self.outbox.put(model.architecture)
+
+    def wait_models(self, *models: _Space) -> None:
+        while not self.stopped and any(not m.status.completed() for m in models or self.models.values()):
+            self.listen(answer=WAIT)
+
+    def list_models(self, status: ModelStatus | None = None) -> Iterable[_Space]:
+        return [m for m in self.models.values() if status is None or m.status == status]
+
+
+class NNIAdapter(Strategy):
+    """Runs an NNI strategy; subclasses define :meth:`make`.
+
+    Raises:
+        StrategyError: NNI's code raised; its words are in the sentence.
+    """
+
+    most_in_flight: int | None = None
+    """Proposals without a result that the strategy can bear; None for any number."""
+
+    def __init__(self, context: SearchContext, options: Any = None):
+        super().__init__(context, options)
+        self._inbox: queue.Queue = queue.Queue()
+        self._outbox: queue.Queue = queue.Queue()
+        self._in_flight: set[str] = set()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="nni-strategy", daemon=True)
+        self._thread.start()
+
+    def make(self) -> NNIStrategy:
+        """NNI's strategy with the options and the seed of the search."""
+        raise AssertionError("every NNI strategy defines make()")
+
+    def ask(self) -> Any:
+        if self.most_in_flight is not None and len(self._in_flight) >= self.most_in_flight:
+            return WAIT
+        answer = self._say(_ASK)
+        if isinstance(answer, Architecture):
+            self._in_flight.add(answer.id)
+        return answer
+
+    def tell(self, outcome: Outcome) -> None:
+        self._in_flight.discard(outcome.architecture.id)
+        self._say((outcome.architecture.id, outcome.score))
+
+    def close(self) -> None:
+        self._inbox.put(_STOP)
+        self._thread.join(timeout=5)
+
+    def _say(self, message: Any) -> Any:
+        if self._failure is None and self._thread.is_alive():
+            self._inbox.put(message)
+            answer = self._outbox.get()
+            if answer is not _STOP:
+                return answer
+        if self._failure is not None:
+            raise StrategyError(f"NNI's {type(self).__name__} failed: {self._failure}") from self._failure
+        return None
+
+    def _run(self) -> None:
+        engine = _Engine(self._inbox, self._outbox)
+        try:
+            self.make()(_Space(self.context.space, set()), engine)
+        except BaseException as error:
+            self._failure = error
+        # The strategy has nothing more to propose; results may still come in.
+        if engine.asked and self._failure is None:
+            self._outbox.put(None)
+        while not engine.stopped and self._failure is None:
+            message = self._inbox.get()
+            if message is _STOP:
+                return
+            self._outbox.put(None)
+        self._outbox.put(_STOP)

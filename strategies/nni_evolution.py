@@ -1,0 +1,43 @@
+"""Regularised evolution: NNI's ``RegularizedEvolution``."""
+
+from __future__ import annotations
+
+from nni.nas.strategy import RegularizedEvolution
+from pydantic import Field
+
+from nas_meta import PluginOptions, SearchContext
+from strategies.nni_adapter import NNIAdapter
+
+
+class EvolutionOptions(PluginOptions):
+    """Options of regularised evolution; what is left out follows from the budget and the space."""
+
+    population: int | None = Field(None, ge=1, description="by default a fifth of the trials, 4 to 50")
+    sample: int | None = Field(None, ge=1, description="tournament size; by default a third of the population")
+    mutation: float | None = Field(
+        None, gt=0, le=1, description="chance of each choice to be redrawn; by default 1.5 over the number of choices"
+    )
+    crossover: bool = Field(False, description="children of two parents")
+
+
+class Evolution(NNIAdapter):
+    """Regularised (ageing) evolution of Real et al. 2019: tournament, mutation, the oldest dies (NNI)."""
+
+    Options = EvolutionOptions
+
+    def __init__(self, context: SearchContext, options: EvolutionOptions | None = None):
+        options = options or EvolutionOptions()
+        population = options.population or min(50, max(4, context.trials // 5))
+        choices = len(context.space.table)
+        self.resolved = {
+            "population_size": population,
+            "sample_size": min(population, options.sample or max(2, population // 3)),
+            "mutation_prob": options.mutation or min(0.5, max(0.05, 1.5 / choices)),
+            "crossover": options.crossover,
+        }
+        # NNI takes parents from an empty population where more trials run than it holds.
+        self.most_in_flight = population
+        super().__init__(context, options)
+
+    def make(self) -> RegularizedEvolution:
+        return RegularizedEvolution(**self.resolved, dedup=False, seed=self.context.seed)

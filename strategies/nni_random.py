@@ -1,0 +1,14 @@
+"""Random search: NNI's ``Random``."""
+
+from __future__ import annotations
+
+from nni.nas.strategy import Random as NNIRandom
+
+from strategies.nni_adapter import NNIAdapter
+
+
+class Random(NNIAdapter):
+    """Uniform random architectures, none twice (NNI)."""
+
+    def make(self) -> NNIRandom:
+        return NNIRandom(dedup=False, seed=self.context.seed)

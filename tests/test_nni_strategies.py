@@ -1,0 +1,98 @@
+"""NNI's strategies behind ask and tell: nothing twice, nothing invalid, evolution better than random."""
+
+import numpy as np
+import pytest
+
+from nas_meta import WAIT, Architecture, Outcome, SearchContext, SearchSpace
+from nas_meta.strategy import Objective
+from strategies.nni_evolution import Evolution, EvolutionOptions
+from strategies.nni_grid import Grid
+from strategies.nni_random import Random
+
+
+class Landscape(SearchSpace):
+    """Ten choices of four; the score is the number of right ones, and neighbours help each other."""
+
+    def choices(self):
+        return {f"c{i}": [0, 1, 2, 3] for i in range(10)}
+
+    def build(self, architecture):
+        raise AssertionError("a table, not a model")
+
+    def problem(self, architecture):
+        return "all zero" if not any(architecture.values.values()) else None
+
+
+class Small(Landscape):
+    def choices(self):
+        return {"a": [0, 1, 2], "b": [0, 1]}
+
+
+def score(architecture: Architecture) -> float:
+    right = [architecture[f"c{i}"] == (i * 7 + 3) % 4 for i in range(10)]
+    return sum(right) + 0.5 * sum(a and b for a, b in zip(right, right[1:], strict=False))
+
+
+def context(space=None, trials=100, seed=0):
+    return SearchContext(space or Landscape(), [Objective("accuracy")], trials, 2, seed)
+
+
+def run(strategy, trials, value=score, in_flight=1):
+    running, done = [], []
+    try:
+        while len(done) < trials:
+            proposal = strategy.ask() if len(running) < in_flight and len(running) + len(done) < trials else WAIT
+            if isinstance(proposal, Architecture):
+                running.append(proposal)
+                continue
+            if not running:
+                break
+            architecture = running.pop(0)
+            result = value(architecture)
+            status = "completed" if result is not None else "failed"
+            strategy.tell(Outcome(architecture, status, {}, result))
+            done.append((architecture, result))
+    finally:
+        strategy.close()
+    return done
+
+
+@pytest.mark.parametrize("strategy", [Random, Grid, Evolution])
+@pytest.mark.parametrize("in_flight", [1, 3])
+def test_a_small_space_is_covered_without_a_repeat(strategy, in_flight):
+    done = run(strategy(context(Small(), 50)), 50, lambda a: float(a["a"]), in_flight)
+    ids = [a.id for a, _ in done]
+    assert len(ids) == len(set(ids)) == 5  # six, less the one that the constraint forbids
+
+
+@pytest.mark.parametrize("strategy", [Random, Grid, Evolution])
+def test_the_same_seed_and_history_give_the_same_proposals(strategy):
+    one, two, other = ([a.id for a, _ in run(strategy(context(seed=s)), 40, in_flight=3)] for s in (5, 5, 6))
+    assert one == two
+    assert one != other
+
+
+def test_evolution_finds_better_than_random_in_100_trials_over_10_seeds():
+    best = {
+        strategy: [max(s for _, s in run(strategy(context(seed=seed)), 100)) for seed in range(10)]
+        for strategy in (Evolution, Random)
+    }
+    assert np.mean(best[Evolution]) > np.mean(best[Random]) + 1
+    assert sum(e > r for e, r in zip(best[Evolution], best[Random], strict=True)) >= 8
+
+
+def test_failed_trials_do_not_stop_evolution():
+    done = run(Evolution(context(trials=30), EvolutionOptions(population=4)), 30, lambda a: None, in_flight=8)
+    assert len(done) == 30
+
+
+def test_evolution_waits_rather_than_run_more_than_its_population():
+    strategy = Evolution(context(), EvolutionOptions(population=2))
+    assert [type(strategy.ask()) for _ in range(2)] == [Architecture, Architecture]
+    assert strategy.ask() is WAIT
+    strategy.close()
+
+
+def test_defaults_follow_from_the_budget():
+    assert Evolution(context(trials=100)).resolved["population_size"] == 20
+    assert Evolution(context(trials=16)).resolved["population_size"] == 4

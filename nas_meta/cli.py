@@ -1,0 +1,275 @@
+"""The command line: parse, call, print. The only module that prints and exits."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from nas_meta.errors import ConfigError, NasMetaError, nearest
+
+app = typer.Typer(
+    name="nas-meta",
+    help="Neural architecture search for transformers that learn a new task from one to five examples per class.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+space_app = typer.Typer(help="Write and check search-space plugins.", no_args_is_help=True)
+app.add_typer(space_app, name="space")
+
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="a run directory")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document and nothing else")]
+
+
+@app.command()
+def search(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="a YAML config")],
+    run_dir: Annotated[Optional[Path], typer.Option(help="a new directory for the run")] = None,
+    set_: Annotated[Optional[list[str]], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="override a key")] = None,
+    inline: Annotated[bool, typer.Option("--inline", help="run trials in this process, without Ray")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="go on with a run (not available yet)")] = False,
+) -> None:
+    """Run a search."""
+    if resume:
+        raise ConfigError("--resume: going on with a run is not available yet; start a new one with another --run-dir")
+    from nas_meta.config import read_config
+
+    resolved = read_config(config, set_ or [])
+    from rich.console import Console
+
+    from nas_meta.controller import search as run_search
+    from nas_meta.strategy import Objective
+    from nas_meta.terminal import LiveProgress, result_table
+
+    console = Console()
+    objectives = [Objective(o.metric, o.direction) for o in resolved.config.objectives]
+    with LiveProgress(console, objectives) as progress:
+        run = run_search(resolved, run_dir, inline, progress)
+    where = run.directory
+    console.print(result_table(run))
+    console.print(f"run        {where}", highlight=False)
+    console.print(f"picture    {where / 'pareto.png'}", highlight=False)
+    console.print("next", highlight=False)
+    for command in (f"best {where}", f"trials {where}", f"tensorboard {where}", f"export {where} --to my-model"):
+        console.print(f"  nas-meta {command}", highlight=False)
+
+
+@app.command()
+def trials(
+    run: RunArgument,
+    as_json: JsonOption = False,
+    sort: Annotated[Optional[str], typer.Option(metavar="METRIC", help="sort by a metric, best first")] = None,
+) -> None:
+    """Show every trial of a run, also while it runs."""
+    from nas_meta.run import load_run
+
+    opened = load_run(run)
+    rows = opened.trials
+    if sort:
+        known = {name for t in rows for name in t.metrics}
+        if sort not in known:
+            raise ConfigError(f"--sort: no trial has the metric '{sort}'; {nearest(sort, known)}")
+        directions = {o.metric: o.sign for o in opened.objectives}
+        smaller_first = directions.get(sort, 1 if sort == "accuracy" else -1) == -1
+        rows = sorted(rows, key=lambda t: (sort not in t.metrics, t.metrics.get(sort, 0) * (1 if smaller_first else -1)))
+    if as_json:
+        print_json([t.as_dict() for t in rows])
+        return
+    from rich.console import Console
+
+    from nas_meta.terminal import trials_table
+
+    Console().print(trials_table(rows))
+
+
+@app.command()
+def best(run: RunArgument, as_json: JsonOption = False) -> None:
+    """Show the best trial, its architecture and accuracy."""
+    from nas_meta.run import load_run
+
+    opened = load_run(run)
+    trial = opened.best
+    if as_json:
+        test = opened.test_of(trial)
+        print_json(
+            {**trial.as_dict(), "test_accuracy": test.get("test_accuracy"), "test_accuracy_ci95": test.get("test_accuracy_ci95")}
+        )
+        return
+    from rich.console import Console
+
+    from nas_meta.terminal import result_table, trial_line
+
+    console = Console()
+    console.print(trial_line(trial), highlight=False)
+    for name, value in trial.architecture.items():
+        console.print(f"  {name}: {value}", highlight=False)
+    console.print(result_table(opened))
+
+
+@app.command()
+def export(
+    run: RunArgument,
+    to: Annotated[Path, typer.Option(help="a new folder")],
+    trial: Annotated[Optional[int], typer.Option(metavar="ID", help="by default the best")] = None,
+) -> None:
+    """Write the trained model as a Hugging Face folder."""
+    from nas_meta.export import export as run_export
+    from nas_meta.run import load_run
+
+    folder = run_export(load_run(run), to, trial)
+    typer.echo(f"written to {folder}: load it with transformers.AutoModel.from_pretrained('{folder}')")
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(metavar="MODEL_DIR", help="a Hugging Face encoder folder")],
+    config: Annotated[Path, typer.Option(help="a YAML config: its tasks and its learner are used")],
+    split: Annotated[str, typer.Option(help="meta-train, meta-validation or meta-test")] = "meta-test",
+    episodes: Annotated[int, typer.Option(min=2, help="episodes to score")] = 600,
+    shots: Annotated[Optional[int], typer.Option(min=1, help="by default the config's")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score a model on episodes."""
+    from nas_meta.config import read_config
+
+    resolved = read_config(config)
+    from nas_meta.export import evaluate_folder, percent
+
+    row = evaluate_folder(model, resolved, split, episodes, shots)
+    if as_json:
+        print_json(row)
+    else:
+        typer.echo(
+            f"{percent(row['accuracy'], row['accuracy_ci95'])} on {row['episodes']} {row['split']} episodes "
+            f"({row['ways']}-way {row['shots']}-shot), {row['params'] / 1e6:.1f} M parameters"
+        )
+
+
+@app.command()
+def spaces(name: Annotated[Optional[str], typer.Argument()] = None, as_json: JsonOption = False) -> None:
+    """List search spaces, or show one."""
+    show_plugins("spaces", name, as_json)
+
+
+@app.command()
+def strategies(name: Annotated[Optional[str], typer.Argument()] = None, as_json: JsonOption = False) -> None:
+    """List strategies, or show one."""
+    show_plugins("strategies", name, as_json)
+
+
+@app.command()
+def learners(name: Annotated[Optional[str], typer.Argument()] = None, as_json: JsonOption = False) -> None:
+    """List learners, or show one."""
+    show_plugins("learners", name, as_json)
+
+
+@app.command()
+def tasks(name: Annotated[Optional[str], typer.Argument()] = None, as_json: JsonOption = False) -> None:
+    """List task sources, or show one."""
+    show_plugins("tasks", name, as_json)
+
+
+@app.command()
+def config(
+    path: Annotated[Optional[Path], typer.Argument(metavar="CONFIG")] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="print the JSON Schema of a config")] = False,
+    set_: Annotated[Optional[list[str]], typer.Option("--set", metavar="SECTION.KEY=VALUE")] = None,
+) -> None:
+    """Print the resolved config, or the JSON Schema for editors."""
+    from nas_meta import config as configs
+
+    if schema:
+        print_json(configs.schema())
+    elif path is None:
+        raise ConfigError("name a CONFIG, or ask for --schema")
+    else:
+        typer.echo(configs.read_config(path, set_ or []).as_yaml(), nl=False)
+
+
+@app.command()
+def tensorboard(
+    run: RunArgument, port: Annotated[int, typer.Option(help="0 takes a free one")] = 6006,
+    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
+) -> None:  # fmt: skip
+    """Open TensorBoard on a run."""
+    from nas_meta.run import load_run
+    from nas_meta.tensorboard import FOLDER
+
+    folder = load_run(run).directory / FOLDER
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--host", host, "--port", str(port)]
+    raise SystemExit(subprocess.run(command).returncode)
+
+
+@space_app.command("new")
+def space_new(name: Annotated[str, typer.Argument(help="a class name, such as TinyEncoder")]) -> None:
+    """Write a working search-space plugin of about 20 lines."""
+    from nas_meta.scaffold import write_space
+
+    file, class_name = write_space(name)
+    typer.echo(f"written to {file}; try: nas-meta space check {file}:{class_name}")
+
+
+@space_app.command("check")
+def space_check(name: Annotated[str, typer.Argument(metavar="PATH_OR_NAME")], seed: int = 0) -> None:
+    """Check a search space: sample, build, run, pickle."""
+    from nas_meta.testing import check_space
+
+    problems, checked = check_space(name, seed)
+    for line in checked:
+        typer.echo(f"ok    {line}")
+    for line in problems:
+        typer.echo(f"wrong {line}")
+    if problems:
+        raise SystemExit(1)
+
+
+def show_plugins(kind: str, name: str | None, as_json: bool) -> None:
+    """Lists the plugins of a kind, or shows one."""
+    from nas_meta import plugins
+    from nas_meta.describe import describe
+
+    if name is None:
+        rows = plugins.installed(kind)
+        if as_json:
+            print_json([vars(row) for row in rows])
+            return
+        for row in rows:
+            typer.echo(f"{row.name:<14} {row.distribution} {row.version:<8} {row.broken or row.summary}")
+        return
+    description = describe(kind, name)
+    if as_json:
+        print_json(description)
+        return
+    typer.echo(f"{name}: {description['summary']}\nfrom {description['origin']}")
+    for option in description["options"]:
+        typer.echo(f"  {option['name']} = {option['default']}  {option['description']}")
+    if "choices" in description:
+        typer.echo(f"choices ({description['architectures']:,} architectures):")
+        for choice, values in description["choices"].items():
+            typer.echo(f"  {choice}: {values}")
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on standard output."""
+    sys.stdout.write(json.dumps(document, indent=1, allow_nan=True, default=str) + "\n")
+
+
+def main() -> None:
+    """The entry point: turns every expected failure into one sentence and an exit code."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        app()
+    except NasMetaError as error:
+        sys.stderr.write(f"nas-meta: {error}\n")
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None

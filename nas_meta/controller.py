@@ -1,0 +1,375 @@
+"""One search, from config to finished run; the only module that sees all the parts."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nas_meta.config import Config, ResolvedConfig, resolve
+from nas_meta.errors import ConfigError, NasMetaError, RunError
+from nas_meta.execution.engine import Engine, Event
+from nas_meta.journal import FILE, Journal, Trial
+from nas_meta.run import Run, rank, weights_path
+from nas_meta.space import Architecture, SearchSpace
+from nas_meta.strategy import Objective, Outcome, SearchContext, Strategy
+
+log = logging.getLogger(__name__)
+MOST_REPEATS = 1000
+
+
+class Interrupted(NasMetaError):
+    """The search was interrupted; what had finished is kept."""
+
+    exit_code = 130
+
+
+@dataclass(frozen=True)
+class Status:
+    """A search at one moment, for whoever watches."""
+
+    phase: str
+    trials: tuple[Trial, ...]
+    total: int
+    started: float
+    steps: Mapping[int, int]
+    run_dir: Path
+
+
+Watcher = Callable[[Status], None]
+
+
+def search(
+    config: ResolvedConfig | Mapping[str, Any],
+    run_dir: str | Path | None = None,
+    inline: bool = False,
+    watch: Watcher | None = None,
+) -> Run:
+    """Runs a search and returns its run.
+
+    Args:
+        config: what :func:`nas_meta.config.read_config` returns, or the same as plain data.
+        run_dir: a new or empty directory; by default the config's, or a new one under ``runs/``.
+        inline: runs trials in this process, without Ray.
+        watch: called after everything that happens.
+
+    Raises:
+        ConfigError: the config or its data cannot be used.
+        RunError: the directory holds a run already, or cannot be written.
+        Interrupted: by SIGINT; finished trials are in the journal.
+    """
+    resolved = config if isinstance(config, ResolvedConfig) else resolve(config)
+    directory = new_run_dir(run_dir or resolved.config.run_dir)
+    with _interruptible() as stop:
+        _Search(resolved, directory, inline, watch or (lambda status: None), stop).run()
+    return Run(directory)
+
+
+def new_run_dir(path: str | Path | None) -> Path:
+    """Creates the directory of a new run.
+
+    Raises:
+        RunError: it holds a run already, or cannot be made.
+    """
+    if path is None:
+        stem = time.strftime("%Y%m%d-%H%M%S")
+        path = next(p for i in range(1000) if not (p := Path("runs") / (f"{stem}-{i}" if i else stem)).exists())
+    path = Path(path)
+    if (path / FILE).exists():
+        raise RunError(f"{path} holds a run already; name another directory with --run-dir")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{path} cannot be made: {error.strerror}") from error
+    return path
+
+
+def prepare(resolved: ResolvedConfig):
+    """The space, prepared, and the tasks, tokenised and checked against the shape of the episodes."""
+    from nas_meta.tasks.episodes import EpisodeShape, check_shape
+    from nas_meta.tasks.tokens import load_tasks, load_tokenizer
+
+    section = resolved.config.tasks
+    space = resolved.plugin("space")(resolved.options["space"])
+    source = resolved.plugin("tasks")(resolved.options["tasks"])
+    tasks = load_tasks(source, load_tokenizer(space.tokenizer), section.max_tokens)
+    shape = EpisodeShape(section.ways, section.shots, section.queries)
+    check_shape(tasks, shape)
+    return space, tasks, shape
+
+
+def make_evaluation(resolved: ResolvedConfig, space: SearchSpace, tasks: Any, shape: Any, cpus: float):
+    """The evaluation that every trial of a config goes through."""
+    from nas_meta.evaluation import Evaluation, EvaluationSettings
+
+    config = resolved.config
+    settings = config.evaluation.model_dump(exclude={"test_best", "keep"})
+    return Evaluation(
+        space=space,
+        learner=resolved.plugin("learner")(resolved.options["learner"]),
+        tasks=tasks,
+        shape=shape,
+        settings=EvaluationSettings(**settings, seed=config.seed),
+        pooling=config.tasks.pooling,
+        device="cuda" if config.resources.gpus_per_trial else "cpu",
+        threads=max(1, math.floor(cpus)),
+    )
+
+
+class _Search:
+    def __init__(
+        self, resolved: ResolvedConfig, directory: Path, inline: bool, watch: Watcher, stop: threading.Event
+    ):
+        self.resolved, self.config = resolved, resolved.config
+        self.directory, self.inline, self.watch, self.stop = directory, inline, watch, stop
+        self.objectives = [Objective(o.metric, o.direction) for o in self.config.objectives]
+        self.trials: dict[int, Trial] = {}
+        self.steps: dict[int, int] = {}
+        self.by_architecture: dict[str, int] = {}
+        self.repeats: dict[str, int] = {}
+        self.results: dict[int, Any] = {}
+        self.started = time.time()
+        self.phase = "preparing"
+
+    def run(self) -> None:
+        from nas_meta.tensorboard import TensorBoardLog
+
+        self._tell_watcher()
+        space, tasks, shape = prepare(self.resolved)
+        space.prepare(tasks, self.config.seed)
+        strategy = self._strategy(space)
+        journal = Journal.create(self.directory, self.resolved.document)
+        (self.directory / "config.yaml").write_text(self.resolved.as_yaml(), encoding="utf-8")
+        journal.set("tasks", list(tasks.report))
+        board = TensorBoardLog(self.directory, space, self.objectives)
+        self.journal, self.board, self.strategy = journal, board, strategy
+        engine = None
+        try:
+            engine = self._engine(make_evaluation(self.resolved, space, tasks, shape, self._cpus()))
+            self.started = time.time()
+            self.phase = "searching"
+            self._search(engine)
+            if not self.stop.is_set():
+                self.phase = "meta-testing"
+                self._tell_watcher()
+                journal.set("report", self._meta_test(engine, space))
+                self.phase = "done"
+                self._tell_watcher()
+        finally:
+            for trial in [t for t in self.trials.values() if t.status == "running"]:
+                self._finish(trial, "stopped", {}, "the search was interrupted")
+            if engine is not None:
+                engine.close()
+            strategy.close()
+            board.close(list(self.trials.values()))
+            journal.close()
+        if self.stop.is_set():
+            raise Interrupted(f"interrupted; what had finished is kept in {self.directory}")
+        if not rank(list(self.trials.values()), self.objectives):
+            reason = next((t.error for t in self.trials.values() if t.error), "no trial was proposed")
+            raise NasMetaError(f"no trial was completed; the first one failed because {reason}")
+
+    def _cpus(self) -> float:
+        available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        if self.inline:
+            return self.config.resources.cpus_per_trial or available
+        return self.config.resources.cpus_per_trial or max(1, available // self.config.resources.workers)
+
+    def _strategy(self, space: SearchSpace) -> Strategy:
+        context = SearchContext(
+            space=space,
+            objectives=self.objectives,
+            trials=self.config.budget.trials,
+            workers=1 if self.inline else self.config.resources.workers,
+            seed=self.config.seed,
+        )
+        return self.resolved.plugin("strategy")(context, self.resolved.options["strategy"])
+
+    def _engine(self, evaluation: Any) -> Engine:
+        if self.inline:
+            from nas_meta.execution.inline_engine import InlineEngine
+
+            return InlineEngine(evaluation)
+        from nas_meta.execution.ray_engine import RayEngine, Resources
+
+        section = self.config.resources
+        return RayEngine(
+            evaluation, Resources(section.workers, self._cpus(), section.gpus_per_trial, section.address)
+        )
+
+    def _search(self, engine: Engine) -> None:
+        self._fill(engine)
+        self._tell_watcher()
+        for event in engine.events():
+            if self.stop.is_set():
+                return
+            self._handle(event)
+            if event.done:
+                self._fill(engine)
+            self._tell_watcher()
+
+    def _fill(self, engine: Engine) -> None:
+        """Gives every free worker a trial, as far as the budget and the strategy go."""
+        while engine.free() and len(self.trials) < self.config.budget.trials and not self._out_of_time():
+            architecture = self._propose()
+            if architecture is None:
+                return
+            trial = Trial(
+                id=len(self.trials) + 1,
+                architecture=dict(architecture.values),
+                seed=self.config.seed,
+                fidelity=self.resolved.options["learner"].steps,
+                started=time.time(),
+            )
+            self.trials[trial.id] = trial
+            self.by_architecture[architecture.id] = trial.id
+            self.journal.write(trial)
+            engine.submit(trial.id, "trial", architecture, trial.seed, self._keep_above())
+
+    def _propose(self) -> Architecture | None:
+        """The strategy's next architecture; one that was tried already is answered from the journal."""
+        for _ in range(MOST_REPEATS):
+            proposal = self.strategy.ask()
+            if not isinstance(proposal, Architecture):
+                return None
+            if proposal.id not in self.by_architecture:
+                return proposal
+            trial = self.trials[self.by_architecture[proposal.id]]
+            if trial.status == "running":
+                self.repeats[proposal.id] = self.repeats.get(proposal.id, 0) + 1
+            else:
+                self._tell(trial)
+        log.warning("the strategy proposed %d architectures in a row that were tried before", MOST_REPEATS)
+        return None
+
+    def _handle(self, event: Event) -> None:
+        trial = self.trials[event.key]
+        if not event.done:
+            if hasattr(event.value, "metrics"):
+                self.results[trial.id] = event.value
+            else:
+                self.steps[trial.id] = event.value.step
+                self.board.trial_progress(trial, event.value.step, event.value.values)
+            return
+        result = self.results.pop(trial.id, None)
+        if event.error or result is None:
+            error = event.error or "the trial ended without a result"
+            trial = self._finish(trial, "failed", {}, error)
+        else:
+            missing = [o.metric for o in self.objectives if o.metric not in result.metrics]
+            if missing:
+                raise ConfigError(
+                    f"objectives: no trial measures '{missing[0]}'; known are: {', '.join(sorted(result.metrics))}"
+                )
+            trial = self._finish(trial, "completed", result.metrics, None)
+            if result.weights is not None:
+                self._keep(trial, result.weights)
+        self._tell(trial)
+        for _ in range(self.repeats.pop(trial.architecture_id, 0)):
+            self._tell(trial)
+
+    def _finish(self, trial: Trial, status: str, metrics: Mapping[str, float], error: str | None) -> Trial:
+        trial = dataclasses.replace(trial, status=status, metrics=metrics, error=error, finished=time.time())
+        self.trials[trial.id] = trial
+        # Durable before anybody, the strategy first of all, hears of it.
+        self.journal.write(trial)
+        self.board.trial_end(trial, list(self.trials.values()))
+        return trial
+
+    def _tell(self, trial: Trial) -> None:
+        objective = self.objectives[0]
+        score = objective.sign * trial.metrics[objective.metric] if trial.status == "completed" else None
+        self.strategy.tell(Outcome(Architecture(trial.architecture), trial.status, trial.metrics, score))
+
+    def _keep_above(self) -> float:
+        """Weights of trials below this accuracy are not worth sending."""
+        ranked = self._by_accuracy()
+        keep = self.config.evaluation.keep
+        return ranked[keep - 1].metrics["accuracy"] if len(ranked) >= keep else 0.0
+
+    def _keep(self, trial: Trial, weights: Any) -> None:
+        path = weights_path(self.directory, trial.id)
+        path.parent.mkdir(exist_ok=True)
+        temporary = path.with_suffix(".part")
+        temporary.write_bytes(weights)
+        temporary.rename(path)
+        kept = {t.id for t in self._by_accuracy()[: self.config.evaluation.keep]}
+        for old in path.parent.glob("*.safetensors"):
+            if int(old.stem) not in kept:
+                old.unlink()
+
+    def _by_accuracy(self) -> list[Trial]:
+        return rank(list(self.trials.values()), [Objective("accuracy")])
+
+    def _meta_test(self, engine: Engine, space: SearchSpace) -> dict[str, Any]:
+        """The best trials, the unsearched model and TF-IDF on the same meta-test episodes."""
+        calls: list[tuple[Any, str, tuple]] = []
+        for trial in self._by_accuracy()[: self.config.evaluation.test_best]:
+            weights = weights_path(self.directory, trial.id)
+            if weights.is_file():
+                calls.append((("trials", str(trial.id)), "test", (Architecture(trial.architecture), weights.read_bytes())))
+        if space.reference() is not None:
+            calls.append((("references", "unsearched model, no training"), "test_reference", ()))
+        calls.append((("references", "TF-IDF, nearest centroid"), "test_tfidf", ()))
+        report: dict[str, dict[str, Any]] = {"trials": {}, "references": {}}
+        while calls or engine.free() == 0:
+            while calls and engine.free():
+                key, method, arguments = calls.pop(0)
+                engine.submit(key, method, *arguments)
+            for event in engine.events():
+                if self.stop.is_set():
+                    return report
+                kind, name = event.key
+                if event.error:
+                    raise NasMetaError(f"meta-test of {name} failed: {event.error}")
+                if event.value is not None:
+                    report[kind][name] = dict(event.value.metrics)
+                if event.done and calls:
+                    break
+        return report
+
+    def _out_of_time(self) -> bool:
+        hours = self.config.budget.hours
+        return self.stop.is_set() or (hours is not None and time.time() - self.started > hours * 3600)
+
+    def _tell_watcher(self) -> None:
+        self.watch(
+            Status(
+                self.phase, tuple(self.trials.values()), self.config.budget.trials, self.started,
+                dict(self.steps), self.directory,
+            )
+        )  # fmt: skip
+
+
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """SIGINT sets the event and wakes what blocks; a second one is Python's own KeyboardInterrupt."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def first(_number: int, _frame: Any) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGINT, first)
+    try:
+        yield stop
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; what had finished is kept in the run directory") from None
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+__all__ = ["Config", "Interrupted", "Status", "make_evaluation", "new_run_dir", "prepare", "search"]

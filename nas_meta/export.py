@@ -1,0 +1,153 @@
+"""The winner as a Hugging Face folder, and any such folder scored on episodes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nas_meta.config import ResolvedConfig
+from nas_meta.controller import make_evaluation
+from nas_meta.errors import ConfigError, RunError
+from nas_meta.journal import Trial
+from nas_meta.run import Run
+from nas_meta.space import Architecture
+
+CARD = """---
+library_name: transformers
+pipeline_tag: feature-extraction
+tags: [few-shot, neural-architecture-search, nas-meta]
+---
+# {title}
+
+A {space} found by nas-meta: meta-trained with `{learner}` for {steps} steps of {ways}-way {shots}-shot episodes of
+`{source}`.
+
+| | |
+| --- | --- |
+| meta-validation accuracy | {accuracy} |
+| meta-test accuracy | {test} |
+| parameters of the architecture | {params:,} |
+| FLOPs a text of {tokens} tokens | {flops:,} |
+
+Embeddings are the {pooling} of the last hidden state{pooling_note}:
+
+```python
+from transformers import AutoModel, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{folder}")
+model = AutoModel.from_pretrained("{folder}")
+```
+{note}
+## Architecture
+
+```json
+{architecture}
+```
+"""
+SLICED_NOTE = """
+Heads and neurons that the architecture does not have are stored as zeros, so that plain transformers loads it. With
+nas-meta installed, `search_spaces.slicing.load_sliced("{folder}")` cuts them out: the same outputs, smaller and faster.
+"""
+
+
+def export(run: Run, folder: str | Path, trial_id: int | None = None) -> Path:
+    """Writes a trained model, its tokenizer and a model card.
+
+    Args:
+        folder: must not exist, or be empty.
+        trial_id: by default the best trial.
+
+    Raises:
+        RunError: the trial's weights were not kept, or the folder is not empty.
+    """
+    folder = Path(folder)
+    trial = run.best if trial_id is None else run.trial(trial_id)
+    weights = run.weights_of(trial)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(f"{folder} is not an empty folder; name another one with --to")
+    from nas_meta.evaluation import restore
+    from nas_meta.tasks.tokens import load_tokenizer
+
+    space = run.config.plugin("space")(run.config.options["space"])
+    architecture = Architecture(trial.architecture)
+    model = restore(space, architecture, weights).eval()
+    folder.mkdir(parents=True, exist_ok=True)
+    space.save(model, architecture, folder)
+    load_tokenizer(space.tokenizer).save_pretrained(folder)
+    (folder / "README.md").write_text(model_card(run, trial, folder), encoding="utf-8")
+    return folder
+
+
+def model_card(run: Run, trial: Trial, folder: Path) -> str:
+    """The model card of a trial, in Markdown."""
+    config, test = run.config.config, run.test_of(trial)
+    padded = "nas_meta_widths" in (folder / "config.json").read_text(encoding="utf-8")
+    return CARD.format(
+        title=folder.name,
+        space=f"sub-network of the space `{config.space.name}`",
+        learner=config.learner.name,
+        steps=trial.fidelity,
+        ways=config.tasks.ways,
+        shots=config.tasks.shots,
+        source=config.tasks.source,
+        accuracy=percent(trial.metrics["accuracy"], trial.metrics["accuracy_ci95"]),
+        test=percent(test["test_accuracy"], test["test_accuracy_ci95"]) if test else "not measured",
+        params=int(trial.metrics["params"]),
+        flops=int(trial.metrics["flops"]),
+        tokens=config.evaluation.flops_tokens,
+        pooling="mean" if config.tasks.pooling == "mean" else "first token",
+        pooling_note=" over the tokens of the attention mask" if config.tasks.pooling == "mean" else "",
+        folder=folder.name,
+        note=SLICED_NOTE.format(folder=folder.name) if padded else "",
+        architecture=json.dumps(dict(trial.architecture), indent=1),
+    )
+
+
+def percent(accuracy: float, interval: float) -> str:
+    """An accuracy with its 95% interval, in percent."""
+    return f"{100 * accuracy:.1f} ± {100 * interval:.1f} %"
+
+
+def evaluate_folder(
+    folder: str | Path, config: ResolvedConfig, split: str = "meta-test", episodes: int = 600, shots: int | None = None
+) -> dict[str, Any]:
+    """Accuracy of a Hugging Face encoder folder on episodes of a config's tasks, without further meta-training.
+
+    Raises:
+        ConfigError: the folder holds no model, or the split does not exist.
+    """
+    import dataclasses
+
+    from transformers import AutoModel
+    from transformers.utils import logging
+
+    from nas_meta.embedding import Encoder
+    from nas_meta.measures import interval95, parameters
+    from nas_meta.tasks.episodes import EpisodeShape, check_shape
+    from nas_meta.tasks.source import SPLITS
+    from nas_meta.tasks.tokens import load_tasks, load_tokenizer
+
+    if split not in SPLITS:
+        raise ConfigError(f"--split is '{split}'; expected one of {', '.join(SPLITS)}")
+    if not (Path(folder) / "config.json").is_file():
+        raise ConfigError(f"{folder} is not a Hugging Face folder: it has no config.json")
+    logging.disable_progress_bar()
+    section = config.config.tasks
+    source = config.plugin("tasks")(config.options["tasks"])
+    tasks = load_tasks(source, load_tokenizer(str(folder)), section.max_tokens)
+    shape = EpisodeShape(section.ways, shots or section.shots, section.queries)
+    check_shape(tasks, shape)
+    evaluation = dataclasses.replace(make_evaluation(config, None, tasks, shape, cpus=0), threads=0)
+    try:
+        model = AutoModel.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+    scores: np.ndarray = evaluation.accuracies(Encoder(model, section.pooling), split, episodes)
+    return {
+        "model": str(folder), "split": split, "episodes": episodes, "ways": shape.ways, "shots": shape.shots,
+        "queries": shape.queries, "accuracy": float(scores.mean()), "accuracy_ci95": interval95(scores),
+        "params": parameters(model),
+    }  # fmt: skip

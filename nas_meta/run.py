@@ -1,0 +1,132 @@
+"""A run directory, opened for reading: its config, trials, best and report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nas_meta.config import ResolvedConfig, resolve
+from nas_meta.errors import RunError
+from nas_meta.journal import Journal, Trial
+from nas_meta.strategy import Objective
+
+
+@dataclass(frozen=True)
+class Run:
+    """A search as its journal tells it, also while it still runs."""
+
+    directory: Path
+
+    @cached_property
+    def _journal(self) -> Journal:
+        return Journal.open(self.directory)
+
+    @cached_property
+    def config(self) -> ResolvedConfig:
+        """The config that the search ran with."""
+        return resolve(self._journal.get("config", {}))
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Every trial, in the order they started."""
+        return self._journal.trials()
+
+    @property
+    def objectives(self) -> list[Objective]:
+        """What the search optimises; the first ranks trials."""
+        objectives = self._journal.get("config", {}).get("objectives", [])
+        return [Objective(o["metric"], o["direction"]) for o in objectives]
+
+    @property
+    def report(self) -> Mapping[str, Any]:
+        """Meta-test results by trial id and the rows to compare with; empty until the search has ended."""
+        return self._journal.get("report", {})
+
+    @property
+    def best(self) -> Trial:
+        """The completed trial that is best by the first objective.
+
+        Raises:
+            RunError: no trial is completed.
+        """
+        ranked = rank(self.trials, self.objectives)
+        if not ranked:
+            raise RunError(f"{self.directory} has no completed trial yet")
+        return ranked[0]
+
+    @property
+    def pareto(self) -> list[Trial]:
+        """The trials that no other beats in every objective, best first."""
+        return pareto(self.trials, self.objectives)
+
+    def trial(self, number: int) -> Trial:
+        """The trial of that id.
+
+        Raises:
+            RunError: there is none.
+        """
+        for trial in self.trials:
+            if trial.id == number:
+                return trial
+        raise RunError(f"{self.directory} has no trial {number}; it has {len(self.trials)}")
+
+    def test_of(self, trial: Trial) -> Mapping[str, float]:
+        """The meta-test metrics of a trial; empty where it was not tested."""
+        return self.report.get("trials", {}).get(str(trial.id), {})
+
+    def weights_of(self, trial: Trial) -> bytes:
+        """The trained weights of a trial (safetensors).
+
+        Raises:
+            RunError: they were not kept.
+        """
+        path = weights_path(self.directory, trial.id)
+        if not path.is_file():
+            kept = sorted(int(p.stem) for p in path.parent.glob("*.safetensors"))
+            raise RunError(
+                f"the weights of trial {trial.id} were not kept; kept are those of {', '.join(map(str, kept)) or 'none'}"
+            )
+        return path.read_bytes()
+
+
+def load_run(path: str | Path) -> Run:
+    """Opens a run directory.
+
+    Raises:
+        RunError: it is not one, is damaged, or a newer version wrote it.
+    """
+    run = Run(Path(path))
+    run.trials  # noqa: B018  reads the journal now, so that a bad one is refused here
+    return run
+
+
+def weights_path(directory: Path, trial_id: int) -> Path:
+    """Where the weights of a trial lie while they are kept."""
+    return directory / "weights" / f"{trial_id}.safetensors"
+
+
+def rank(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Trial]:
+    """Completed trials, best first by the first objective; ties go to the earlier trial."""
+    objective = objectives[0]
+    done = [t for t in trials if t.status == "completed"]
+    return sorted(done, key=lambda t: (-objective.sign * t.metrics[objective.metric], t.id))
+
+
+def pareto(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Trial]:
+    """The completed trials that no other dominates, best first by the first objective.
+
+    One trial dominates another that it equals or beats in every objective and beats in at least one.
+    """
+    ranked = rank(trials, objectives)
+    values = np.array([[o.sign * t.metrics[o.metric] for o in objectives] for t in ranked])
+    front = []
+    for i, trial in enumerate(ranked):
+        dominated = ((values >= values[i]).all(1) & (values > values[i]).any(1)).any()
+        if not dominated:
+            front.append(trial)
+    return front

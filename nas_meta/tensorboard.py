@@ -1,0 +1,153 @@
+"""What a person watches: a TensorBoard run for every trial, and one for the search."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas_meta.journal import Trial
+from nas_meta.run import pareto, rank
+from nas_meta.space import SearchSpace
+from nas_meta.strategy import Objective
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch.utils.tensorboard import SummaryWriter
+
+FOLDER = "tensorboard"
+HPARAM_METRICS = ("accuracy", "params", "flops", "train_seconds")
+
+
+class TensorBoardLog:
+    """Writes a run's event files. Used by the controller alone.
+
+    Args:
+        every: seconds between two pictures of the front while the search runs.
+    """
+
+    def __init__(self, directory: Path, space: SearchSpace, objectives: Sequence[Objective], every: float = 20):
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.directory = directory / FOLDER
+        self.objectives = objectives
+        self._every, self._drawn = every, 0.0
+        self._writers: dict[int, SummaryWriter] = {}
+        self._search = SummaryWriter(str(self.directory / "search"))
+        self._started = time.time()
+        self._declare(space)
+
+    def trial_progress(self, trial: Trial, step: int, values: Mapping[str, float]) -> None:
+        """Training loss, and validation accuracy where it was measured."""
+        writer = self._writer(trial)
+        for name, value in values.items():
+            writer.add_scalar(f"meta-train/{name}" if name == "loss" else f"meta-validation/{name}", value, step)
+
+    def trial_end(self, trial: Trial, trials: Sequence[Trial]) -> None:
+        """A trial's final metrics and hyper-parameters; best so far, throughput and the picture of the search."""
+        from tensorboard.plugins.hparams import summary_v2 as api
+
+        writer = self._writer(trial)
+        if trial.status == "completed":
+            for name, value in trial.metrics.items():
+                tag = f"meta-validation/{name}" if name == "accuracy" else f"final/{name}"
+                writer.add_scalar(tag, value, trial.fidelity)
+        values = {n: v if v is not None else "none" for n, v in trial.architecture.items()}
+        file = writer._get_file_writer()
+        file.add_summary(api.hparams_pb(values, trial_id=trial_name(trial)))
+        file.add_summary(session_end(trial.status == "completed", trial.finished))
+        self._writers.pop(trial.id).close()
+        ranked = rank(trials, self.objectives)
+        finished = sum(t.status != "running" for t in trials)
+        if ranked:
+            self._search.add_scalar("search/best", ranked[0].metrics[self.objectives[0].metric], finished)
+        minutes = max(time.time() - self._started, 1e-9) / 60
+        self._search.add_scalar("search/trials_per_minute", finished / minutes, finished)
+        if ranked and time.time() - self._drawn > self._every:
+            self._picture(trials, finished)
+
+    def close(self, trials: Sequence[Trial]) -> None:
+        """The last picture, also as ``pareto.png`` beside the event files' folder."""
+        if rank(trials, self.objectives):
+            self._picture(trials, sum(t.status != "running" for t in trials))
+            front_figure(trials, self.objectives).savefig(self.directory.parent / "pareto.png", dpi=120)
+        for writer in [*self._writers.values(), self._search]:
+            writer.close()
+
+    def _writer(self, trial: Trial) -> SummaryWriter:
+        from torch.utils.tensorboard import SummaryWriter
+
+        if trial.id not in self._writers:
+            writer = SummaryWriter(str(self.directory / trial_name(trial)))
+            writer.add_text("architecture", f"```\n{json.dumps(dict(trial.architecture), indent=1)}\n```")
+            self._writers[trial.id] = writer
+        return self._writers[trial.id]
+
+    def _declare(self, space: SearchSpace) -> None:
+        # Declared once for the whole search: trials may lack choices that have no effect in them.
+        from tensorboard.plugins.hparams import summary_v2 as api
+
+        hparams = [
+            api.HParam(name, api.Discrete([v if v is not None else "none" for v in choice.values]))
+            for name, choice in space.table.items()
+            if len({type(v) for v in choice.values}) == 1
+        ]
+        metrics = [
+            api.Metric(f"meta-validation/{m}" if m == "accuracy" else f"final/{m}", display_name=m)
+            for m in HPARAM_METRICS
+        ]
+        self._search._get_file_writer().add_summary(api.hparams_config_pb(hparams, metrics))
+
+    def _picture(self, trials: Sequence[Trial], step: int) -> None:
+        self._search.add_figure("search/front", front_figure(trials, self.objectives), step)
+        self._search.flush()
+        self._drawn = time.time()
+
+
+def session_end(success: bool, when: float) -> Any:
+    """The summary that tells the HParams tab how a trial ended (TensorBoard's own needs TensorFlow)."""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+
+    status = api_pb2.STATUS_SUCCESS if success else api_pb2.STATUS_FAILURE
+    info = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=when)
+    data = plugin_data_pb2.HParamsPluginData(session_end_info=info)
+    value = Summary.Value(
+        tag=metadata.SESSION_END_INFO_TAG, metadata=metadata.create_summary_metadata(data), tensor=metadata.NULL_TENSOR
+    )
+    return Summary(value=[value])
+
+
+def trial_name(trial: Trial) -> str:
+    """The name of a trial's TensorBoard run."""
+    return f"trial-{trial.id:04d}-{trial.architecture_id}"
+
+
+def front_figure(trials: Sequence[Trial], objectives: Sequence[Objective]) -> Figure:
+    """Accuracy against FLOPs of every completed trial, with the Pareto front of the two."""
+    from matplotlib.figure import Figure
+
+    done = rank(trials, objectives)
+    front = sorted(
+        pareto(trials, [Objective("accuracy"), Objective("flops", "minimize")]), key=lambda t: t.metrics["flops"]
+    )
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    axes.errorbar(
+        [t.metrics["flops"] / 1e6 for t in done],
+        [100 * t.metrics["accuracy"] for t in done],
+        [100 * t.metrics["accuracy_ci95"] for t in done],
+        fmt="o", ms=4, lw=0.7, color="#9aa5b1", label="trials (95% interval)",
+    )  # fmt: skip
+    axes.step(
+        [t.metrics["flops"] / 1e6 for t in front],
+        [100 * t.metrics["accuracy"] for t in front],
+        where="post", marker="o", color="#d1495b", label="Pareto front",
+    )  # fmt: skip
+    axes.set_xlabel("MFLOPs a text")
+    axes.set_ylabel("meta-validation accuracy, %")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure

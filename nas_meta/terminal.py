@@ -1,0 +1,162 @@
+"""What the command line shows: live progress and tables (rich)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from nas_meta.controller import Status
+from nas_meta.export import percent
+from nas_meta.journal import Trial
+from nas_meta.run import Run, rank
+from nas_meta.strategy import Objective
+
+PHASES = {
+    "preparing": "preparing data and weights",
+    "searching": "searching",
+    "meta-testing": "meta-testing the best",
+    "done": "done",
+}
+
+
+class LiveProgress:
+    """Live on a terminal; a line for every finished trial elsewhere. Call it with each :class:`Status`."""
+
+    def __init__(self, console: Console, objectives: Sequence[Objective]):
+        self.console, self.objectives = console, objectives
+        self._live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
+        self._reported: set[int] = set()
+        self._phase = ""
+
+    def __enter__(self) -> LiveProgress:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self._live:
+            self._live.stop()
+
+    def __call__(self, status: Status) -> None:
+        if self._live:
+            self._live.update(self._panel(status))
+            return
+        if status.phase != self._phase:
+            self._phase = status.phase
+            self.console.print(PHASES[status.phase], highlight=False)
+        for trial in status.trials:
+            if trial.status != "running" and trial.id not in self._reported:
+                self._reported.add(trial.id)
+                self.console.print(trial_line(trial), highlight=False)
+
+    def _panel(self, status: Status) -> Group:
+        finished = [t for t in status.trials if t.status != "running"]
+        running = [t for t in status.trials if t.status == "running"]
+        failed = sum(t.status == "failed" for t in finished)
+        best = rank(finished, self.objectives)
+        elapsed = time.time() - status.started
+        left = elapsed / len(finished) * (status.total - len(finished)) if finished else None
+        head = Text.assemble(
+            (PHASES[status.phase], "bold"),
+            f"  {len(finished)}/{status.total} done, {len(running)} running, {failed} failed",
+            f"  elapsed {clock(elapsed)}",
+            f"  left about {clock(left)}" if left is not None and status.phase == "searching" else "",
+        )
+        lines: list[Any] = [head, ProgressBar(total=status.total, completed=len(finished), width=60)]
+        if best:
+            lines.append(Text.assemble(("best so far  ", "green"), trial_line(best[0])))
+        lines += [
+            Text(f"running      trial {t.id}: step {status.steps.get(t.id, 0)}/{t.fidelity}", style="dim")
+            for t in running
+        ]
+        return Group(*lines)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as ``m:ss`` or ``h:mm:ss``."""
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
+def trial_line(trial: Trial) -> str:
+    """A finished trial in one line."""
+    if trial.status != "completed":
+        return f"trial {trial.id}: {trial.status}: {trial.error}"
+    m = trial.metrics
+    return (
+        f"trial {trial.id}: {percent(m['accuracy'], m['accuracy_ci95'])}, {m['params'] / 1e6:.1f} M parameters, "
+        f"{m['flops'] / 1e6:.0f} MFLOPs, {m['train_seconds'] + m['evaluate_seconds']:.1f} s"
+    )
+
+
+def result_table(run: Run) -> Table:
+    """The meta-tested trials, the Pareto front, and the rows that keep everybody honest."""
+    table = Table(title="The best and the Pareto front", title_justify="left")
+    for name in ("trial", "meta-validation", "meta-test", "parameters", "MFLOPs"):
+        table.add_column(name, justify="left" if name == "trial" else "right")
+    table.add_column("architecture")
+    report = run.report
+    front = {t.id for t in run.pareto}
+    shown = [t for t in rank(run.trials, run.objectives) if t.id in front or str(t.id) in report.get("trials", {})]
+    for trial in shown[:12]:
+        m, test = trial.metrics, run.test_of(trial)
+        table.add_row(
+            f"{trial.id}{' *' if trial.id in front else ''}",
+            percent(m["accuracy"], m["accuracy_ci95"]),
+            percent(test["test_accuracy"], test["test_accuracy_ci95"]) if test else "",
+            f"{m['params'] / 1e6:.1f} M",
+            f"{m['flops'] / 1e6:.0f}",
+            short(trial),
+        )
+    for name, test in report.get("references", {}).items():
+        table.add_row(
+            "",
+            "",
+            percent(test["test_accuracy"], test["test_accuracy_ci95"]),
+            f"{test['params'] / 1e6:.1f} M" if "params" in test else "",
+            f"{test['flops'] / 1e6:.0f}" if "flops" in test else "",
+            name,
+            style="dim",
+        )
+    table.caption = "* on the Pareto front; ± is the 95% interval over episodes"
+    table.caption_justify = "left"
+    return table
+
+
+def short(trial: Trial) -> str:
+    """An architecture in a few words: choices of one group (``layer0.keep``) stand together."""
+    groups: dict[str, list[str]] = {}
+    for name, value in trial.architecture.items():
+        group, _, choice = name.rpartition(".")
+        if value is False:
+            continue
+        groups.setdefault(group, []).append(choice if value is True else f"{choice}={value}")
+    return "; ".join(f"{g} {' '.join(v)}".strip() for g, v in groups.items())
+
+
+def trials_table(trials: Sequence[Trial]) -> Table:
+    """Every trial."""
+    table = Table()
+    for name in ("trial", "status", "accuracy", "parameters", "MFLOPs", "seconds", "architecture or error"):
+        table.add_column(name, justify="right" if name in ("parameters", "MFLOPs", "seconds") else "left")
+    for trial in trials:
+        m = trial.metrics
+        done = trial.status == "completed"
+        table.add_row(
+            str(trial.id),
+            trial.status,
+            percent(m["accuracy"], m["accuracy_ci95"]) if done else "",
+            f"{m['params'] / 1e6:.1f} M" if done else "",
+            f"{m['flops'] / 1e6:.0f}" if done else "",
+            f"{(trial.finished or time.time()) - trial.started:.1f}",
+            trial.error or short(trial),
+        )
+    return table

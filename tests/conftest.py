@@ -1,0 +1,71 @@
+"""Shared small parts: a tiny pretrained encoder, a folder of labelled texts, and a search of seconds."""
+
+import json
+import os
+import random
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+import yaml
+
+WORDS = [f"{a}{b}" for a in ("red", "blue", "green", "gray", "pink", "gold") for b in ("fox", "cat", "owl", "bee")]
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory) -> Path:
+    """A two-layer BERT with a word-level tokenizer, saved as a pretrained model is."""
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder = tmp_path_factory.mktemp("tiny-bert")
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary))
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    torch.manual_seed(0)
+    BertModel(
+        BertConfig(
+            vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+            intermediate_size=64, max_position_embeddings=64,
+        )  # fmt: skip
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def labelled_texts(tmp_path_factory) -> Path:
+    """JSON Lines: 12 classes, each with two words of its own among common ones."""
+    rng = random.Random(0)
+    file = tmp_path_factory.mktemp("data") / "intents.jsonl"
+    rows = []
+    for label in range(12):
+        own = WORDS[2 * label : 2 * label + 2]
+        seen = set()
+        while len(seen) < 12:
+            seen.add(" ".join(rng.choices(own, k=2) + rng.choices(WORDS, k=rng.randint(1, 5))))
+        rows += [{"text": text, "label": f"class{label}"} for text in sorted(seen)]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    return file
+
+
+@pytest.fixture
+def small_config(tiny_model, labelled_texts) -> dict:
+    """A whole search that takes seconds."""
+    return {
+        "space": {"name": "bert-subnet", "model": str(tiny_model), "heads": [1.0, 0.5], "ffn": [1.0, 0.5]},
+        "tasks": {"source": "jsonl", "path": str(labelled_texts), "ways": 3, "shots": 1, "queries": 3},
+        "learner": {"name": "protonet", "steps": 4, "lr": 1e-3},
+        "strategy": {"name": "evolution"},
+        "evaluation": {"episodes": 20, "test_episodes": 20, "interim_every": 2, "interim_episodes": 5},
+        "budget": {"trials": 6},
+        "resources": {"workers": 2},
+        "seed": 3,
+    }
+
+
+@pytest.fixture
+def small_config_file(small_config, tmp_path) -> Path:
+    file = tmp_path / "small.yaml"
+    file.write_text(yaml.safe_dump(small_config))
+    return file

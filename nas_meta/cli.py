@@ -41,23 +41,21 @@ def search(
     from nas_meta.config import read_config
 
     resolved = read_config(config, set_ or [])
-    from rich.console import Console
-
     from nas_meta.controller import search as run_search
     from nas_meta.strategy import Objective
-    from nas_meta.terminal import LiveProgress, result_table
+    from nas_meta.terminal import LiveProgress, console, result_table
 
-    console = Console()
+    out = console()
     objectives = [Objective(o.metric, o.direction) for o in resolved.config.objectives]
-    with LiveProgress(console, objectives) as progress:
+    with LiveProgress(out, objectives) as progress:
         run = run_search(resolved, run_dir, inline, progress)
     where = run.directory
-    console.print(result_table(run))
-    console.print(f"run        {where}", highlight=False)
-    console.print(f"picture    {where / 'pareto.png'}", highlight=False)
-    console.print("next", highlight=False)
+    out.print(result_table(run))
+    out.print(f"run        {where}", highlight=False)
+    out.print(f"picture    {where / 'pareto.png'}", highlight=False)
+    out.print("next", highlight=False)
     for command in (f"best {where}", f"trials {where}", f"tensorboard {where}", f"export {where} --to my-model"):
-        console.print(f"  nas-meta {command}", highlight=False)
+        out.print(f"  nas-meta {command}", highlight=False)
 
 
 @app.command()
@@ -81,11 +79,9 @@ def trials(
     if as_json:
         print_json([t.as_dict() for t in rows])
         return
-    from rich.console import Console
+    from nas_meta.terminal import console, trials_table
 
-    from nas_meta.terminal import trials_table
-
-    Console().print(trials_table(rows))
+    console().print(trials_table(rows))
 
 
 @app.command()
@@ -101,15 +97,13 @@ def best(run: RunArgument, as_json: JsonOption = False) -> None:
             {**trial.as_dict(), "test_accuracy": test.get("test_accuracy"), "test_accuracy_ci95": test.get("test_accuracy_ci95")}
         )
         return
-    from rich.console import Console
+    from nas_meta.terminal import console, result_table, trial_line
 
-    from nas_meta.terminal import result_table, trial_line
-
-    console = Console()
-    console.print(trial_line(trial), highlight=False)
+    out = console()
+    out.print(trial_line(trial), highlight=False)
     for name, value in trial.architecture.items():
-        console.print(f"  {name}: {value}", highlight=False)
-    console.print(result_table(opened))
+        out.print(f"  {name}: {value}", highlight=False)
+    out.print(result_table(opened))
 
 
 @app.command()

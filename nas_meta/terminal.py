@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -24,6 +25,11 @@ PHASES = {
     "meta-testing": "meta-testing the best",
     "done": "done",
 }
+
+
+def console() -> Console:
+    """Standard output; where it is no terminal, wide enough that tables do not wrap."""
+    return Console() if sys.stdout.isatty() else Console(width=160)
 
 
 class LiveProgress:
@@ -118,12 +124,12 @@ def result_table(run: Run) -> Table:
         )
     for name, test in report.get("references", {}).items():
         table.add_row(
-            "",
+            name,
             "",
             percent(test["test_accuracy"], test["test_accuracy_ci95"]),
             f"{test['params'] / 1e6:.1f} M" if "params" in test else "",
             f"{test['flops'] / 1e6:.0f}" if "flops" in test else "",
-            name,
+            "",
             style="dim",
         )
     table.caption = "* on the Pareto front; ± is the 95% interval over episodes"

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import cloudpickle
+import numpy as np
 
 from nas_meta.errors import NasMetaError
 from nas_meta.execution.engine import Event, cause
@@ -35,8 +37,9 @@ class Resources:
 
 
 class _Worker:
-    def __init__(self, payload: Any):
-        self._payload = cloudpickle.loads(payload) if isinstance(payload, bytes) else payload
+    def __init__(self, pickled: tuple[bytes, list[np.ndarray]]):
+        data, buffers = pickled
+        self._payload = cloudpickle.loads(data, buffers=buffers)
         self._payload.setup()
 
     def call(self, method: str, arguments: bytes):
@@ -47,6 +50,16 @@ class _Worker:
             yield Event(None, error=cause(error), done=True)
         else:
             yield Event(None, done=True)
+
+
+def pickled(payload: Any) -> tuple[bytes, list[np.ndarray]]:
+    """The payload with its arrays apart, which Ray then maps into every worker of a node without a copy.
+
+    Ray's own cloudpickle would send classes of file plugins by name, and workers do not have the file.
+    """
+    buffers: list[pickle.PickleBuffer] = []
+    data = cloudpickle.dumps(payload, protocol=5, buffer_callback=buffers.append)
+    return data, [np.frombuffer(buffer.raw(), dtype=np.uint8) for buffer in buffers]
 
 
 class RayEngine:
@@ -71,7 +84,7 @@ class RayEngine:
                     )
             except (RayError, ConnectionError, RuntimeError, ValueError) as error:
                 raise NasMetaError(f"Ray cannot be started: {cause(error)}") from error
-        shared = ray.put(payload)
+        shared = ray.put(pickled(payload))
         actor = ray.remote(_Worker).options(num_cpus=resources.cpus, num_gpus=resources.gpus, max_restarts=0)
         self._actor, self._shared = actor, shared
         self._idle = [actor.remote(shared) for _ in range(resources.workers)]

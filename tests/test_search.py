@@ -1,0 +1,194 @@
+"""A whole search as a user runs it: the command line, real Ray, real SQLite, real TensorBoard files."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import yaml
+
+from nas_meta import load_run, search
+from nas_meta.errors import RunError
+
+PROGRAM = [sys.executable, "-c", "from nas_meta.cli import main; main()"]
+
+
+def nas_meta(*arguments, check=0):
+    done = subprocess.run([*PROGRAM, *map(str, arguments)], capture_output=True, text=True, timeout=240)
+    assert done.returncode == check, f"exit {done.returncode}: {done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_model, labelled_texts, tmp_path_factory):
+    """One search on Ray through the command line; returns its config file, directory and output."""
+    folder = tmp_path_factory.mktemp("search")
+    config = folder / "small.yaml"
+    config.write_text(
+        yaml.safe_dump(
+            {
+                "space": {"name": "bert-subnet", "model": str(tiny_model), "heads": [1.0, 0.5]},
+                "tasks": {"source": "jsonl", "path": str(labelled_texts), "ways": 3, "shots": 1, "queries": 3},
+                "learner": {"name": "protonet", "steps": 4, "lr": 1e-3},
+                "evaluation": {"episodes": 20, "test_episodes": 20, "interim_every": 2, "interim_episodes": 5, "keep": 2},
+                "budget": {"trials": 6},
+                "seed": 3,
+            }
+        )  # fmt: skip
+    )
+    done = nas_meta("search", config, "--run-dir", folder / "run", "--set", "strategy.name=random")
+    return config, folder / "run", done.stdout
+
+
+def test_the_journal_tells_every_trial(finished):
+    _, run, output = finished
+    trials = json.loads(nas_meta("trials", run, "--json").stdout)
+    assert [t["id"] for t in trials] == [1, 2, 3, 4, 5, 6]
+    assert {t["status"] for t in trials} == {"completed"}
+    assert len({t["architecture_id"] for t in trials}) == 6
+    for t in trials:
+        assert {"accuracy", "accuracy_ci95", "params", "flops", "train_seconds", "evaluate_seconds"} <= set(t["metrics"])
+        assert 0 <= t["metrics"]["accuracy"] <= 1 and t["finished"] > t["started"] and t["seed"] == 3
+    assert "TF-IDF" in output and "unsearched model" in output
+
+
+def test_best_is_the_best_and_was_meta_tested(finished):
+    _, run, _ = finished
+    best = json.loads(nas_meta("best", run, "--json").stdout)
+    trials = json.loads(nas_meta("trials", run, "--json", "--sort", "accuracy").stdout)
+    assert best["metrics"]["accuracy"] == max(t["metrics"]["accuracy"] for t in trials) == trials[0]["metrics"]["accuracy"]
+    assert 0 <= best["test_accuracy"] <= 1 and best["test_accuracy_ci95"] > 0
+
+
+def test_weights_are_kept_only_for_the_best(finished):
+    _, run, _ = finished
+    kept = {int(p.stem) for p in (run / "weights").iterdir()}
+    ranked = sorted(load_run(run).trials, key=lambda t: (-t.metrics["accuracy"], t.id))
+    assert kept == {t.id for t in ranked[:2]}
+
+
+def test_tensorboard_holds_curves_hparams_and_the_picture(finished):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams import plugin_data_pb2
+
+    _, run, _ = finished
+    folders = sorted(p for p in (run / "tensorboard").iterdir() if p.name.startswith("trial-"))
+    assert len(folders) == 6
+    for folder, trial in zip(folders, load_run(run).trials, strict=True):
+        events = EventAccumulator(str(folder)).Reload()
+        assert [e.step for e in events.Scalars("meta-train/loss")] == [1, 2, 3, 4]
+        accuracy = events.Scalars("meta-validation/accuracy")
+        assert [e.step for e in accuracy] == [2, 4]
+        assert accuracy[-1].value == pytest.approx(trial.metrics["accuracy"])
+        contents = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+        start = plugin_data_pb2.HParamsPluginData.FromString(contents).session_start_info
+        assert set(start.hparams) == set(trial.architecture)
+        assert "_hparams_/session_end_info" in events.summary_metadata
+    events = EventAccumulator(str(run / "tensorboard" / "search")).Reload()
+    assert len(events.Scalars("search/best")) == 6
+    assert events.Images("search/front")[-1].width > 300
+    contents = events.summary_metadata["_hparams_/experiment"].plugin_data.content
+    experiment = plugin_data_pb2.HParamsPluginData.FromString(contents).experiment
+    assert {h.name for h in experiment.hparam_infos} == set(load_run(run).config.plugin("space")(load_run(run).config.options["space"]).table)
+
+
+def test_the_exported_model_gives_the_same_accuracy_and_embeddings(finished, tmp_path):
+    from transformers import AutoModel, AutoTokenizer
+
+    from nas_meta.evaluation import restore
+    from nas_meta.space import Architecture
+
+    config, directory, _ = finished
+    nas_meta("export", directory, "--to", tmp_path / "model")
+    run = load_run(directory)
+    space = run.config.plugin("space")(run.config.options["space"])
+    inside = restore(space, Architecture(run.best.architecture), run.weights_of(run.best)).eval()
+    tokens = AutoTokenizer.from_pretrained(tmp_path / "model")(["redfox bluecat", "greenowl"], return_tensors="pt", padding=True)
+    tokens = {n: tokens[n] for n in ("input_ids", "attention_mask")}
+    with torch.no_grad():
+        outside = AutoModel.from_pretrained(tmp_path / "model").eval()(**tokens).last_hidden_state
+        torch.testing.assert_close(outside, inside(**tokens).last_hidden_state, atol=1e-5, rtol=1e-5)
+    row = json.loads(
+        nas_meta("evaluate", tmp_path / "model", "--config", config, "--episodes", 20, "--json").stdout
+    )
+    assert row["accuracy"] == pytest.approx(run.test_of(run.best)["test_accuracy"])
+    assert "meta-test accuracy" in (tmp_path / "model" / "README.md").read_text()
+    refused = nas_meta("export", directory, "--to", tmp_path / "model", check=1)
+    assert "not an empty folder" in refused.stderr
+
+
+def test_a_directory_with_a_run_is_refused(finished):
+    config, run, _ = finished
+    assert "holds a run already" in nas_meta("search", config, "--run-dir", run, check=1).stderr
+    assert "not available yet" in nas_meta("search", config, "--run-dir", run, "--resume", check=2).stderr
+
+
+def test_inline_and_ray_give_the_same_accuracies(finished, small_config, tmp_path):
+    """A trial is a function of its architecture, seed and fidelity, wherever it runs."""
+    _, directory, _ = finished
+    document = load_run(directory).config.document | {"run_dir": None}
+    run = search(document, tmp_path / "inline", inline=True)
+    there = {t.architecture_id: t.metrics["accuracy"] for t in load_run(directory).trials}
+    here = {t.architecture_id: t.metrics["accuracy"] for t in run.trials}
+    shared = set(there) & set(here)
+    assert len(shared) >= 4
+    # Threads may differ, and with them the order of float additions.
+    assert all(there[i] == pytest.approx(here[i], abs=0.06) for i in shared)
+
+
+def test_a_failing_architecture_fails_its_trial_and_the_search_goes_on(small_config, tmp_path):
+    plugin = tmp_path / "fragile.py"
+    plugin.write_text(
+        "import torch\n"
+        "from transformers import BertConfig, BertModel\n"
+        "from nas_meta import SearchSpace\n"
+        "class Fragile(SearchSpace):\n"
+        f"    tokenizer = {small_config['space']['model']!r}\n"
+        "    def choices(self):\n"
+        "        return {'width': [8, 16, 32, 64], 'bad': [False, True]}\n"
+        "    def build(self, a):\n"
+        "        if a['bad']:\n"
+        "            raise ValueError('this one cannot be built')\n"
+        "        return BertModel(BertConfig(vocab_size=40, hidden_size=a['width'], num_hidden_layers=1, num_attention_heads=2, intermediate_size=16))\n"
+    )
+    small_config["space"] = {"name": f"{plugin}:Fragile"}
+    small_config["strategy"] = {"name": "grid"}
+    small_config["budget"] = {"trials": 20}
+    run = search(small_config, tmp_path / "run")
+    assert sorted(t.status for t in run.trials) == ["completed"] * 4 + ["failed"] * 4
+    assert {t.error for t in run.trials if t.error} == {"ValueError: this one cannot be built"}
+
+
+def test_an_interrupt_keeps_what_is_finished(small_config, tmp_path):
+    small_config["learner"]["steps"] = 300
+    small_config["budget"]["trials"] = 500
+    file = tmp_path / "long.yaml"
+    file.write_text(yaml.safe_dump(small_config))
+    process = subprocess.Popen(
+        [*PROGRAM, "search", str(file), "--run-dir", str(tmp_path / "run")],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.time() + 120
+    while time.time() < deadline:
+        try:
+            if any(t.status == "completed" for t in load_run(tmp_path / "run").trials):
+                break
+        except RunError:
+            pass  # not begun yet
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in errors
+    trials = load_run(tmp_path / "run").trials
+    assert any(t.status == "completed" for t in trials)
+    assert {t.status for t in trials} <= {"completed", "stopped"}
+
+
+def test_a_run_that_is_none_is_a_sentence(tmp_path):
+    assert "is not a run: it has no journal.sqlite" in nas_meta("trials", tmp_path, check=1).stderr
+    (tmp_path / "journal.sqlite").write_bytes(b"not a database at all, but long enough to look like one" * 20)
+    assert "cannot be read" in nas_meta("trials", tmp_path, check=1).stderr

@@ -127,7 +127,7 @@ def make_evaluation(resolved: ResolvedConfig, space: SearchSpace, tasks: Any, sh
 
 class _Search:
     def __init__(
-        self, resolved: ResolvedConfig, directory: Path, inline: bool, watch: Watcher, stop: threading.Event
+        self, resolved: ResolvedConfig, directory: Path, inline: bool, watch: Watcher, stop: _Stop
     ):
         self.resolved, self.config = resolved, resolved.config
         self.directory, self.inline, self.watch, self.stop = directory, inline, watch, stop
@@ -157,6 +157,7 @@ class _Search:
             engine = self._engine(make_evaluation(self.resolved, space, tasks, shape, self._cpus()))
             self.started = time.time()
             self.phase = "searching"
+            self.stop.listened = True
             self._search(engine)
             if not self.stop.is_set():
                 self.phase = "meta-testing"
@@ -212,9 +213,10 @@ class _Search:
         for event in engine.events():
             if self.stop.is_set():
                 return
-            self._handle(event)
-            if event.done:
-                self._fill(engine)
+            if event is not None:
+                self._handle(event)
+                if event.done:
+                    self._fill(engine)
             self._tell_watcher()
 
     def _fill(self, engine: Engine) -> None:
@@ -328,6 +330,8 @@ class _Search:
             for event in engine.events():
                 if self.stop.is_set():
                     return report
+                if event is None:
+                    continue
                 kind, name = event.key
                 if event.error:
                     raise NasMetaError(f"meta-test of {name} failed: {event.error}")
@@ -350,10 +354,16 @@ class _Search:
         )  # fmt: skip
 
 
+class _Stop(threading.Event):
+    """Set by SIGINT; ``listened`` once the search looks at it by itself."""
+
+    listened = False
+
+
 @contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """SIGINT sets the event and wakes what blocks; a second one is Python's own KeyboardInterrupt."""
-    stop = threading.Event()
+def _interruptible() -> Iterator[_Stop]:
+    """SIGINT sets the event; it is raised only where nobody looks at it, for native code does not bear that well."""
+    stop = _Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
@@ -361,7 +371,8 @@ def _interruptible() -> Iterator[threading.Event]:
     def first(_number: int, _frame: Any) -> None:
         stop.set()
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        raise KeyboardInterrupt
+        if not stop.listened:
+            raise KeyboardInterrupt
 
     previous = signal.signal(signal.SIGINT, first)
     try:

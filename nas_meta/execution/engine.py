@@ -33,8 +33,8 @@ class Engine(Protocol):
     def submit(self, key: Any, method: str, *arguments: Any) -> None:
         """Starts ``payload.method(*arguments)``, a generator, on a free worker."""
 
-    def events(self) -> Iterator[Event]:
-        """Blocks until something has happened; ends when no call runs."""
+    def events(self) -> Iterator[Event | None]:
+        """Blocks until something has happened; ends when no call runs. None after a while of silence."""
 
     def close(self) -> None:
         """Stops what still runs and what this engine started."""

@@ -26,6 +26,9 @@ import ray
 from ray.exceptions import RayError
 
 
+TICK = 0.5  # seconds of silence after which the driver may look at something else
+
+
 @dataclass(frozen=True)
 class Resources:
     """What a worker gets. ``cpus`` and ``gpus`` may be fractions."""
@@ -99,9 +102,11 @@ class RayEngine:
         stream = worker.call.options(num_returns="streaming").remote(method, cloudpickle.dumps(arguments))
         self._running[stream] = (key, worker)
 
-    def events(self) -> Iterator[Event]:
+    def events(self) -> Iterator[Event | None]:
         while self._running:
-            ready, _ = ray.wait(list(self._running), num_returns=1, fetch_local=False)
+            ready, _ = ray.wait(list(self._running), num_returns=1, timeout=TICK, fetch_local=False)
+            if not ready:
+                yield None
             for stream in ready:
                 key, worker = self._running[stream]
                 try:

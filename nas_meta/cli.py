@@ -31,7 +31,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON documen
 def search(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="a YAML config")],
     run_dir: Annotated[Optional[Path], typer.Option(help="a new directory for the run")] = None,
-    set_: Annotated[Optional[list[str]], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="override a key")] = None,
+    set_: Annotated[
+        Optional[list[str]], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="override a key")
+    ] = None,
     inline: Annotated[bool, typer.Option("--inline", help="run trials in this process, without Ray")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="go on with a run (not available yet)")] = False,
 ) -> None:
@@ -54,7 +56,12 @@ def search(
     out.print(f"run        {where}", highlight=False)
     out.print(f"picture    {where / 'pareto.png'}", highlight=False)
     out.print("next", highlight=False)
-    for command in (f"best {where}", f"trials {where}", f"tensorboard {where}", f"export {where} --to my-model"):
+    for command in (
+        f"best {where}",
+        f"trials {where}",
+        f"tensorboard {where}",
+        f"export {where} --to my-model",
+    ):
         out.print(f"  nas-meta {command}", highlight=False)
 
 
@@ -75,7 +82,9 @@ def trials(
             raise ConfigError(f"--sort: no trial has the metric '{sort}'; {nearest(sort, known)}")
         directions = {o.metric: o.sign for o in opened.objectives}
         smaller_first = directions.get(sort, 1 if sort == "accuracy" else -1) == -1
-        rows = sorted(rows, key=lambda t: (sort not in t.metrics, t.metrics.get(sort, 0) * (1 if smaller_first else -1)))
+        rows = sorted(
+            rows, key=lambda t: (sort not in t.metrics, t.metrics.get(sort, 0) * (1 if smaller_first else -1))
+        )
     if as_json:
         print_json([t.as_dict() for t in rows])
         return
@@ -94,7 +103,11 @@ def best(run: RunArgument, as_json: JsonOption = False) -> None:
     if as_json:
         test = opened.test_of(trial)
         print_json(
-            {**trial.as_dict(), "test_accuracy": test.get("test_accuracy"), "test_accuracy_ci95": test.get("test_accuracy_ci95")}
+            {
+                **trial.as_dict(),
+                "test_accuracy": test.get("test_accuracy"),
+                "test_accuracy_ci95": test.get("test_accuracy_ci95"),
+            }
         )
         return
     from nas_meta.terminal import console, result_table, trial_line
@@ -196,7 +209,17 @@ def tensorboard(
     from nas_meta.tensorboard import FOLDER
 
     folder = load_run(run).directory / FOLDER
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--host", host, "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "tensorboard.main",
+        "--logdir",
+        str(folder),
+        "--host",
+        host,
+        "--port",
+        str(port),
+    ]
     raise SystemExit(subprocess.run(command).returncode)
 
 

@@ -186,15 +186,15 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> ResolvedConf
     return resolve(document, Source(str(path), text, [o.partition("=")[0] for o in overrides]), overrides)
 
 
-def resolve(
-    document: Mapping[str, Any], source: Source | None = None, overrides: Sequence[str] = ()
-) -> ResolvedConfig:
+def resolve(document: Mapping[str, Any], source: Source | None = None, overrides: Sequence[str] = ()) -> ResolvedConfig:
     """Validates a config given as plain data; see :func:`read_config`."""
     source = source or Source("config")
     document = apply_overrides(document, overrides)
     for section in document:
         if section not in Config.model_fields:
-            raise ConfigError(f"{source.at((section,))}: '{section}' is not a section; {nearest(str(section), Config.model_fields)}")
+            raise ConfigError(
+                f"{source.at((section,))}: '{section}' is not a section; {nearest(str(section), Config.model_fields)}"
+            )
     options: dict[str, PluginOptions] = {}
     plain: dict[str, Any] = dict(document)
     for section, (model, kind, key) in PLUGIN_SECTIONS.items():
@@ -254,7 +254,9 @@ def schema() -> dict[str, Any]:
             if row.broken is None:
                 option_model = plugins.options_of(kind, row.name)
                 variant = create_model(
-                    f"{section}-{row.name}", __base__=(option_model, model), **{key: (Literal[row.name], row.name)}
+                    f"{section}-{row.name}",
+                    __base__=(option_model, model),
+                    **{key: (Literal[row.name], row.name)},
                 )
                 variants.append(variant)
         union = variants[0]
@@ -265,9 +267,7 @@ def schema() -> dict[str, Any]:
     return create_model("Config", __base__=Config, **fields).model_json_schema()
 
 
-def _validate(
-    model: type[BaseModel], data: Mapping[str, Any], source: Source, prefix: tuple, also: set[str]
-) -> Any:
+def _validate(model: type[BaseModel], data: Mapping[str, Any], source: Source, prefix: tuple, also: set[str]) -> Any:
     try:
         return model.model_validate(data)
     except ValidationError as error:

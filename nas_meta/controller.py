@@ -126,9 +126,7 @@ def make_evaluation(resolved: ResolvedConfig, space: SearchSpace, tasks: Any, sh
 
 
 class _Search:
-    def __init__(
-        self, resolved: ResolvedConfig, directory: Path, inline: bool, watch: Watcher, stop: _Stop
-    ):
+    def __init__(self, resolved: ResolvedConfig, directory: Path, inline: bool, watch: Watcher, stop: _Stop):
         self.resolved, self.config = resolved, resolved.config
         self.directory, self.inline, self.watch, self.stop = directory, inline, watch, stop
         self.objectives = [Objective(o.metric, o.direction) for o in self.config.objectives]
@@ -203,9 +201,7 @@ class _Search:
         from nas_meta.execution.ray_engine import RayEngine, Resources
 
         section = self.config.resources
-        return RayEngine(
-            evaluation, Resources(section.workers, self._cpus(), section.gpus_per_trial, section.address)
-        )
+        return RayEngine(evaluation, Resources(section.workers, self._cpus(), section.gpus_per_trial, section.address))
 
     def _search(self, engine: Engine) -> None:
         self._fill(engine)
@@ -318,7 +314,13 @@ class _Search:
         for trial in self._by_accuracy()[: self.config.evaluation.test_best]:
             weights = weights_path(self.directory, trial.id)
             if weights.is_file():
-                calls.append((("trials", str(trial.id)), "test", (Architecture(trial.architecture), weights.read_bytes())))
+                calls.append(
+                    (
+                        ("trials", str(trial.id)),
+                        "test",
+                        (Architecture(trial.architecture), weights.read_bytes()),
+                    )
+                )
         if space.reference() is not None:
             calls.append((("references", "unsearched model, no training"), "test_reference", ()))
         calls.append((("references", "TF-IDF, nearest centroid"), "test_tfidf", ()))

@@ -55,9 +55,6 @@ class Encoder(nn.Module):
     def body_parameters(self, train_embeddings: bool) -> Iterator[nn.Parameter]:
         """The parameters that learn: all, or all but those of the token and position tables."""
         tables = {
-            id(p)
-            for module in self.model.modules()
-            if isinstance(module, nn.Embedding)
-            for p in module.parameters()
+            id(p) for module in self.model.modules() if isinstance(module, nn.Embedding) for p in module.parameters()
         }
         return (p for p in self.model.parameters() if train_embeddings or id(p) not in tables)

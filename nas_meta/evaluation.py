@@ -72,7 +72,9 @@ class Evaluation:
         if self.threads:
             torch.set_num_threads(self.threads)
 
-    def trial(self, architecture: Architecture, seed: int, keep_above: float | None = None) -> Iterator[Progress | Result]:
+    def trial(
+        self, architecture: Architecture, seed: int, keep_above: float | None = None
+    ) -> Iterator[Progress | Result]:
         """Builds, meta-trains and meta-validates an architecture.
 
         Args:
@@ -90,9 +92,7 @@ class Evaluation:
             }
             started = time.perf_counter()
             train = self.tasks["meta-train"]
-            for step in self.learner.meta_train(
-                encoder, train, lambda i: episode(train, self.shape, seed, i)
-            ):
+            for step in self.learner.meta_train(encoder, train, lambda i: episode(train, self.shape, seed, i)):
                 values = {"loss": step.loss}
                 every = self.settings.interim_every
                 if every and step.number % every == 0 and step.number < self.learner.options.steps:

@@ -112,7 +112,11 @@ def percent(accuracy: float, interval: float) -> str:
 
 
 def evaluate_folder(
-    folder: str | Path, config: ResolvedConfig, split: str = "meta-test", episodes: int = 600, shots: int | None = None
+    folder: str | Path,
+    config: ResolvedConfig,
+    split: str = "meta-test",
+    episodes: int = 600,
+    shots: int | None = None,
 ) -> dict[str, Any]:
     """Accuracy of a Hugging Face encoder folder on episodes of a config's tasks, without further meta-training.
 

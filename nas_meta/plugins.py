@@ -31,9 +31,7 @@ class Kind:
 KINDS = {
     "spaces": Kind("nas_meta.search_spaces", "search space", "nas_meta.space:SearchSpace", ("choices", "build")),
     "strategies": Kind("nas_meta.strategies", "strategy", "nas_meta.strategy:Strategy", ("ask", "tell")),
-    "learners": Kind(
-        "nas_meta.learners", "learner", "nas_meta.learners.base:Learner", ("meta_loss", "classify")
-    ),
+    "learners": Kind("nas_meta.learners", "learner", "nas_meta.learners.base:Learner", ("meta_loss", "classify")),
     "tasks": Kind("nas_meta.tasks", "task source", "nas_meta.tasks.source:TaskSource", ("read",)),
 }
 

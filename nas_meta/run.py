@@ -88,9 +88,8 @@ class Run:
         path = weights_path(self.directory, trial.id)
         if not path.is_file():
             kept = sorted(int(p.stem) for p in path.parent.glob("*.safetensors"))
-            raise RunError(
-                f"the weights of trial {trial.id} were not kept; kept are those of {', '.join(map(str, kept)) or 'none'}"
-            )
+            known = ", ".join(map(str, kept)) or "none"
+            raise RunError(f"the weights of trial {trial.id} were not kept; kept are those of {known}")
         return path.read_bytes()
 
 

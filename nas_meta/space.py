@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -151,8 +151,7 @@ class SearchSpace(ABC):
             for parent in choice.when:
                 if parent not in raw:
                     raise ConfigError(
-                        f"{where}: choice '{name}' depends on '{parent}', which does not exist; "
-                        f"{nearest(parent, raw)}"
+                        f"{where}: choice '{name}' depends on '{parent}', which does not exist; {nearest(parent, raw)}"
                     )
         ordered: dict[str, Choice] = {}
         while len(ordered) < len(raw):
@@ -185,7 +184,9 @@ class SearchSpace(ABC):
                 continue
             if name not in values:
                 raise ConfigError(f"the architecture leaves out '{name}' of {type(self).__name__}")
-            matches = [v for v in choice.values if v == values[name] and isinstance(v, bool) == isinstance(values[name], bool)]
+            matches = [
+                v for v in choice.values if v == values[name] and isinstance(v, bool) == isinstance(values[name], bool)
+            ]
             if not matches:
                 raise ConfigError(
                     f"'{name}' cannot be {values[name]!r}; expected one of {', '.join(map(repr, choice.values))}"

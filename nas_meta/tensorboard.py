@@ -115,7 +115,9 @@ def session_end(success: bool, when: float) -> Any:
     info = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=when)
     data = plugin_data_pb2.HParamsPluginData(session_end_info=info)
     value = Summary.Value(
-        tag=metadata.SESSION_END_INFO_TAG, metadata=metadata.create_summary_metadata(data), tensor=metadata.NULL_TENSOR
+        tag=metadata.SESSION_END_INFO_TAG,
+        metadata=metadata.create_summary_metadata(data),
+        tensor=metadata.NULL_TENSOR,
     )
     return Summary(value=[value])
 
@@ -131,7 +133,8 @@ def front_figure(trials: Sequence[Trial], objectives: Sequence[Objective]) -> Fi
 
     done = rank(trials, objectives)
     front = sorted(
-        pareto(trials, [Objective("accuracy"), Objective("flops", "minimize")]), key=lambda t: t.metrics["flops"]
+        pareto(trials, [Objective("accuracy"), Objective("flops", "minimize")]),
+        key=lambda t: t.metrics["flops"],
     )
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()

@@ -206,7 +206,9 @@ class BertSubnet(SearchSpace):
         try:
             return AutoModel.from_pretrained(model_path(self.options.model)).eval()
         except (OSError, ValueError) as error:
-            raise ConfigError(f"space.model '{self.options.model}' cannot be loaded: {str(error).splitlines()[0]}") from error
+            raise ConfigError(
+                f"space.model '{self.options.model}' cannot be loaded: {str(error).splitlines()[0]}"
+            ) from error
 
     def _ranked(self) -> tuple[np.ndarray, np.ndarray]:
         if self._scores is not None:

@@ -48,8 +48,7 @@ def layers_of(model: nn.Module) -> nn.ModuleList:
         if isinstance(found, nn.ModuleList):
             return found
     raise ConfigError(
-        f"space.model is a {type(model).__name__}; expected a BERT-family encoder "
-        "(BERT, MiniLM, RoBERTa, DistilBERT)"
+        f"space.model is a {type(model).__name__}; expected a BERT-family encoder (BERT, MiniLM, RoBERTa, DistilBERT)"
     )
 
 
@@ -67,7 +66,11 @@ def parts_of(layer: nn.Module) -> LayerParts:
         inner = attention.self
         inward = tuple(getattr(inner, name) for name in QKV["bert"])
         return LayerParts(
-            inward, attention.output.dense, layer.intermediate.dense, layer.output.dense, inner.attention_head_size
+            inward,
+            attention.output.dense,
+            layer.intermediate.dense,
+            layer.output.dense,
+            inner.attention_head_size,
         )
     inward = tuple(getattr(attention, name) for name in QKV["distilbert"])
     return LayerParts(inward, attention.out_lin, layer.ffn.lin1, layer.ffn.lin2, attention.attention_head_size)
@@ -119,8 +122,9 @@ def padded_state(model: nn.Module, heads: int, neurons: int) -> dict[str, torch.
     for layer in layers_of(model):
         parts = parts_of(layer)
         for linear in parts.inward:
-            linear.weight, linear.bias = grown(linear.weight, 0, heads * parts.head_size), grown(
-                linear.bias, 0, heads * parts.head_size
+            linear.weight, linear.bias = (
+                grown(linear.weight, 0, heads * parts.head_size),
+                grown(linear.bias, 0, heads * parts.head_size),
             )
         parts.outward.weight = grown(parts.outward.weight, 1, heads * parts.head_size)
         parts.up.weight, parts.up.bias = grown(parts.up.weight, 0, neurons), grown(parts.up.bias, 0, neurons)

@@ -15,7 +15,10 @@ class EvolutionOptions(PluginOptions):
     population: int | None = Field(None, ge=1, description="by default a fifth of the trials, 4 to 50")
     sample: int | None = Field(None, ge=1, description="tournament size; by default a third of the population")
     mutation: float | None = Field(
-        None, gt=0, le=1, description="chance of each choice to be redrawn; by default 1.5 over the number of choices"
+        None,
+        gt=0,
+        le=1,
+        description="chance of each choice to be redrawn; by default 1.5 over the number of choices",
     )
     crossover: bool = Field(False, description="children of two parents")
 

@@ -26,9 +26,13 @@ def tiny_model(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     BertModel(
         BertConfig(
-            vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
-            intermediate_size=64, max_position_embeddings=64,
-        )  # fmt: skip
+            vocab_size=len(vocabulary),
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            intermediate_size=64,
+            max_position_embeddings=64,
+        )
     ).save_pretrained(folder)
     return folder
 

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import torch
 from transformers import (
-    AutoModel, BertConfig, BertModel, DistilBertConfig, DistilBertModel, RobertaConfig, RobertaModel,
+    AutoModel,
+    BertConfig,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+    RobertaConfig,
+    RobertaModel,
 )  # fmt: skip
 
 from nas_meta.errors import ConfigError
@@ -21,9 +27,10 @@ MASK = (IDS > 0).long()
 def pretrained(family, folder):
     torch.manual_seed(1)
     size = {"vocab_size": 40, "max_position_embeddings": 40}
+    shape = {"hidden_size": H, "num_hidden_layers": L, "num_attention_heads": HEADS, "intermediate_size": F}
     model = {
-        "bert": lambda: BertModel(BertConfig(**size, hidden_size=H, num_hidden_layers=L, num_attention_heads=HEADS, intermediate_size=F)),
-        "roberta": lambda: RobertaModel(RobertaConfig(**size, hidden_size=H, num_hidden_layers=L, num_attention_heads=HEADS, intermediate_size=F, pad_token_id=0)),
+        "bert": lambda: BertModel(BertConfig(**size, **shape)),
+        "roberta": lambda: RobertaModel(RobertaConfig(**size, **shape, pad_token_id=0)),
         "distilbert": lambda: DistilBertModel(DistilBertConfig(**size, dim=H, n_layers=L, n_heads=HEADS, hidden_dim=F)),
     }[family]()  # fmt: skip
     for p in model.parameters():  # biases start at zero, which would hide mistakes
@@ -33,7 +40,9 @@ def pretrained(family, folder):
 
 
 def space_of(folder, **options):
-    return BertSubnet(BertSubnetOptions(model=str(folder), **{"heads": [1.0, 0.5, 0.25], "ffn": [1.0, 0.25], **options}))
+    return BertSubnet(
+        BertSubnetOptions(model=str(folder), **{"heads": [1.0, 0.5, 0.25], "ffn": [1.0, 0.25], **options})
+    )
 
 
 def everything(space):

@@ -68,9 +68,7 @@ def test_scoring_many_episodes_at_once_equals_one_by_one(learner, encoder, tasks
 def test_meta_training_lowers_the_loss_and_keeps_the_tables(learner, encoder, tasks):
     pool = tasks["meta-train"]
     table = encoder.model.embeddings.word_embeddings.weight.clone()
-    losses = [
-        s.loss for s in learner.meta_train(encoder, pool, lambda i: episode(pool, EpisodeShape(3, 1, 3), 0, i))
-    ]
+    losses = [s.loss for s in learner.meta_train(encoder, pool, lambda i: episode(pool, EpisodeShape(3, 1, 3), 0, i))]
     assert len(losses) == 40 and np.mean(losses[-10:]) < 0.9 * np.mean(losses[:10])
     assert torch.equal(encoder.model.embeddings.word_embeddings.weight, table)
 

@@ -32,13 +32,25 @@ def finished(tiny_model, labelled_texts, tmp_path_factory):
         yaml.safe_dump(
             {
                 "space": {"name": "bert-subnet", "model": str(tiny_model), "heads": [1.0, 0.5]},
-                "tasks": {"source": "jsonl", "path": str(labelled_texts), "ways": 3, "shots": 1, "queries": 3},
+                "tasks": {
+                    "source": "jsonl",
+                    "path": str(labelled_texts),
+                    "ways": 3,
+                    "shots": 1,
+                    "queries": 3,
+                },
                 "learner": {"name": "protonet", "steps": 4, "lr": 1e-3},
-                "evaluation": {"episodes": 20, "test_episodes": 20, "interim_every": 2, "interim_episodes": 5, "keep": 2},
+                "evaluation": {
+                    "episodes": 20,
+                    "test_episodes": 20,
+                    "interim_every": 2,
+                    "interim_episodes": 5,
+                    "keep": 2,
+                },
                 "budget": {"trials": 6},
                 "seed": 3,
             }
-        )  # fmt: skip
+        )
     )
     done = nas_meta("search", config, "--run-dir", folder / "run", "--set", "strategy.name=random")
     return config, folder / "run", done.stdout
@@ -51,7 +63,9 @@ def test_the_journal_tells_every_trial(finished):
     assert {t["status"] for t in trials} == {"completed"}
     assert len({t["architecture_id"] for t in trials}) == 6
     for t in trials:
-        assert {"accuracy", "accuracy_ci95", "params", "flops", "train_seconds", "evaluate_seconds"} <= set(t["metrics"])
+        assert {"accuracy", "accuracy_ci95", "params", "flops", "train_seconds", "evaluate_seconds"} <= set(
+            t["metrics"]
+        )
         assert 0 <= t["metrics"]["accuracy"] <= 1 and t["finished"] > t["started"] and t["seed"] == 3
     assert "TF-IDF" in output and "unsearched model" in output
 
@@ -60,7 +74,9 @@ def test_best_is_the_best_and_was_meta_tested(finished):
     _, run, _ = finished
     best = json.loads(nas_meta("best", run, "--json").stdout)
     trials = json.loads(nas_meta("trials", run, "--json", "--sort", "accuracy").stdout)
-    assert best["metrics"]["accuracy"] == max(t["metrics"]["accuracy"] for t in trials) == trials[0]["metrics"]["accuracy"]
+    assert (
+        best["metrics"]["accuracy"] == max(t["metrics"]["accuracy"] for t in trials) == trials[0]["metrics"]["accuracy"]
+    )
     assert 0 <= best["test_accuracy"] <= 1 and best["test_accuracy_ci95"] > 0
 
 
@@ -93,7 +109,9 @@ def test_tensorboard_holds_curves_hparams_and_the_picture(finished):
     assert events.Images("search/front")[-1].width > 300
     contents = events.summary_metadata["_hparams_/experiment"].plugin_data.content
     experiment = plugin_data_pb2.HParamsPluginData.FromString(contents).experiment
-    assert {h.name for h in experiment.hparam_infos} == set(load_run(run).config.plugin("space")(load_run(run).config.options["space"]).table)
+    assert {h.name for h in experiment.hparam_infos} == set(
+        load_run(run).config.plugin("space")(load_run(run).config.options["space"]).table
+    )
 
 
 def test_the_exported_model_gives_the_same_accuracy_and_embeddings(finished, tmp_path):
@@ -107,14 +125,14 @@ def test_the_exported_model_gives_the_same_accuracy_and_embeddings(finished, tmp
     run = load_run(directory)
     space = run.config.plugin("space")(run.config.options["space"])
     inside = restore(space, Architecture(run.best.architecture), run.weights_of(run.best)).eval()
-    tokens = AutoTokenizer.from_pretrained(tmp_path / "model")(["redfox bluecat", "greenowl"], return_tensors="pt", padding=True)
+    tokens = AutoTokenizer.from_pretrained(tmp_path / "model")(
+        ["redfox bluecat", "greenowl"], return_tensors="pt", padding=True
+    )
     tokens = {n: tokens[n] for n in ("input_ids", "attention_mask")}
     with torch.no_grad():
         outside = AutoModel.from_pretrained(tmp_path / "model").eval()(**tokens).last_hidden_state
         torch.testing.assert_close(outside, inside(**tokens).last_hidden_state, atol=1e-5, rtol=1e-5)
-    row = json.loads(
-        nas_meta("evaluate", tmp_path / "model", "--config", config, "--episodes", 20, "--json").stdout
-    )
+    row = json.loads(nas_meta("evaluate", tmp_path / "model", "--config", config, "--episodes", 20, "--json").stdout)
     assert row["accuracy"] == pytest.approx(run.test_of(run.best)["test_accuracy"])
     assert "meta-test accuracy" in (tmp_path / "model" / "README.md").read_text()
     refused = nas_meta("export", directory, "--to", tmp_path / "model", check=1)
@@ -153,7 +171,8 @@ def test_a_failing_architecture_fails_its_trial_and_the_search_goes_on(small_con
         "    def build(self, a):\n"
         "        if a['bad']:\n"
         "            raise ValueError('this one cannot be built')\n"
-        "        return BertModel(BertConfig(vocab_size=40, hidden_size=a['width'], num_hidden_layers=1, num_attention_heads=2, intermediate_size=16))\n"
+        "        return BertModel(BertConfig(vocab_size=40, hidden_size=a['width'], num_hidden_layers=1,\n"
+        "                                    num_attention_heads=2, intermediate_size=16))\n"
     )
     small_config["space"] = {"name": f"{plugin}:Fragile"}
     small_config["strategy"] = {"name": "grid"}

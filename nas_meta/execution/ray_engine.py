@@ -25,7 +25,6 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import ray
 from ray.exceptions import RayError
 
-
 TICK = 0.5  # seconds of silence after which the driver may look at something else
 
 

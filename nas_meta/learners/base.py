@@ -68,9 +68,7 @@ class Learner(ABC):
         Raises:
             TrialError: the loss is not finite.
         """
-        yield from self.optimise(
-            encoder, lambda step: self.meta_loss(encoder, pool, draw(step)), extra=()
-        )
+        yield from self.optimise(encoder, lambda step: self.meta_loss(encoder, pool, draw(step)), extra=())
 
     def optimise(
         self, encoder: Encoder, loss_of: Callable[[int], Tensor], extra: Iterable[torch.nn.Parameter]
@@ -82,9 +80,7 @@ class Learner(ABC):
         for parameter in encoder.parameters():
             parameter.requires_grad_(id(parameter) in trained)
         parameters = [*body, *extra]
-        optimizer = torch.optim.AdamW(
-            parameters, lr=options.lr, weight_decay=options.weight_decay, fused=True
-        )
+        optimizer = torch.optim.AdamW(parameters, lr=options.lr, weight_decay=options.weight_decay, fused=True)
         for step in range(options.steps):
             encoder.train()
             loss = loss_of(step)

@@ -44,10 +44,12 @@ class FineTune(Learner):
         with torch.no_grad():
             z = encoder.embed(pool, np.arange(1))
         self.head = nn.Linear(z.shape[1], len(pool.classes)).to(z.device)
-        yield from self.optimise(encoder, lambda step: self.meta_loss(encoder, pool, draw(step)), self.head.parameters())
+        yield from self.optimise(
+            encoder, lambda step: self.meta_loss(encoder, pool, draw(step)), self.head.parameters()
+        )
 
     def classify(self, encoder: Encoder, pool: Pool, episode: Episode) -> Tensor:
-        ways, shots = episode.support.shape
+        ways = len(episode.support)
         body = [p for p in encoder.parameters() if p.requires_grad] or list(encoder.body_parameters(False))
         before = [p.detach().clone() for p in body]
         labels = torch.from_numpy(episode.support_labels).to(before[0].device)

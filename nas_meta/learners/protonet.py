@@ -61,9 +61,7 @@ class ProtoNet(Learner):
     def accuracies(self, encoder: Encoder, pool: Pool, tasks: Sequence[Episode]) -> np.ndarray:
         z, position = embed_distinct(encoder, pool, tasks)
         z = z.cpu()
-        return np.array(
-            [accuracy(self._logits(z[torch.from_numpy(position[t.indices])], t), t) for t in tasks]
-        )
+        return np.array([accuracy(self._logits(z[torch.from_numpy(position[t.indices])], t), t) for t in tasks])
 
     def _logits(self, z: Tensor, episode: Episode) -> Tensor:
         if self.options.normalize:

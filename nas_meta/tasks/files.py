@@ -59,9 +59,7 @@ class FileSource(TaskSource):
                     if key not in row:
                         raise DataError(f"{file}:{line}: there is no field '{key}'; {nearest(key, map(str, row))}")
                     if not isinstance(row[key], (str, int)):
-                        raise DataError(
-                            f"{file}:{line}: '{key}' is {type(row[key]).__name__}; expected a string"
-                        )
+                        raise DataError(f"{file}:{line}: '{key}' is {type(row[key]).__name__}; expected a string")
                 classes[str(row[self.options.label])].append(str(row[self.options.text]))
         except OSError as error:
             raise DataError(f"{file} cannot be read: {error.strerror}") from error

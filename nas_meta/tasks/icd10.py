@@ -21,7 +21,10 @@ class ICD10Options(SourceOptions):
     """Options of the ICD-10-CM task source."""
 
     max_code_length: int = Field(
-        4, ge=3, le=7, description="codes with more characters (without the dot) are left out; 4 is the harder set"
+        4,
+        ge=3,
+        le=7,
+        description="codes with more characters (without the dot) are left out; 4 is the harder set",
     )
     min_examples: int = Field(15, ge=2, description="classes with fewer distinct descriptions are left out")
 

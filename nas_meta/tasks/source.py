@@ -63,9 +63,7 @@ class TaskSource(ABC):
             ]
             if shared:
                 name, a, b = shared[0]
-                raise DataError(
-                    f"{self.where()}: the class '{name}' is in {a} and in {b}; expected disjoint classes"
-                )
+                raise DataError(f"{self.where()}: the class '{name}' is in {a} and in {b}; expected disjoint classes")
             every = {name: texts for part in raw.values() for name, texts in part.items()}
             cleaned, report = clean(every, self.options.min_examples)
             splits = {split: {n: cleaned[n] for n in sorted(raw[split]) if n in cleaned} for split in SPLITS}

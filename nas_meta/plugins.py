@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -59,19 +59,19 @@ def load(kind: str, name: str) -> type:
     points = _points(kind)
     if name not in points:
         raise PluginError(f"'{name}' is not an installed {KINDS[kind].word}; {nearest(name, points)}")
-    return _from_entry_point(kind, points[name])
+    return _from_entry_points(kind, points[name])
 
 
 def installed(kind: str) -> list[Installed]:
     """Every installed plugin of a kind, broken ones included."""
     rows = []
-    for name, point in sorted(_points(kind).items()):
-        distribution, version = _origin(point)
+    for name, offers in sorted(_points(kind).items()):
+        row = Installed(name, *_origin(offers[0]), offers[0].value)
         try:
-            summary = (_from_entry_point(kind, point).__doc__ or "").strip().split("\n")[0]
-            rows.append(Installed(name, distribution, version, point.value, None, summary))
+            summary = (_from_entry_points(kind, offers).__doc__ or "").strip().split("\n")[0]
+            rows.append(replace(row, summary=summary))
         except PluginError as error:
-            rows.append(Installed(name, distribution, version, point.value, str(error)))
+            rows.append(replace(row, broken=str(error)))
     return rows
 
 
@@ -80,15 +80,25 @@ def options_of(kind: str, name: str) -> type[PluginOptions]:
     return load(kind, name).Options
 
 
-def _points(kind: str) -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=KINDS[kind].group)}
+def _points(kind: str) -> dict[str, list[EntryPoint]]:
+    points: dict[str, list[EntryPoint]] = {}
+    for point in entry_points(group=KINDS[kind].group):
+        offers = points.setdefault(point.name, [])
+        # An editable install beside a build lists the same distribution twice.
+        if all(_origin(other)[0] != _origin(point)[0] for other in offers):
+            offers.append(point)
+    return points
 
 
 def _origin(point: EntryPoint) -> tuple[str, str]:
     return (point.dist.name, point.dist.version) if point.dist else ("unknown", "?")
 
 
-def _from_entry_point(kind: str, point: EntryPoint) -> type:
+def _from_entry_points(kind: str, offers: list[EntryPoint]) -> type:
+    if len(offers) > 1:
+        names = " and ".join(sorted(_origin(point)[0] for point in offers))
+        raise PluginError(f"the {KINDS[kind].word} '{offers[0].name}' is offered by {names}; uninstall one")
+    point = offers[0]
     origin = f"{KINDS[kind].word} '{point.name}' of the package {' '.join(_origin(point))}"
     try:
         plugin = point.load()

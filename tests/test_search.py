@@ -1,16 +1,24 @@
 """A whole search as a user runs it: the command line, real Ray, real SQLite, real TensorBoard files."""
 
 import json
+import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+import uuid
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
 from nas_meta import load_run, search
+from nas_meta.config import resolve
+from nas_meta.controller import make_evaluation, prepare
 from nas_meta.errors import RunError
 
 PROGRAM = [sys.executable, "-c", "from nas_meta.cli import main; main()"]
@@ -182,32 +190,87 @@ def test_a_failing_architecture_fails_its_trial_and_the_search_goes_on(small_con
     assert {t.error for t in run.trials if t.error} == {"ValueError: this one cannot be built"}
 
 
-def test_an_interrupt_keeps_what_is_finished(small_config, tmp_path):
+def processes_of(mark):
+    """Processes that carry the mark in their environment."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (entry / "environ").read_bytes() and (entry / "cmdline").read_bytes():
+                found.append(entry.name)
+        except OSError:
+            pass  # gone meanwhile
+    return found
+
+
+def test_an_interrupt_keeps_what_is_finished_and_leaves_no_process(small_config, tmp_path):
     small_config["learner"]["steps"] = 300
     small_config["budget"]["trials"] = 500
     file = tmp_path / "long.yaml"
     file.write_text(yaml.safe_dump(small_config))
+    mark = f"NAS_META_MARK={uuid.uuid4()}"
     process = subprocess.Popen(
         [*PROGRAM, "search", str(file), "--run-dir", str(tmp_path / "run")],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env={**os.environ, "NAS_META_MARK": mark.partition("=")[2]},
     )  # fmt: skip
     deadline = time.time() + 120
     while time.time() < deadline:
         try:
+            # The journal is read here while the search writes it.
             if any(t.status == "completed" for t in load_run(tmp_path / "run").trials):
                 break
         except RunError:
             pass  # not begun yet
         time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
+    while_running = json.loads(nas_meta("trials", tmp_path / "run", "--json").stdout)
+    assert {t["status"] for t in while_running} == {"completed", "running"}
+    # What a terminal does: everything in its foreground gets the signal, Ray's processes too.
+    os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in errors
     trials = load_run(tmp_path / "run").trials
     assert any(t.status == "completed" for t in trials)
     assert {t.status for t in trials} <= {"completed", "stopped"}
+    if Path("/proc/self/environ").exists():
+        deadline = time.time() + 30
+        while processes_of(mark) and time.time() < deadline:
+            time.sleep(0.5)
+        assert processes_of(mark) == []
 
 
 def test_a_run_that_is_none_is_a_sentence(tmp_path):
     assert "is not a run: it has no journal.sqlite" in nas_meta("trials", tmp_path, check=1).stderr
     (tmp_path / "journal.sqlite").write_bytes(b"not a database at all, but long enough to look like one" * 20)
     assert "cannot be read" in nas_meta("trials", tmp_path, check=1).stderr
+
+
+def test_a_journal_of_a_newer_version_is_refused_in_words(finished, tmp_path):
+    _, directory, _ = finished
+    shutil.copytree(directory, tmp_path / "newer")
+    with sqlite3.connect(tmp_path / "newer" / "journal.sqlite") as db:
+        db.execute("UPDATE info SET value = '99' WHERE key = 'version'")
+    assert "written by a newer nas-meta (version 99" in nas_meta("trials", tmp_path / "newer", check=1).stderr
+
+
+def test_a_trial_is_the_same_wherever_and_whenever_it_runs(small_config):
+    """Same architecture, seed and episodes: the same numbers, whatever ran before in the process."""
+    resolved = resolve(small_config)
+    space, tasks, shape = prepare(resolved)
+    space.prepare(tasks, 3)
+    evaluation = make_evaluation(resolved, space, tasks, shape, 1)
+    one, other = (space.sample(np.random.default_rng(seed)) for seed in (1, 2))
+    accuracy = [
+        list(evaluation.trial(a, seed))[-1].metrics["accuracy"]
+        for a, seed in ((one, 5), (other, 6), (one, 5), (one, 6))
+    ]
+    losses = [[p.values["loss"] for p in list(evaluation.trial(one, seed))[:-1]] for seed in (5, 5, 6)]
+    assert accuracy[0] == accuracy[2]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_an_objective_nobody_measures_is_named_with_the_nearest(small_config, tmp_path):
+    small_config["objectives"] = [{"metric": "accuracy"}, {"metric": "parms", "direction": "minimize"}]
+    file = tmp_path / "objective.yaml"
+    file.write_text(yaml.safe_dump(small_config))
+    done = nas_meta("search", file, "--run-dir", tmp_path / "run", check=2)
+    assert "'parms'" in done.stderr and "did you mean 'params'" in done.stderr

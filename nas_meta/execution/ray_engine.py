@@ -16,7 +16,7 @@ from typing import Any
 import cloudpickle
 import numpy as np
 
-from nas_meta.errors import NasMetaError
+from nas_meta.errors import ConfigError, NasMetaError
 from nas_meta.execution.engine import Event, cause
 
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -40,11 +40,19 @@ class Resources:
 
 class _Worker:
     def __init__(self, pickled: tuple[bytes, list[np.ndarray]]):
-        data, buffers = pickled
-        self._payload = cloudpickle.loads(data, buffers=buffers)
-        self._payload.setup()
+        # An actor whose constructor raises gives back no sentence, so the first call tells.
+        self._failure: str | None = None
+        try:
+            data, buffers = pickled
+            self._payload = cloudpickle.loads(data, buffers=buffers)
+            self._payload.setup()
+        except Exception as error:
+            self._failure = f"the worker cannot start: {cause(error)}"
 
     def call(self, method: str, arguments: bytes):
+        if self._failure:
+            yield Event(None, error=self._failure, done=True)
+            return
         try:
             for value in getattr(self._payload, method)(*cloudpickle.loads(arguments)):
                 yield Event(None, value)
@@ -64,11 +72,23 @@ def pickled(payload: Any) -> tuple[bytes, list[np.ndarray]]:
     return data, [np.frombuffer(buffer.raw(), dtype=np.uint8) for buffer in buffers]
 
 
+def _check_gpus(resources: Resources) -> None:
+    """Ray would wait forever for a GPU that this machine does not have."""
+    here, needed = ray.cluster_resources().get("GPU", 0), resources.gpus * resources.workers
+    if needed > here:
+        ray.shutdown()
+        raise ConfigError(
+            f"resources: {resources.workers} workers with {resources.gpus:g} GPUs each need {needed:g}; "
+            f"this machine has {here:g}"
+        )
+
+
 class RayEngine:
     """``workers`` actors on an embedded Ray, or on the cluster at ``address``.
 
     Raises:
         NasMetaError: the cluster cannot be reached.
+        ConfigError: this machine has fewer GPUs than the workers need.
     """
 
     def __init__(self, payload: Any, resources: Resources):
@@ -86,6 +106,8 @@ class RayEngine:
                     )
             except (RayError, ConnectionError, RuntimeError, ValueError) as error:
                 raise NasMetaError(f"Ray cannot be started: {cause(error)}") from error
+            if not resources.address:
+                _check_gpus(resources)
         shared = ray.put(pickled(payload))
         actor = ray.remote(_Worker).options(num_cpus=resources.cpus, num_gpus=resources.gpus, max_restarts=0)
         self._actor, self._shared = actor, shared

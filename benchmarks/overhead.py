@@ -1,0 +1,178 @@
+"""What an engine costs: trials that only sleep, on two workers, beside what else could run them.
+
+A trial sleeps 50 ms; 200 of them on 2 workers take 5 s at best. Every pool is warm before the clock starts: starting a
+worker is a cost of the search, not of a trial, and ``startup`` states it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from unittest.mock import patch
+
+from benchmarks.table import Table
+
+SLEEP = 0.05
+WORKERS = 2
+TRIALS = 200
+FEWER = 20  # for those that take more than a second a trial
+
+
+@dataclass(frozen=True)
+class Sleeper:
+    """Stands where the evaluation stands."""
+
+    def setup(self) -> None:
+        time.sleep(0)
+
+    def trial(self, *_: object) -> Iterator[object]:
+        from nas_meta.evaluation import Result
+
+        time.sleep(SLEEP)
+        yield Result({"accuracy": 0.5, "accuracy_ci95": 0.0, "params": 1, "flops": 1})
+
+
+def whole_search() -> tuple[float, int]:
+    """The search as users run it: NNI's evolution, journal and TensorBoard; only the trials are replaced.
+
+    From the end of the first trial of every worker to the end of the last trial.
+    """
+    from nas_meta import controller
+
+    config = {
+        "space": {"name": "bert-subnet"},
+        "tasks": {"source": "botocore"},
+        "evaluation": {"test_best": 0},
+        "budget": {"trials": TRIALS + WORKERS},
+        "resources": {"workers": WORKERS},
+    }
+    silent = patch.object(controller._Search, "_meta_test", lambda *_: {})
+    asleep = patch.object(controller, "make_evaluation", lambda *_: Sleeper())
+    with tempfile.TemporaryDirectory() as folder, silent, asleep:
+        finished = sorted(t.finished for t in controller.search(config, Path(folder) / "run").trials)
+    return finished[-1] - finished[WORKERS - 1], TRIALS
+
+
+def bare_ray() -> tuple[float, int]:
+    """Ray tasks, two at a time, nothing written."""
+    import ray
+
+    ray.init(num_cpus=WORKERS, include_dashboard=False, log_to_driver=False)
+    task = ray.remote(num_cpus=1)(lambda: time.sleep(SLEEP))
+    ray.get([task.remote() for _ in range(WORKERS * 2)])
+    started = time.perf_counter()
+    ray.get([task.remote() for _ in range(TRIALS)])
+    taken = time.perf_counter() - started
+    ray.shutdown()
+    return taken, TRIALS
+
+
+def optuna_threads(storage: bool) -> tuple[float, int]:
+    """optuna's ``optimize(n_jobs=2)``, in memory or with its SQLite storage."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+    def objective(trial: optuna.Trial) -> float:
+        trial.suggest_float("x", 0, 1)
+        time.sleep(SLEEP)
+        return 0.5
+
+    with tempfile.TemporaryDirectory() as folder:
+        url = f"sqlite:///{folder}/study.db" if storage else None
+        study = optuna.create_study(storage=url, sampler=optuna.samplers.RandomSampler(seed=0))
+        started = time.perf_counter()
+        study.optimize(objective, n_trials=TRIALS, n_jobs=WORKERS)
+        return time.perf_counter() - started, TRIALS
+
+
+def ray_tune(reuse: bool) -> tuple[float, int]:
+    """Ray Tune, a process a trial by default, or its actors reused."""
+    import os
+
+    import ray
+    from ray import tune
+
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+    trials = TRIALS if reuse else FEWER
+
+    class Trainable(tune.Trainable):
+        def setup(self, config: dict) -> None:
+            self.config = config
+
+        def step(self) -> dict:
+            time.sleep(SLEEP)
+            return {"accuracy": 0.5, "done": True}
+
+        def reset_config(self, config: dict) -> bool:
+            self.config = config
+            return True
+
+    ray.init(num_cpus=WORKERS, include_dashboard=False, log_to_driver=False)
+    with tempfile.TemporaryDirectory() as folder:
+        tuner = tune.Tuner(
+            Trainable,
+            param_space={"x": tune.uniform(0, 1)},
+            tune_config=tune.TuneConfig(num_samples=trials, max_concurrent_trials=WORKERS, reuse_actors=reuse),
+            run_config=tune.RunConfig(storage_path=folder, verbose=0),
+        )
+        started = time.perf_counter()
+        tuner.fit()
+        taken = time.perf_counter() - started
+    ray.shutdown()
+    return taken, trials
+
+
+def nni_sequential() -> tuple[float, int]:
+    """NNI's own engine that needs no server: one trial at a time in its process."""
+    from nni.mutable import Categorical, MutableDict
+    from nni.nas.evaluator import FunctionalEvaluator
+    from nni.nas.execution import SequentialExecutionEngine
+    from nni.nas.space import RawFormatModelSpace
+    from nni.nas.strategy import Random
+
+    import nni
+
+    def evaluate(_model: object) -> None:
+        time.sleep(SLEEP)
+        nni.report_final_result(0.5)
+
+    class Space(MutableDict):
+        def __init__(self) -> None:
+            super().__init__({f"x{i}": Categorical([0, 1, 2, 3], label=f"x{i}") for i in range(10)})
+
+    space = RawFormatModelSpace(Space(), FunctionalEvaluator(evaluate))
+    engine = SequentialExecutionEngine(max_model_count=TRIALS)
+    started = time.perf_counter()
+    Random()(space, engine)
+    return time.perf_counter() - started, TRIALS
+
+
+CONTESTANTS: dict[str, tuple[Callable[[], tuple[float, int]], int]] = {
+    "**nas-meta**: Ray actors, evolution, journal, TensorBoard": (whole_search, WORKERS),
+    "bare Ray tasks, nothing written": (bare_ray, WORKERS),
+    "optuna, 2 threads, in memory": (lambda: optuna_threads(False), WORKERS),
+    "optuna, 2 threads, SQLite storage": (lambda: optuna_threads(True), WORKERS),
+    "Ray Tune, `reuse_actors=True`": (lambda: ray_tune(True), WORKERS),
+    "Ray Tune, default": (lambda: ray_tune(False), WORKERS),
+    "NNI's sequential engine (one worker)": (nni_sequential, 1),
+}
+
+
+def measure() -> Table:
+    rows = []
+    for name, (run, workers) in CONTESTANTS.items():
+        seconds, trials = run()
+        ideal = trials * SLEEP / workers
+        rows.append([
+            name, str(trials), f"{seconds:.2f} s", f"{ideal / seconds:.3f}", f"{1000 * (seconds - ideal) / trials:.1f} ms",
+        ])  # fmt: skip
+    return Table(
+        ("who runs the trials", "trials", "time", "parallel efficiency", "overhead a trial"),
+        rows,
+        f"Trials sleep {1000 * SLEEP:.0f} ms. Efficiency is the sleep there was to do on the workers over the time it "
+        "took; overhead is the time beyond that, divided by the trials.",
+    )

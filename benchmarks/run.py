@@ -1,0 +1,30 @@
+"""Runs the benchmarks and puts their tables into ``benchmarks/README.md``.
+
+usage: python -m benchmarks.run [NAME]...
+"""
+
+from __future__ import annotations
+
+import sys
+
+from benchmarks import overhead, startup, trial_cost, truncation
+from benchmarks.table import machine, publish
+
+BENCHMARKS = {module.__name__.rpartition(".")[2]: module for module in (startup, overhead, trial_cost, truncation)}
+
+
+def main(names: list[str]) -> int:
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        sys.stderr.write(f"there is no benchmark '{unknown[0]}'; known are: {', '.join(BENCHMARKS)}\n")
+        return 2
+    print(machine())
+    for name in names or BENCHMARKS:
+        table = BENCHMARKS[name].measure()
+        publish(name, table)
+        print(f"\n{name}\n{table.markdown()}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,48 @@
+"""Measured tables, and their place in ``benchmarks/README.md``."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+README = Path(__file__).parent / "README.md"
+
+
+@dataclass(frozen=True)
+class Table:
+    """What one benchmark found: rows of text under a header, and a sentence or two on how to read them."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+    def markdown(self) -> str:
+        lines = [self.header, ["---"] * len(self.header), *self.rows]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines) + (f"\n\n{self.note}" if self.note else "")
+
+
+def machine() -> str:
+    """The machine and the packages in one line."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        found = re.search(r"model name\s*:\s*(.+)", info.read_text())
+        cpu = found.group(1) if found else cpu
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "ray"))
+    return f"{cpu}, {cores} cores, Python {platform.python_version()}, {packages}"
+
+
+def publish(name: str, table: Table) -> None:
+    """Puts a table between the markers ``<!-- name -->`` and ``<!-- /name -->`` of the README."""
+    text = README.read_text(encoding="utf-8")
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    body = f"{begin}\n{table.markdown()}\n\nMeasured on {machine()} with `python -m benchmarks.run {name}`.\n{end}"
+    README.write_text(before + body + after, encoding="utf-8")

@@ -1,0 +1,107 @@
+"""The cost of a trial beside the plain program that a user would write instead.
+
+Both keep layers 0, 2 and 5 of MiniLM, meta-train 60 steps of 5-way 1-shot episodes of ICD-10-CM and score 200 episodes
+of the meta-test classes, in one process with the same number of threads. Runs alternate; seconds are medians.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+from benchmarks.table import Table
+
+BASELINE = Path(__file__).parents[2] / "shared" / "baselines" / "naive_protonet.py"
+LAYERS = (0, 2, 5)
+SEEDS = (1, 2, 3)
+
+# What each of our ways of saving time is worth: ours without it.
+WITHOUT = {
+    "without batches by length": "length",
+    "training the token embeddings too": "embeddings",
+    "embedding the texts of each validation episode anew": "distinct",
+}
+
+
+def threads() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def ours(seed: int, without: str = "") -> dict[str, Any]:
+    """One trial in this process."""
+    import numpy as np
+    import torch
+
+    from nas_meta.config import resolve
+    from nas_meta.controller import make_evaluation, prepare
+    from nas_meta.embedding import Encoder
+    from nas_meta.evaluation import Result, restore
+    from nas_meta.learners.base import Learner
+    from nas_meta.measures import interval95
+
+    resolved = resolve({"learner": {"train_embeddings": without == "embeddings"}, "evaluation": {"episodes": 200}})
+    space, tasks, shape = prepare(resolved)
+    space._weights = {name: t.numpy() for name, t in space._full.state_dict().items()}
+    evaluation = make_evaluation(resolved, space, tasks, shape, threads())
+    evaluation.setup()
+    sample = {name: choice.values[0] for name, choice in space.table.items()}
+    architecture = space.canonical({**sample, **{f"layer{i}.keep": i in LAYERS for i in range(6)}})
+    if without == "length":
+        embed = Encoder.embed
+        Encoder.embed = lambda self, pool, indices, rows=10: embed(self, pool, indices, len(indices))
+    if without == "distinct":
+        type(evaluation.learner).accuracies = Learner.accuracies
+    torch.manual_seed(seed)
+    *_, result = evaluation.trial(architecture, seed, keep_above=0.0)
+    assert isinstance(result, Result)
+    model = restore(space, architecture, bytes(np.asarray(result.weights)))
+    scores = evaluation.accuracies(Encoder(model), "meta-test", 200)
+    m = result.metrics
+    return {
+        "accuracy": float(scores.mean()), "ci95": interval95(scores),
+        "train_seconds": m["train_seconds"], "evaluation_seconds": m["evaluate_seconds"],
+    }  # fmt: skip
+
+
+def alone(*arguments: str) -> dict[str, Any]:
+    """A program of its own, its last line of output read as JSON."""
+    done = subprocess.run([sys.executable, *arguments], check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure() -> Table:
+    if not BASELINE.is_file():
+        return Table(("skipped",), [["the plain program to compare with is not beside this checkout"]])
+    layers = ",".join(map(str, LAYERS))
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for seed in SEEDS:
+        plain = alone(str(BASELINE), "icd10", "--layers", layers, "--seed", str(seed))
+        runs.setdefault("the plain program", []).append(plain)
+        runs.setdefault("**nas-meta**", []).append(alone("-m", __spec__.name, str(seed)))
+        for name, what in WITHOUT.items():
+            runs.setdefault(f"nas-meta {name}", []).append(alone("-m", __spec__.name, str(seed), what))
+    naive = median(r["train_seconds"] + r["evaluation_seconds"] for r in runs["the plain program"])
+    rows = []
+    for name, results in runs.items():
+        train, score = (median(r[k] for r in results) for k in ("train_seconds", "evaluation_seconds"))
+        total = median(r["train_seconds"] + r["evaluation_seconds"] for r in results)
+        rows.append([
+            name, f"{train:.1f} s", f"{score:.1f} s", f"{total:.1f} s", f"{total / naive:.2f}",
+            f"{100 * mean(r['accuracy'] for r in results):.1f} ± {100 * mean(r['ci95'] for r in results):.1f} %",
+        ])  # fmt: skip
+    return Table(
+        ("who", "60 steps", "200 episodes", "a trial", "of the plain program's time", "accuracy"),
+        rows,
+        f"MiniLM's layers {layers}, ICD-10-CM, 5-way 1-shot, {threads()} threads, medians over seeds "
+        f"{', '.join(map(str, SEEDS))}; accuracy is the mean over these with the mean 95% interval over episodes of the "
+        "meta-test classes.",
+    )
+
+
+if __name__ == "__main__":
+    print(json.dumps(ours(int(sys.argv[1]), *sys.argv[2:])))

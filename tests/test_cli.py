@@ -1,0 +1,113 @@
+"""The smaller commands, as typed."""
+
+import json
+import subprocess
+import sys
+
+import jsonschema
+import pytest
+import yaml
+
+PROGRAM = [sys.executable, "-c", "from nas_meta.cli import main; main()"]
+
+
+def nas_meta(*arguments, check=0, cwd=None):
+    done = subprocess.run([*PROGRAM, *map(str, arguments)], capture_output=True, text=True, cwd=cwd)
+    assert done.returncode == check, f"exit {done.returncode}: {done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("spaces", {"bert-subnet"}),
+        ("strategies", {"random", "grid", "evolution"}),
+        ("learners", {"protonet", "finetune"}),
+        ("tasks", {"icd10", "botocore", "csv", "jsonl"}),
+    ],
+)
+def test_what_is_installed_is_listed_and_each_described(kind, names):
+    listed = {row["name"]: row for row in json.loads(nas_meta(kind, "--json").stdout)}
+    assert names <= set(listed)
+    assert all(listed[n]["broken"] is None and listed[n]["summary"].endswith(".") for n in names)
+    for name in names:
+        described = json.loads(nas_meta(kind, name, "--json").stdout)
+        assert all(option["description"] for option in described["options"]), name
+    wrong = nas_meta(kind, sorted(names)[0] + "x", check=2)
+    assert f"did you mean '{sorted(names)[0]}'" in wrong.stderr
+
+
+def test_a_new_space_works_as_written(tmp_path):
+    said = nas_meta("space", "new", "tiny encoder", cwd=tmp_path).stdout
+    assert "tiny_encoder.py:TinyEncoder" in said
+    lines = (tmp_path / "tiny_encoder.py").read_text().splitlines()
+    assert len(lines) <= 26
+    checked = nas_meta("space", "check", "tiny_encoder.py:TinyEncoder", cwd=tmp_path).stdout
+    assert checked.count("ok ") == 5 and "18 architectures" in checked
+    assert "exists already" in nas_meta("space", "new", "TinyEncoder", cwd=tmp_path, check=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("def choices(self): return {'w': [1]}\n    def build(self, a): return 3", "returned int"),
+        ("def choices(self): return {}\n    def build(self, a): return 3", "choices"),
+        ("def choices(self): return {'w': [1]}", "lacks the method build"),
+        (
+            "def choices(self): return {'w': [1]}\n"
+            "    def build(self, a):\n"
+            "        import random, torch\n"
+            "        class M(torch.nn.Module):\n"
+            "            def __init__(self):\n"
+            "                super().__init__()\n"
+            "                self.e = torch.nn.Embedding(50, random.randint(1, 10**6))\n"
+            "            def forward(self, input_ids, attention_mask): return self.e(input_ids)\n"
+            "        return M()",
+            "twice gives different shapes",
+        ),
+        (
+            "def choices(self): return {'w': [1]}\n"
+            "    def build(self, a):\n"
+            "        import torch\n"
+            "        class M(torch.nn.Module):\n"
+            "            def __init__(self):\n"
+            "                super().__init__()\n"
+            "                self.e = torch.nn.Embedding(50, 4)\n"
+            "            def forward(self, input_ids, attention_mask): return self.e(input_ids).detach()\n"
+            "        return M()",
+            "does not require grad",
+        ),
+    ],
+)
+def test_a_wrong_space_is_told_in_words(tmp_path, body, words):
+    file = tmp_path / "wrong.py"
+    file.write_text(f"from nas_meta import SearchSpace\nclass Wrong(SearchSpace):\n    {body}\n")
+    assert words in nas_meta("space", "check", f"{file}:Wrong", check=1).stdout
+
+
+def test_the_config_is_printed_whole_and_fits_its_schema(small_config_file):
+    printed = yaml.safe_load(nas_meta("config", small_config_file, "--set", "budget.trials=9").stdout)
+    assert printed["budget"]["trials"] == 9 and printed["learner"]["clip"] == 1.0
+    schema = json.loads(nas_meta("config", "--schema").stdout)
+    jsonschema.validate(printed, schema)
+    printed["budget"]["trialz"] = 3
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(printed, schema)
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (["serch", "x.yaml"], "search"),
+        (["search"], "CONFIG"),
+        (["search", "nowhere.yaml"], "nowhere.yaml"),
+        (["trials", "nowhere"], "is not a run"),
+        (["config"], "--schema"),
+        (["space", "new", "12"], "cannot name a class"),
+    ],
+)
+def test_what_is_mistyped_is_answered(typed, words):
+    done = subprocess.run([*PROGRAM, *typed], capture_output=True, text=True)
+    assert done.returncode in (1, 2) and words in done.stderr and "Traceback" not in done.stderr
+    assert done.stdout == ""

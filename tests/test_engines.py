@@ -1,0 +1,133 @@
+"""Both engines keep one promise: calls stream, fail alone, and workers come back."""
+
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+
+import cloudpickle
+import numpy as np
+import pytest
+import ray
+
+from nas_meta.errors import ConfigError
+from nas_meta.execution.inline_engine import InlineEngine
+from nas_meta.execution.ray_engine import RayEngine, Resources, pickled
+
+# Workers cannot import this file.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+@dataclass(frozen=True)
+class Payload:
+    table: np.ndarray
+    broken: bool = False
+
+    def setup(self):
+        if self.broken:
+            raise ValueError("no such device")
+
+    def count(self, to):
+        for i in range(to):
+            yield i
+
+    def fail_after(self, steps):
+        yield from range(steps)
+        raise ValueError("out of luck\nand more lines")
+
+    def die(self):
+        yield 0
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def total(self, again):
+        yield float(self.table.sum()) * again
+
+    def worker(self, seconds):
+        time.sleep(seconds)
+        yield os.getpid()
+
+
+TABLE = np.arange(10.0)
+
+
+def test_gpus_that_are_not_there_are_refused_in_words():
+    with pytest.raises(ConfigError, match=r"need 2048; this machine has"):
+        RayEngine(Payload(TABLE), Resources(workers=2, cpus=1, gpus=1024))
+    assert not ray.is_initialized()
+
+
+@pytest.fixture(scope="module")
+def ray_engine():
+    engine = RayEngine(Payload(TABLE), Resources(workers=2, cpus=1))
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def engine(request, ray_engine):
+    return ray_engine if request.param == "ray" else InlineEngine(Payload(TABLE))
+
+
+def collect(engine):
+    values, ends = {}, {}
+    for event in engine.events():
+        if event is None:
+            continue
+        if event.done:
+            ends[event.key] = event.error
+        else:
+            values.setdefault(event.key, []).append(event.value)
+    return values, ends
+
+
+@pytest.mark.parametrize("engine", ["inline", "ray"], indirect=True)
+def test_values_arrive_in_order_and_the_worker_is_free_again(engine):
+    before = engine.free()
+    engine.submit("a", "count", 5)
+    assert engine.free() == before - 1
+    assert collect(engine) == ({"a": [0, 1, 2, 3, 4]}, {"a": None})
+    assert engine.free() == before
+    engine.submit("b", "total", 2)
+    assert collect(engine)[0] == {"b": [90.0]}
+
+
+@pytest.mark.parametrize("engine", ["inline", "ray"], indirect=True)
+def test_a_call_that_raises_ends_with_one_line(engine):
+    engine.submit("a", "fail_after", 2)
+    assert collect(engine) == ({"a": [0, 1]}, {"a": "ValueError: out of luck"})
+    assert engine.free()
+
+
+def test_two_calls_run_at_once_on_two_long_lived_workers(ray_engine):
+    pids = set()
+    for _ in range(2):
+        ray_engine.submit(1, "worker", 0.3)
+        ray_engine.submit(2, "worker", 0.3)
+        values, _ = collect(ray_engine)
+        pids |= {values[1][0], values[2][0]}
+    assert len(pids) == 2 and os.getpid() not in pids
+
+
+def test_a_worker_that_is_killed_fails_its_call_and_is_replaced(ray_engine):
+    ray_engine.submit("dies", "die")
+    ray_engine.submit("lives", "count", 3)
+    values, ends = collect(ray_engine)
+    assert values["lives"] == [0, 1, 2] and ends["lives"] is None
+    assert "worker died" in ends["dies"] and "\n" not in ends["dies"]
+    assert ray_engine.free() == 2
+    ray_engine.submit(1, "total", 1)
+    ray_engine.submit(2, "total", 1)
+    assert collect(ray_engine)[0] == {1: [45.0], 2: [45.0]}
+
+
+def test_a_worker_that_cannot_start_says_why():
+    engine = RayEngine(Payload(TABLE, broken=True), Resources(workers=1, cpus=0))
+    engine.submit("a", "count", 1)
+    assert collect(engine)[1] == {"a": "the worker cannot start: ValueError: no such device"}
+    engine.close()
+
+
+def test_arrays_stay_out_of_the_pickle_so_that_workers_share_one_copy():
+    data, buffers = pickled(Payload(np.zeros(1_000_000)))
+    assert len(data) < 20_000 and sum(b.nbytes for b in buffers) == 8_000_000

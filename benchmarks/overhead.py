@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -28,11 +28,11 @@ class Sleeper:
     def setup(self) -> None:
         time.sleep(0)
 
-    def trial(self, *_: object) -> Iterator[object]:
+    def trial(self, *_: object) -> object:
         from nas_meta.evaluation import Result
 
         time.sleep(SLEEP)
-        yield Result({"accuracy": 0.5, "accuracy_ci95": 0.0, "params": 1, "flops": 1})
+        return Result({"accuracy": 0.5, "accuracy_ci95": 0.0, "params": 1, "flops": 1})
 
 
 def whole_search() -> tuple[float, int]:
@@ -54,6 +54,39 @@ def whole_search() -> tuple[float, int]:
     with tempfile.TemporaryDirectory() as folder, silent, asleep:
         finished = sorted(t.finished for t in controller.search(config, Path(folder) / "run").trials)
     return finished[-1] - finished[WORKERS - 1], TRIALS
+
+
+def engine_and_journal() -> tuple[float, int]:
+    """The engine alone, each trial journalled as it starts and, durably, before the next one starts."""
+    from nas_meta.execution.ray_engine import RayEngine, Resources
+    from nas_meta.journal import Journal, Trial
+
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Journal.create(Path(folder), {})
+        engine = RayEngine(Sleeper(), Resources(WORKERS, 1))
+        for key in range(WORKERS):
+            engine.submit(-key, "trial")
+        for _ in engine.events():
+            continue
+        waiting = [Trial(id=i, architecture={"x": i}, seed=0, fidelity=0) for i in range(TRIALS)]
+
+        def start_one() -> None:
+            trial = waiting.pop()
+            engine.submit(trial, "trial")
+            journal.write(trial)
+
+        started = time.perf_counter()
+        for _ in range(WORKERS):
+            start_one()
+        for event in engine.events():
+            if event is not None and event.done:
+                journal.write(replace(event.key, status="completed", metrics=event.value.metrics))
+                if waiting:
+                    start_one()
+        taken = time.perf_counter() - started
+        engine.close()
+        journal.close()
+    return taken, TRIALS
 
 
 def bare_ray() -> tuple[float, int]:
@@ -111,6 +144,12 @@ def ray_tune(reuse: bool) -> tuple[float, int]:
             self.config = config
             return True
 
+        def save_checkpoint(self, checkpoint_dir: str) -> dict:
+            return {}
+
+        def load_checkpoint(self, checkpoint: dict) -> None:
+            self.config = checkpoint
+
     ray.init(num_cpus=WORKERS, include_dashboard=False, log_to_driver=False)
     with tempfile.TemporaryDirectory() as folder:
         tuner = tune.Tuner(
@@ -140,9 +179,16 @@ def nni_sequential() -> tuple[float, int]:
         time.sleep(SLEEP)
         nni.report_final_result(0.5)
 
+    class Model:
+        """What a sample freezes to; NNI wants something it can refer to weakly."""
+
     class Space(MutableDict):
         def __init__(self) -> None:
             super().__init__({f"x{i}": Categorical([0, 1, 2, 3], label=f"x{i}") for i in range(10)})
+
+        def freeze(self, sample: dict) -> Model:
+            super().freeze(sample)
+            return Model()
 
     space = RawFormatModelSpace(Space(), FunctionalEvaluator(evaluate))
     engine = SequentialExecutionEngine(max_model_count=TRIALS)
@@ -153,6 +199,7 @@ def nni_sequential() -> tuple[float, int]:
 
 CONTESTANTS: dict[str, tuple[Callable[[], tuple[float, int]], int]] = {
     "**nas-meta**: Ray actors, evolution, journal, TensorBoard": (whole_search, WORKERS),
+    "nas-meta's engine and journal alone": (engine_and_journal, WORKERS),
     "bare Ray tasks, nothing written": (bare_ray, WORKERS),
     "optuna, 2 threads, in memory": (lambda: optuna_threads(False), WORKERS),
     "optuna, 2 threads, SQLite storage": (lambda: optuna_threads(True), WORKERS),

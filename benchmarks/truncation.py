@@ -24,7 +24,7 @@ def one(seed: int) -> dict[str, Any]:
     from nas_meta.config import read_config
     from nas_meta.controller import make_evaluation, prepare
     from nas_meta.embedding import Encoder
-    from nas_meta.evaluation import restore
+    from nas_meta.evaluation import restore, result_of
     from nas_meta.measures import interval95
 
     with tempfile.TemporaryDirectory() as folder:
@@ -41,7 +41,7 @@ def one(seed: int) -> dict[str, Any]:
         first = space.canonical({**widest, **{f"layer{i}.keep": i < k for i in range(layers)}})
         if space.count_params(first) >= best.metrics["params"]:
             break
-    *_, result = evaluation.trial(first, seed, keep_above=0.0)
+    result = result_of(evaluation.trial(first, seed, keep_above=0.0))
     model = restore(space, first, bytes(np.asarray(result.weights)))
     scores = evaluation.accuracies(Encoder(model), "meta-test", evaluation.settings.test_episodes)
     return {

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
 
 from nas_meta import plugins
 from nas_meta.errors import ConfigError, PluginError, nearest
@@ -57,9 +57,19 @@ class EvaluationSection(Section):
     flops_tokens: int = Field(32, ge=1, description="FLOPs are those of one text of so many tokens")
 
 
+METRICS = ("accuracy", "accuracy_ci95", "params", "flops", "train_seconds", "evaluate_seconds", "peak_memory")
+
+
 class ObjectiveSection(Section):
     metric: str = Field(description="a metric of a trial, such as accuracy, params or flops")
     direction: Literal["maximize", "minimize"] = Field("maximize", description="which way is better")
+
+    @field_validator("metric")
+    @classmethod
+    def _is_measured(cls, metric: str) -> str:
+        if metric not in METRICS:
+            raise ValueError(f"no trial measures '{metric}'; {nearest(metric, METRICS)}")
+        return metric
 
 
 class BudgetSection(Section):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nas_meta.config import Config, ResolvedConfig, resolve
-from nas_meta.errors import ConfigError, NasMetaError, RunError
+from nas_meta.errors import NasMetaError, RunError
 from nas_meta.execution.engine import Engine, Event
 from nas_meta.journal import FILE, Journal, Trial
 from nas_meta.run import Run, rank, weights_path
@@ -134,7 +134,6 @@ class _Search:
         self.steps: dict[int, int] = {}
         self.by_architecture: dict[str, int] = {}
         self.repeats: dict[str, int] = {}
-        self.results: dict[int, Any] = {}
         self.started = time.time()
         self.phase = "preparing"
 
@@ -165,7 +164,7 @@ class _Search:
                 self._tell_watcher()
         finally:
             for trial in [t for t in self.trials.values() if t.status == "running"]:
-                self._finish(trial, "stopped", {}, "the search was interrupted")
+                self._show(self._finish(trial, "stopped", {}, "the search was interrupted"))
             if engine is not None:
                 engine.close()
             strategy.close()
@@ -209,10 +208,16 @@ class _Search:
         for event in engine.events():
             if self.stop.is_set():
                 return
-            if event is not None:
-                self._handle(event)
-                if event.done:
-                    self._fill(engine)
+            if event is not None and event.done:
+                trial = self._end(self.trials[event.key], event)
+                self._fill(engine)
+                # What nobody waits for comes last, while the workers work.
+                self._show(trial)
+                if event.value is not None and event.value.weights is not None:
+                    self._keep(trial, event.value.weights)
+            elif event is not None:
+                self.steps[event.key] = event.value.step
+                self.board.trial_progress(self.trials[event.key], event.value.step, event.value.values)
             self._tell_watcher()
 
     def _fill(self, engine: Engine) -> None:
@@ -230,8 +235,8 @@ class _Search:
             )
             self.trials[trial.id] = trial
             self.by_architecture[architecture.id] = trial.id
-            self.journal.write(trial)
             engine.submit(trial.id, "trial", architecture, trial.seed, self._keep_above())
+            self.journal.write(trial)
 
     def _propose(self) -> Architecture | None:
         """The strategy's next architecture; one that was tried already is answered from the journal."""
@@ -249,39 +254,26 @@ class _Search:
         log.warning("the strategy proposed %d architectures in a row that were tried before", MOST_REPEATS)
         return None
 
-    def _handle(self, event: Event) -> None:
-        trial = self.trials[event.key]
-        if not event.done:
-            if hasattr(event.value, "metrics"):
-                self.results[trial.id] = event.value
-            else:
-                self.steps[trial.id] = event.value.step
-                self.board.trial_progress(trial, event.value.step, event.value.values)
-            return
-        result = self.results.pop(trial.id, None)
-        if event.error or result is None:
-            error = event.error or "the trial ended without a result"
-            trial = self._finish(trial, "failed", {}, error)
+    def _end(self, trial: Trial, event: Event) -> Trial:
+        """The end of a trial in the journal, then told to the strategy, once for every time it was proposed."""
+        if event.error:
+            trial = self._finish(trial, "failed", {}, event.error)
         else:
-            missing = [o.metric for o in self.objectives if o.metric not in result.metrics]
-            if missing:
-                raise ConfigError(
-                    f"objectives: no trial measures '{missing[0]}'; known are: {', '.join(sorted(result.metrics))}"
-                )
-            trial = self._finish(trial, "completed", result.metrics, None)
-            if result.weights is not None:
-                self._keep(trial, result.weights)
-        self._tell(trial)
-        for _ in range(self.repeats.pop(trial.architecture_id, 0)):
+            trial = self._finish(trial, "completed", event.value.metrics, None)
+        for _ in range(1 + self.repeats.pop(trial.architecture_id, 0)):
             self._tell(trial)
+        return trial
 
     def _finish(self, trial: Trial, status: str, metrics: Mapping[str, float], error: str | None) -> Trial:
         trial = dataclasses.replace(trial, status=status, metrics=metrics, error=error, finished=time.time())
         self.trials[trial.id] = trial
         # Durable before anybody, the strategy first of all, hears of it.
         self.journal.write(trial)
-        self.board.trial_end(trial, list(self.trials.values()))
         return trial
+
+    def _show(self, trial: Trial) -> None:
+        self.steps.pop(trial.id, None)
+        self.board.trial_end(trial, list(self.trials.values()))
 
     def _tell(self, trial: Trial) -> None:
         objective = self.objectives[0]
@@ -337,9 +329,8 @@ class _Search:
                 kind, name = event.key
                 if event.error:
                     raise NasMetaError(f"meta-test of {name} failed: {event.error}")
-                if event.value is not None:
-                    report[kind][name] = dict(event.value.metrics)
-                if event.done and calls:
+                report[kind][name] = dict(event.value.metrics)
+                if calls:
                     break
         return report
 

@@ -1,13 +1,13 @@
 """One trial, from architecture to metrics. Pure: the same inputs give the same numbers.
 
-Every method is a generator of :class:`Progress` that ends with one :class:`Result`, so that an engine can stream it
-from a worker and a debugger can step through it.
+A trial is a generator that yields :class:`Progress` and returns a :class:`Result`, so that an engine can stream it from
+a worker and a debugger can step through it.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -74,7 +74,7 @@ class Evaluation:
 
     def trial(
         self, architecture: Architecture, seed: int, keep_above: float | None = None
-    ) -> Iterator[Progress | Result]:
+    ) -> Generator[Progress, None, Result]:
         """Builds, meta-trains and meta-validates an architecture.
 
         Args:
@@ -113,28 +113,28 @@ class Evaluation:
             weights = None
             if keep_above is not None and accuracy >= keep_above:
                 weights = self._pack(encoder)
-            yield Result(metrics, weights)
+            return Result(metrics, weights)
         finally:
             encoder = None
             release_memory(device)
 
-    def test(self, architecture: Architecture, weights: np.ndarray) -> Iterator[Result]:
+    def test(self, architecture: Architecture, weights: np.ndarray) -> Result:
         """Scores trained weights on meta-test episodes."""
         model = restore(self.space, architecture, bytes(weights)).to(self.device)
-        yield self._test_result(Encoder(model, self.pooling))
+        return self._test_result(Encoder(model, self.pooling))
 
-    def test_reference(self) -> Iterator[Result]:
+    def test_reference(self) -> Result:
         """Scores the space's unsearched model, without training, on the same meta-test episodes."""
         model = self.space.reference()
         assert model is not None
-        yield self._test_result(Encoder(model.to(self.device), self.pooling))
+        return self._test_result(Encoder(model.to(self.device), self.pooling))
 
-    def test_tfidf(self) -> Iterator[Result]:
+    def test_tfidf(self) -> Result:
         """Scores TF-IDF with nearest centroid (cosine) on the same meta-test episodes."""
         pool = self.tasks["meta-test"]
         tasks = list(episodes(pool, self.shape, self.settings.seed, self.settings.test_episodes))
         scores = tfidf_accuracies(pool.texts, tasks)
-        yield Result({"test_accuracy": float(scores.mean()), "test_accuracy_ci95": interval95(scores)})
+        return Result({"test_accuracy": float(scores.mean()), "test_accuracy_ci95": interval95(scores)})
 
     def accuracies(self, encoder: Encoder, split: str, count: int) -> np.ndarray:
         """Accuracy on each of the first ``count`` episodes of a split."""
@@ -161,6 +161,15 @@ class Evaluation:
 
         state = {name: t.detach().cpu().contiguous().clone() for name, t in encoder.model.state_dict().items()}
         return np.frombuffer(save(state), dtype=np.uint8)
+
+
+def result_of(trial: Generator[Progress, None, Result]) -> Result:
+    """Runs a trial to its end."""
+    try:
+        while True:
+            next(trial)
+    except StopIteration as end:
+        return end.value
 
 
 def restore(space: SearchSpace, architecture: Architecture, weights: bytes) -> torch.nn.Module:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class Trial:
     started: float = 0.0
     finished: float | None = None
 
-    @property
+    @cached_property
     def architecture_id(self) -> str:
         return Architecture(self.architecture).id
 

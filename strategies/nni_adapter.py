@@ -77,7 +77,7 @@ class _Space(ExecutableModelSpace):
 class _Engine(ExecutionEngine):
     """NNI's engine, on NNI's thread: waits for the search, answers it, and plays results back."""
 
-    def __init__(self, inbox: queue.Queue, outbox: queue.Queue):
+    def __init__(self, inbox: queue.SimpleQueue, outbox: queue.SimpleQueue):
         super().__init__()
         self.inbox, self.outbox = inbox, outbox
         self.models: dict[str, _Space] = {}
@@ -146,8 +146,8 @@ class NNIAdapter(Strategy):
 
     def __init__(self, context: SearchContext, options: Any = None):
         super().__init__(context, options)
-        self._inbox: queue.Queue = queue.Queue()
-        self._outbox: queue.Queue = queue.Queue()
+        self._inbox: queue.SimpleQueue = queue.SimpleQueue()
+        self._outbox: queue.SimpleQueue = queue.SimpleQueue()
         self._in_flight: set[str] = set()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="nni-strategy", daemon=True)

@@ -32,6 +32,7 @@ def write(tmp_path, text):
             "tasks:\n  source: jsonl\n",
             r"c.yaml:1: tasks: expected either path, or all of train, valid and test",
         ),
+        ("objectives:\n  - metric: parms\n", r"c.yaml:2: .*no trial measures 'parms'; did you mean 'params'"),
         ("objectives:\n  - {metrik: accuracy}\n", r"c.yaml:2: .*metri"),
         ("space: [1]\n", r"c.yaml:1: 'space' is \[1\]; expected keys such as 'name:'"),
         ("- 1\n", r"c.yaml: a list; expected sections"),

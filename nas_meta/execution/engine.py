@@ -1,8 +1,8 @@
-"""What an engine is: it calls generator methods of a payload somewhere and hands back what they yield."""
+"""What an engine is: it calls methods of a payload somewhere and hands back what they yield and return."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,7 +13,7 @@ class Event:
 
     Attributes:
         key: the caller's name for the call.
-        value: what it yielded; None at its end.
+        value: what it yielded; at its end, what it returned.
         error: why it failed, in one line; only at its end.
         done: whether the call has ended.
     """
@@ -31,13 +31,32 @@ class Engine(Protocol):
         """How many more calls would start at once."""
 
     def submit(self, key: Any, method: str, *arguments: Any) -> None:
-        """Starts ``payload.method(*arguments)``, a generator, on a free worker."""
+        """Starts ``payload.method(*arguments)``, a function or a generator, on a free worker."""
 
     def events(self) -> Iterator[Event | None]:
         """Blocks until something has happened; ends when no call runs. None after a while of silence."""
 
     def close(self) -> None:
         """Stops what still runs and what this engine started."""
+
+
+def call(key: Any, function: Callable[..., Any], *arguments: Any) -> Iterator[Event]:
+    """Calls a function and tells what happens: what it yields if it is a generator, then its result or its error."""
+    try:
+        result = function(*arguments)
+        if isinstance(result, Generator):
+            stream = result
+            while True:
+                try:
+                    value = next(stream)
+                except StopIteration as end:
+                    result = end.value
+                    break
+                yield Event(key, value)
+    except Exception as error:
+        yield Event(key, error=cause(error), done=True)
+    else:
+        yield Event(key, result, done=True)
 
 
 def cause(error: BaseException) -> str:

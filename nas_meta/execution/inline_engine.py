@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from nas_meta.execution.engine import Event, cause
+from nas_meta.execution.engine import Event, call
 
 
 class InlineEngine:
@@ -26,15 +26,10 @@ class InlineEngine:
     def events(self) -> Iterator[Event]:
         while self._pending:
             key, method, arguments = self._pending
-            try:
-                for value in getattr(self._payload, method)(*arguments):
-                    yield Event(key, value)
-            except Exception as error:
-                end = Event(key, error=cause(error), done=True)
-            else:
-                end = Event(key, done=True)
-            self._pending = None
-            yield end
+            for event in call(key, getattr(self._payload, method), *arguments):
+                if event.done:
+                    self._pending = None
+                yield event
 
     def close(self) -> None:
         self._pending = None

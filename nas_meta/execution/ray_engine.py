@@ -17,7 +17,7 @@ import cloudpickle
 import numpy as np
 
 from nas_meta.errors import ConfigError, NasMetaError
-from nas_meta.execution.engine import Event, cause
+from nas_meta.execution.engine import Event, call, cause
 
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -49,17 +49,12 @@ class _Worker:
         except Exception as error:
             self._failure = f"the worker cannot start: {cause(error)}"
 
+    @ray.method(num_returns="streaming")
     def call(self, method: str, arguments: bytes):
         if self._failure:
             yield Event(None, error=self._failure, done=True)
-            return
-        try:
-            for value in getattr(self._payload, method)(*cloudpickle.loads(arguments)):
-                yield Event(None, value)
-        except Exception as error:
-            yield Event(None, error=cause(error), done=True)
         else:
-            yield Event(None, done=True)
+            yield from call(None, getattr(self._payload, method), *cloudpickle.loads(arguments))
 
 
 def pickled(payload: Any) -> tuple[bytes, list[np.ndarray]]:
@@ -120,7 +115,7 @@ class RayEngine:
     def submit(self, key: Any, method: str, *arguments: Any) -> None:
         worker = self._idle.pop()
         # Pickled by value here: a file plugin's module does not exist in a worker.
-        stream = worker.call.options(num_returns="streaming").remote(method, cloudpickle.dumps(arguments))
+        stream = worker.call.remote(method, cloudpickle.dumps(arguments))
         self._running[stream] = (key, worker)
 
     def events(self) -> Iterator[Event | None]:

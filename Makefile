@@ -8,6 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 
 quickstart: $(VENV)/.starter
 	$(BIN)/nas-meta search configs/quickstart.yaml
+	@echo "  (first: . $(BIN)/activate)"
 
 test: $(VENV)/.test
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not slow"
@@ -37,5 +38,5 @@ $(VENV)/.bench: $(VENV)/.test
 	$(PIP) --editable ".[starter,test,bench]"
 	@touch $@
 
-clean:
+clean:  # leaves runs alone
 	rm -rf $(VENV) build *.egg-info

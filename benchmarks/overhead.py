@@ -167,13 +167,12 @@ def ray_tune(reuse: bool) -> tuple[float, int]:
 
 def nni_sequential() -> tuple[float, int]:
     """NNI's own engine that needs no server: one trial at a time in its process."""
+    import nni
     from nni.mutable import Categorical, MutableDict
     from nni.nas.evaluator import FunctionalEvaluator
     from nni.nas.execution import SequentialExecutionEngine
     from nni.nas.space import RawFormatModelSpace
     from nni.nas.strategy import Random
-
-    import nni
 
     def evaluate(_model: object) -> None:
         time.sleep(SLEEP)
@@ -215,7 +214,8 @@ def measure() -> Table:
         seconds, trials = run()
         ideal = trials * SLEEP / workers
         rows.append([
-            name, str(trials), f"{seconds:.2f} s", f"{ideal / seconds:.3f}", f"{1000 * (seconds - ideal) / trials:.1f} ms",
+            name, str(trials), f"{seconds:.2f} s", f"{ideal / seconds:.3f}",
+            f"{1000 * (seconds - ideal) / trials:.1f} ms",
         ])  # fmt: skip
     return Table(
         ("who runs the trials", "trials", "time", "parallel efficiency", "overhead a trial"),

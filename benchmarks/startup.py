@@ -27,7 +27,7 @@ def help_seconds() -> float:
 
 
 def first_trial_seconds() -> tuple[float, float]:
-    """Seconds from the command until the first meta-training step of the quickstart is done, and until it is proposed."""
+    """Seconds from the command until the quickstart's first step of meta-training is done, and until it is proposed."""
     from nas_meta.journal import Journal
 
     with tempfile.TemporaryDirectory() as folder:

@@ -112,8 +112,8 @@ def measure() -> Table:
         ("who", "60 steps", "200 episodes", "a trial", "of the plain program's time", "accuracy"),
         rows,
         f"MiniLM's layers {layers}, ICD-10-CM, 5-way 1-shot, {threads()} threads, medians over seeds "
-        f"{', '.join(map(str, SEEDS))}; accuracy is the mean over these with the mean 95% interval over episodes of the "
-        "meta-test classes.",
+        f"{', '.join(map(str, SEEDS))}; accuracy is the mean over these with the mean 95% interval over episodes of "
+        "the meta-test classes.",
     )
 
 

@@ -52,7 +52,7 @@ class TensorBoardLog:
         writer = self._writer(trial)
         if trial.status == "completed":
             for name, value in trial.metrics.items():
-                tag = f"meta-validation/{name}" if name == "accuracy" else f"final/{name}"
+                tag = f"meta-validation/{name}" if name == "accuracy" else f"trial/{name}"
                 writer.add_scalar(tag, value, trial.fidelity)
         values = {n: v if v is not None else "none" for n, v in trial.architecture.items()}
         file = writer._get_file_writer()
@@ -95,7 +95,7 @@ class TensorBoardLog:
             if len({type(v) for v in choice.values}) == 1
         ]
         metrics = [
-            api.Metric(f"meta-validation/{m}" if m == "accuracy" else f"final/{m}", display_name=m)
+            api.Metric(f"meta-validation/{m}" if m == "accuracy" else f"trial/{m}", display_name=m)
             for m in HPARAM_METRICS
         ]
         self._search._get_file_writer().add_summary(api.hparams_config_pb(hparams, metrics))

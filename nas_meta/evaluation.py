@@ -86,6 +86,8 @@ class Evaluation:
             memory = PeakMemory(device)
             torch.manual_seed(seed)
             encoder = Encoder(self.space.build(architecture), self.pooling).to(device)
+            # Again: a space may draw more numbers for its first architecture, where it loads what all share.
+            torch.manual_seed(seed)
             size = {
                 "params": parameters(encoder.model),
                 "flops": flops(encoder.model, self.settings.flops_tokens),

@@ -35,13 +35,12 @@ def threads() -> int:
 
 def ours(seed: int, without: str = "") -> dict[str, Any]:
     """One trial in this process."""
-    import numpy as np
     import torch
 
     from nas_meta.config import resolve
     from nas_meta.controller import make_evaluation, prepare
     from nas_meta.embedding import Encoder
-    from nas_meta.evaluation import restore, result_of
+    from nas_meta.evaluation import result_of
     from nas_meta.learners.base import Learner
     from nas_meta.measures import interval95
 
@@ -59,8 +58,8 @@ def ours(seed: int, without: str = "") -> dict[str, Any]:
         type(evaluation.learner).accuracies = Learner.accuracies
     torch.manual_seed(seed)
     result = result_of(evaluation.trial(architecture, seed, keep_above=0.0))
-    model = restore(space, architecture, bytes(np.asarray(result.weights)))
-    scores = evaluation.accuracies(Encoder(model), "meta-test", 200)
+    encoder = evaluation.restored(architecture, bytes(result.weights))
+    scores = evaluation.accuracies(encoder, "meta-test", 200)
     m = result.metrics
     return {
         "accuracy": float(scores.mean()), "ci95": interval95(scores),

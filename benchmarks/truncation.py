@@ -23,8 +23,7 @@ def one(seed: int) -> dict[str, Any]:
     import nas_meta
     from nas_meta.config import read_config
     from nas_meta.controller import make_evaluation, prepare
-    from nas_meta.embedding import Encoder
-    from nas_meta.evaluation import restore, result_of
+    from nas_meta.evaluation import result_of
     from nas_meta.measures import interval95
 
     with tempfile.TemporaryDirectory() as folder:
@@ -42,8 +41,8 @@ def one(seed: int) -> dict[str, Any]:
         if space.count_params(first) >= best.metrics["params"]:
             break
     result = result_of(evaluation.trial(first, seed, keep_above=0.0))
-    model = restore(space, first, bytes(np.asarray(result.weights)))
-    scores = evaluation.accuracies(Encoder(model), "meta-test", evaluation.settings.test_episodes)
+    encoder = evaluation.restored(first, bytes(result.weights))
+    scores = evaluation.accuracies(encoder, "meta-test", evaluation.settings.test_episodes)
     return {
         "seed": seed, "kept": [i for i in range(layers) if best.architecture[f"layer{i}.keep"]], "k": k,
         "found_params": best.metrics["params"], "first_params": result.metrics["params"],

@@ -95,16 +95,24 @@ def new_run_dir(path: str | Path | None) -> Path:
 
 def prepare(resolved: ResolvedConfig):
     """The space, prepared, and the tasks, tokenised and checked against the shape of the episodes."""
-    from nas_meta.tasks.episodes import EpisodeShape, check_shape
+    from nas_meta.tasks.episodes import check_shape
     from nas_meta.tasks.tokens import load_tasks, load_tokenizer
 
     section = resolved.config.tasks
     space = resolved.plugin("space")(resolved.options["space"])
     source = resolved.plugin("tasks")(resolved.options["tasks"])
     tasks = load_tasks(source, load_tokenizer(space.tokenizer), section.max_tokens)
-    shape = EpisodeShape(section.ways, section.shots, section.queries)
+    shape = episode_shape(resolved)
     check_shape(tasks, shape)
     return space, tasks, shape
+
+
+def episode_shape(resolved: ResolvedConfig, shots: int | None = None):
+    """The shape of a config's episodes; ``shots`` stands in for the config's."""
+    from nas_meta.tasks.episodes import EpisodeShape
+
+    section = resolved.config.tasks
+    return EpisodeShape(section.ways, shots or section.shots, section.queries)
 
 
 def make_evaluation(resolved: ResolvedConfig, space: SearchSpace, tasks: Any, shape: Any, cpus: float):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from nas_meta.errors import TrialError
 from nas_meta.tasks.pool import Pool
@@ -18,12 +20,27 @@ class Encoder(nn.Module):
     Args:
         model: what a search space builds.
         pooling: ``mean`` over the tokens of the mask, or ``cls``, the first token.
+
+    Attributes:
+        learned: what the learner learns beside the model (a head, a memory), saved and restored with it.
     """
 
     def __init__(self, model: nn.Module, pooling: str = "mean"):
         super().__init__()
         self.model = model
         self.pooling = pooling
+        self.learned = nn.Module()
+
+    @cached_property
+    def width(self) -> int:
+        """D, the length of an embedding."""
+        one = torch.ones(1, 1, dtype=torch.long, device=next(self.model.parameters()).device)
+        was_training = self.training
+        self.eval()
+        with torch.no_grad():
+            width = self(one, one).shape[1]
+        self.train(was_training)
+        return width
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         output = self.model(input_ids=input_ids, attention_mask=attention_mask)
@@ -35,18 +52,23 @@ class Encoder(nn.Module):
         mask = attention_mask.unsqueeze(-1).to(states.dtype)
         return (states * mask).sum(1) / mask.sum(1).clamp(min=1)
 
-    def embed(self, pool: Pool, indices: np.ndarray, rows: int = 10) -> Tensor:
+    def embed(
+        self, pool: Pool, indices: np.ndarray, rows: int = 10, weights: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
         """Embeddings ``[len(indices), D]`` of texts of a pool, in the order of ``indices``.
 
         The texts are sorted by length and run in batches of about ``rows``, each padded to its own longest:
         short texts do not pay for the longest one. Differentiable where gradients are enabled.
+
+        Args:
+            weights: stand in for the parameters of these names, which stay as they are.
         """
         device = next(self.parameters()).device
         order = np.argsort(pool.lengths[indices], kind="stable")
         parts = []
         for chunk in np.array_split(order, max(1, len(order) // rows)):
             ids, mask = (torch.from_numpy(a).to(device) for a in pool.padded(indices[chunk]))
-            parts.append(self(ids, mask))
+            parts.append(self(ids, mask) if weights is None else functional_call(self, dict(weights), (ids, mask)))
         embeddings = torch.cat(parts)
         if not torch.isfinite(embeddings.detach()).all():
             raise TrialError("the embeddings are not finite: training diverged; lower learner.lr")

@@ -15,6 +15,7 @@ import torch
 
 from nas_meta.embedding import Encoder
 from nas_meta.learners.base import Learner
+from nas_meta.learners.protonet import ProtoNet
 from nas_meta.measures import PeakMemory, flops, interval95, parameters, release_memory
 from nas_meta.space import Architecture, SearchSpace
 from nas_meta.tasks.episodes import EpisodeShape, episode, episodes
@@ -85,7 +86,7 @@ class Evaluation:
         try:
             memory = PeakMemory(device)
             torch.manual_seed(seed)
-            encoder = Encoder(self.space.build(architecture), self.pooling).to(device)
+            encoder = self.encoder(self.space.build(architecture))
             # Again: a space may draw more numbers for its first architecture, where it loads what all share.
             torch.manual_seed(seed)
             size = {
@@ -95,14 +96,14 @@ class Evaluation:
             started = time.perf_counter()
             train = self.tasks["meta-train"]
             for step in self.learner.meta_train(encoder, train, lambda i: episode(train, self.shape, seed, i)):
-                values = {"loss": step.loss}
+                values = {"loss": step.loss, **step.values}
                 every = self.settings.interim_every
                 if every and step.number % every == 0 and step.number < self.learner.options.steps:
-                    interim = self._score(encoder, "meta-validation", self.settings.interim_episodes)
+                    interim = self.accuracies(encoder, "meta-validation", self.settings.interim_episodes)
                     values["accuracy"] = float(interim.mean())
                 yield Progress(step.number, values)
             trained = time.perf_counter()
-            scores = self._score(encoder, "meta-validation", self.settings.episodes)
+            scores = self.accuracies(encoder, "meta-validation", self.settings.episodes)
             accuracy = float(scores.mean())
             metrics = {
                 "accuracy": accuracy,
@@ -122,14 +123,13 @@ class Evaluation:
 
     def test(self, architecture: Architecture, weights: np.ndarray) -> Result:
         """Scores trained weights on meta-test episodes."""
-        model = restore(self.space, architecture, bytes(weights)).to(self.device)
-        return self._test_result(Encoder(model, self.pooling))
+        return self._test_result(self.restored(architecture, bytes(weights)), self.learner)
 
     def test_reference(self) -> Result:
-        """Scores the space's unsearched model, without training, on the same meta-test episodes."""
+        """Scores the space's unsearched model with nearest centroid, without training, on the same episodes."""
         model = self.space.reference()
         assert model is not None
-        return self._test_result(Encoder(model.to(self.device), self.pooling))
+        return self._test_result(Encoder(model.to(self.device), self.pooling), ProtoNet())
 
     def test_tfidf(self) -> Result:
         """Scores TF-IDF with nearest centroid (cosine) on the same meta-test episodes."""
@@ -138,12 +138,28 @@ class Evaluation:
         scores = tfidf_accuracies(pool.texts, tasks)
         return Result({"test_accuracy": float(scores.mean()), "test_accuracy_ci95": interval95(scores)})
 
-    def accuracies(self, encoder: Encoder, split: str, count: int) -> np.ndarray:
-        """Accuracy on each of the first ``count`` episodes of a split."""
-        return self._score(encoder.to(self.device), split, count)
+    def encoder(self, model: torch.nn.Module) -> Encoder:
+        """A model with pooling and what the learner learns beside it, on the device."""
+        encoder = Encoder(model, self.pooling).to(self.device)
+        encoder.learned = self.learner.learned(encoder, self.shape.ways).to(self.device)
+        return encoder
 
-    def _test_result(self, encoder: Encoder) -> Result:
-        scores = self._score(encoder, "meta-test", self.settings.test_episodes)
+    def restored(self, architecture: Architecture, weights: bytes) -> Encoder:
+        """The encoder of an architecture with what a trial trained (safetensors bytes)."""
+        from safetensors.torch import load
+
+        encoder = self.encoder(self.space.build(architecture))
+        encoder.load_state_dict(load(weights))
+        return encoder
+
+    def accuracies(self, encoder: Encoder, split: str, count: int, learner: Learner | None = None) -> np.ndarray:
+        """Accuracy on each of the first ``count`` episodes of a split."""
+        pool = self.tasks[split]
+        tasks = list(episodes(pool, self.shape, self.settings.seed, count))
+        return (learner or self.learner).accuracies(encoder, pool, tasks)
+
+    def _test_result(self, encoder: Encoder, learner: Learner) -> Result:
+        scores = self.accuracies(encoder, "meta-test", self.settings.test_episodes, learner)
         return Result(
             {
                 "test_accuracy": float(scores.mean()),
@@ -153,15 +169,10 @@ class Evaluation:
             }
         )
 
-    def _score(self, encoder: Encoder, split: str, count: int) -> np.ndarray:
-        pool = self.tasks[split]
-        tasks = list(episodes(pool, self.shape, self.settings.seed, count))
-        return self.learner.accuracies(encoder, pool, tasks)
-
     def _pack(self, encoder: Encoder) -> np.ndarray:
         from safetensors.torch import save
 
-        state = {name: t.detach().cpu().contiguous().clone() for name, t in encoder.model.state_dict().items()}
+        state = {name: t.detach().cpu().contiguous().clone() for name, t in encoder.state_dict().items()}
         return np.frombuffer(save(state), dtype=np.uint8)
 
 
@@ -172,15 +183,6 @@ def result_of(trial: Generator[Progress, None, Result]) -> Result:
             next(trial)
     except StopIteration as end:
         return end.value
-
-
-def restore(space: SearchSpace, architecture: Architecture, weights: bytes) -> torch.nn.Module:
-    """The model of an architecture with trained weights (safetensors bytes) loaded."""
-    from safetensors.torch import load
-
-    model = space.build(architecture)
-    model.load_state_dict(load(weights))
-    return model
 
 
 def tfidf_accuracies(texts: Sequence[str], tasks: Sequence) -> np.ndarray:

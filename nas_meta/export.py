@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from nas_meta.config import ResolvedConfig
-from nas_meta.controller import make_evaluation
+from nas_meta.controller import episode_shape, make_evaluation
 from nas_meta.errors import ConfigError, RunError
 from nas_meta.journal import Trial
 from nas_meta.run import Run
 from nas_meta.space import Architecture
 
+LEARNED = "learner.safetensors"
 CARD = """---
 library_name: transformers
 pipeline_tag: feature-extraction
@@ -68,14 +70,18 @@ def export(run: Run, folder: str | Path, trial_id: int | None = None) -> Path:
     weights = run.weights_of(trial)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder} is not an empty folder; name another one with --to")
-    from nas_meta.evaluation import restore
+    from safetensors.torch import save_file
+
     from nas_meta.tasks.tokens import load_tokenizer
 
     space = run.config.plugin("space")(run.config.options["space"])
     architecture = Architecture(trial.architecture)
-    model = restore(space, architecture, weights).eval()
+    evaluation = make_evaluation(run.config, space, None, episode_shape(run.config), cpus=0)
+    encoder = dataclasses.replace(evaluation, device="cpu").restored(architecture, weights).eval()
     folder.mkdir(parents=True, exist_ok=True)
-    space.save(model, architecture, folder)
+    space.save(encoder.model, architecture, folder)
+    if learned := encoder.learned.state_dict():
+        save_file(learned, folder / LEARNED)
     load_tokenizer(space.tokenizer).save_pretrained(folder)
     (folder / "README.md").write_text(model_card(run, trial, folder), encoding="utf-8")
     return folder
@@ -123,14 +129,12 @@ def evaluate_folder(
     Raises:
         ConfigError: the folder holds no model, or the split does not exist.
     """
-    import dataclasses
-
+    from safetensors.torch import load_file
     from transformers import AutoModel
     from transformers.utils import logging
 
-    from nas_meta.embedding import Encoder
     from nas_meta.measures import interval95, parameters
-    from nas_meta.tasks.episodes import EpisodeShape, check_shape
+    from nas_meta.tasks.episodes import check_shape
     from nas_meta.tasks.source import SPLITS
     from nas_meta.tasks.tokens import load_tasks, load_tokenizer
 
@@ -142,14 +146,23 @@ def evaluate_folder(
     section = config.config.tasks
     source = config.plugin("tasks")(config.options["tasks"])
     tasks = load_tasks(source, load_tokenizer(str(folder)), section.max_tokens)
-    shape = EpisodeShape(section.ways, shots or section.shots, section.queries)
+    shape = episode_shape(config, shots)
     check_shape(tasks, shape)
     evaluation = dataclasses.replace(make_evaluation(config, None, tasks, shape, cpus=0), threads=0)
     try:
         model = AutoModel.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise ConfigError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}") from error
-    scores: np.ndarray = evaluation.accuracies(Encoder(model, section.pooling), split, episodes)
+    encoder = evaluation.encoder(model)
+    if (Path(folder) / LEARNED).is_file():
+        try:
+            encoder.learned.load_state_dict(load_file(Path(folder) / LEARNED))
+        except RuntimeError as error:
+            raise ConfigError(
+                f"{Path(folder) / LEARNED} does not fit the learner '{config.config.learner.name}' with "
+                f"{shape.ways} ways; evaluate with the config it was trained with"
+            ) from error
+    scores: np.ndarray = evaluation.accuracies(encoder, split, episodes)
     return {
         "model": str(folder), "split": split, "episodes": episodes, "ways": shape.ways, "shots": shape.shots,
         "queries": shape.queries, "accuracy": float(scores.mean()), "accuracy_ci95": interval95(scores),

@@ -43,7 +43,7 @@ class TensorBoardLog:
         """Training loss, and validation accuracy where it was measured."""
         writer = self._writer(trial)
         for name, value in values.items():
-            writer.add_scalar(f"meta-train/{name}" if name == "loss" else f"meta-validation/{name}", value, step)
+            writer.add_scalar(f"meta-validation/{name}" if name == "accuracy" else f"meta-train/{name}", value, step)
 
     def trial_end(self, trial: Trial, trials: Sequence[Trial]) -> None:
         """A trial's final metrics and hyper-parameters; best so far, throughput and the picture of the search."""

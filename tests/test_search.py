@@ -124,14 +124,15 @@ def test_tensorboard_holds_curves_hparams_and_the_picture(finished):
 def test_the_exported_model_gives_the_same_accuracy_and_embeddings(finished, tmp_path):
     from transformers import AutoModel, AutoTokenizer
 
-    from nas_meta.evaluation import restore
+    from nas_meta.controller import episode_shape
     from nas_meta.space import Architecture
 
     config, directory, _ = finished
     nas_meta("export", directory, "--to", tmp_path / "model")
     run = load_run(directory)
     space = run.config.plugin("space")(run.config.options["space"])
-    inside = restore(space, Architecture(run.best.architecture), run.weights_of(run.best)).eval()
+    evaluation = make_evaluation(run.config, space, None, episode_shape(run.config), 1)
+    inside = evaluation.restored(Architecture(run.best.architecture), run.weights_of(run.best)).model.eval()
     tokens = AutoTokenizer.from_pretrained(tmp_path / "model")(
         ["redfox bluecat", "greenowl"], return_tensors="pt", padding=True
     )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from nas_meta.embedding import Encoder
 from nas_meta.errors import TrialError
@@ -25,6 +25,10 @@ class LearnerOptions(PluginOptions):
     steps: int = Field(60, ge=0, description="meta-training steps; 0 evaluates without training")
     lr: float = Field(2e-5, gt=0, description="learning rate of AdamW during meta-training")
     weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay of AdamW")
+    learned_lr: float = Field(
+        1e-3, gt=0, description="learning rate of what the learner adds to the encoder: a head, a scale, a memory"
+    )
+    meta_batch: int = Field(1, ge=1, description="episodes in a meta-training step; their gradients are averaged")
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient of a step")
     train_embeddings: bool = Field(
         False, description="whether the token embeddings learn too: half of a small encoder's parameters"
@@ -33,23 +37,29 @@ class LearnerOptions(PluginOptions):
 
 @dataclass(frozen=True)
 class Step:
-    """One meta-training step: its number from 1 and its loss."""
+    """One meta-training step: its number from 1, its loss, and what else a learner has to say."""
 
     number: int
     loss: float
+    values: Mapping[str, float] = field(default_factory=dict)
 
 
 class Learner(ABC):
     """How a model is meta-trained over episodes and how it adapts to one support set.
 
     Subclasses define :meth:`meta_loss` and :meth:`classify`; those that need another loop override
-    :meth:`meta_train`, those that can score many episodes at once override :meth:`accuracies`.
+    :meth:`meta_train`, those that can score many episodes at once override :meth:`accuracies`. A learner keeps no
+    state of its own: what it learns lives in ``encoder.learned``, so that one serves every trial of a worker.
     """
 
     Options: type[LearnerOptions] = LearnerOptions
 
     def __init__(self, options: LearnerOptions | None = None):
         self.options = options if options is not None else self.Options()
+
+    def learned(self, encoder: Encoder, ways: int) -> nn.Module:
+        """A new module with what is learned beside the encoder; by default nothing."""
+        return nn.Module()
 
     @abstractmethod
     def meta_loss(self, encoder: Encoder, pool: Pool, episode: Episode) -> Tensor:
@@ -68,34 +78,50 @@ class Learner(ABC):
         Raises:
             TrialError: the loss is not finite.
         """
-        yield from self.optimise(encoder, lambda step: self.meta_loss(encoder, pool, draw(step)), extra=())
-
-    def optimise(
-        self, encoder: Encoder, loss_of: Callable[[int], Tensor], extra: Iterable[torch.nn.Parameter]
-    ) -> Iterator[Step]:
-        """``steps`` steps of AdamW on ``loss_of(step)``, over the encoder and ``extra`` parameters."""
         options = self.options
-        body = list(encoder.body_parameters(options.train_embeddings))
-        trained = {id(p) for p in body}
-        for parameter in encoder.parameters():
-            parameter.requires_grad_(id(parameter) in trained)
-        parameters = [*body, *extra]
-        optimizer = torch.optim.AdamW(parameters, lr=options.lr, weight_decay=options.weight_decay, fused=True)
+        body = freeze_all_but(encoder, encoder.body_parameters(options.train_embeddings))
+        learned = list(encoder.learned.parameters())
+        groups = [{"params": body, "lr": options.lr}, {"params": learned, "lr": options.learned_lr}]
+        optimizer = torch.optim.AdamW(
+            [group for group in groups if group["params"]], weight_decay=options.weight_decay, fused=True
+        )
         for step in range(options.steps):
             encoder.train()
-            loss = loss_of(step)
-            if not math.isfinite(loss.item()):
-                raise TrialError(f"the loss is {loss.item()} at step {step + 1}: training diverged; lower learner.lr")
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, options.clip)
+            total = 0.0
+            # One episode at a time, so that a meta-batch takes the memory of one episode.
+            for i in range(step * options.meta_batch, (step + 1) * options.meta_batch):
+                loss = self.meta_loss(encoder, pool, draw(i)) / options.meta_batch
+                total += finite(loss.item(), step + 1)
+                loss.backward()
+            torch.nn.utils.clip_grad_norm_([*body, *learned], options.clip)
             optimizer.step()
-            yield Step(step + 1, loss.item())
+            yield Step(step + 1, total)
 
     def accuracies(self, encoder: Encoder, pool: Pool, tasks: Sequence[Episode]) -> np.ndarray:
         """``[len(tasks)]``: the share of query examples of each episode that are classified correctly."""
         encoder.eval()
         return np.array([accuracy(self.classify(encoder, pool, task), task) for task in tasks])
+
+
+def finite(loss: float, step: int) -> float:
+    """The loss of a step, if it is a number.
+
+    Raises:
+        TrialError: it is not.
+    """
+    if not math.isfinite(loss):
+        raise TrialError(f"the loss is {loss} at step {step}: training diverged; lower learner.lr")
+    return loss
+
+
+def freeze_all_but(encoder: Encoder, trained: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+    """Of the model's parameters, only these get gradients from now on; returns them."""
+    kept = list(trained)
+    names = {id(p) for p in kept}
+    for parameter in encoder.model.parameters():
+        parameter.requires_grad_(id(parameter) in names)
+    return kept
 
 
 def accuracy(logits: Tensor, episode: Episode) -> float:

@@ -35,22 +35,21 @@ class FineTune(Learner):
     Options = FineTuneOptions
 
     def meta_loss(self, encoder: Encoder, pool: Pool, episode: Episode) -> Tensor:
-        """Cross-entropy over all meta-train classes of the episode's examples, under :attr:`head`."""
+        """Cross-entropy over all meta-train classes of the episode's examples, under ``encoder.learned``."""
         z = F.normalize(encoder.embed(pool, episode.indices), dim=-1)
         labels = torch.from_numpy(pool.labels[episode.indices]).to(z.device)
-        return F.cross_entropy(self.head(z), labels)
+        return F.cross_entropy(encoder.learned(z), labels)
 
     def meta_train(self, encoder: Encoder, pool: Pool, draw: Callable[[int], Episode]) -> Iterator[Step]:
-        with torch.no_grad():
-            z = encoder.embed(pool, np.arange(1))
-        self.head = nn.Linear(z.shape[1], len(pool.classes)).to(z.device)
-        yield from self.optimise(
-            encoder, lambda step: self.meta_loss(encoder, pool, draw(step)), self.head.parameters()
-        )
+        # The head over all meta-train classes is of no use to an episode of other classes.
+        device = next(encoder.parameters()).device
+        encoder.learned = nn.Linear(encoder.width, len(pool.classes)).to(device)
+        yield from super().meta_train(encoder, pool, draw)
+        encoder.learned = nn.Module()
 
     def classify(self, encoder: Encoder, pool: Pool, episode: Episode) -> Tensor:
         ways = len(episode.support)
-        body = [p for p in encoder.parameters() if p.requires_grad] or list(encoder.body_parameters(False))
+        body = [p for p in encoder.model.parameters() if p.requires_grad] or list(encoder.body_parameters(False))
         before = [p.detach().clone() for p in body]
         labels = torch.from_numpy(episode.support_labels).to(before[0].device)
         support, query = episode.support.ravel(), episode.query.ravel()

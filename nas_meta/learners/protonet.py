@@ -3,30 +3,32 @@
 The prototype of class k is the mean of its embedded support examples, c_k = 1/K Σ f(x_i), and
 p(y = k | x) = softmax_k(-s · ||f(x) - c_k||²), equations 1 and 2 of the paper. Embeddings are scaled to unit
 length first and s is a constant, which suits pretrained sentence encoders; ``normalize: false`` with
-``scale: 1`` is the paper's own form.
+``scale: 1`` is the paper's own form. With ``distance: cosine``, logits are τ · cos(f(x), c_k) and τ is learned, from
+``scale`` on (Chen et al. 2021, "Meta-Baseline", equation 2).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from nas_meta.embedding import Encoder
-from nas_meta.learners.base import Learner, LearnerOptions, accuracy, embed_distinct
-from nas_meta.tasks.episodes import Episode
-from nas_meta.tasks.pool import Pool
+from nas_meta.learners.base import LearnerOptions
+from nas_meta.learners.metric import MetricLearner
 
 
 class ProtoNetOptions(LearnerOptions):
     """Options of the prototypical network."""
 
-    normalize: bool = Field(True, description="scale embeddings to unit length before the distance")
-    scale: float = Field(10.0, gt=0, description="factor s of the squared distance")
+    distance: Literal["euclidean", "cosine"] = Field(
+        "euclidean", description="squared Euclidean distance, or cosine similarity with a learned temperature"
+    )
+    normalize: bool = Field(True, description="scale embeddings to unit length before the Euclidean distance")
+    scale: float = Field(10.0, gt=0, description="factor s of the squared distance, or the temperature's start")
 
 
 def prototype_logits(support: Tensor, query: Tensor, scale: float = 1.0) -> Tensor:
@@ -45,26 +47,25 @@ def prototype_logits(support: Tensor, query: Tensor, scale: float = 1.0) -> Tens
     return -scale * squared
 
 
-class ProtoNet(Learner):
+def cosine_logits(support: Tensor, query: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+    """τ · cos(query, prototype); shapes as in :func:`prototype_logits`."""
+    return scale * F.normalize(query, dim=-1) @ F.normalize(support.mean(1), dim=-1).T
+
+
+class ProtoNet(MetricLearner):
     """Prototypical network: classify by the nearest class mean in the space of embeddings."""
 
     Options = ProtoNetOptions
 
-    def meta_loss(self, encoder: Encoder, pool: Pool, episode: Episode) -> Tensor:
-        z = encoder.embed(pool, episode.indices)
-        return F.cross_entropy(self._logits(z, episode), torch.from_numpy(episode.labels).to(z.device))
+    def learned(self, encoder: Encoder, ways: int) -> nn.Module:
+        module = super().learned(encoder, ways)
+        if self.options.distance == "cosine":
+            module.temperature = nn.Parameter(torch.tensor(self.options.scale))
+        return module
 
-    def classify(self, encoder: Encoder, pool: Pool, episode: Episode) -> Tensor:
-        with torch.inference_mode():
-            return self._logits(encoder.embed(pool, episode.indices), episode)
-
-    def accuracies(self, encoder: Encoder, pool: Pool, tasks: Sequence[Episode]) -> np.ndarray:
-        z, position = embed_distinct(encoder, pool, tasks)
-        z = z.cpu()
-        return np.array([accuracy(self._logits(z[torch.from_numpy(position[t.indices])], t), t) for t in tasks])
-
-    def _logits(self, z: Tensor, episode: Episode) -> Tensor:
+    def logits(self, encoder: Encoder, support: Tensor, query: Tensor) -> Tensor:
+        if self.options.distance == "cosine":
+            return cosine_logits(support, query, encoder.learned.temperature)
         if self.options.normalize:
-            z = F.normalize(z, dim=-1)
-        ways, shots = episode.support.shape
-        return prototype_logits(z[: ways * shots].view(ways, shots, -1), z[ways * shots :], self.options.scale)
+            support, query = F.normalize(support, dim=-1), F.normalize(query, dim=-1)
+        return prototype_logits(support, query, self.options.scale)

@@ -1,0 +1,28 @@
+"""Prototype-MAML (Triantafillou et al. 2020, "Meta-Dataset", section 3).
+
+MAML whose head starts, for every task anew, as the linear layer that a prototypical network is:
+W_k = 2c_k and b_k = -||c_k||², so that before the first step the logits are -||f(x) - c_k||² up to a constant.
+Gradients flow through the prototypes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from nas_meta.embedding import Encoder
+from nas_meta.learners.inner_loop import Weights
+from nas_meta.learners.maml import HEAD, MAML
+
+
+class PrototypeMAML(MAML):
+    """Prototype-MAML: MAML whose head starts at the prototypes of the support set."""
+
+    def learned(self, encoder: Encoder, ways: int) -> nn.Module:
+        return nn.Module()
+
+    def start(self, encoder: Encoder, features: Callable[[], Tensor], ways: int) -> Weights:
+        support = features()
+        prototypes = support.view(ways, -1, support.shape[-1]).mean(1)
+        return {HEAD[0]: 2 * prototypes, HEAD[1]: -prototypes.square().sum(1)}

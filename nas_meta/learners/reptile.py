@@ -1,0 +1,142 @@
+"""Reptile (Nichol, Achiam and Schulman, 2018, "On First-Order Meta-Learning Algorithms").
+
+For a batch of tasks, k steps of Adam on each give weights W_i, and the initialisation moves towards their mean:
+φ ← φ + ε · 1/n Σ (W_i - φ), algorithm 2 of the paper, ε falling linearly to zero (section 6). Inside, Adam has β1 = 0,
+and its second moments live on from task to task while the weights go back to φ; a task at scoring starts from the
+second moments that training left behind, as in the authors' code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from nas_meta.embedding import Encoder
+from nas_meta.learners.base import Learner, LearnerOptions, Step, finite, freeze_all_but
+from nas_meta.tasks.episodes import Episode
+from nas_meta.tasks.pool import Pool
+
+
+class ReptileOptions(LearnerOptions):
+    """Options of Reptile."""
+
+    lr: float = Field(2e-5, gt=0, description="learning rate of Adam on a task, for the body")
+    learned_lr: float = Field(1e-2, gt=0, description="learning rate of Adam on a task, for the head")
+    inner_steps: int = Field(4, ge=1, description="steps of Adam on a task while meta-training")
+    adapt_steps: int = Field(10, ge=1, description="steps of Adam on a support set while scoring")
+    inner_batch: int = Field(10, ge=1, description="examples in such a step while meta-training")
+    outer_lr: float = Field(0.5, gt=0, le=1, description="how far ε the initialisation moves at first")
+    beta2: float = Field(0.999, gt=0, lt=1, description="decay of Adam's second moments")
+    scale: float = Field(10.0, gt=0, description="squared length of the embeddings that the head sees")
+    meta_batch: int = Field(2, ge=1, description="tasks whose ends are averaged for one step")
+
+
+class SecondMoments(nn.Module):
+    """Adam with β1 = 0: θ ← θ - α g / (√(v / (1 - β2ᵗ)) + 1e-8), v ← β2 v + (1 - β2) g²."""
+
+    def __init__(self, shapes: list[torch.Size]):
+        super().__init__()
+        self.moments = [f"v{i}" for i in range(len(shapes))]
+        for name, shape in zip(self.moments, shapes, strict=True):
+            self.register_buffer(name, torch.zeros(shape))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+
+    @torch.no_grad()
+    def step(self, parameters: list[nn.Parameter], rates: list[float], beta2: float, weight_decay: float) -> None:
+        """One step along the gradients of the parameters, with decoupled weight decay."""
+        self.steps += 1
+        correction = 1 - beta2 ** int(self.steps)
+        for parameter, rate, name in zip(parameters, rates, self.moments, strict=True):
+            if parameter.grad is not None:
+                parameter.mul_(1 - rate * weight_decay)
+                moment = getattr(self, name)
+                moment.mul_(beta2).addcmul_(parameter.grad, parameter.grad, value=1 - beta2)
+                parameter.addcdiv_(parameter.grad, (moment / correction).sqrt_().add_(1e-8), value=-rate)
+
+
+class Reptile(Learner):
+    """Reptile: the initialisation moves towards where Adam ends on each task."""
+
+    Options = ReptileOptions
+
+    def learned(self, encoder: Encoder, ways: int) -> nn.Module:
+        head = nn.Linear(encoder.width, ways)
+        body = encoder.body_parameters(self.options.train_embeddings)
+        return nn.ModuleDict({"head": head, "adam": SecondMoments([p.shape for p in (*body, *head.parameters())])})
+
+    def meta_loss(self, encoder: Encoder, pool: Pool, episode: Episode) -> Tensor:
+        """Cross-entropy of the head on all examples of an episode, support and query alike."""
+        labels = np.concatenate([episode.support_labels, episode.labels])
+        return self.loss(encoder, pool, episode.indices, labels)
+
+    def loss(self, encoder: Encoder, pool: Pool, indices: np.ndarray, labels: np.ndarray) -> Tensor:
+        """Cross-entropy of the head on the given texts."""
+        logits = self.logits(encoder, pool, indices)
+        return F.cross_entropy(logits, torch.from_numpy(labels).to(logits.device))
+
+    def logits(self, encoder: Encoder, pool: Pool, indices: np.ndarray) -> Tensor:
+        """The head's logits ``[len(indices), N]``."""
+        z = F.normalize(encoder.embed(pool, indices), dim=-1)
+        return encoder.learned["head"](self.options.scale**0.5 * z)
+
+    def meta_train(self, encoder: Encoder, pool: Pool, draw: Callable[[int], Episode]) -> Iterator[Step]:
+        options = self.options
+        moving, rates = self._moving(encoder)
+        start = [p.detach().clone() for p in moving]
+        for step in range(options.steps):
+            encoder.train()
+            total, ends = 0.0, [torch.zeros_like(p) for p in start]
+            for i in range(step * options.meta_batch, (step + 1) * options.meta_batch):
+                task = draw(i)
+                labels = np.concatenate([task.support_labels, task.labels])
+                rng = np.random.default_rng(i)
+                for _ in range(options.inner_steps):
+                    rows = rng.choice(len(labels), min(options.inner_batch, len(labels)), replace=False)
+                    loss = self.loss(encoder, pool, task.indices[rows], labels[rows])
+                    total += finite(loss.item(), step + 1) / (options.meta_batch * options.inner_steps)
+                    self._descend(encoder, loss, moving, rates)
+                torch._foreach_add_(ends, [p.detach() / options.meta_batch for p in moving])
+                set_values(moving, start)
+            outer = options.outer_lr * (1 - step / options.steps)
+            torch._foreach_lerp_(start, ends, outer)
+            set_values(moving, start)
+            yield Step(step + 1, total)
+
+    def classify(self, encoder: Encoder, pool: Pool, episode: Episode) -> Tensor:
+        moving, rates = self._moving(encoder)
+        adam = encoder.learned["adam"]
+        before = [p.detach().clone() for p in moving], {n: b.clone() for n, b in adam.state_dict().items()}
+        encoder.eval()
+        try:
+            with torch.enable_grad():
+                for _ in range(self.options.adapt_steps):
+                    loss = self.loss(encoder, pool, episode.support.ravel(), episode.support_labels)
+                    self._descend(encoder, loss, moving, rates)
+            with torch.no_grad():
+                return self.logits(encoder, pool, episode.query.ravel())
+        finally:
+            set_values(moving, before[0])
+            adam.load_state_dict(before[1])
+
+    def _moving(self, encoder: Encoder) -> tuple[list[nn.Parameter], list[float]]:
+        body = freeze_all_but(encoder, encoder.body_parameters(self.options.train_embeddings))
+        head = list(encoder.learned["head"].parameters())
+        return [*body, *head], [self.options.lr] * len(body) + [self.options.learned_lr] * len(head)
+
+    def _descend(self, encoder: Encoder, loss: Tensor, moving: list[nn.Parameter], rates: list[float]) -> None:
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(moving, self.options.clip)
+        encoder.learned["adam"].step(moving, rates, self.options.beta2, self.options.weight_decay)
+        for parameter in moving:
+            parameter.grad = None
+
+
+@torch.no_grad()
+def set_values(parameters: list[nn.Parameter], values: list[Tensor]) -> None:
+    """Copies values into parameters."""
+    torch._foreach_copy_(parameters, values)

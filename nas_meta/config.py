@@ -57,7 +57,16 @@ class EvaluationSection(Section):
     flops_tokens: int = Field(32, ge=1, description="FLOPs are those of one text of so many tokens")
 
 
-METRICS = ("accuracy", "accuracy_ci95", "params", "flops", "train_seconds", "evaluate_seconds", "peak_memory")
+METRICS = (
+    "accuracy",
+    "accuracy_ci95",
+    "params",
+    "flops",
+    "train_seconds",
+    "evaluate_seconds",
+    "peak_memory",
+    "adapted_share",
+)
 
 
 class ObjectiveSection(Section):

@@ -93,6 +93,8 @@ class Evaluation:
                 "params": parameters(encoder.model),
                 "flops": flops(encoder.model, self.settings.flops_tokens),
             }
+            moving = sum(p.numel() for p in self.learner.adapted(encoder).values())
+            size["adapted_share"] = moving / size["params"]
             started = time.perf_counter()
             train = self.tasks["meta-train"]
             for step in self.learner.meta_train(encoder, train, lambda i: episode(train, self.shape, seed, i)):
@@ -156,7 +158,10 @@ class Evaluation:
         """Accuracy on each of the first ``count`` episodes of a split."""
         pool = self.tasks[split]
         tasks = list(episodes(pool, self.shape, self.settings.seed, count))
-        return (learner or self.learner).accuracies(encoder, pool, tasks)
+        # A look at the accuracy in the middle of meta-training leaves the random numbers of the rest as they are.
+        with torch.random.fork_rng():
+            torch.manual_seed(self.settings.seed)
+            return (learner or self.learner).accuracies(encoder, pool, tasks)
 
     def _test_result(self, encoder: Encoder, learner: Learner) -> Result:
         scores = self.accuracies(encoder, "meta-test", self.settings.test_episodes, learner)

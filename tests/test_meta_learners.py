@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from nas_meta import plugins
 from nas_meta.embedding import Encoder
 from nas_meta.learners.anil import ANIL
+from nas_meta.learners.finetune import FineTune, FineTuneOptions
 from nas_meta.learners.inner_loop import descend
 from nas_meta.learners.maml import HEAD, MAML, MAMLOptions
 from nas_meta.learners.mann import MANN, MANNOptions, by_presentation, least_used
@@ -118,7 +119,7 @@ def test_fomaml_is_the_query_gradient_where_the_inner_loop_ends(make, tasks):
     task = episode(pool, SHAPE, 0, 0)
     got = meta_gradient(learner, encoder, pool, task)
     copied = copy.deepcopy(encoder)
-    moving = [p for n, p in copied.named_parameters() if n in set(learner.body(copied)) | set(HEAD)]
+    moving = [p for n, p in copied.named_parameters() if n in set(learner.adapted(copied)) | set(HEAD)]
 
     def loss(indices, labels):
         z = 10**0.5 * F.normalize(copied.embed(pool, indices), dim=-1)
@@ -290,6 +291,22 @@ def test_accuracy_by_presentation_by_hand():
     assert by_presentation(labels, said) == {"accuracy_at_1": 0.5, "accuracy_at_2": 1.0}
 
 
+@pytest.mark.parametrize("adapt", ["all", "head", "bitfit"])
+def test_scoring_in_the_middle_of_meta_training_does_not_stop_it(adapt, make, tasks):
+    """The trajectory with validation between the steps is the one without."""
+    learner = FineTune(FineTuneOptions(steps=3, adapt=adapt, adapt_steps=2))
+    pool, task = tasks["meta-train"], episode(tasks["meta-validation"], SHAPE, 0, 0)
+    ends = []
+    for look in (False, True):
+        encoder = make(learner, exact=False)
+        torch.manual_seed(0)
+        for _ in learner.meta_train(encoder, pool, lambda i: episode(pool, SHAPE, 0, i)):
+            if look:
+                learner.classify(encoder, tasks["meta-validation"], task)
+        ends.append(encoder.model.encoder.layer[0].output.dense.weight.detach())
+    torch.testing.assert_close(ends[0], ends[1])
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_learner_learns_and_leaves_the_encoder_alone_when_scoring(name, make, tasks):
     plugin = plugins.load("learners", name)
@@ -321,3 +338,38 @@ def test_functional_weights_give_what_the_parameters_give(make, tasks):
             if name in weights:
                 p.copy_(weights[name])
         torch.testing.assert_close(got, encoder.embed(pool, indices))
+
+
+@pytest.mark.parametrize(
+    ("adapt", "parts"),
+    [
+        ("all", {"model.encoder.layer.0", "model.encoder.layer.1", "model.embeddings.LayerNorm", "model.pooler"}),
+        ("head", set()),
+        ("last-n", {"model.encoder.layer.1"}),
+    ],
+)
+def test_only_what_is_adapted_moves_on_a_support_set(adapt, parts, make, tasks):
+    learner = MAML(MAMLOptions(adapt=adapt))
+    names = set(learner.adapted(make(learner)))
+    assert {next((p for p in parts if n.startswith(p)), n) for n in names} == parts
+    bias = set(MAML(MAMLOptions(adapt="bitfit")).adapted(make(learner)))
+    assert bias and all(n.endswith("bias") for n in bias)
+
+
+def test_early_stopping_takes_the_steps_that_serve_a_held_out_shot_best(make, tasks):
+    """With a head that overshoots, the loss on the held-out shot turns; the steps taken are those to its minimum."""
+    pool = tasks["meta-validation"]
+    task = episode(pool, EpisodeShape(3, 3, 3), 0, 4)
+    options = {"body_lr": 0, "head_lr": 5.0, "adapt_steps": 30}
+    stopping = FineTune(FineTuneOptions(**options, early_stopping=True))
+    encoder = make(stopping)
+    held = episode(pool, EpisodeShape(3, 3, 3), 0, 4)
+    losses = []
+    for steps in range(1, 31):
+        plain = FineTune(FineTuneOptions(**options | {"adapt_steps": steps}))
+        logits = plain.classify(encoder, pool, type(held)(held.support[:, :2], held.support[:, 2:]))
+        losses.append(F.cross_entropy(logits, torch.arange(3)).item())
+    best = int(np.argmin(losses)) + 1
+    assert best < 30
+    expected = FineTune(FineTuneOptions(**options | {"adapt_steps": best})).classify(encoder, pool, task)
+    torch.testing.assert_close(stopping.classify(encoder, pool, task), expected)

@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
-from nas_meta.embedding import Encoder
-from nas_meta.learners.inner_loop import Weights
+from typing import Literal
+
 from nas_meta.learners.maml import MAML, MAMLOptions
 
 
 class ANILOptions(MAMLOptions):
     """Options of ANIL."""
 
+    adapt: Literal["head"] = "head"
     inner_steps: int = 10
     inner_lr: float = 0.2
     meta_batch: int = 1
@@ -22,6 +23,3 @@ class ANIL(MAML):
     """ANIL: almost no inner loop, only the head adapts to a support set."""
 
     Options = ANILOptions
-
-    def body(self, encoder: Encoder) -> Weights:
-        return {}

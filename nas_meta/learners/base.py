@@ -61,6 +61,10 @@ class Learner(ABC):
         """A new module with what is learned beside the encoder; by default nothing."""
         return nn.Module()
 
+    def adapted(self, encoder: Encoder) -> dict[str, nn.Parameter]:
+        """The encoder's parameters that move on a support set, by name; by default none."""
+        return {}
+
     @abstractmethod
     def meta_loss(self, encoder: Encoder, pool: Pool, episode: Episode) -> Tensor:
         """The scalar loss of one episode, differentiable with respect to the encoder."""

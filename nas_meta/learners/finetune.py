@@ -16,17 +16,23 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nas_meta.embedding import Encoder
-from nas_meta.learners.base import Learner, LearnerOptions, Step, accuracy, embed_distinct
+from nas_meta.learners.adaptation import AdaptationOptions, adapted
+from nas_meta.learners.base import Learner, Step, accuracy, embed_distinct, freeze_all_but
 from nas_meta.tasks.episodes import Episode
 from nas_meta.tasks.pool import Pool
 
+Embed = Callable[[np.ndarray], Tensor]
 
-class FineTuneOptions(LearnerOptions):
+
+class FineTuneOptions(AdaptationOptions):
     """Options of fine-tuning."""
 
     head_lr: float = Field(1e-2, gt=0, description="learning rate of the linear head")
     adapt_steps: int = Field(10, ge=1, description="steps on each support set")
     body_lr: float = Field(2e-5, ge=0, description="learning rate of the body on each support set; 0 freezes it")
+    early_stopping: bool = Field(
+        False, description="with two shots and more: take as many steps as serve a held-out shot of each class best"
+    )
 
 
 class FineTune(Learner):
@@ -47,58 +53,87 @@ class FineTune(Learner):
         yield from super().meta_train(encoder, pool, draw)
         encoder.learned = nn.Module()
 
+    def adapted(self, encoder: Encoder) -> dict[str, nn.Parameter]:
+        return adapted(encoder, self.options) if self.options.body_lr > 0 else {}
+
     def classify(self, encoder: Encoder, pool: Pool, episode: Episode) -> Tensor:
-        ways = len(episode.support)
-        body = [p for p in encoder.model.parameters() if p.requires_grad] or list(encoder.body_parameters(False))
-        before = [p.detach().clone() for p in body]
-        labels = torch.from_numpy(episode.support_labels).to(before[0].device)
-        support, query = episode.support.ravel(), episode.query.ravel()
         encoder.eval()
+        body = list(self.adapted(encoder).values())
+        learning = [p for p in encoder.model.parameters() if p.requires_grad]
+        freeze_all_but(encoder, body)
+        before = [p.detach().clone() for p in body]
+
+        def embed(indices: np.ndarray) -> Tensor:
+            return F.normalize(encoder.embed(pool, indices), dim=-1)
+
+        def restore() -> None:
+            with torch.no_grad():
+                for parameter, value in zip(body, before, strict=True):
+                    parameter.copy_(value)
+
         try:
-            head: nn.Linear | None = None
-            for _ in range(self.options.adapt_steps):
-                z = F.normalize(encoder.embed(pool, support), dim=-1)
-                if head is None:
-                    head, optimizer = self._new_head(z, ways, body)
-                loss = F.cross_entropy(head(z), labels)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
+            head = self._fit(embed, episode, body, restore)
             with torch.no_grad():
-                return head(F.normalize(encoder.embed(pool, query), dim=-1))
+                return head(embed(episode.query.ravel()))
         finally:
-            with torch.no_grad():
-                torch._foreach_copy_(body, before)
+            restore()
             for parameter in body:
                 parameter.grad = None
+            # Meta-training may go on after this.
+            freeze_all_but(encoder, learning)
 
     def accuracies(self, encoder: Encoder, pool: Pool, tasks: Sequence[Episode]) -> np.ndarray:
-        if self.options.body_lr > 0:
+        if self.adapted(encoder):
             return super().accuracies(encoder, pool, tasks)
         # The body does not move, so every text is embedded once.
         z, position = embed_distinct(encoder, pool, tasks)
         z = F.normalize(z.cpu(), dim=-1).clone()
-        return np.array([self._head_accuracy(z[torch.from_numpy(position[t.indices])], t) for t in tasks])
 
-    def _head_accuracy(self, z: Tensor, episode: Episode) -> float:
-        ways, shots = episode.support.shape
-        support, query = z[: ways * shots], z[ways * shots :]
-        head, optimizer = self._new_head(support, ways, [])
-        labels = torch.from_numpy(episode.support_labels)
-        for _ in range(self.options.adapt_steps):
-            loss = F.cross_entropy(head(support), labels)
+        def score(task: Episode) -> float:
+            head = self._fit(lambda indices: z[position[indices]], task, [], lambda: None)
+            with torch.no_grad():
+                return accuracy(head(z[position[task.query.ravel()]]), task)
+
+        return np.array([score(task) for task in tasks])
+
+    def _fit(self, embed: Embed, episode: Episode, body: list[nn.Parameter], restore: Callable[[], None]) -> nn.Linear:
+        """A head trained on the support set, the body with it."""
+        steps, support = self.options.adapt_steps, episode.support
+        if self.options.early_stopping and support.shape[1] > 1:
+            losses = [loss for _, loss in self._descend(embed, support[:, :-1], body, support[:, -1:], steps)]
+            steps = int(np.argmin(losses)) + 1
+            restore()
+        for head, _ in self._descend(embed, support, body, None, steps):  # noqa: B007
+            continue
+        return head
+
+    def _descend(
+        self, embed: Embed, support: np.ndarray, body: list[nn.Parameter], held_out: np.ndarray | None, steps: int
+    ) -> Iterator[tuple[nn.Linear, float]]:
+        """The head after each step on ``[N, K]`` support examples, and its loss on held-out ones, if any."""
+        z = embed(support.ravel())
+        head, optimizer = self._new_head(z, len(support), body)
+        labels = torch.arange(len(support), device=z.device).repeat_interleave(support.shape[1])
+        for step in range(steps):
+            if step and body:
+                z = embed(support.ravel())
+            loss = F.cross_entropy(head(z), labels)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
-        with torch.no_grad():
-            return accuracy(head(query), episode)
+            unseen = 0.0
+            if held_out is not None:
+                with torch.no_grad():
+                    z_held = embed(held_out.ravel())
+                    unseen = F.cross_entropy(head(z_held), torch.arange(len(support), device=z.device)).item()
+            yield head, unseen
 
     def _new_head(self, z: Tensor, ways: int, body: list[nn.Parameter]) -> tuple[nn.Linear, torch.optim.Optimizer]:
         # Zero weights: the first step moves each class towards its own examples, whatever the random state.
-        head = nn.Linear(z.shape[1], ways).to(z.device)
+        head = nn.utils.skip_init(nn.Linear, z.shape[1], ways, device=z.device, dtype=z.dtype)
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
         groups = [{"params": list(head.parameters()), "lr": self.options.head_lr}]
-        if body and self.options.body_lr > 0:
+        if body:
             groups.append({"params": body, "lr": self.options.body_lr})
         return head, torch.optim.AdamW(groups, weight_decay=self.options.weight_decay)

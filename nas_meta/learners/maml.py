@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from nas_meta.embedding import Encoder
-from nas_meta.learners.base import Learner, LearnerOptions
+from nas_meta.learners.adaptation import AdaptationOptions, adapted
+from nas_meta.learners.base import Learner
 from nas_meta.learners.inner_loop import Weights, descend
 from nas_meta.tasks.episodes import Episode
 from nas_meta.tasks.pool import Pool
@@ -28,7 +29,7 @@ from nas_meta.tasks.pool import Pool
 HEAD = ("learned.head.weight", "learned.head.bias")
 
 
-class MAMLOptions(LearnerOptions):
+class MAMLOptions(AdaptationOptions):
     """Options of MAML and the learners made from it."""
 
     inner_steps: int = Field(3, ge=1, description="gradient steps on a support set while meta-training")
@@ -69,7 +70,7 @@ class MAML(Learner):
 
     def query_logits(self, encoder: Encoder, pool: Pool, episode: Episode, steps: int, second_order: bool) -> Tensor:
         """Logits ``[N*Q, N]`` of the query examples after the inner loop on the support set."""
-        body = self.body(encoder)
+        body = self.adapted(encoder)
         support, query = episode.support.ravel(), episode.query.ravel()
         labels = torch.from_numpy(episode.support_labels).to(next(encoder.parameters()).device)
         still = None if body else self.features(encoder, pool, support, {})
@@ -85,10 +86,8 @@ class MAML(Learner):
         weights = descend(loss_of, weights, list(weights), rates, steps, second_order)
         return F.linear(self.features(encoder, pool, query, weights), weights[HEAD[0]], weights[HEAD[1]])
 
-    def body(self, encoder: Encoder) -> Weights:
-        """The parameters of the encoder that the inner loop moves, by name."""
-        moving = {id(p) for p in encoder.body_parameters(self.options.train_embeddings)}
-        return {name: p for name, p in encoder.named_parameters() if id(p) in moving}
+    def adapted(self, encoder: Encoder) -> dict[str, nn.Parameter]:
+        return adapted(encoder, self.options)
 
     def features(self, encoder: Encoder, pool: Pool, indices: np.ndarray, weights: Weights) -> Tensor:
         """What the head sees of these texts under given weights: ``[len(indices), D]``."""

@@ -31,7 +31,7 @@ class MetaSGD(MAML):
 
     def learned(self, encoder: Encoder, ways: int) -> nn.Module:
         module = super().learned(encoder, ways)
-        shapes = {name: p.shape for name, p in self.body(encoder).items()}
+        shapes = {name: p.shape for name, p in self.adapted(encoder).items()}
         shapes |= {name: p.shape for name, p in zip(HEAD, module["head"].parameters(), strict=True)}
         module["rates"] = nn.ParameterDict(
             {key(name): torch.full(shape, self.options.inner_lr) for name, shape in shapes.items()}

@@ -17,12 +17,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nas_meta.embedding import Encoder
-from nas_meta.learners.base import Learner, LearnerOptions, Step, finite, freeze_all_but
+from nas_meta.learners.adaptation import AdaptationOptions, adapted
+from nas_meta.learners.base import Learner, Step, finite, freeze_all_but
 from nas_meta.tasks.episodes import Episode
 from nas_meta.tasks.pool import Pool
 
 
-class ReptileOptions(LearnerOptions):
+class ReptileOptions(AdaptationOptions):
     """Options of Reptile."""
 
     lr: float = Field(2e-5, gt=0, description="learning rate of Adam on a task, for the body")
@@ -66,8 +67,11 @@ class Reptile(Learner):
 
     def learned(self, encoder: Encoder, ways: int) -> nn.Module:
         head = nn.Linear(encoder.width, ways)
-        body = encoder.body_parameters(self.options.train_embeddings)
+        body = self.adapted(encoder).values()
         return nn.ModuleDict({"head": head, "adam": SecondMoments([p.shape for p in (*body, *head.parameters())])})
+
+    def adapted(self, encoder: Encoder) -> dict[str, nn.Parameter]:
+        return adapted(encoder, self.options)
 
     def meta_loss(self, encoder: Encoder, pool: Pool, episode: Episode) -> Tensor:
         """Cross-entropy of the head on all examples of an episode, support and query alike."""
@@ -124,7 +128,7 @@ class Reptile(Learner):
             adam.load_state_dict(before[1])
 
     def _moving(self, encoder: Encoder) -> tuple[list[nn.Parameter], list[float]]:
-        body = freeze_all_but(encoder, encoder.body_parameters(self.options.train_embeddings))
+        body = freeze_all_but(encoder, self.adapted(encoder).values())
         head = list(encoder.learned["head"].parameters())
         return [*body, *head], [self.options.lr] * len(body) + [self.options.learned_lr] * len(head)
 

@@ -18,7 +18,7 @@ from nas_meta.learners.mann import MANN, MANNOptions, by_presentation, least_use
 from nas_meta.learners.matching import FullContext, Matching, MatchingOptions, attention_log_probabilities
 from nas_meta.learners.meta_sgd import MetaSGD, MetaSGDOptions
 from nas_meta.learners.protonet import ProtoNet, ProtoNetOptions, cosine_logits, prototype_logits
-from nas_meta.learners.prototype_maml import PrototypeMAML
+from nas_meta.learners.prototype_maml import PrototypeMAML, PrototypeMAMLOptions
 from nas_meta.learners.reptile import Reptile, ReptileOptions, SecondMoments
 from nas_meta.learners.ridge import Ridge, ridge_weights
 from nas_meta.tasks.episodes import EpisodeShape, episode
@@ -81,7 +81,7 @@ def meta_gradient(learner, encoder, pool, task):
         MAML(MAMLOptions(inner_steps=2)),
         ANIL(),
         MetaSGD(),
-        PrototypeMAML(MAMLOptions(inner_steps=2)),
+        PrototypeMAML(PrototypeMAMLOptions(inner_steps=2)),
         Ridge(),
         Matching(),
         Matching(MatchingOptions(full_context=True, context_steps=2)),
@@ -169,7 +169,7 @@ def test_meta_sgd_with_equal_rates_is_maml_and_its_rates_learn(make, tasks):
 
 
 def test_prototype_maml_starts_as_a_prototypical_network(make, tasks):
-    learner = PrototypeMAML(MAMLOptions(inner_lr=1e-12))
+    learner = PrototypeMAML(PrototypeMAMLOptions(inner_lr=1e-12))
     encoder, pool = make(learner), tasks["meta-validation"]
     task = episode(pool, SHAPE, 0, 0)
     with torch.no_grad():
@@ -283,6 +283,28 @@ def test_one_step_of_the_memory_by_hand():
     cosine = torch.tensor([0.5**0.5, 1.0, 0.0])
     torch.testing.assert_close(after.read[0, 0], torch.softmax(cosine, 0))
     torch.testing.assert_close(after.usage[0], 0.95 * torch.tensor([0.1, 1.0, 2.0]) + torch.softmax(cosine, 0) + write)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_memory_network_learns_to_remember():
+    """Three new classes in every sequence: chance is 1/3, and only memory tells the second example of a class."""
+    torch.manual_seed(0)
+    options = MANNOptions(slots=16, memory_width=16, hidden=64, reads=1)
+    network = MANN(options).learned(type("E", (), {"width": 8})(), ways=3)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
+    for _ in range(4000):
+        labels = torch.stack([torch.arange(3).repeat(6)[torch.randperm(18)] for _ in range(32)])
+        classes = F.normalize(torch.randn(32, 3, 8), dim=-1)
+        z = classes.gather(1, labels[..., None].expand(-1, -1, 8)) + 0.1 * torch.randn(32, 18, 8)
+        logits, _, _ = network.along(F.normalize(z, dim=-1), labels)
+        optimizer.zero_grad()
+        F.cross_entropy(logits.flatten(0, 1), labels.flatten()).backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+    rows = [by_presentation(t, s) for t, s in zip(labels.numpy(), logits.argmax(2).numpy(), strict=True)]
+    second, fifth = (np.mean([row[f"accuracy_at_{k}"] for row in rows]) for k in (2, 5))
+    assert second > 0.7 and fifth > 0.8
 
 
 def test_accuracy_by_presentation_by_hand():

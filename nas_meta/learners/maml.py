@@ -34,7 +34,7 @@ class MAMLOptions(AdaptationOptions):
 
     inner_steps: int = Field(3, ge=1, description="gradient steps on a support set while meta-training")
     adapt_steps: int | None = Field(None, ge=1, description="the same while scoring; by default inner_steps")
-    inner_lr: float = Field(0.05, gt=0, description="learning rate α of these steps")
+    inner_lr: float = Field(0.2, gt=0, description="learning rate α of these steps")
     first_order: bool = Field(False, description="leave out second derivatives: less time and memory")
     scale: float = Field(10.0, gt=0, description="squared length of the embeddings that the head sees")
     meta_batch: int = Field(2, ge=1, description="episodes in a meta-training step; their gradients are averaged")

@@ -110,15 +110,15 @@ class MemoryNetwork(nn.Module):
         return self.output(said), State(memory, read, least_used(usage, o.reads), usage, hidden, cell)
 
     def along(self, z: Tensor, labels: Tensor) -> tuple[Tensor, State, Tensor]:
-        """A whole sequence ``[T, D]`` with labels ``[T]``: logits ``[T, N]``, the state behind it, the last label."""
-        state = self.start(z)
-        before = z.new_zeros(1, self.ways)
+        """Sequences ``[B, T, D]`` with labels ``[B, T]``: logits ``[B, T, N]``, the state behind, the last labels."""
+        state = self.start(z).repeated(len(z))
+        before = z.new_zeros(len(z), self.ways)
         said = []
-        for x, label in zip(z, labels, strict=True):
-            logits, state = self(x[None], before, state)
+        for x, label in zip(z.unbind(1), labels.unbind(1), strict=True):
+            logits, state = self(x, before, state)
             said.append(logits)
-            before = F.one_hot(label, self.ways).to(z.dtype)[None]
-        return torch.cat(said), state, before
+            before = F.one_hot(label, self.ways).to(z.dtype)
+        return torch.stack(said, 1), state, before
 
 
 class MANN(MetricLearner):
@@ -136,7 +136,7 @@ class MANN(MetricLearner):
         order = torch.randperm(len(labels)).numpy()
         z = F.normalize(encoder.embed(pool, episode.indices[order]), dim=-1)
         target = torch.from_numpy(labels[order]).to(z.device)
-        logits, _, _ = network.along(z, target)
+        logits = network.along(z[None], target[None])[0][0]
         network.presented = by_presentation(labels[order], logits.argmax(1).cpu().numpy())
         return F.cross_entropy(logits, target)
 
@@ -149,7 +149,7 @@ class MANN(MetricLearner):
         # One example of each class after the other, so that no class lies far back.
         sequence = F.normalize(support.transpose(0, 1).reshape(ways * shots, width), dim=-1)
         labels = torch.arange(ways, device=support.device).repeat(shots)
-        _, state, before = encoder.learned.along(sequence, labels)
+        _, state, before = encoder.learned.along(sequence[None], labels[None])
         said, _ = encoder.learned(F.normalize(query, dim=-1), before.expand(len(query), -1), state.repeated(len(query)))
         return said
 

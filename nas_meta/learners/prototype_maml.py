@@ -9,15 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from pydantic import Field
 from torch import Tensor, nn
 
 from nas_meta.embedding import Encoder
 from nas_meta.learners.inner_loop import Weights
-from nas_meta.learners.maml import HEAD, MAML
+from nas_meta.learners.maml import HEAD, MAML, MAMLOptions
+
+
+class PrototypeMAMLOptions(MAMLOptions):
+    """Options of Prototype-MAML."""
+
+    inner_lr: float = Field(0.05, gt=0, description="learning rate α of the inner steps")
 
 
 class PrototypeMAML(MAML):
     """Prototype-MAML: MAML whose head starts at the prototypes of the support set."""
+
+    Options = PrototypeMAMLOptions
 
     def learned(self, encoder: Encoder, ways: int) -> nn.Module:
         return nn.Module()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from nas_meta.config import Config, ResolvedConfig, resolve
-from nas_meta.errors import NasMetaError, RunError
+from nas_meta.errors import ConfigError, NasMetaError, RunError
 from nas_meta.execution.engine import Engine, Event
 from nas_meta.journal import FILE, Journal, Trial
 from nas_meta.run import Run, rank, weights_path
@@ -120,6 +120,11 @@ def make_evaluation(resolved: ResolvedConfig, space: SearchSpace, tasks: Any, sh
     from nas_meta.evaluation import Evaluation, EvaluationSettings
 
     config = resolved.config
+    if resolved.options["learner"].training.patience and not config.evaluation.interim_every:
+        raise ConfigError(
+            "learner.training.patience counts interim validations, but evaluation.interim_every is 0; "
+            "expected a number of steps there"
+        )
     settings = config.evaluation.model_dump(exclude={"test_best", "keep"})
     return Evaluation(
         space=space,

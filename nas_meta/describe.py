@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from nas_meta import plugins
+from nas_meta.space import PluginOptions
+
+
+def options_of(model: type[PluginOptions], prefix: str = "") -> Iterator[dict[str, Any]]:
+    """The options of a model, those of nested ones under ``parent.name``."""
+    for name, field in model.model_fields.items():
+        default = "required" if field.is_required() else field.get_default(call_default_factory=True)
+        if isinstance(default, PluginOptions):
+            yield from options_of(type(default), f"{prefix}{name}.")
+        else:
+            yield {"name": prefix + name, "default": default, "description": field.description or ""}
 
 
 def describe(kind: str, name: str) -> dict[str, Any]:
@@ -19,14 +31,7 @@ def describe(kind: str, name: str) -> dict[str, Any]:
         "name": name,
         "summary": (plugin.__doc__ or "").strip().split("\n")[0],
         "origin": f"the package {row.distribution} {row.version}" if row else name,
-        "options": [
-            {
-                "name": option,
-                "default": "required" if field.is_required() else field.default,
-                "description": field.description or "",
-            }
-            for option, field in plugin.Options.model_fields.items()
-        ],
+        "options": list(options_of(plugin.Options)),
     }
     if kind == "spaces":
         space = plugin()

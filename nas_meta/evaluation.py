@@ -95,15 +95,19 @@ class Evaluation:
             }
             moving = sum(p.numel() for p in self.learner.adapted(encoder).values())
             size["adapted_share"] = moving / size["params"]
+            best = Best(self.learner.options.training.patience)
             started = time.perf_counter()
             train = self.tasks["meta-train"]
             for step in self.learner.meta_train(encoder, train, lambda i: episode(train, self.shape, seed, i)):
                 values = {"loss": step.loss, **step.values}
-                every = self.settings.interim_every
-                if every and step.number % every == 0 and step.number < self.learner.options.steps:
+                if self._looks(step.number):
                     interim = self.accuracies(encoder, "meta-validation", self.settings.interim_episodes)
                     values["accuracy"] = float(interim.mean())
+                    best.see(values["accuracy"], encoder)
                 yield Progress(step.number, values)
+                if best.over:
+                    break
+            best.restore(encoder)
             trained = time.perf_counter()
             scores = self.accuracies(encoder, "meta-validation", self.settings.episodes)
             accuracy = float(scores.mean())
@@ -174,11 +178,48 @@ class Evaluation:
             }
         )
 
+    def _looks(self, step: int) -> bool:
+        """Whether there is an interim validation after that step; the last one only serves early stopping."""
+        every, steps = self.settings.interim_every, self.learner.options.steps
+        if not every:
+            return False
+        return step % every == 0 if step < steps else self.learner.options.training.patience > 0
+
     def _pack(self, encoder: Encoder) -> np.ndarray:
         from safetensors.torch import save
 
         state = {name: t.detach().cpu().contiguous().clone() for name, t in encoder.state_dict().items()}
         return np.frombuffer(save(state), dtype=np.uint8)
+
+
+class Best:
+    """The weights of the best interim validation, for early stopping; nothing with a patience of 0."""
+
+    def __init__(self, patience: int):
+        self.patience, self.waited = patience, 0
+        self.accuracy = -1.0
+        self.state: dict[str, torch.Tensor] = {}
+
+    def see(self, accuracy: float, encoder: Encoder) -> None:
+        """An interim validation."""
+        if not self.patience:
+            return
+        self.waited += 1
+        if accuracy > self.accuracy:
+            self.waited, self.accuracy = 0, accuracy
+            self.state = {name: t.detach().cpu().clone() for name, t in encoder.state_dict().items()}
+
+    @property
+    def over(self) -> bool:
+        """Whether as many validations as the patience were no better."""
+        return self.patience > 0 and self.waited >= self.patience
+
+    def restore(self, encoder: Encoder) -> None:
+        """Goes back to the best, if it was not the last."""
+        if self.waited:
+            # A head that served training alone is gone by now.
+            known = encoder.state_dict()
+            encoder.load_state_dict({name: t for name, t in self.state.items() if name in known})
 
 
 def result_of(trial: Generator[Progress, None, Result]) -> Result:

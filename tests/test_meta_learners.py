@@ -21,6 +21,7 @@ from nas_meta.learners.protonet import ProtoNet, ProtoNetOptions, cosine_logits,
 from nas_meta.learners.prototype_maml import PrototypeMAML, PrototypeMAMLOptions
 from nas_meta.learners.reptile import Reptile, ReptileOptions, SecondMoments
 from nas_meta.learners.ridge import Ridge, ridge_weights
+from nas_meta.learners.training import TrainingOptions
 from nas_meta.tasks.episodes import EpisodeShape, episode
 from nas_meta.tasks.files import FileOptions, JSONLines
 from nas_meta.tasks.tokens import load_tasks, load_tokenizer
@@ -220,7 +221,7 @@ def test_reptile_moves_towards_where_adam_ends(make, tasks):
     """One task, one step from fresh moments: v̂ = g², so Adam moves by α·sign(g), and φ by ε of that."""
     options = ReptileOptions(
         steps=1, inner_steps=1, meta_batch=1, inner_batch=100, outer_lr=0.5, lr=1e-3, learned_lr=1e-2,
-        weight_decay=0, clip=1e9,
+        training=TrainingOptions(weight_decay=0, clip=1e9),
     )  # fmt: skip
     learner = Reptile(options)
     encoder, pool = make(learner), tasks["meta-train"]

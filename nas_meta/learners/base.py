@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from nas_meta.embedding import Encoder
 from nas_meta.errors import TrialError
+from nas_meta.learners.training import Average, TrainingOptions, rate_factor, set_dropout
 from nas_meta.space import PluginOptions
 from nas_meta.tasks.episodes import Episode
 from nas_meta.tasks.pool import Pool
@@ -24,14 +26,15 @@ class LearnerOptions(PluginOptions):
 
     steps: int = Field(60, ge=0, description="meta-training steps; 0 evaluates without training")
     lr: float = Field(2e-5, gt=0, description="learning rate of AdamW during meta-training")
-    weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay of AdamW")
     learned_lr: float = Field(
         1e-3, gt=0, description="learning rate of what the learner adds to the encoder: a head, a scale, a memory"
     )
     meta_batch: int = Field(1, ge=1, description="episodes in a meta-training step; their gradients are averaged")
-    clip: float = Field(1.0, gt=0, description="largest norm of the gradient of a step")
     train_embeddings: bool = Field(
         False, description="whether the token embeddings learn too: half of a small encoder's parameters"
+    )
+    training: TrainingOptions = Field(
+        default_factory=TrainingOptions, description="regularisation and schedule, the same for every learner"
     )
 
 
@@ -82,13 +85,16 @@ class Learner(ABC):
         Raises:
             TrialError: the loss is not finite.
         """
-        options = self.options
+        options, training = self.options, self.options.training
+        set_dropout(encoder.model, training)
         body = freeze_all_but(encoder, encoder.body_parameters(options.train_embeddings))
         learned = list(encoder.learned.parameters())
         groups = [{"params": body, "lr": options.lr}, {"params": learned, "lr": options.learned_lr}]
         optimizer = torch.optim.AdamW(
-            [group for group in groups if group["params"]], weight_decay=options.weight_decay, fused=True
+            [group for group in groups if group["params"]], weight_decay=training.weight_decay, fused=True
         )
+        schedule = LambdaLR(optimizer, lambda step: rate_factor(training, step, options.steps))
+        average = Average([*body, *learned], training.average_last, options.steps)
         for step in range(options.steps):
             encoder.train()
             optimizer.zero_grad(set_to_none=True)
@@ -98,8 +104,10 @@ class Learner(ABC):
                 loss = self.meta_loss(encoder, pool, draw(i)) / options.meta_batch
                 total += finite(loss.item(), step + 1)
                 loss.backward()
-            torch.nn.utils.clip_grad_norm_([*body, *learned], options.clip)
+            torch.nn.utils.clip_grad_norm_([*body, *learned], training.clip)
             optimizer.step()
+            schedule.step()
+            average.add(step)
             yield Step(step + 1, total)
 
     def accuracies(self, encoder: Encoder, pool: Pool, tasks: Sequence[Episode]) -> np.ndarray:

@@ -50,8 +50,10 @@ class FineTune(Learner):
         # The head over all meta-train classes is of no use to an episode of other classes.
         device = next(encoder.parameters()).device
         encoder.learned = nn.Linear(encoder.width, len(pool.classes)).to(device)
-        yield from super().meta_train(encoder, pool, draw)
-        encoder.learned = nn.Module()
+        try:
+            yield from super().meta_train(encoder, pool, draw)
+        finally:
+            encoder.learned = nn.Module()
 
     def adapted(self, encoder: Encoder) -> dict[str, nn.Parameter]:
         return adapted(encoder, self.options) if self.options.body_lr > 0 else {}
@@ -136,4 +138,4 @@ class FineTune(Learner):
         groups = [{"params": list(head.parameters()), "lr": self.options.head_lr}]
         if body:
             groups.append({"params": body, "lr": self.options.body_lr})
-        return head, torch.optim.AdamW(groups, weight_decay=self.options.weight_decay)
+        return head, torch.optim.AdamW(groups, weight_decay=self.options.training.weight_decay)

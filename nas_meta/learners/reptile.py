@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from nas_meta.embedding import Encoder
 from nas_meta.learners.adaptation import AdaptationOptions, adapted
 from nas_meta.learners.base import Learner, Step, finite, freeze_all_but
+from nas_meta.learners.training import Average, rate_factor, set_dropout
 from nas_meta.tasks.episodes import Episode
 from nas_meta.tasks.pool import Pool
 
@@ -89,11 +90,15 @@ class Reptile(Learner):
         return encoder.learned["head"](self.options.scale**0.5 * z)
 
     def meta_train(self, encoder: Encoder, pool: Pool, draw: Callable[[int], Episode]) -> Iterator[Step]:
-        options = self.options
+        options, training = self.options, self.options.training
+        set_dropout(encoder.model, training)
         moving, rates = self._moving(encoder)
+        average = Average(moving, training.average_last, options.steps)
         start = [p.detach().clone() for p in moving]
         for step in range(options.steps):
             encoder.train()
+            factor = rate_factor(training, step, options.steps)
+            now = [factor * rate for rate in rates]
             total, ends = 0.0, [torch.zeros_like(p) for p in start]
             for i in range(step * options.meta_batch, (step + 1) * options.meta_batch):
                 task = draw(i)
@@ -103,12 +108,13 @@ class Reptile(Learner):
                     rows = rng.choice(len(labels), min(options.inner_batch, len(labels)), replace=False)
                     loss = self.loss(encoder, pool, task.indices[rows], labels[rows])
                     total += finite(loss.item(), step + 1) / (options.meta_batch * options.inner_steps)
-                    self._descend(encoder, loss, moving, rates)
+                    self._descend(encoder, loss, moving, now)
                 torch._foreach_add_(ends, [p.detach() / options.meta_batch for p in moving])
                 set_values(moving, start)
             outer = options.outer_lr * (1 - step / options.steps)
             torch._foreach_lerp_(start, ends, outer)
             set_values(moving, start)
+            average.add(step)
             yield Step(step + 1, total)
 
     def classify(self, encoder: Encoder, pool: Pool, episode: Episode) -> Tensor:
@@ -134,8 +140,8 @@ class Reptile(Learner):
 
     def _descend(self, encoder: Encoder, loss: Tensor, moving: list[nn.Parameter], rates: list[float]) -> None:
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(moving, self.options.clip)
-        encoder.learned["adam"].step(moving, rates, self.options.beta2, self.options.weight_decay)
+        torch.nn.utils.clip_grad_norm_(moving, self.options.training.clip)
+        encoder.learned["adam"].step(moving, rates, self.options.beta2, self.options.training.weight_decay)
         for parameter in moving:
             parameter.grad = None
 

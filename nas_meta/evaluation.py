@@ -86,9 +86,10 @@ class Evaluation:
         try:
             memory = PeakMemory(device)
             torch.manual_seed(seed)
-            encoder = self.encoder(self.space.build(architecture))
+            model = self.space.build(architecture)
             # Again: a space may draw more numbers for its first architecture, where it loads what all share.
             torch.manual_seed(seed)
+            encoder = self.encoder(model)
             size = {
                 "params": parameters(encoder.model),
                 "flops": flops(encoder.model, self.settings.flops_tokens),
@@ -124,7 +125,7 @@ class Evaluation:
                 weights = self._pack(encoder)
             return Result(metrics, weights)
         finally:
-            encoder = None
+            model = encoder = None
             release_memory(device)
 
     def test(self, architecture: Architecture, weights: np.ndarray) -> Result:

@@ -88,7 +88,7 @@ def test_a_wrong_space_is_told_in_words(tmp_path, body, words):
 
 def test_the_config_is_printed_whole_and_fits_its_schema(small_config_file):
     printed = yaml.safe_load(nas_meta("config", small_config_file, "--set", "budget.trials=9").stdout)
-    assert printed["budget"]["trials"] == 9 and printed["learner"]["clip"] == 1.0
+    assert printed["budget"]["trials"] == 9 and printed["learner"]["training"]["clip"] == 1.0
     schema = json.loads(nas_meta("config", "--schema").stdout)
     jsonschema.validate(printed, schema)
     printed["budget"]["trialz"] = 3

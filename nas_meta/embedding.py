@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -44,6 +44,8 @@ class Encoder(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         output = self.model(input_ids=input_ids, attention_mask=attention_mask)
+        if attention_mask.ndim == 4:
+            attention_mask = (attention_mask[:, 0, 0] == 0).to(attention_mask.dtype)
         states = output if isinstance(output, Tensor) else output.last_hidden_state
         if states.ndim == 2:
             return states
@@ -67,12 +69,27 @@ class Encoder(nn.Module):
         order = np.argsort(pool.lengths[indices], kind="stable")
         parts = []
         for chunk in np.array_split(order, max(1, len(order) // rows)):
-            ids, mask = (torch.from_numpy(a).to(device) for a in pool.padded(indices[chunk]))
-            parts.append(self(ids, mask) if weights is None else functional_call(self, dict(weights), (ids, mask)))
+            inputs = tuple(torch.from_numpy(a).to(device) for a in pool.batch(indices[chunk]))
+            parts.append(self(*inputs) if weights is None else functional_call(self, dict(weights), inputs))
         embeddings = torch.cat(parts)
         if not torch.isfinite(embeddings.detach()).all():
             raise TrialError("the embeddings are not finite: training diverged; lower learner.lr")
         return embeddings[torch.from_numpy(np.argsort(order, kind="stable")).to(device)]
+
+    def stacked(self, pool: Pool, sets: Sequence[np.ndarray]) -> tuple[Tensor, ...]:
+        """The inputs of equally many texts for each task, ``[tasks, texts, ...]``, in a form that bears ``vmap``.
+
+        transformers looks at the values of a mask ``[B, T]``, which ``vmap`` forbids; one of shape ``[B, 1, 1, T]``,
+        0 where there is a token and the lowest number elsewhere, it takes as it is.
+        """
+        from transformers import PreTrainedModel
+
+        parameter = next(self.parameters())
+        inputs = [torch.from_numpy(a).to(parameter.device) for a in pool.batch(np.concatenate(sets))]
+        if isinstance(self.model, PreTrainedModel):
+            absent = (inputs[1] == 0)[:, None, None, :]
+            inputs[1] = absent.to(parameter.dtype) * torch.finfo(parameter.dtype).min
+        return tuple(a.unflatten(0, (len(sets), -1)) for a in inputs)
 
     def body_parameters(self, train_embeddings: bool) -> Iterator[nn.Parameter]:
         """The parameters that learn: all, or all but those of the token and position tables."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ctypes
 import gc
 import math
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -67,6 +69,17 @@ class PeakMemory:
         import resource
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes that a trial may take: what is free on its GPU; or of main memory, what its threads are of the CPUs."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    free = psutil.virtual_memory().available
+    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
+    if limit.is_file() and (words := limit.read_text().strip()).isdigit():
+        free = min(free, int(words) - int(used.read_text()))
+    return free * min(1.0, torch.get_num_threads() / (os.cpu_count() or 1))
 
 
 def release_memory(device: torch.device) -> None:

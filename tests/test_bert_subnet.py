@@ -135,14 +135,14 @@ def test_importance_is_the_taylor_score_of_each_unit(tiny_model, labelled_texts)
                 x[row, :, gate["head"] * 8 : gate["head"] * 8 + 8] *= gate["value"]
         return (x,)
 
-    padded = type(pool).padded
+    padded = type(pool).batch
 
     def remember(self, indices):
         text["batch"] = list(indices)
         return padded(self, indices)
 
     handle = parts_of(layers_of(model)[0]).outward.register_forward_pre_hook(scale)
-    type(pool).padded = remember
+    type(pool).batch = remember
     try:
         expected = np.zeros(4)
         for head in range(4):
@@ -153,7 +153,7 @@ def test_importance_is_the_taylor_score_of_each_unit(tiny_model, labelled_texts)
                     losses.append(ProtoNet().meta_loss(encoder, pool, task).item())
                 expected[head] += abs(losses[0] - losses[1]) / 2e-4
     finally:
-        type(pool).padded = padded
+        type(pool).batch = padded
         handle.remove()
     np.testing.assert_allclose(heads[0], expected / np.linalg.norm(expected), rtol=1e-3)
 

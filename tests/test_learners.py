@@ -47,7 +47,7 @@ def test_embeddings_do_not_depend_on_the_batching(encoder, tasks):
 def test_mean_pooling_ignores_padding(encoder, tasks):
     pool = tasks["meta-train"]
     index = np.array([int(pool.lengths.argmin())])
-    ids, mask = map(torch.from_numpy, pool.padded(index))
+    ids, mask = map(torch.from_numpy, pool.batch(index))
     wide = torch.nn.functional.pad(ids, (0, 5)), torch.nn.functional.pad(mask, (0, 5))
     encoder.eval()
     torch.testing.assert_close(encoder(*wide), encoder(ids, mask), atol=1e-5, rtol=1e-4)

@@ -12,7 +12,7 @@ from nas_meta import plugins
 from nas_meta.embedding import Encoder
 from nas_meta.learners.anil import ANIL
 from nas_meta.learners.finetune import FineTune, FineTuneOptions
-from nas_meta.learners.inner_loop import descend
+from nas_meta.learners.inner_loop import InnerLoop, descend
 from nas_meta.learners.maml import HEAD, MAML, MAMLOptions
 from nas_meta.learners.mann import MANN, MANNOptions, by_presentation, least_used
 from nas_meta.learners.matching import FullContext, Matching, MatchingOptions, attention_log_probabilities
@@ -49,8 +49,9 @@ def make(tiny_model):
     return build
 
 
+@pytest.mark.parametrize("checkpointed", [False, True])
 @pytest.mark.parametrize("steps", [1, 2, 5])
-def test_the_meta_gradient_of_a_quadratic_is_the_closed_form(steps):
+def test_the_meta_gradient_of_a_quadratic_is_the_closed_form(steps, checkpointed):
     """L_s = ½(θ-a)ᵀA(θ-a): θ' = a + (I - αA)ᵏ(θ-a), so ∇_θ L_q(θ') = (I - αA)ᵏ B(θ'-b); FOMAML has B(θ'-b)."""
     rng = torch.Generator().manual_seed(0)
     draw = lambda *shape: torch.randn(*shape, generator=rng, dtype=torch.float64)  # noqa: E731
@@ -59,9 +60,8 @@ def test_the_meta_gradient_of_a_quadratic_is_the_closed_form(steps):
     a, b, theta, rate = draw(5), draw(5), draw(5), 0.1
     for second_order in (True, False):
         start = theta.clone().requires_grad_()
-        end = descend(
-            lambda w: (w["x"] - a) @ hessian_s @ (w["x"] - a) / 2, {"x": start}, ["x"], {"x": rate}, steps, second_order
-        )["x"]
+        loss = lambda w: (w["x"] - a) @ hessian_s @ (w["x"] - a) / 2  # noqa: E731
+        end = descend(loss, {"x": start}, ["x"], {"x": rate}, InnerLoop(steps, second_order, checkpointed))["x"]
         gradient = torch.autograd.grad((end - b) @ hessian_q @ (end - b) / 2, start)[0]
         shrink = torch.linalg.matrix_power(torch.eye(5, dtype=torch.float64) - rate * hessian_s, steps)
         expected_end = a + shrink @ (theta - a)

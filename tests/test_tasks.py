@@ -60,7 +60,7 @@ def test_repeated_ambiguous_and_rare_are_left_out_and_reported():
 
 def test_padding_holds_every_token_once():
     pool = pool_of([3, 3])["meta-train"]
-    ids, mask = pool.padded(np.array([4, 0]))
+    ids, mask = pool.batch(np.array([4, 0]))
     assert mask.sum(1).tolist() == pool.lengths[[4, 0]].tolist()
     assert ids[0, mask[0] == 1].tolist() == pool.tokens[pool.offsets[4] : pool.offsets[5]].tolist()
 

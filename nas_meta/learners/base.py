@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -95,20 +96,25 @@ class Learner(ABC):
         )
         schedule = LambdaLR(optimizer, lambda step: rate_factor(training, step, options.steps))
         average = Average([*body, *learned], training.average_last, options.steps)
+        add_gradients = self.gradients(encoder, pool, [draw(i) for i in range(options.meta_batch)])
         for step in range(options.steps):
             encoder.train()
             optimizer.zero_grad(set_to_none=True)
-            total = 0.0
-            # One episode at a time, so that a meta-batch takes the memory of one episode.
-            for i in range(step * options.meta_batch, (step + 1) * options.meta_batch):
-                loss = self.meta_loss(encoder, pool, draw(i)) / options.meta_batch
-                total += finite(loss.item(), step + 1)
-                loss.backward()
+            tasks = [draw(i) for i in range(step * options.meta_batch, (step + 1) * options.meta_batch)]
+            loss = finite(add_gradients(tasks), step + 1)
             torch.nn.utils.clip_grad_norm_([*body, *learned], training.clip)
             optimizer.step()
             schedule.step()
             average.add(step)
-            yield Step(step + 1, total)
+            yield Step(step + 1, loss)
+
+    def gradients(self, encoder: Encoder, pool: Pool, first: Sequence[Episode]) -> Callable[[Sequence[Episode]], float]:
+        """How the gradients of a meta-batch are added up: a function that does it and returns the mean loss.
+
+        Args:
+            first: the first meta-batch, by which a learner may plan.
+        """
+        return one_by_one(lambda task: self.meta_loss(encoder, pool, task))
 
     def accuracies(self, encoder: Encoder, pool: Pool, tasks: Sequence[Episode]) -> np.ndarray:
         """``[len(tasks)]``: the share of query examples of each episode that are classified correctly."""
@@ -125,6 +131,25 @@ def finite(loss: float, step: int) -> float:
     if not math.isfinite(loss):
         raise TrialError(f"the loss is {loss} at step {step}: training diverged; lower learner.lr")
     return loss
+
+
+def one_by_one(loss_of: Callable[[Episode], Tensor]) -> Callable[[Sequence[Episode]], float]:
+    """Adds up the gradients of a meta-batch one episode after the other: it takes the memory of one."""
+
+    def add(tasks: Sequence[Episode]) -> float:
+        total = 0.0
+        for task in tasks:
+            loss = loss_of(task) / len(tasks)
+            total += loss.item()
+            loss.backward()
+        return total
+
+    return add
+
+
+def task_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy where the targets are classes (integers ``[M]``), mean squared error where they are numbers."""
+    return F.mse_loss(outputs, targets) if targets.is_floating_point() else F.cross_entropy(outputs, targets)
 
 
 def freeze_all_but(encoder: Encoder, trained: Iterable[nn.Parameter]) -> list[nn.Parameter]:

@@ -4,40 +4,66 @@ For each task, θ' = θ - α∇L_support(θ), for one or more steps, and θ is t
 paper. The gradient goes through the inner steps: for one step it is (I - α∇²L_support(θ)) ∇L_query(θ').
 ``first_order: true`` takes the Hessian for zero (FOMAML, section 5.2).
 
-θ is the encoder's body and a linear head on embeddings that are scaled to the length √``scale``.
+θ is the encoder's body and a linear head on embeddings that are scaled to the length √``scale``. Nothing here presumes
+text, nor classes: with targets that are numbers the loss is the mean squared error (section 5.1 of the paper).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.func import functional_call, vmap
 
 from nas_meta.embedding import Encoder
 from nas_meta.learners.adaptation import AdaptationOptions, adapted
-from nas_meta.learners.base import Learner
-from nas_meta.learners.inner_loop import Weights, descend
+from nas_meta.learners.base import Learner, accuracy, embed_distinct, one_by_one, task_loss
+from nas_meta.learners.differentiable import differentiable
+from nas_meta.learners.inner_loop import InnerLoop, Weights, descend
+from nas_meta.learners.inner_plan import plan
 from nas_meta.tasks.episodes import Episode
 from nas_meta.tasks.pool import Pool
 
 HEAD = ("learned.head.weight", "learned.head.bias")
 
 
+@dataclass(frozen=True)
+class Task:
+    """An episode as the inner loop sees it.
+
+    Attributes:
+        support, query: features ``[N*K, D]`` and ``[N*Q, D]`` under given weights.
+        targets: of the support set.
+        ways: N.
+    """
+
+    support: Callable[[Weights], Tensor]
+    query: Callable[[Weights], Tensor]
+    targets: Tensor
+    ways: int
+
+
 class MAMLOptions(AdaptationOptions):
     """Options of MAML and the learners made from it."""
 
-    inner_steps: int = Field(3, ge=1, description="gradient steps on a support set while meta-training")
-    adapt_steps: int | None = Field(None, ge=1, description="the same while scoring; by default inner_steps")
+    inner_steps: int = Field(3, ge=0, description="gradient steps on a support set while meta-training")
+    adapt_steps: int | None = Field(None, ge=0, description="the same while scoring; by default inner_steps")
     inner_lr: float = Field(0.2, gt=0, description="learning rate α of these steps")
     first_order: bool = Field(False, description="leave out second derivatives: less time and memory")
-    scale: float = Field(10.0, gt=0, description="squared length of the embeddings that the head sees")
+    scale: float | None = Field(
+        10.0, gt=0, description="squared length of the embeddings that the head sees; null leaves them as they are"
+    )
     meta_batch: int = Field(2, ge=1, description="episodes in a meta-training step; their gradients are averaged")
+    memory_limit: float | None = Field(
+        None, gt=0, description="GiB for a task's second derivatives; by default this trial's share of what is free"
+    )
 
 
 class MAML(Learner):
@@ -52,45 +78,123 @@ class MAML(Learner):
         """The head that the inner loop starts from; ``features()`` are those of the support set, ``[N*K, D]``."""
         return {HEAD[0]: encoder.learned["head"].weight, HEAD[1]: encoder.learned["head"].bias}
 
-    def rates(self, encoder: Encoder, weights: Weights) -> Mapping[str, Tensor | float]:
+    def rates(self, encoder: Encoder, names: Sequence[str]) -> Mapping[str, Tensor | float]:
         """The inner learning rate of every weight that moves."""
-        return dict.fromkeys(weights, self.options.inner_lr)
-
-    def meta_loss(self, encoder: Encoder, pool: Pool, episode: Episode) -> Tensor:
-        second_order = not self.options.first_order
-        # Fused attention has no second derivative.
-        with sdpa_kernel(SDPBackend.MATH) if second_order else nullcontext():
-            logits = self.query_logits(encoder, pool, episode, self.options.inner_steps, second_order)
-            return F.cross_entropy(logits, torch.from_numpy(episode.labels).to(logits.device))
-
-    def classify(self, encoder: Encoder, pool: Pool, episode: Episode) -> Tensor:
-        steps = self.options.adapt_steps or self.options.inner_steps
-        with torch.enable_grad():
-            return self.query_logits(encoder, pool, episode, steps, second_order=False).detach()
-
-    def query_logits(self, encoder: Encoder, pool: Pool, episode: Episode, steps: int, second_order: bool) -> Tensor:
-        """Logits ``[N*Q, N]`` of the query examples after the inner loop on the support set."""
-        body = self.adapted(encoder)
-        support, query = episode.support.ravel(), episode.query.ravel()
-        labels = torch.from_numpy(episode.support_labels).to(next(encoder.parameters()).device)
-        still = None if body else self.features(encoder, pool, support, {})
-        # Views: a head that starts from features depends on the body too, which is no part of the inner gradient.
-        weights = {name: p.view_as(p) for name, p in body.items()}
-        weights |= self.start(encoder, lambda: self.features(encoder, pool, support, body), len(episode.support))
-
-        def loss_of(now: Weights) -> Tensor:
-            z = self.features(encoder, pool, support, now) if still is None else still
-            return F.cross_entropy(F.linear(z, now[HEAD[0]], now[HEAD[1]]), labels)
-
-        rates = self.rates(encoder, weights)
-        weights = descend(loss_of, weights, list(weights), rates, steps, second_order)
-        return F.linear(self.features(encoder, pool, query, weights), weights[HEAD[0]], weights[HEAD[1]])
+        return dict.fromkeys(names, self.options.inner_lr)
 
     def adapted(self, encoder: Encoder) -> dict[str, nn.Parameter]:
         return adapted(encoder, self.options)
 
-    def features(self, encoder: Encoder, pool: Pool, indices: np.ndarray, weights: Weights) -> Tensor:
+    def gradients(self, encoder: Encoder, pool: Pool, first: Sequence[Episode]) -> Callable[[Sequence[Episode]], float]:
+        planned = plan(self, encoder, pool, first)
+        if not planned.batched:
+            return one_by_one(lambda task: self.meta_loss(encoder, pool, task, planned.checkpointed))
+
+        def add(tasks: Sequence[Episode]) -> float:
+            loss = self.meta_losses(encoder, pool, tasks).mean()
+            loss.backward()
+            return loss.item()
+
+        return add
+
+    def meta_loss(self, encoder: Encoder, pool: Pool, episode: Episode, checkpointed: bool = False) -> Tensor:
+        loop = InnerLoop(self.options.inner_steps, not self.options.first_order, checkpointed)
+        outputs = self._adapt(encoder, self._task(encoder, pool, episode), loop)
+        return task_loss(outputs, on_device(encoder, episode.labels))
+
+    def meta_losses(self, encoder: Encoder, pool: Pool, tasks: Sequence[Episode]) -> Tensor:
+        """``[tasks]``: :meth:`meta_loss` of every task, the inner loops of all run at once (``torch.func.vmap``)."""
+        loop = InnerLoop(self.options.inner_steps, not self.options.first_order, functional=True)
+
+        def loss_of_one(support: tuple, targets: Tensor, query: tuple, wanted: Tensor) -> Tensor:
+            features = [partial(self._features_of_inputs, encoder, inputs) for inputs in (support, query)]
+            return task_loss(self._adapt(encoder, Task(*features, targets, len(tasks[0].support)), loop), wanted)
+
+        return vmap(loss_of_one, randomness="different")(
+            encoder.stacked(pool, [task.support.ravel() for task in tasks]),
+            on_device(encoder, np.stack([task.support_labels for task in tasks])),
+            encoder.stacked(pool, [task.query.ravel() for task in tasks]),
+            on_device(encoder, np.stack([task.labels for task in tasks])),
+        )
+
+    def classify(self, encoder: Encoder, pool: Pool, episode: Episode) -> Tensor:
+        with torch.enable_grad():
+            return self._adapt(encoder, self._task(encoder, pool, episode), self._scoring).detach()
+
+    def accuracies(self, encoder: Encoder, pool: Pool, tasks: Sequence[Episode]) -> np.ndarray:
+        if self.adapted(encoder):
+            return super().accuracies(encoder, pool, tasks)
+        # The body does not move, so every text is embedded once.
+        z, position = embed_distinct(encoder, pool, tasks)
+        z = self._scaled(z.clone())
+
+        def score(task: Episode) -> float:
+            parts = [z[position[part.ravel()]] for part in (task.support, task.query)]
+            features = [lambda weights, part=part: part for part in parts]
+            targets = on_device(encoder, task.support_labels)
+            return accuracy(self._adapt(encoder, Task(*features, targets, len(task.support)), self._scoring), task)
+
+        return np.array([score(task) for task in tasks])
+
+    def probe(self, encoder: Encoder, pool: Pool, indices: np.ndarray, steps: int) -> Tensor:
+        """A second-order inner loop on these texts, which are the query as well: for measuring what it takes."""
+        features = partial(self._features_of_texts, encoder, pool, indices)
+        targets = on_device(encoder, np.zeros(len(indices), dtype=np.int64))
+        return self._adapt(encoder, Task(features, features, targets, 1), InnerLoop(steps, True)).square().mean()
+
+    @property
+    def _scoring(self) -> InnerLoop:
+        steps = self.options.adapt_steps
+        return InnerLoop(self.options.inner_steps if steps is None else steps, second_order=False)
+
+    def _task(self, encoder: Encoder, pool: Pool, episode: Episode) -> Task:
+        parts = episode.support.ravel(), episode.query.ravel()
+        features = [partial(self._features_of_texts, encoder, pool, indices) for indices in parts]
+        return Task(*features, on_device(encoder, episode.support_labels), len(episode.support))
+
+    def _adapt(self, encoder: Encoder, task: Task, loop: InnerLoop) -> Tensor:
+        """What the head says of the query examples, ``[N*Q, N]``, after the inner loop on the support set."""
+        body = self.adapted(encoder)
+        kernels = nullcontext
+        if loop.second_order or loop.functional:
+            kernels = partial(differentiable, loop.functional)
+        with kernels():
+            still = None if body else task.support({})
+            # Views: a head that starts from features depends on the body too, which is no part of the inner gradient.
+            weights = {name: p.view_as(p) for name, p in body.items()}
+            weights |= self.start(encoder, lambda: task.support(body) if still is None else still, task.ways)
+        moving = list(weights)
+        if loop.checkpointed:
+            learning = {n: p for n, p in encoder.named_parameters() if n.startswith("model.") and p.requires_grad}
+            weights = learning | weights
+
+        def loss_of(now: Weights) -> Tensor:
+            # Within, because a checkpointed step calls it again during the backward pass.
+            with kernels():
+                z = task.support(now) if still is None else still
+                return task_loss(F.linear(z, now[HEAD[0]], now[HEAD[1]]), task.targets)
+
+        weights = descend(loss_of, weights, moving, self.rates(encoder, moving), loop)
+        with kernels():
+            return F.linear(task.query(weights), weights[HEAD[0]], weights[HEAD[1]])
+
+    def _features_of_texts(self, encoder: Encoder, pool: Pool, indices: np.ndarray, weights: Weights) -> Tensor:
         """What the head sees of these texts under given weights: ``[len(indices), D]``."""
-        own = {name: value for name, value in weights.items() if name.startswith("model.")}
-        z = encoder.embed(pool, indices, weights=own or None)
-        return self.options.scale**0.5 * F.normalize(z, dim=-1)
+        return self._scaled(encoder.embed(pool, indices, weights=model_weights(weights) or None))
+
+    def _features_of_inputs(self, encoder: Encoder, inputs: tuple[Tensor, ...], weights: Weights) -> Tensor:
+        return self._scaled(functional_call(encoder, model_weights(weights), inputs))
+
+    def _scaled(self, z: Tensor) -> Tensor:
+        scale = self.options.scale
+        return z if scale is None else scale**0.5 * F.normalize(z, dim=-1)
+
+
+def model_weights(weights: Weights) -> Weights:
+    """The weights of the model, without those of the head."""
+    return {name: value for name, value in weights.items() if name.startswith("model.")}
+
+
+def on_device(encoder: Encoder, targets: np.ndarray) -> Tensor:
+    """Targets of examples where the encoder is."""
+    return torch.from_numpy(targets).to(next(encoder.parameters()).device)

@@ -6,14 +6,13 @@ initialisation together. The paper takes one inner step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from nas_meta.embedding import Encoder
-from nas_meta.learners.inner_loop import Weights
 from nas_meta.learners.maml import HEAD, MAML, MAMLOptions
 
 
@@ -38,8 +37,8 @@ class MetaSGD(MAML):
         )
         return module
 
-    def rates(self, encoder: Encoder, weights: Weights) -> Mapping[str, Tensor | float]:
-        return {name: encoder.learned["rates"][key(name)] for name in weights}
+    def rates(self, encoder: Encoder, names: Sequence[str]) -> Mapping[str, Tensor | float]:
+        return {name: encoder.learned["rates"][key(name)] for name in names}
 
 
 def key(name: str) -> str:

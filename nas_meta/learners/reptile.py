@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from nas_meta.embedding import Encoder
 from nas_meta.learners.adaptation import AdaptationOptions, adapted
-from nas_meta.learners.base import Learner, Step, finite, freeze_all_but
+from nas_meta.learners.base import Learner, Step, finite, freeze_all_but, task_loss
 from nas_meta.learners.training import Average, rate_factor, set_dropout
 from nas_meta.tasks.episodes import Episode
 from nas_meta.tasks.pool import Pool
@@ -34,7 +34,9 @@ class ReptileOptions(AdaptationOptions):
     inner_batch: int = Field(10, ge=1, description="examples in such a step while meta-training")
     outer_lr: float = Field(0.5, gt=0, le=1, description="how far ε the initialisation moves at first")
     beta2: float = Field(0.999, gt=0, lt=1, description="decay of Adam's second moments")
-    scale: float = Field(10.0, gt=0, description="squared length of the embeddings that the head sees")
+    scale: float | None = Field(
+        10.0, gt=0, description="squared length of the embeddings that the head sees; null leaves them as they are"
+    )
     meta_batch: int = Field(2, ge=1, description="tasks whose ends are averaged for one step")
 
 
@@ -80,14 +82,15 @@ class Reptile(Learner):
         return self.loss(encoder, pool, episode.indices, labels)
 
     def loss(self, encoder: Encoder, pool: Pool, indices: np.ndarray, labels: np.ndarray) -> Tensor:
-        """Cross-entropy of the head on the given texts."""
-        logits = self.logits(encoder, pool, indices)
-        return F.cross_entropy(logits, torch.from_numpy(labels).to(logits.device))
+        """The head's loss on the given examples."""
+        outputs = self.logits(encoder, pool, indices)
+        return task_loss(outputs, torch.from_numpy(labels).to(outputs.device))
 
     def logits(self, encoder: Encoder, pool: Pool, indices: np.ndarray) -> Tensor:
-        """The head's logits ``[len(indices), N]``."""
-        z = F.normalize(encoder.embed(pool, indices), dim=-1)
-        return encoder.learned["head"](self.options.scale**0.5 * z)
+        """What the head says, ``[len(indices), N]``."""
+        z = encoder.embed(pool, indices)
+        scale = self.options.scale
+        return encoder.learned["head"](z if scale is None else scale**0.5 * F.normalize(z, dim=-1))
 
     def meta_train(self, encoder: Encoder, pool: Pool, draw: Callable[[int], Episode]) -> Iterator[Step]:
         options, training = self.options, self.options.training

@@ -41,7 +41,7 @@ class Pool:
         """``[texts]``, tokens in each text."""
         return np.diff(self.offsets)
 
-    def padded(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def batch(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Token ids and attention mask of the given texts, both ``[len(indices), longest]``, padded with 0."""
         lengths = self.lengths[indices]
         mask = np.arange(lengths.max(initial=1))[None, :] < lengths[:, None]

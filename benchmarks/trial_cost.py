@@ -37,8 +37,8 @@ def ours(seed: int, without: str = "") -> dict[str, Any]:
     """One trial in this process."""
     import torch
 
+    from nas_meta.assembly import make_evaluation, prepare
     from nas_meta.config import resolve
-    from nas_meta.controller import make_evaluation, prepare
     from nas_meta.embedding import Encoder
     from nas_meta.evaluation import result_of
     from nas_meta.learners.base import Learner
@@ -69,8 +69,8 @@ def ours(seed: int, without: str = "") -> dict[str, Any]:
 
 def write_splits(folder: Path) -> None:
     """The classes and texts of our splits, as the plain program reads them."""
+    from nas_meta.assembly import prepare
     from nas_meta.config import resolve
-    from nas_meta.controller import prepare
 
     _, tasks, _ = prepare(resolve({}))
     for file, split in (("train", "meta-train"), ("valid", "meta-validation"), ("test", "meta-test")):

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 
 from nas_meta import plugins
+from nas_meta.config_source import Source, apply_overrides, validate
 from nas_meta.errors import ConfigError, PluginError, nearest
-from nas_meta.space import PluginOptions
+from nas_meta.recipe import CHOICE, TASK_CHOICES, Recipe, choices_in, known_to, with_values
+from nas_meta.space import Architecture, Choice, PluginOptions, Value
 
 
 class Section(BaseModel):
@@ -27,6 +29,9 @@ class TasksSection(Section):
     ways: int = Field(5, ge=2, description="classes in an episode (N)")
     shots: int = Field(1, ge=1, description="support examples a class (K)")
     queries: int = Field(5, ge=1, description="query examples a class (Q)")
+    train_ways: int | None = Field(None, ge=2, description="classes in an episode of meta-training; by default ways")
+    train_shots: int | None = Field(None, ge=1, description="the same for shots")
+    train_queries: int | None = Field(None, ge=1, description="the same for queries")
     max_tokens: int = Field(32, ge=4, description="texts are cut to this many tokens")
     pooling: Literal["mean", "cls"] = Field("mean", description="how token states become one embedding")
 
@@ -131,6 +136,19 @@ class ResolvedConfig:
 
     config: Config
     options: Mapping[str, PluginOptions]
+    given: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Recipe = field(default_factory=Recipe)
+
+    def at(self, architecture: Architecture) -> ResolvedConfig:
+        """The config of one candidate: every choice at the value that its architecture has."""
+        choices = self.recipe.choices
+        # A choice that the architecture does not have is an option of a learner that was not chosen.
+        values = {tuple(n.split(".")): architecture.values.get(n, c.values[0]) for n, c in choices.items()}
+        document = with_values(self.given, values)
+        if "learner.name" in choices:
+            options = plugins.options_of("learners", document["learner"]["name"])
+            document["learner"] = known_to(options, document["learner"]) | known_to(LearnerSection, document["learner"])
+        return resolve(document)
 
     def plugin(self, section: str) -> type:
         """The plugin class that a section names."""
@@ -139,46 +157,22 @@ class ResolvedConfig:
 
     @cached_property
     def document(self) -> dict[str, Any]:
-        """The whole config, defaults filled in, as plain data."""
+        """The whole config, defaults filled in, as plain data; choices stay choices."""
         document = self.config.model_dump(mode="json")
         for section, options in self.options.items():
-            document[section] |= options.model_dump(mode="json")
-        return document
+            key = PLUGIN_SECTIONS[section][2]
+            if f"{section}.{key}" in self.recipe.choices:
+                # Every learner has its own defaults.
+                document[section] = dict(self.given[section])
+            else:
+                document[section] |= options.model_dump(mode="json")
+        return with_values(
+            document, {tuple(n.split(".")): {CHOICE: list(c.values)} for n, c in self.recipe.choices.items()}
+        )
 
     def as_yaml(self) -> str:
         """:attr:`document` as YAML."""
         return yaml.safe_dump(self.document, sort_keys=False)
-
-
-class Source:
-    """Where a value stands: turns a key path into ``file:line``."""
-
-    def __init__(self, name: str, text: str = "", overridden: Sequence[str] = ()):
-        self.name = name
-        self.lines: dict[tuple, int] = {}
-        self.overridden = set(overridden)
-        if text:
-            self._walk(yaml.compose(text, Loader=yaml.SafeLoader), ())
-
-    def _walk(self, node: yaml.Node | None, path: tuple) -> None:
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                here = (*path, key.value)
-                self.lines[here] = key.start_mark.line + 1
-                self._walk(value, here)
-        elif isinstance(node, yaml.SequenceNode):
-            for index, value in enumerate(node.value):
-                self.lines[(*path, index)] = value.start_mark.line + 1
-                self._walk(value, (*path, index))
-
-    def at(self, path: tuple) -> str:
-        """``file:line`` of the deepest part of the path that the file has."""
-        if ".".join(map(str, path)) in self.overridden:
-            return "--set"
-        for end in range(len(path), 0, -1):
-            if path[:end] in self.lines:
-                return f"{self.name}:{self.lines[path[:end]]}"
-        return self.name
 
 
 def read_config(path: str | Path, overrides: Sequence[str] = ()) -> ResolvedConfig:
@@ -214,54 +208,97 @@ def resolve(document: Mapping[str, Any], source: Source | None = None, overrides
             raise ConfigError(
                 f"{source.at((section,))}: '{section}' is not a section; {nearest(str(section), Config.model_fields)}"
             )
-    options: dict[str, PluginOptions] = {}
-    plain: dict[str, Any] = dict(document)
-    for section, (model, kind, key) in PLUGIN_SECTIONS.items():
-        given = document.get(section) or {}
-        if not isinstance(given, dict):
-            raise ConfigError(f"{source.at((section,))}: '{section}' is {given!r}; expected keys such as '{key}:'")
-        own = {k: v for k, v in given.items() if k in model.model_fields}
-        name = own.get(key, model.model_fields[key].default)
-        if not isinstance(name, str):
-            raise ConfigError(f"{source.at((section, key))}: {section}.{key} is {name!r}; expected a name")
-        try:
-            option_model = plugins.options_of(kind, name)
-        except PluginError as error:
-            raise ConfigError(f"{source.at((section, key))}: {section}.{key}: {error}") from error
-        rest = {k: v for k, v in given.items() if k not in own}
-        options[section] = _validate(option_model, rest, source, (section,), set(model.model_fields))
-        plain[section] = own
-    return ResolvedConfig(_validate(Config, plain, source, (), set()), options)
+    sections = {name: _resolve_section(name, document.get(name) or {}, source) for name in PLUGIN_SECTIONS}
+    plain = {**document, **{name: section.own for name, section in sections.items()}}
+    config = validate(Config, plain, source, (), set())
+    options = {name: section.options for name, section in sections.items()}
+    choices = {path: choice for section in sections.values() for path, choice in section.choices.items()}
+    learner = sections["learner"]
+    classes = {name: plugins.load("learners", name) for name in learner.names}
+    return ResolvedConfig(config, options, document, Recipe(choices, learner.first, classes))
 
 
-def apply_overrides(document: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """The document with every ``section.key=value`` set; values are YAML."""
-    import copy
+@dataclass(frozen=True)
+class _Section:
+    """A section that names a plugin: its own keys, the plugin's options, and the choices in it.
 
-    result = copy.deepcopy(dict(document))
-    for override in overrides:
-        path, equals, value = override.partition("=")
-        if not equals or not path:
-            raise ConfigError(f"--set {override}: expected section.key=value")
-        *parents, last = path.split(".")
-        target = result
-        for parent in parents:
-            if target.get(parent) is None:
-                target[parent] = {}
-            target = target[parent]
-            if not isinstance(target, dict):
-                raise ConfigError(f"--set {override}: '{parent}' has no keys")
-        try:
-            target[last] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {override}: the value is not YAML") from error
-        if isinstance(target[last], str):
-            # YAML 1.1 reads 1e-4 as a string
-            try:
-                target[last] = float(target[last])
-            except ValueError:
-                continue
-    return result
+    Where there are choices, ``own``, ``options`` and ``first`` (the section as it was given) hold the first value of
+    each; ``names`` are the plugins that may be chosen.
+    """
+
+    own: dict[str, Any]
+    options: PluginOptions
+    first: dict[str, Any]
+    names: Sequence[str]
+    choices: dict[str, Choice]
+
+
+def _resolve_section(section: str, given: Any, source: Source) -> _Section:
+    model, _, key = PLUGIN_SECTIONS[section]
+    if not isinstance(given, dict):
+        raise ConfigError(f"{source.at((section,))}: '{section}' is {given!r}; expected keys such as '{key}:'")
+    found = _choices_of(section, given, source)
+    first = {key: model.model_fields[key].default, **with_values(given, {p: v[0] for p, v in found.items()})}
+    names = found.get((key,), [first[key]])
+    models = {name: _options_model(section, name, source) for name in names}
+    own = known_to(model, first)
+    rest = {k: v for k, v in first.items() if k not in own}
+    # Where the plugin is a choice, an option is for those that know it.
+    unknown = [k for k in rest if len(names) > 1 and not any(k in m.model_fields for m in models.values())]
+    parts = {name: known_to(m, rest) if len(names) > 1 and not unknown else rest for name, m in models.items()}
+    also = set(model.model_fields).union(*(m.model_fields for m in models.values()))
+    options = {name: validate(m, parts[name], source, (section,), also) for name, m in models.items()}
+    choices = {}
+    for path, values in found.items():
+        users = tuple(n for n in names if path[0] in models[n].model_fields)
+        checked = [_checked(section, path, value, model, models, users, parts, source) for value in values]
+        when = {f"{section}.{key}": users} if users and len(users) < len(names) else {}
+        choices[".".join((section, *path))] = Choice(tuple(dict.fromkeys(checked)), when)
+    return _Section(own, options[names[0]], first, names, choices)
+
+
+def _choices_of(section: str, given: Mapping[str, Any], source: Source) -> dict[tuple[str, ...], Any]:
+    if section not in ("learner", "tasks"):
+        return {}
+    found = dict(choices_in(given))
+    for path, values in found.items():
+        name = ".".join((section, *path))
+        if not isinstance(values, list) or not values:
+            raise ConfigError(f"{source.at((section, *path))}: {name}.choice is {values!r}; expected a list of values")
+        if section == "tasks" and path[0] not in TASK_CHOICES:
+            raise ConfigError(
+                f"{source.at((section, *path))}: {name} cannot be a choice, for all candidates are judged on the same "
+                f"episodes; choices in tasks are {', '.join(TASK_CHOICES)}"
+            )
+    return found
+
+
+def _options_model(section: str, name: Any, source: Source) -> type[PluginOptions]:
+    _, kind, key = PLUGIN_SECTIONS[section]
+    where = f"{source.at((section, key))}: {section}.{key}"
+    if not isinstance(name, str):
+        raise ConfigError(f"{where} is {name!r}; expected a name")
+    try:
+        return plugins.options_of(kind, name)
+    except PluginError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _checked(
+    section: str, path: tuple[str, ...], value: Any, model: type[Section], models: Mapping[str, type[PluginOptions]],
+    users: Sequence[str], parts: Mapping[str, Mapping[str, Any]], source: Source,
+) -> Value:  # fmt: skip
+    """A value of a choice as the options that it is for understand it (``1e-5`` of YAML is a number there)."""
+    checked: Any = validate(model, {path[0]: value}, source, (section,), set()) if not users else None
+    for name in users:
+        checked = validate(models[name], with_values(parts[name], {path: value}), source, (section,), set())
+    document = checked.model_dump(mode="json")
+    for part in path:
+        document = document[part]
+    if isinstance(document, (list, dict)):
+        name = ".".join((section, *path))
+        raise ConfigError(f"{source.at((section, *path))}: {name} cannot be a choice: its values are not single ones")
+    return document
 
 
 def schema() -> dict[str, Any]:
@@ -283,37 +320,19 @@ def schema() -> dict[str, Any]:
             union = union | variant
         anything = create_model(f"{section}-file", __config__=ConfigDict(extra="allow"), **{key: (str, ...)})
         fields[section] = (union | anything, Field(default_factory=dict))
-    return create_model("Config", __base__=Config, **fields).model_json_schema()
+    document = create_model("Config", __base__=Config, **fields).model_json_schema()
+    _allow_choices(document)
+    return document
 
 
-def _validate(model: type[BaseModel], data: Mapping[str, Any], source: Source, prefix: tuple, also: set[str]) -> Any:
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        path = (*prefix, *first["loc"])
-        raise ConfigError(f"{source.at(path)}: {_sentence(model, first, path, also)}") from error
-
-
-def _sentence(model: type[BaseModel], error: Mapping[str, Any], path: tuple, also: set[str]) -> str:
-    name = ".".join(map(str, path))
-    if error["type"] == "extra_forbidden":
-        known = _fields_at(model, error["loc"][:-1]) | also
-        return f"'{name}' is not a known key; {nearest(str(path[-1]), known)}"
-    if error["type"] == "missing":
-        return f"'{name}' is missing"
-    expected = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    if error["type"] == "value_error":
-        return f"{name}: {expected}"
-    return f"{name} is {error['input']!r}; expected {expected}"
-
-
-def _fields_at(model: type[BaseModel], path: tuple) -> set[str]:
-    for part in path:
-        if isinstance(part, str) and part in model.model_fields:
-            annotation = model.model_fields[part].annotation
-            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-                model = annotation
-            else:
-                model = ObjectiveSection if part == "objectives" else model
-    return set(model.model_fields)
+def _allow_choices(document: dict[str, Any]) -> None:
+    """Lets ``{choice: [...]}`` stand for every value of the learner section and some of the tasks section."""
+    for name, definition in document["$defs"].items():
+        section, _, plugin = name.partition("-")
+        searchable = section == "learner" or name == "TrainingOptions"
+        for key, value in definition.get("properties", {}).items():
+            named = key == PLUGIN_SECTIONS.get(section, ("", "", ""))[2] and plugin != "file"
+            if (searchable and not named) or (section == "tasks" and key in TASK_CHOICES):
+                choice = {"type": "array", "items": dict(value), "minItems": 1}
+                listed = {"type": "object", "properties": {CHOICE: choice}, "required": [CHOICE]}
+                definition["properties"][key] = {"anyOf": [value, {**listed, "additionalProperties": False}]}

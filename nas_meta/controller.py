@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 import os
 import signal
 import threading
@@ -15,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nas_meta.config import Config, ResolvedConfig, resolve
-from nas_meta.errors import ConfigError, NasMetaError, RunError
+from nas_meta.assembly import make_evaluation, prepare
+from nas_meta.config import ResolvedConfig, resolve
+from nas_meta.errors import NasMetaError, RunError
 from nas_meta.execution.engine import Engine, Event
 from nas_meta.journal import FILE, Journal, Trial
 from nas_meta.run import Run, rank, weights_path
@@ -93,51 +93,6 @@ def new_run_dir(path: str | Path | None) -> Path:
     return path
 
 
-def prepare(resolved: ResolvedConfig):
-    """The space, prepared, and the tasks, tokenised and checked against the shape of the episodes."""
-    from nas_meta.tasks.episodes import check_shape
-    from nas_meta.tasks.tokens import load_tasks, load_tokenizer
-
-    section = resolved.config.tasks
-    space = resolved.plugin("space")(resolved.options["space"])
-    source = resolved.plugin("tasks")(resolved.options["tasks"])
-    tasks = load_tasks(source, load_tokenizer(space.tokenizer), section.max_tokens)
-    shape = episode_shape(resolved)
-    check_shape(tasks, shape)
-    return space, tasks, shape
-
-
-def episode_shape(resolved: ResolvedConfig, shots: int | None = None):
-    """The shape of a config's episodes; ``shots`` stands in for the config's."""
-    from nas_meta.tasks.episodes import EpisodeShape
-
-    section = resolved.config.tasks
-    return EpisodeShape(section.ways, shots or section.shots, section.queries)
-
-
-def make_evaluation(resolved: ResolvedConfig, space: SearchSpace, tasks: Any, shape: Any, cpus: float):
-    """The evaluation that every trial of a config goes through."""
-    from nas_meta.evaluation import Evaluation, EvaluationSettings
-
-    config = resolved.config
-    if resolved.options["learner"].training.patience and not config.evaluation.interim_every:
-        raise ConfigError(
-            "learner.training.patience counts interim validations, but evaluation.interim_every is 0; "
-            "expected a number of steps there"
-        )
-    settings = config.evaluation.model_dump(exclude={"test_best", "keep"})
-    return Evaluation(
-        space=space,
-        learner=resolved.plugin("learner")(resolved.options["learner"]),
-        tasks=tasks,
-        shape=shape,
-        settings=EvaluationSettings(**settings, seed=config.seed),
-        pooling=config.tasks.pooling,
-        device="cuda" if config.resources.gpus_per_trial else "cpu",
-        threads=max(1, math.floor(cpus)),
-    )
-
-
 class _Search:
     def __init__(self, resolved: ResolvedConfig, directory: Path, inline: bool, watch: Watcher, stop: _Stop):
         self.resolved, self.config = resolved, resolved.config
@@ -164,7 +119,8 @@ class _Search:
         self.journal, self.board, self.strategy = journal, board, strategy
         engine = None
         try:
-            engine = self._engine(make_evaluation(self.resolved, space, tasks, shape, self._cpus()))
+            self.evaluation = make_evaluation(self.resolved, space, tasks, shape, self._cpus())
+            engine = self._engine(self.evaluation)
             self.started = time.time()
             self.phase = "searching"
             self.stop.listened = True
@@ -243,7 +199,7 @@ class _Search:
                 id=len(self.trials) + 1,
                 architecture=dict(architecture.values),
                 seed=self.config.seed,
-                fidelity=self.resolved.options["learner"].steps,
+                fidelity=self.evaluation.of(architecture).learner.options.steps,
                 started=time.time(),
             )
             self.trials[trial.id] = trial
@@ -387,6 +343,3 @@ def _interruptible() -> Iterator[_Stop]:
         raise Interrupted("interrupted; what had finished is kept in the run directory") from None
     finally:
         signal.signal(signal.SIGINT, previous)
-
-
-__all__ = ["Config", "Interrupted", "Status", "make_evaluation", "new_run_dir", "prepare", "search"]

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
 from nas_meta.embedding import Encoder
+from nas_meta.errors import ConfigError
 from nas_meta.learners.base import Learner
 from nas_meta.learners.protonet import ProtoNet
 from nas_meta.measures import PeakMemory, flops, interval95, parameters, release_memory
+from nas_meta.recipe import Recipe
 from nas_meta.space import Architecture, SearchSpace
-from nas_meta.tasks.episodes import EpisodeShape, episode, episodes
+from nas_meta.tasks.episodes import EpisodeShape, TrainShape, episode, episodes
 from nas_meta.tasks.pool import Tasks
 
 
@@ -55,7 +57,8 @@ class Evaluation:
     """Everything a trial needs but the architecture: travels to every worker once.
 
     Attributes:
-        shape: the episodes of meta-training, meta-validation and meta-test.
+        shape: the episodes of meta-validation and meta-test, and of meta-training as far as ``train`` does not differ.
+        recipe: what of the learner and the tasks is chosen by the architecture, if anything.
         threads: CPU threads of a trial; 0 leaves torch's own choice.
     """
 
@@ -67,6 +70,17 @@ class Evaluation:
     pooling: str = "mean"
     device: str = "cpu"
     threads: int = 0
+    train: TrainShape = field(default_factory=TrainShape)
+    recipe: Recipe | None = None
+
+    def of(self, architecture: Architecture) -> Evaluation:
+        """This evaluation with the learner and the tasks that the architecture chose."""
+        if self.recipe is None:
+            return self
+        values = self.recipe.task_values(architecture)
+        pooling = values.pop("pooling", self.pooling)
+        train = replace(self.train, **{name.removeprefix("train_"): value for name, value in values.items()})
+        return replace(self, learner=self.recipe.learner_of(architecture), pooling=pooling, train=train, recipe=None)
 
     def setup(self) -> None:
         """Once per worker."""
@@ -82,7 +96,14 @@ class Evaluation:
             seed: of initial weights, dropout and training episodes.
             keep_above: the weights are returned where the accuracy is at least this; None returns none.
         """
+        return (yield from self.of(architecture)._trial(architecture, seed, keep_above))
+
+    def _trial(
+        self, architecture: Architecture, seed: int, keep_above: float | None
+    ) -> Generator[Progress, None, Result]:
         device = torch.device(self.device)
+        shape = self.train.of(self.shape)
+        check_ways(self.learner, shape, self.shape)
         try:
             memory = PeakMemory(device)
             torch.manual_seed(seed)
@@ -99,7 +120,7 @@ class Evaluation:
             best = Best(self.learner.options.training.patience)
             started = time.perf_counter()
             train = self.tasks["meta-train"]
-            for step in self.learner.meta_train(encoder, train, lambda i: episode(train, self.shape, seed, i)):
+            for step in self.learner.meta_train(encoder, train, lambda i: episode(train, shape, seed, i)):
                 values = {"loss": step.loss, **step.values}
                 if self._looks(step.number):
                     interim = self.accuracies(encoder, "meta-validation", self.settings.interim_episodes)
@@ -130,7 +151,8 @@ class Evaluation:
 
     def test(self, architecture: Architecture, weights: np.ndarray) -> Result:
         """Scores trained weights on meta-test episodes."""
-        return self._test_result(self.restored(architecture, bytes(weights)), self.learner)
+        chosen = self.of(architecture)
+        return chosen._test_result(chosen.restored(architecture, bytes(weights)), chosen.learner)
 
     def test_reference(self) -> Result:
         """Scores the space's unsearched model with nearest centroid, without training, on the same episodes."""
@@ -155,7 +177,7 @@ class Evaluation:
         """The encoder of an architecture with what a trial trained (safetensors bytes)."""
         from safetensors.torch import load
 
-        encoder = self.encoder(self.space.build(architecture))
+        encoder = self.of(architecture).encoder(self.space.build(architecture))
         encoder.load_state_dict(load(weights))
         return encoder
 
@@ -191,6 +213,15 @@ class Evaluation:
 
         state = {name: t.detach().cpu().contiguous().clone() for name, t in encoder.state_dict().items()}
         return np.frombuffer(save(state), dtype=np.uint8)
+
+
+def check_ways(learner: Learner, train: EpisodeShape, judged: EpisodeShape) -> None:
+    """Raises ConfigError where a learner whose head has a fixed number of classes would be trained on another."""
+    if not learner.any_ways and train.ways != judged.ways:
+        raise ConfigError(
+            f"tasks.train_ways is {train.ways}, but the head of {type(learner).__name__} has tasks.ways = "
+            f"{judged.ways} classes; expected the same, or a learner without such a head, such as protonet"
+        )
 
 
 class Best:

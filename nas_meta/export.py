@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from nas_meta.assembly import episode_shape, make_evaluation, make_space
 from nas_meta.config import ResolvedConfig
-from nas_meta.controller import episode_shape, make_evaluation
 from nas_meta.errors import ConfigError, RunError
 from nas_meta.journal import Trial
 from nas_meta.run import Run
 from nas_meta.space import Architecture
 
 LEARNED = "learner.safetensors"
+CONFIG = "nas_meta.yaml"
 CARD = """---
 library_name: transformers
 pipeline_tag: feature-extraction
@@ -74,7 +75,7 @@ def export(run: Run, folder: str | Path, trial_id: int | None = None) -> Path:
 
     from nas_meta.tasks.tokens import load_tokenizer
 
-    space = run.config.plugin("space")(run.config.options["space"])
+    space = make_space(run.config)
     architecture = Architecture(trial.architecture)
     evaluation = make_evaluation(run.config, space, None, episode_shape(run.config), cpus=0)
     encoder = dataclasses.replace(evaluation, device="cpu").restored(architecture, weights).eval()
@@ -83,13 +84,15 @@ def export(run: Run, folder: str | Path, trial_id: int | None = None) -> Path:
     if learned := encoder.learned.state_dict():
         save_file(learned, folder / LEARNED)
     load_tokenizer(space.tokenizer).save_pretrained(folder)
+    config = run.config.at(architecture)
+    (folder / CONFIG).write_text(config.as_yaml(), encoding="utf-8")
     (folder / "README.md").write_text(model_card(run, trial, folder), encoding="utf-8")
     return folder
 
 
 def model_card(run: Run, trial: Trial, folder: Path) -> str:
     """The model card of a trial, in Markdown."""
-    config, test = run.config.config, run.test_of(trial)
+    config, test = run.config.at(Architecture(trial.architecture)).config, run.test_of(trial)
     padded = "nas_meta_widths" in (folder / "config.json").read_text(encoding="utf-8")
     return CARD.format(
         title=folder.name,
@@ -143,6 +146,11 @@ def evaluate_folder(
     if not (Path(folder) / "config.json").is_file():
         raise ConfigError(f"{folder} is not a Hugging Face folder: it has no config.json")
     logging.disable_progress_bar()
+    if config.recipe.choices:
+        raise ConfigError(
+            f"{next(iter(config.recipe.choices))} is a choice of the config; an exported folder is evaluated with its "
+            f"own, {Path(folder) / CONFIG}"
+        )
     section = config.config.tasks
     source = config.plugin("tasks")(config.options["tasks"])
     tasks = load_tasks(source, load_tokenizer(str(folder)), section.max_tokens)

@@ -35,12 +35,19 @@ class Choice:
 
     Args:
         values: what can be chosen; JSON scalars, no two equal.
-        when: the choice has an effect only where every named choice has the given value; otherwise the
-            architecture does not contain it, and two architectures that differ only there are one.
+        when: the choice has an effect only where every named choice has the given value, or one of the given
+            tuple; otherwise the architecture does not contain it, and two architectures that differ only there are one.
     """
 
     values: Sequence[Value]
-    when: Mapping[str, Value] = field(default_factory=dict)
+    when: Mapping[str, Value | tuple[Value, ...]] = field(default_factory=dict)
+
+    def applies(self, kept: Mapping[str, Value]) -> bool:
+        """Whether the choice has an effect beside these."""
+        return all(
+            parent in kept and kept[parent] in (wanted if isinstance(wanted, tuple) else (wanted,))
+            for parent, wanted in self.when.items()
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,7 +187,7 @@ class SearchSpace(ABC):
         """Like :meth:`architecture`, but without asking for constraints."""
         kept: dict[str, Value] = {}
         for name, choice in self.table.items():
-            if any(parent not in kept or kept[parent] != wanted for parent, wanted in choice.when.items()):
+            if not choice.applies(kept):
                 continue
             if name not in values:
                 raise ConfigError(f"the architecture leaves out '{name}' of {type(self).__name__}")
@@ -229,7 +236,7 @@ class SearchSpace(ABC):
         for values in itertools.product(*(self.table[n].values for n in names)):
             kept: dict[str, Value] = {}
             for name, value in zip(names, values, strict=True):
-                if all(p in kept and kept[p] == wanted for p, wanted in self.table[name].when.items()):
+                if self.table[name].applies(kept):
                     kept[name] = value
             seen.add(tuple(kept.items()))
         return len(seen)

@@ -17,8 +17,8 @@ import torch
 import yaml
 
 from nas_meta import load_run, search
+from nas_meta.assembly import make_evaluation, prepare
 from nas_meta.config import METRICS, resolve
-from nas_meta.controller import make_evaluation, prepare
 from nas_meta.errors import RunError
 from nas_meta.evaluation import result_of
 
@@ -124,7 +124,7 @@ def test_tensorboard_holds_curves_hparams_and_the_picture(finished):
 def test_the_exported_model_gives_the_same_accuracy_and_embeddings(finished, tmp_path):
     from transformers import AutoModel, AutoTokenizer
 
-    from nas_meta.controller import episode_shape
+    from nas_meta.assembly import episode_shape
     from nas_meta.space import Architecture
 
     config, directory, _ = finished

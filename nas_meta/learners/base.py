@@ -57,6 +57,8 @@ class Learner(ABC):
     """
 
     Options: type[LearnerOptions] = LearnerOptions
+    any_ways: bool = True
+    """Whether episodes may have another number of classes than those of meta-training had."""
 
     def __init__(self, options: LearnerOptions | None = None):
         self.options = options if options is not None else self.Options()
@@ -84,12 +86,16 @@ class Learner(ABC):
         """Trains the encoder in place, yielding after every step; ``draw(i)`` is the i-th training episode.
 
         Raises:
-            TrialError: the loss is not finite.
+            TrialError: the loss is not finite, or nothing can be trained.
         """
         options, training = self.options, self.options.training
         set_dropout(encoder.model, training)
         body = freeze_all_but(encoder, encoder.body_parameters(options.train_embeddings))
         learned = list(encoder.learned.parameters())
+        if options.steps == 0:
+            return
+        if not body and not learned:
+            raise TrialError("the model has no parameters to train; expected some, or learner.steps: 0")
         groups = [{"params": body, "lr": options.lr}, {"params": learned, "lr": options.learned_lr}]
         optimizer = torch.optim.AdamW(
             [group for group in groups if group["params"]], weight_decay=training.weight_decay, fused=True

@@ -70,6 +70,7 @@ class MAML(Learner):
     """MAML: an initialisation from which few gradient steps on a support set suffice."""
 
     Options = MAMLOptions
+    any_ways = False
 
     def learned(self, encoder: Encoder, ways: int) -> nn.Module:
         return nn.ModuleDict({"head": nn.Linear(encoder.width, ways)})

@@ -125,6 +125,7 @@ class MANN(MetricLearner):
     """Memory-augmented network: reads an episode as a sequence and remembers what it saw."""
 
     Options = MANNOptions
+    any_ways = False
 
     def learned(self, encoder: Encoder, ways: int) -> nn.Module:
         return MemoryNetwork(encoder.width, ways, self.options)

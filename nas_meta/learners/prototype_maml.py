@@ -27,6 +27,7 @@ class PrototypeMAML(MAML):
     """Prototype-MAML: MAML whose head starts at the prototypes of the support set."""
 
     Options = PrototypeMAMLOptions
+    any_ways = True
 
     def learned(self, encoder: Encoder, ways: int) -> nn.Module:
         return nn.Module()

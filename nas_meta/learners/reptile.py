@@ -67,6 +67,7 @@ class Reptile(Learner):
     """Reptile: the initialisation moves towards where Adam ends on each task."""
 
     Options = ReptileOptions
+    any_ways = False
 
     def learned(self, encoder: Encoder, ways: int) -> nn.Module:
         head = nn.Linear(encoder.width, ways)

@@ -21,6 +21,19 @@ class EpisodeShape:
 
 
 @dataclass(frozen=True)
+class TrainShape:
+    """How the episodes of meta-training differ from those that candidates are judged on; None where they do not."""
+
+    ways: int | None = None
+    shots: int | None = None
+    queries: int | None = None
+
+    def of(self, shape: EpisodeShape) -> EpisodeShape:
+        """The episodes of meta-training, where those that candidates are judged on have this shape."""
+        return EpisodeShape(self.ways or shape.ways, self.shots or shape.shots, self.queries or shape.queries)
+
+
+@dataclass(frozen=True)
 class Episode:
     """One task.
 
@@ -64,18 +77,23 @@ def episodes(pool: Pool, shape: EpisodeShape, seed: int, count: int) -> Iterator
     return (episode(pool, shape, seed, i) for i in range(count))
 
 
-def check_shape(tasks: Tasks, shape: EpisodeShape) -> None:
-    """Raises DataError where a split cannot give episodes of this shape."""
+def check_shape(tasks: Tasks, shape: EpisodeShape, train: EpisodeShape | None = None) -> None:
+    """Raises DataError where a split cannot give episodes of this shape; those of meta-train may have their own."""
     for split, pool in tasks.pools.items():
-        if len(pool.classes) < shape.ways:
-            raise DataError(
-                f"tasks.ways is {shape.ways}, but {split} has {len(pool.classes)} classes; "
-                f"expected at most {len(pool.classes)}"
-            )
-        fewest = min(len(m) for m in pool.members)
-        if fewest < shape.shots + shape.queries:
-            smallest = pool.classes[int(np.argmin([len(m) for m in pool.members]))]
-            raise DataError(
-                f"tasks.shots + tasks.queries is {shape.shots + shape.queries}, but the class '{smallest}' of "
-                f"{split} has {fewest} examples; lower them or raise tasks.min_examples"
-            )
+        own = split == "meta-train" and train is not None and train != shape
+        _check_pool(split, pool, train if own else shape, "tasks.train_" if own else "tasks.")
+
+
+def _check_pool(split: str, pool: Pool, shape: EpisodeShape, key: str) -> None:
+    if len(pool.classes) < shape.ways:
+        raise DataError(
+            f"{key}ways is {shape.ways}, but {split} has {len(pool.classes)} classes; "
+            f"expected at most {len(pool.classes)}"
+        )
+    fewest = min(len(m) for m in pool.members)
+    if fewest < shape.shots + shape.queries:
+        smallest = pool.classes[int(np.argmin([len(m) for m in pool.members]))]
+        raise DataError(
+            f"{key}shots + {key}queries is {shape.shots + shape.queries}, but the class '{smallest}' of "
+            f"{split} has {fewest} examples; lower them or raise tasks.min_examples"
+        )

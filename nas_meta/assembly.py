@@ -1,0 +1,77 @@
+"""From a config to the parts of a search: the space, the tasks, the evaluation."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from nas_meta.config import ResolvedConfig
+from nas_meta.errors import ConfigError
+from nas_meta.recipe import JointSpace
+from nas_meta.space import SearchSpace
+
+
+def prepare(resolved: ResolvedConfig):
+    """The space, prepared, and the tasks, tokenised and checked against the shape of the episodes."""
+    from nas_meta.tasks.episodes import check_shape
+    from nas_meta.tasks.tokens import load_tasks, load_tokenizer
+
+    section = resolved.config.tasks
+    space = make_space(resolved)
+    source = resolved.plugin("tasks")(resolved.options["tasks"])
+    tasks = load_tasks(source, load_tokenizer(space.tokenizer), section.max_tokens)
+    shape = episode_shape(resolved)
+    check_shape(tasks, shape, train_shape(resolved).of(shape))
+    return space, tasks, shape
+
+
+def make_space(resolved: ResolvedConfig) -> SearchSpace:
+    """What is searched: the space, joined with the choices of the learner and tasks sections where there are any."""
+    space = resolved.plugin("space")(resolved.options["space"])
+    return JointSpace(space, resolved.recipe) if resolved.recipe.choices else space
+
+
+def episode_shape(resolved: ResolvedConfig, shots: int | None = None):
+    """The shape of a config's episodes; ``shots`` stands in for the config's."""
+    from nas_meta.tasks.episodes import EpisodeShape
+
+    section = resolved.config.tasks
+    return EpisodeShape(section.ways, shots or section.shots, section.queries)
+
+
+def train_shape(resolved: ResolvedConfig):
+    """How a config's episodes of meta-training differ from the others; of a choice, the largest value."""
+    from nas_meta.tasks.episodes import TrainShape
+
+    section, choices = resolved.config.tasks, resolved.recipe.choices
+    keys = ("train_ways", "train_shots", "train_queries")
+    largest = {k: max(choices[f"tasks.{k}"].values) for k in keys if f"tasks.{k}" in choices}
+    return TrainShape(*(largest.get(k, getattr(section, k)) for k in keys))
+
+
+def make_evaluation(resolved: ResolvedConfig, space: SearchSpace, tasks: Any, shape: Any, cpus: float):
+    """The evaluation that every trial of a config goes through."""
+    from nas_meta.evaluation import Evaluation, EvaluationSettings, check_ways
+
+    config, section = resolved.config, resolved.config.tasks
+    if resolved.options["learner"].training.patience and not config.evaluation.interim_every:
+        raise ConfigError(
+            "learner.training.patience counts interim validations, but evaluation.interim_every is 0; "
+            "expected a number of steps there"
+        )
+    learner, train = resolved.plugin("learner")(resolved.options["learner"]), train_shape(resolved)
+    if not resolved.recipe.choices:
+        check_ways(learner, train.of(shape), shape)
+    settings = config.evaluation.model_dump(exclude={"test_best", "keep"})
+    return Evaluation(
+        space=space,
+        learner=learner,
+        tasks=tasks,
+        shape=shape,
+        train=train,
+        recipe=resolved.recipe if resolved.recipe.choices else None,
+        settings=EvaluationSettings(**settings, seed=config.seed),
+        pooling=section.pooling,
+        device="cuda" if config.resources.gpus_per_trial else "cpu",
+        threads=max(1, math.floor(cpus)),
+    )

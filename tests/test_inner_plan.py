@@ -166,10 +166,10 @@ def test_a_trial_that_would_not_fit_fails_in_words_and_the_search_goes_on(small_
 
 
 def test_maml_needs_no_text_and_no_classes():
-    """A hundred steps on sinusoids: after one gradient step on ten points, better than before it."""
+    """A few hundred steps on sinusoids: ten points and ten gradient steps make a new one a quarter better known."""
     from benchmarks.sinusoid import Sinusoids, errors, meta_trained, np
 
     pool = Sinusoids(np.linspace(-5, 5, 1001, dtype=np.float32)[:, None])
-    network, _ = meta_trained(pool, 1, seed=0, steps=300)
-    before, after = (errors(network, pool, steps, tasks=40).mean() for steps in (0, 1))
-    assert after < 0.9 * before
+    network, _ = meta_trained(pool, 1, seed=0, steps=800)
+    before, after = (errors(network, pool, steps, tasks=40).mean() for steps in (0, 10))
+    assert after < 0.75 * before

@@ -71,6 +71,7 @@ METRICS = (
     "evaluate_seconds",
     "peak_memory",
     "adapted_share",
+    "trained_params",
 )
 
 

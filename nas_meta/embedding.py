@@ -23,6 +23,7 @@ class Encoder(nn.Module):
 
     Attributes:
         learned: what the learner learns beside the model (a head, a memory), saved and restored with it.
+        inserted: names of the parameters that the learner put into the model.
     """
 
     def __init__(self, model: nn.Module, pooling: str = "mean"):
@@ -30,6 +31,9 @@ class Encoder(nn.Module):
         self.model = model
         self.pooling = pooling
         self.learned = nn.Module()
+        self.inserted: frozenset[str] = frozenset()
+        # A space may freeze what it builds, or parts of it.
+        self.frozen = frozenset(name for name, p in model.named_parameters() if not p.requires_grad)
 
     @cached_property
     def width(self) -> int:
@@ -92,8 +96,11 @@ class Encoder(nn.Module):
         return tuple(a.unflatten(0, (len(sets), -1)) for a in inputs)
 
     def body_parameters(self, train_embeddings: bool) -> Iterator[nn.Parameter]:
-        """The parameters that learn: all, or all but those of the token and position tables."""
+        """The parameters that learn: those the space did not freeze, without the token and position tables or with."""
         tables = {
             id(p) for module in self.model.modules() if isinstance(module, nn.Embedding) for p in module.parameters()
         }
-        return (p for p in self.model.parameters() if train_embeddings or id(p) not in tables)
+        return (
+            p for name, p in self.model.named_parameters()
+            if name not in self.frozen and (train_embeddings or id(p) not in tables)
+        )  # fmt: skip

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
+from nas_meta.adapters import adapter_names
 from nas_meta.embedding import Encoder
 from nas_meta.errors import ConfigError
 from nas_meta.learners.base import Learner
@@ -117,6 +118,8 @@ class Evaluation:
             }
             moving = sum(p.numel() for p in self.learner.adapted(encoder).values())
             size["adapted_share"] = moving / size["params"]
+            body = encoder.body_parameters(self.learner.options.train_embeddings)
+            size["trained_params"] = sum(p.numel() for p in (*body, *encoder.learned.parameters()))
             best = Best(self.learner.options.training.patience)
             started = time.perf_counter()
             train = self.tasks["meta-train"]
@@ -169,7 +172,10 @@ class Evaluation:
 
     def encoder(self, model: torch.nn.Module) -> Encoder:
         """A model with pooling and what the learner learns beside it, on the device."""
+        own = set(adapter_names(model))
+        self.learner.equip(model)
         encoder = Encoder(model, self.pooling).to(self.device)
+        encoder.inserted = frozenset(adapter_names(model)) - own
         encoder.learned = self.learner.learned(encoder, self.shape.ways).to(self.device)
         return encoder
 

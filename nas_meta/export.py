@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,11 @@ from nas_meta.errors import ConfigError, RunError
 from nas_meta.journal import Trial
 from nas_meta.run import Run
 from nas_meta.space import Architecture
+
+if TYPE_CHECKING:
+    import torch
+
+    from nas_meta.embedding import Encoder
 
 LEARNED = "learner.safetensors"
 CONFIG = "nas_meta.yaml"
@@ -73,6 +78,7 @@ def export(run: Run, folder: str | Path, trial_id: int | None = None) -> Path:
         raise RunError(f"{folder} is not an empty folder; name another one with --to")
     from safetensors.torch import save_file
 
+    from nas_meta.adapters import removed
     from nas_meta.tasks.tokens import load_tokenizer
 
     space = make_space(run.config)
@@ -80,14 +86,37 @@ def export(run: Run, folder: str | Path, trial_id: int | None = None) -> Path:
     evaluation = make_evaluation(run.config, space, None, episode_shape(run.config), cpus=0)
     encoder = dataclasses.replace(evaluation, device="cpu").restored(architecture, weights).eval()
     folder.mkdir(parents=True, exist_ok=True)
-    space.save(encoder.model, architecture, folder)
-    if learned := encoder.learned.state_dict():
+    if learned := learned_state(encoder):
         save_file(learned, folder / LEARNED)
+    # What the learner put into the model stands in the learner's file; the space saves what it built.
+    model = removed(encoder.model, merge=False) if encoder.inserted else encoder.model
+    space.save(model, architecture, folder)
     load_tokenizer(space.tokenizer).save_pretrained(folder)
     config = run.config.at(architecture)
     (folder / CONFIG).write_text(config.as_yaml(), encoding="utf-8")
     (folder / "README.md").write_text(model_card(run, trial, folder), encoding="utf-8")
     return folder
+
+
+def learned_state(encoder: Encoder) -> dict[str, torch.Tensor]:
+    """What the learner learned beside the space's model: its head, rates or memory, and the adapters it put in."""
+    own = {f"model.{name}" for name in encoder.inserted}
+    return {n: t.contiguous() for n, t in encoder.state_dict().items() if n.startswith("learned.") or n in own}
+
+
+def restore_learned(encoder: Encoder, state: dict[str, torch.Tensor], config: ResolvedConfig, folder: Path) -> None:
+    """Takes over what :func:`learned_state` gave.
+
+    Raises:
+        ConfigError: it is not what the config's learner learns.
+    """
+    own = learned_state(encoder)
+    if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in state.items()}:
+        raise ConfigError(
+            f"{Path(folder) / LEARNED} does not fit the learner '{config.config.learner.name}' with "
+            f"{config.config.tasks.ways} ways; evaluate with the config it was trained with, {Path(folder) / CONFIG}"
+        )
+    encoder.load_state_dict(state, strict=False)
 
 
 def model_card(run: Run, trial: Trial, folder: Path) -> str:
@@ -163,13 +192,7 @@ def evaluate_folder(
         raise ConfigError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}") from error
     encoder = evaluation.encoder(model)
     if (Path(folder) / LEARNED).is_file():
-        try:
-            encoder.learned.load_state_dict(load_file(Path(folder) / LEARNED))
-        except RuntimeError as error:
-            raise ConfigError(
-                f"{Path(folder) / LEARNED} does not fit the learner '{config.config.learner.name}' with "
-                f"{shape.ways} ways; evaluate with the config it was trained with"
-            ) from error
+        restore_learned(encoder, load_file(Path(folder) / LEARNED), config, folder)
     scores: np.ndarray = evaluation.accuracies(encoder, split, episodes)
     return {
         "model": str(folder), "split": split, "episodes": episodes, "ways": shape.ways, "shots": shape.shots,

@@ -17,6 +17,7 @@ from nas_meta import Architecture, Choice, PluginOptions, SearchSpace
 from nas_meta.errors import ConfigError
 from nas_meta.tasks.pool import Tasks
 from nas_meta.tasks.starter import MINILM, model_path
+from search_spaces.pretrained import load_pretrained
 
 if TYPE_CHECKING:
     from torch import nn
@@ -115,7 +116,7 @@ class BertSubnet(SearchSpace):
         from search_spaces.importance import importance
         from search_spaces.slicing import layers_of
 
-        model = self._load_pretrained()
+        model = load_pretrained(self.options.model)
         layers_of(model)  # refuses other families before anything is computed
         self._scores = importance(model, tasks["meta-train"], self.options.importance_episodes, seed)
         self._config = model.config
@@ -151,19 +152,9 @@ class BertSubnet(SearchSpace):
         transformers has no per-layer sizes for these families, so heads and neurons that are absent are stored as
         zeros: the outputs are the same. ``search_spaces.slicing.load_sliced`` cuts them out again.
         """
-        from transformers import AutoModel
+        from search_spaces.slicing import save_padded
 
-        from search_spaces.slicing import padded_state, widths
-
-        kept = widths(model)
-        neurons = max(n for _, n in kept)
-        config = copy.deepcopy(model.config)
-        key = "hidden_dim" if hasattr(config, "hidden_dim") else "intermediate_size"
-        setattr(config, key, neurons)
-        config.nas_meta_widths = [list(pair) for pair in kept]
-        uniform = AutoModel.from_config(config)
-        uniform.load_state_dict(padded_state(model, self.dimensions["heads"], neurons))
-        uniform.save_pretrained(folder)
+        save_padded(model, folder)
 
     def kept_layers(self, architecture: Architecture) -> list[int]:
         """Indices of the pretrained layers that the architecture keeps."""
@@ -193,22 +184,10 @@ class BertSubnet(SearchSpace):
         from transformers import AutoModel
 
         if self._weights is None:
-            return self._load_pretrained()
+            return load_pretrained(self.options.model)
         model = AutoModel.from_config(self._config)
         model.load_state_dict({name: torch.tensor(array) for name, array in self._weights.items()})
         return model
-
-    def _load_pretrained(self) -> nn.Module:
-        from transformers import AutoModel
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()
-        try:
-            return AutoModel.from_pretrained(model_path(self.options.model)).eval()
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"space.model '{self.options.model}' cannot be loaded: {str(error).splitlines()[0]}"
-            ) from error
 
     def _ranked(self) -> tuple[np.ndarray, np.ndarray]:
         if self._scores is not None:

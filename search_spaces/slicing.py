@@ -132,6 +132,22 @@ def padded_state(model: nn.Module, heads: int, neurons: int) -> dict[str, torch.
     return {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
 
 
+def save_padded(model: nn.Module, folder: str | Path) -> None:
+    """Saves a cut or widened model as one of uniform layers, which transformers loads; the config holds its widths."""
+    from transformers import AutoModel
+
+    kept = widths(model)
+    neurons = max(n for _, n in kept)
+    config = copy.deepcopy(model.config)
+    key = "hidden_dim" if hasattr(config, "hidden_dim") else "intermediate_size"
+    setattr(config, key, neurons)
+    config.nas_meta_widths = [list(pair) for pair in kept]
+    uniform = AutoModel.from_config(config)
+    heads = getattr(config, "n_heads", None) or config.num_attention_heads
+    uniform.load_state_dict(padded_state(model, heads, neurons))
+    uniform.save_pretrained(folder)
+
+
 def grown(tensor: torch.Tensor, dim: int, size: int) -> nn.Parameter:
     """The tensor with zeros appended along a dimension up to ``size``."""
     shape = list(tensor.shape)

@@ -1,7 +1,8 @@
 """Which parameters of the encoder move when a learner adapts to one support set.
 
 ``all``: every one that is meta-trained; ``head``: none, only the learner's head; ``bitfit``: the biases (Ben Zaken et
-al. 2022, "BitFit"); ``last-n``: those of the last n layers.
+al. 2022, "BitFit"); ``last-n``: those of the last n layers; ``lora``, ``ia3`` and ``adapter``: those of small parts
+that are put into every layer (:mod:`nas_meta.adapters`).
 """
 
 from __future__ import annotations
@@ -11,18 +12,36 @@ from typing import Literal
 from pydantic import Field
 from torch import nn
 
+from nas_meta import adapters
 from nas_meta.embedding import Encoder
-from nas_meta.errors import TrialError
-from nas_meta.learners.base import LearnerOptions
+from nas_meta.learners.base import Learner, LearnerOptions
 
 
 class AdaptationOptions(LearnerOptions):
     """Options of learners that move the encoder on a support set."""
 
-    adapt: Literal["all", "head", "bitfit", "last-n"] = Field(
-        "all", description="what moves on a support set beside the head: all, head (nothing else), bitfit or last-n"
+    adapt: Literal["all", "head", "bitfit", "last-n", "lora", "ia3", "adapter"] = Field(
+        "all",
+        description="what moves on a support set: all, head, or with the head bitfit, last-n, lora, ia3, adapter",
     )
     adapt_layers: int = Field(1, ge=1, description="the n of last-n")
+    adapt_rank: int = Field(8, ge=1, description="the rank of lora, the width of adapter")
+
+
+class AdaptingLearner(Learner):
+    """A learner that moves parameters of the encoder on a support set, those that ``learner.adapt`` names."""
+
+    Options = AdaptationOptions
+
+    def equip(self, model: nn.Module) -> None:
+        if self.options.adapt in adapters.KINDS:
+            # As their papers do: LoRA on queries and values, IA³ on keys, values and the feed-forward block.
+            on = ("attention",) if self.options.adapt == "lora" else ("attention", "ffn")
+            part = adapters.Insertion(self.options.adapt, self.options.adapt_rank, on)
+            adapters.insert(model, dict.fromkeys(range(len(adapters.stack(model)[1])), part))
+
+    def adapted(self, encoder: Encoder) -> dict[str, nn.Parameter]:
+        return adapted(encoder, self.options)
 
 
 def adapted(encoder: Encoder, options: AdaptationOptions) -> dict[str, nn.Parameter]:
@@ -31,21 +50,17 @@ def adapted(encoder: Encoder, options: AdaptationOptions) -> dict[str, nn.Parame
     Raises:
         TrialError: ``last-n`` on a model without a list of layers.
     """
-    trained = {id(p) for p in encoder.body_parameters(options.train_embeddings)}
-    body = {name: p for name, p in encoder.named_parameters() if id(p) in trained}
     if options.adapt == "head":
         return {}
+    trained = {id(p) for p in encoder.body_parameters(options.train_embeddings)}
+    body = {name: p for name, p in encoder.named_parameters() if id(p) in trained}
     if options.adapt == "bitfit":
         return {name: p for name, p in body.items() if name.endswith("bias")}
     if options.adapt == "last-n":
-        moving = {id(p) for layer in layers(encoder)[-options.adapt_layers :] for p in layer.parameters()}
+        last = adapters.stack(encoder.model)[1][-options.adapt_layers :]
+        moving = {id(p) for layer in last for p in layer.parameters()}
         return {name: p for name, p in body.items() if id(p) in moving}
+    if options.adapt in adapters.KINDS:
+        inserted = {f"model.{name}" for name in adapters.adapter_names(encoder.model)}
+        return {name: p for name, p in body.items() if name in inserted}
     return body
-
-
-def layers(encoder: Encoder) -> nn.ModuleList:
-    """The model's stack of layers: the outermost list of modules."""
-    for module in encoder.model.modules():
-        if isinstance(module, nn.ModuleList) and len(module):
-            return module
-    raise TrialError("learner.adapt is last-n, but the model has no list of layers; expected all, head or bitfit")

@@ -67,6 +67,9 @@ class Learner(ABC):
         """A new module with what is learned beside the encoder; by default nothing."""
         return nn.Module()
 
+    def equip(self, model: nn.Module) -> None:  # noqa: B027
+        """Puts into a model what the learner needs there, such as adapters; by default nothing."""
+
     def adapted(self, encoder: Encoder) -> dict[str, nn.Parameter]:
         """The encoder's parameters that move on a support set, by name; by default none."""
         return {}

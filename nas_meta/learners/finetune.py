@@ -16,8 +16,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nas_meta.embedding import Encoder
-from nas_meta.learners.adaptation import AdaptationOptions, adapted
-from nas_meta.learners.base import Learner, Step, accuracy, embed_distinct, freeze_all_but
+from nas_meta.learners.adaptation import AdaptationOptions, AdaptingLearner
+from nas_meta.learners.base import Step, accuracy, embed_distinct, freeze_all_but
 from nas_meta.tasks.episodes import Episode
 from nas_meta.tasks.pool import Pool
 
@@ -35,7 +35,7 @@ class FineTuneOptions(AdaptationOptions):
     )
 
 
-class FineTune(Learner):
+class FineTune(AdaptingLearner):
     """A linear head on pooled output, trained briefly on the support set."""
 
     Options = FineTuneOptions
@@ -56,7 +56,7 @@ class FineTune(Learner):
             encoder.learned = nn.Module()
 
     def adapted(self, encoder: Encoder) -> dict[str, nn.Parameter]:
-        return adapted(encoder, self.options) if self.options.body_lr > 0 else {}
+        return super().adapted(encoder) if self.options.body_lr > 0 else {}
 
     def classify(self, encoder: Encoder, pool: Pool, episode: Episode) -> Tensor:
         encoder.eval()

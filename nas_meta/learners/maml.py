@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from nas_meta.embedding import Encoder
-from nas_meta.learners.adaptation import AdaptationOptions, adapted
-from nas_meta.learners.base import Learner, accuracy, embed_distinct, one_by_one, task_loss
+from nas_meta.learners.adaptation import AdaptationOptions, AdaptingLearner
+from nas_meta.learners.base import accuracy, embed_distinct, one_by_one, task_loss
 from nas_meta.learners.differentiable import differentiable
 from nas_meta.learners.inner_loop import InnerLoop, Weights, descend
 from nas_meta.learners.inner_plan import plan
@@ -66,7 +66,7 @@ class MAMLOptions(AdaptationOptions):
     )
 
 
-class MAML(Learner):
+class MAML(AdaptingLearner):
     """MAML: an initialisation from which few gradient steps on a support set suffice."""
 
     Options = MAMLOptions
@@ -82,9 +82,6 @@ class MAML(Learner):
     def rates(self, encoder: Encoder, names: Sequence[str]) -> Mapping[str, Tensor | float]:
         """The inner learning rate of every weight that moves."""
         return dict.fromkeys(names, self.options.inner_lr)
-
-    def adapted(self, encoder: Encoder) -> dict[str, nn.Parameter]:
-        return adapted(encoder, self.options)
 
     def gradients(self, encoder: Encoder, pool: Pool, first: Sequence[Episode]) -> Callable[[Sequence[Episode]], float]:
         planned = plan(self, encoder, pool, first)

@@ -17,8 +17,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from nas_meta.embedding import Encoder
-from nas_meta.learners.adaptation import AdaptationOptions, adapted
-from nas_meta.learners.base import Learner, Step, finite, freeze_all_but, task_loss
+from nas_meta.learners.adaptation import AdaptationOptions, AdaptingLearner
+from nas_meta.learners.base import Step, finite, freeze_all_but, task_loss
 from nas_meta.learners.training import Average, rate_factor, set_dropout
 from nas_meta.tasks.episodes import Episode
 from nas_meta.tasks.pool import Pool
@@ -63,7 +63,7 @@ class SecondMoments(nn.Module):
                 parameter.addcdiv_(parameter.grad, (moment / correction).sqrt_().add_(1e-8), value=-rate)
 
 
-class Reptile(Learner):
+class Reptile(AdaptingLearner):
     """Reptile: the initialisation moves towards where Adam ends on each task."""
 
     Options = ReptileOptions
@@ -73,9 +73,6 @@ class Reptile(Learner):
         head = nn.Linear(encoder.width, ways)
         body = self.adapted(encoder).values()
         return nn.ModuleDict({"head": head, "adam": SecondMoments([p.shape for p in (*body, *head.parameters())])})
-
-    def adapted(self, encoder: Encoder) -> dict[str, nn.Parameter]:
-        return adapted(encoder, self.options)
 
     def meta_loss(self, encoder: Encoder, pool: Pool, episode: Episode) -> Tensor:
         """Cross-entropy of the head on all examples of an episode, support and query alike."""

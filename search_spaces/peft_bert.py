@@ -1,0 +1,144 @@
+"""Which small trainable part each layer of a frozen encoder gets, of what rank and where.
+
+The idea of AutoPEFT (Zhou et al. 2024, "AutoPEFT: Automatic Configuration Search for Parameter-Efficient Fine-Tuning"):
+the encoder stays as it is, the search decides per layer between nothing, LoRA, a parallel adapter and IA³. All of them
+merge into the weights when the winner is saved.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from nas_meta import Architecture, Choice, PluginOptions, SearchSpace
+from nas_meta.tasks.pool import Tasks
+from nas_meta.tasks.starter import MINILM
+from search_spaces.pretrained import load_pretrained
+
+if TYPE_CHECKING:
+    from torch import nn
+
+PARTS = {"attention": ("attention",), "ffn": ("ffn",), "both": ("attention", "ffn")}
+
+
+class PeftBertOptions(PluginOptions):
+    """Options of ``peft-bert``."""
+
+    model: str = Field(MINILM, description="the pretrained encoder: a folder, a hub name, or starter:minilm")
+    adapters: list[Literal["none", "lora", "adapter", "ia3"]] = Field(
+        ["none", "lora", "adapter", "ia3"], min_length=1, description="what a layer may get"
+    )
+    ranks: list[int] = Field([2, 8, 32], min_length=1, description="ranks of LoRA, widths of adapters")
+    modules: list[Literal["attention", "ffn", "both"]] = Field(
+        ["attention", "ffn", "both"], min_length=1, description="what LoRA and IA³ are put on"
+    )
+    max_trained: float | None = Field(None, gt=0, description="most parameters that may be trained")
+
+
+class PeftBert(SearchSpace):
+    """Per layer of a frozen BERT-family encoder: nothing, LoRA, a parallel adapter or IA³, of what rank and where."""
+
+    Options = PeftBertOptions
+
+    def __init__(self, options: PeftBertOptions | None = None):
+        super().__init__(options)
+        self.tokenizer = self.options.model
+        self._weights: dict[str, np.ndarray] | None = None
+        self._config: Any = None
+
+    @cached_property
+    def layers(self) -> int:
+        """How many layers the encoder has."""
+        from nas_meta.adapters import stack
+
+        return len(stack(self._full)[1])
+
+    def choices(self) -> Mapping[str, Choice]:
+        o = self.options
+        table: dict[str, Choice] = {}
+        for i in range(self.layers):
+            table[f"layer{i}.part"] = Choice(tuple(o.adapters))
+            table[f"layer{i}.rank"] = Choice(tuple(o.ranks), when={f"layer{i}.part": ("lora", "adapter")})
+            table[f"layer{i}.on"] = Choice(tuple(o.modules), when={f"layer{i}.part": ("lora", "ia3")})
+        return table
+
+    def problem(self, architecture: Architecture) -> str | None:
+        if not self.insertions(architecture):
+            return "no layer has anything to train; expected at least one"
+        if self.options.max_trained is not None:
+            trained = self.count_trained(architecture)
+            if trained > self.options.max_trained:
+                return f"it trains {trained:,} parameters; expected at most {self.options.max_trained:,.0f}"
+        return None
+
+    def prepare(self, tasks: Tasks, seed: int) -> None:
+        self._config = self._full.config
+        # Arrays, not tensors: Ray then shares one copy between the workers of a node.
+        self._weights = {name: tensor.numpy() for name, tensor in self._full.state_dict().items()}
+
+    def build(self, architecture: Architecture) -> nn.Module:
+        from nas_meta.adapters import insert
+
+        model = copy.deepcopy(self._full).requires_grad_(False)
+        insert(model, self.insertions(architecture))
+        return model
+
+    def reference(self) -> nn.Module:
+        return copy.deepcopy(self._full)
+
+    def save(self, model: nn.Module, architecture: Architecture, folder: Path) -> None:
+        """A standard folder: LoRA and IA³ are merged into the weights, adapters are more neurons of their layers."""
+        from nas_meta.adapters import removed
+        from search_spaces.slicing import save_padded
+
+        save_padded(removed(copy.deepcopy(model), merge=True), folder)
+
+    def insertions(self, architecture: Architecture) -> dict[int, Any]:
+        """What is put into each layer, by its index."""
+        from nas_meta.adapters import Insertion
+
+        return {
+            i: Insertion(
+                architecture[f"layer{i}.part"],
+                architecture.values.get(f"layer{i}.rank", 1),
+                PARTS[architecture.values.get(f"layer{i}.on", "ffn")],
+            )
+            for i in range(self.layers)
+            if architecture[f"layer{i}.part"] != "none"
+        }
+
+    def count_trained(self, architecture: Architecture) -> int:
+        """The parameters that are put in, counted from the sizes of the encoder without a build."""
+        config = self._full.config
+        hidden = getattr(config, "dim", None) or config.hidden_size
+        neurons = getattr(config, "hidden_dim", None) or config.intermediate_size
+        total = 0
+        for part in self.insertions(architecture).values():
+            if part.kind == "adapter":
+                total += part.rank * (2 * hidden + 1)
+            elif part.kind == "lora":
+                total += ("attention" in part.on) * 4 * part.rank * hidden
+                total += ("ffn" in part.on) * 2 * part.rank * (hidden + neurons)
+            else:
+                total += ("attention" in part.on) * 2 * hidden + ("ffn" in part.on) * neurons
+        return total
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_full"}
+
+    @cached_property
+    def _full(self) -> nn.Module:
+        import torch
+        from transformers import AutoModel
+
+        if self._weights is None:
+            return load_pretrained(self.options.model)
+        model = AutoModel.from_config(self._config)
+        model.load_state_dict({name: torch.tensor(array) for name, array in self._weights.items()})
+        return model.eval()

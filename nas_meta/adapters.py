@@ -27,10 +27,6 @@ NAMES = {
 }
 
 
-# Where the block is no wider than the layer, only a name tells its first projection.
-NAMES_OF_UP = ("lin1", "linear1", "fc1", "up", "up_proj", "wi", "c_fc")
-
-
 @dataclass(frozen=True)
 class Insertion:
     """What is put into one layer.
@@ -66,12 +62,11 @@ def roles(layer: nn.Module) -> dict[str, str]:
     found = {
         role: name for role, words in NAMES.items() for name in linears if name.rpartition(".")[2] in words
     }  # fmt: skip
-    attention = set(found.values())
-    for up, wide in linears.items():
-        for down, narrow in linears.items():
-            pair = narrow.in_features == wide.out_features and wide.in_features == narrow.out_features
-            free = up != down and up not in attention and down not in attention
-            if pair and free and (wide.out_features > wide.in_features or up.rpartition(".")[2] in NAMES_OF_UP):
+    # In the order of definition, and not by width: a cut block may be narrower than the layer.
+    rest = {name: module for name, module in linears.items() if "att" not in name and name not in found.values()}
+    for up, first in rest.items():
+        for down, second in rest.items():
+            if up != down and (first.in_features, first.out_features) == (second.out_features, second.in_features):
                 return found | {"up": up, "down": down}
     return found
 

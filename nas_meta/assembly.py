@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from nas_meta.config import ResolvedConfig
 from nas_meta.errors import ConfigError
@@ -14,15 +17,23 @@ from nas_meta.space import SearchSpace
 def prepare(resolved: ResolvedConfig):
     """The space, prepared, and the tasks, tokenised and checked against the shape of the episodes."""
     from nas_meta.tasks.episodes import check_shape
-    from nas_meta.tasks.tokens import load_tasks, load_tokenizer
+    from nas_meta.tasks.tokens import load_tasks, load_tokenizer, with_synonyms
 
     section = resolved.config.tasks
     space = make_space(resolved)
     source = resolved.plugin("tasks")(resolved.options["tasks"])
     tasks = load_tasks(source, load_tokenizer(space.tokenizer), section.max_tokens)
+    if largest(resolved, "synonyms") > 0:
+        tasks = with_synonyms(tasks, load_tokenizer(space.tokenizer))
     shape = episode_shape(resolved)
     check_shape(tasks, shape, train_shape(resolved).of(shape))
     return space, tasks, shape
+
+
+def largest(resolved: ResolvedConfig, option: str) -> float:
+    """The largest value that an option of ``learner.training`` has or may be given."""
+    choice = resolved.recipe.choices.get(f"learner.training.{option}")
+    return max(choice.values) if choice else getattr(resolved.options["learner"].training, option)
 
 
 def make_space(resolved: ResolvedConfig) -> SearchSpace:
@@ -62,6 +73,8 @@ def make_evaluation(resolved: ResolvedConfig, space: SearchSpace, tasks: Any, sh
     learner, train = resolved.plugin("learner")(resolved.options["learner"]), train_shape(resolved)
     if not resolved.recipe.choices:
         check_ways(learner, train.of(shape), shape)
+    if tasks is not None and space is not None and largest(resolved, "distill") > 0:
+        tasks = with_teacher(tasks, space, section.pooling)
     settings = config.evaluation.model_dump(exclude={"test_best", "keep"})
     return Evaluation(
         space=space,
@@ -75,3 +88,22 @@ def make_evaluation(resolved: ResolvedConfig, space: SearchSpace, tasks: Any, sh
         device="cuda" if config.resources.gpus_per_trial else "cpu",
         threads=max(1, math.floor(cpus)),
     )
+
+
+def with_teacher(tasks: Any, space: SearchSpace, pooling: str):
+    """The tasks with the full model's embeddings of meta-train, for distillation.
+
+    Raises:
+        ConfigError: the space has no full model.
+    """
+    import torch
+
+    from nas_meta.embedding import Encoder
+
+    model = space.reference()
+    if model is None:
+        raise ConfigError("learner.training.distill needs a full model to learn from, but the space has no reference()")
+    pool = tasks["meta-train"]
+    with torch.inference_mode():
+        teacher = Encoder(model, pooling).eval().embed(pool, np.arange(len(pool.texts)), rows=64).numpy()
+    return replace(tasks, pools={**tasks.pools, "meta-train": replace(pool, teacher=teacher)})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -32,6 +32,9 @@ class Encoder(nn.Module):
         self.pooling = pooling
         self.learned = nn.Module()
         self.inserted: frozenset[str] = frozenset()
+        # Set while a learner trains with regularisation: in the place of pool.batch, and behind the embeddings.
+        self.inputs_of: Callable[[Pool, np.ndarray], tuple[np.ndarray, ...]] | None = None
+        self.changed: Callable[[Tensor, Pool, np.ndarray], Tensor] | None = None
         # A space may freeze what it builds, or parts of it.
         self.frozen = frozenset(name for name, p in model.named_parameters() if not p.requires_grad)
 
@@ -71,14 +74,17 @@ class Encoder(nn.Module):
         """
         device = next(self.parameters()).device
         order = np.argsort(pool.lengths[indices], kind="stable")
+        noisy = self.training and self.inputs_of is not None
         parts = []
         for chunk in np.array_split(order, max(1, len(order) // rows)):
-            inputs = tuple(torch.from_numpy(a).to(device) for a in pool.batch(indices[chunk]))
+            arrays = self.inputs_of(pool, indices[chunk]) if noisy else pool.batch(indices[chunk])
+            inputs = tuple(torch.from_numpy(a).to(device) for a in arrays)
             parts.append(self(*inputs) if weights is None else functional_call(self, dict(weights), inputs))
         embeddings = torch.cat(parts)
         if not torch.isfinite(embeddings.detach()).all():
             raise TrialError("the embeddings are not finite: training diverged; lower learner.lr")
-        return embeddings[torch.from_numpy(np.argsort(order, kind="stable")).to(device)]
+        embeddings = embeddings[torch.from_numpy(np.argsort(order, kind="stable")).to(device)]
+        return self.changed(embeddings, pool, indices) if self.training and self.changed else embeddings
 
     def stacked(self, pool: Pool, sets: Sequence[np.ndarray]) -> tuple[Tensor, ...]:
         """The inputs of equally many texts for each task, ``[tasks, texts, ...]``, in a form that bears ``vmap``.

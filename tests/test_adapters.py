@@ -91,6 +91,13 @@ def test_roles_are_found_in_other_models_too():
         )
     )
     assert "up" not in roles(narrow[1][0]) or roles(narrow[1][0])["up"] == "intermediate.dense"
+    narrow = BertConfig(
+        vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=2
+    )  # fmt: skip
+    for neurons in (2, 8):
+        narrow.intermediate_size = neurons
+        found = roles(stack(BertModel(narrow))[1][0])
+        assert (found["up"], found["down"]) == ("intermediate.dense", "output.dense")
     with pytest.raises(TrialError, match="has no list of layers"):
         stack(torch.nn.Linear(2, 2))
 

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from nas_meta.embedding import Encoder
 from nas_meta.errors import TrialError
+from nas_meta.learners.regularisation import Regularisation, regularised
 from nas_meta.learners.training import Average, TrainingOptions, rate_factor, set_dropout
 from nas_meta.space import PluginOptions
 from nas_meta.tasks.episodes import Episode
@@ -105,25 +106,30 @@ class Learner(ABC):
         )
         schedule = LambdaLR(optimizer, lambda step: rate_factor(training, step, options.steps))
         average = Average([*body, *learned], training.average_last, options.steps)
-        add_gradients = self.gradients(encoder, pool, [draw(i) for i in range(options.meta_batch)])
-        for step in range(options.steps):
-            encoder.train()
-            optimizer.zero_grad(set_to_none=True)
-            tasks = [draw(i) for i in range(step * options.meta_batch, (step + 1) * options.meta_batch)]
-            loss = finite(add_gradients(tasks), step + 1)
-            torch.nn.utils.clip_grad_norm_([*body, *learned], training.clip)
-            optimizer.step()
-            schedule.step()
-            average.add(step)
-            yield Step(step + 1, loss)
+        first = [draw(i) for i in range(options.meta_batch)]
+        with regularised(encoder, training) as regularisation:
+            add_gradients = self.gradients(encoder, pool, first, regularisation)
+            for step in range(options.steps):
+                encoder.train()
+                optimizer.zero_grad(set_to_none=True)
+                tasks = [draw(i) for i in range(step * options.meta_batch, (step + 1) * options.meta_batch)]
+                loss = finite(add_gradients(tasks), step + 1)
+                torch.nn.utils.clip_grad_norm_([*body, *learned], training.clip)
+                optimizer.step()
+                schedule.step()
+                average.add(step)
+                yield Step(step + 1, loss)
 
-    def gradients(self, encoder: Encoder, pool: Pool, first: Sequence[Episode]) -> Callable[[Sequence[Episode]], float]:
+    def gradients(
+        self, encoder: Encoder, pool: Pool, first: Sequence[Episode], regularisation: Regularisation
+    ) -> Callable[[Sequence[Episode]], float]:
         """How the gradients of a meta-batch are added up: a function that does it and returns the mean loss.
 
         Args:
             first: the first meta-batch, by which a learner may plan.
+            regularisation: takes the place of ``loss.backward()``.
         """
-        return one_by_one(lambda task: self.meta_loss(encoder, pool, task))
+        return one_by_one(lambda task: self.meta_loss(encoder, pool, task), regularisation)
 
     def accuracies(self, encoder: Encoder, pool: Pool, tasks: Sequence[Episode]) -> np.ndarray:
         """``[len(tasks)]``: the share of query examples of each episode that are classified correctly."""
@@ -142,16 +148,13 @@ def finite(loss: float, step: int) -> float:
     return loss
 
 
-def one_by_one(loss_of: Callable[[Episode], Tensor]) -> Callable[[Sequence[Episode]], float]:
+def one_by_one(
+    loss_of: Callable[[Episode], Tensor], regularisation: Regularisation
+) -> Callable[[Sequence[Episode]], float]:
     """Adds up the gradients of a meta-batch one episode after the other: it takes the memory of one."""
 
     def add(tasks: Sequence[Episode]) -> float:
-        total = 0.0
-        for task in tasks:
-            loss = loss_of(task) / len(tasks)
-            total += loss.item()
-            loss.backward()
-        return total
+        return sum(regularisation.backward(lambda task=task: loss_of(task), 1 / len(tasks)) for task in tasks)
 
     return add
 

@@ -39,8 +39,8 @@ class Plan:
     checkpointed: bool = False
 
 
-def plan(learner: MAML, encoder: Encoder, pool: Pool, tasks: Sequence[Episode]) -> Plan:
-    """How to run meta-batches like this one.
+def plan(learner: MAML, encoder: Encoder, pool: Pool, tasks: Sequence[Episode], regularised: bool = False) -> Plan:
+    """How to run meta-batches like this one; with regularisation of embeddings, task by task and with graphs kept.
 
     Raises:
         TrialError: one task would not fit into memory even with its inner steps computed again.
@@ -54,6 +54,14 @@ def plan(learner: MAML, encoder: Encoder, pool: Pool, tasks: Sequence[Episode]) 
         kept, recomputed = second_order_bytes(learner, encoder, pool, tasks[0])
     given = learner.options.memory_limit
     limit = given * GIB if given else free_memory(device)
+    if regularised and kept > limit:
+        raise TrialError(
+            f"a second-order inner loop of {learner.options.inner_steps} steps needs about {kept / GIB:.1f} GiB a "
+            f"task, {limit / GIB:.1f} GiB are there, and with learner.training acting on embeddings it cannot be "
+            "checkpointed; set learner.first_order: true"
+        )
+    if regularised:
+        return Plan()
     if recomputed > limit:
         raise TrialError(
             f"a second-order inner loop of {learner.options.inner_steps} steps needs about {recomputed / GIB:.1f} GiB "

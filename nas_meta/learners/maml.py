@@ -28,6 +28,7 @@ from nas_meta.learners.base import accuracy, embed_distinct, one_by_one, task_lo
 from nas_meta.learners.differentiable import differentiable
 from nas_meta.learners.inner_loop import InnerLoop, Weights, descend
 from nas_meta.learners.inner_plan import plan
+from nas_meta.learners.regularisation import Regularisation
 from nas_meta.tasks.episodes import Episode
 from nas_meta.tasks.pool import Pool
 
@@ -83,10 +84,12 @@ class MAML(AdaptingLearner):
         """The inner learning rate of every weight that moves."""
         return dict.fromkeys(names, self.options.inner_lr)
 
-    def gradients(self, encoder: Encoder, pool: Pool, first: Sequence[Episode]) -> Callable[[Sequence[Episode]], float]:
-        planned = plan(self, encoder, pool, first)
+    def gradients(
+        self, encoder: Encoder, pool: Pool, first: Sequence[Episode], regularisation: Regularisation
+    ) -> Callable[[Sequence[Episode]], float]:
+        planned = plan(self, encoder, pool, first, regularisation.options.acts_on_embeddings)
         if not planned.batched:
-            return one_by_one(lambda task: self.meta_loss(encoder, pool, task, planned.checkpointed))
+            return one_by_one(lambda task: self.meta_loss(encoder, pool, task, planned.checkpointed), regularisation)
 
         def add(tasks: Sequence[Episode]) -> float:
             loss = self.meta_losses(encoder, pool, tasks).mean()

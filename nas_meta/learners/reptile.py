@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from nas_meta.embedding import Encoder
 from nas_meta.learners.adaptation import AdaptationOptions, AdaptingLearner
 from nas_meta.learners.base import Step, finite, freeze_all_but, task_loss
+from nas_meta.learners.regularisation import Regularisation, regularised
 from nas_meta.learners.training import Average, rate_factor, set_dropout
 from nas_meta.tasks.episodes import Episode
 from nas_meta.tasks.pool import Pool
@@ -93,9 +94,18 @@ class Reptile(AdaptingLearner):
     def meta_train(self, encoder: Encoder, pool: Pool, draw: Callable[[int], Episode]) -> Iterator[Step]:
         options, training = self.options, self.options.training
         set_dropout(encoder.model, training)
-        moving, rates = self._moving(encoder)
+        moving, _ = self._moving(encoder)
         average = Average(moving, training.average_last, options.steps)
         start = [p.detach().clone() for p in moving]
+        with regularised(encoder, training) as regularisation:
+            yield from self._steps(encoder, pool, draw, regularisation, average, start)
+
+    def _steps(
+        self, encoder: Encoder, pool: Pool, draw: Callable[[int], Episode], regularisation: Regularisation,
+        average: Average, start: list[Tensor],
+    ) -> Iterator[Step]:  # fmt: skip
+        options, training = self.options, self.options.training
+        moving, rates = self._moving(encoder)
         for step in range(options.steps):
             encoder.train()
             factor = rate_factor(training, step, options.steps)
@@ -107,9 +117,10 @@ class Reptile(AdaptingLearner):
                 rng = np.random.default_rng(i)
                 for _ in range(options.inner_steps):
                     rows = rng.choice(len(labels), min(options.inner_batch, len(labels)), replace=False)
-                    loss = self.loss(encoder, pool, task.indices[rows], labels[rows])
-                    total += finite(loss.item(), step + 1) / (options.meta_batch * options.inner_steps)
-                    self._descend(encoder, loss, moving, now)
+                    here, wanted = task.indices[rows], labels[rows]
+                    loss = regularisation.backward(lambda i=here, y=wanted: self.loss(encoder, pool, i, y))
+                    total += finite(loss, step + 1) / (options.meta_batch * options.inner_steps)
+                    self._descend(encoder, moving, now)
                 torch._foreach_add_(ends, [p.detach() / options.meta_batch for p in moving])
                 set_values(moving, start)
             outer = options.outer_lr * (1 - step / options.steps)
@@ -127,7 +138,8 @@ class Reptile(AdaptingLearner):
             with torch.enable_grad():
                 for _ in range(self.options.adapt_steps):
                     loss = self.loss(encoder, pool, episode.support.ravel(), episode.support_labels)
-                    self._descend(encoder, loss, moving, rates)
+                    loss.backward()
+                    self._descend(encoder, moving, rates)
             with torch.no_grad():
                 return self.logits(encoder, pool, episode.query.ravel())
         finally:
@@ -139,8 +151,7 @@ class Reptile(AdaptingLearner):
         head = list(encoder.learned["head"].parameters())
         return [*body, *head], [self.options.lr] * len(body) + [self.options.learned_lr] * len(head)
 
-    def _descend(self, encoder: Encoder, loss: Tensor, moving: list[nn.Parameter], rates: list[float]) -> None:
-        loss.backward()
+    def _descend(self, encoder: Encoder, moving: list[nn.Parameter], rates: list[float]) -> None:
         torch.nn.utils.clip_grad_norm_(moving, self.options.training.clip)
         encoder.learned["adam"].step(moving, rates, self.options.beta2, self.options.training.weight_decay)
         for parameter in moving:

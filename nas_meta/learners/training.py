@@ -21,9 +21,25 @@ class TrainingOptions(PluginOptions):
     warmup: float = Field(0.0, ge=0, lt=1, description="share of the steps in which the learning rate rises from zero")
     decay: Literal["none", "linear", "cosine"] = Field("none", description="how the learning rate falls afterwards")
     average_last: int = Field(0, ge=0, description="the result is the mean of the weights after so many last steps")
+    word_dropout: float = Field(0.0, ge=0, lt=1, description="chance of every word of a text to be left out")
+    word_swap: float = Field(0.0, ge=0, le=1, description="chance of every word to change places with another")
+    synonyms: float = Field(0.0, ge=0, le=1, description="chance of every word to be replaced by a synonym (Roget's)")
+    mixup: float = Field(0.0, ge=0, description="the α of Beta(α, α) by which embeddings are mixed; 0 does not")
+    adversarial: Literal["none", "fgm", "pgd", "freelb"] = Field(
+        "none", description="also train on disturbed token embeddings"
+    )
+    epsilon: float = Field(0.3, gt=0, description="length of that disturbance of a text")
+    adversarial_steps: int = Field(3, ge=1, description="steps of pgd and freelb")
+    distill: float = Field(0.0, ge=0, description="weight of the distance to the full model's embeddings")
     patience: int = Field(
         0, ge=0, description="stop after so many interim validations without a better one, and go back to the best"
     )
+
+    @property
+    def acts_on_embeddings(self) -> bool:
+        """Whether :meth:`Encoder.embed` does something else in training, call by call."""
+        noise = self.word_dropout or self.word_swap or self.synonyms or self.mixup or self.distill
+        return bool(noise) or self.adversarial != "none"
 
 
 def rate_factor(options: TrainingOptions, step: int, steps: int) -> float:

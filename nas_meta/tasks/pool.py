@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -21,6 +21,9 @@ class Pool:
         labels: ``[texts]``, the index of each text's class.
         tokens: all token ids, one text after the other.
         offsets: ``[texts + 1]``, where each text's tokens begin.
+        words: for every token, which word of its text it belongs to; -1 for none (``[CLS]``).
+        synonyms: token ids of the synonyms of a word, by the word's; empty unless augmentation asks for them.
+        teacher: ``[texts, E]``, embeddings of the full model; only where distillation asks for them.
 
     Arrays are plain NumPy, so that Ray shares them between workers without a copy.
     """
@@ -30,6 +33,9 @@ class Pool:
     labels: np.ndarray
     tokens: np.ndarray
     offsets: np.ndarray
+    words: np.ndarray
+    synonyms: Mapping[tuple[int, ...], Sequence[tuple[int, ...]]] = field(default_factory=dict)
+    teacher: np.ndarray | None = None
 
     @cached_property
     def members(self) -> list[np.ndarray]:
@@ -40,6 +46,19 @@ class Pool:
     def lengths(self) -> np.ndarray:
         """``[texts]``, tokens in each text."""
         return np.diff(self.offsets)
+
+    def words_of(self, index: int) -> list[tuple[tuple[int, ...], bool]]:
+        """A text's tokens, those of one word together, and whether they are a word."""
+        here = slice(self.offsets[index], self.offsets[index + 1])
+        groups: list[tuple[list[int], bool]] = []
+        last = -1
+        for token, word in zip(self.tokens[here].tolist(), self.words[here].tolist(), strict=True):
+            if word >= 0 and word == last:
+                groups[-1][0].append(token)
+            else:
+                groups.append(([token], word >= 0))
+            last = word
+        return [(tuple(tokens), is_word) for tokens, is_word in groups]
 
     def batch(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Token ids and attention mask of the given texts, both ``[len(indices), longest]``, padded with 0."""
@@ -61,15 +80,16 @@ class Tasks:
         return self.pools[split]
 
 
-def tokenise(split: SplitClasses, encode: Callable[[list[str]], list[list[int]]]) -> Tasks:
-    """Tokenises every split once; ``encode`` maps texts to token ids."""
+def tokenise(split: SplitClasses, encode: Callable[[list[str]], tuple[list[list[int]], list[list[int]]]]) -> Tasks:
+    """Tokenises every split once; ``encode`` maps texts to token ids and to the word of each token."""
     pools = {}
     for name in SPLITS:
         classes = split.splits[name]
         texts = [t for examples in classes.values() for t in examples]
         labels = np.repeat(np.arange(len(classes)), [len(v) for v in classes.values()])
-        ids = encode(texts) if texts else []
+        ids, words = encode(texts) if texts else ([], [])
         offsets = np.concatenate([[0], np.cumsum([len(i) for i in ids])]).astype(np.int64)
         tokens = np.concatenate([np.asarray(i, dtype=np.int32) for i in ids]) if ids else np.zeros(0, np.int32)
-        pools[name] = Pool(list(classes), texts, labels, tokens, offsets)
+        words_flat = np.concatenate([np.asarray(w, dtype=np.int32) for w in words]) if words else np.zeros(0, np.int32)
+        pools[name] = Pool(list(classes), texts, labels, tokens, offsets, words_flat)
     return Tasks(pools, split.report)

@@ -1,0 +1,184 @@
+"""Every learner on the whole MiniLM: accuracy before and after meta-training, cost and memory.
+
+5-way 1-shot and 5-shot episodes with 5 queries a class, on ICD-10-CM and, where it lies beside this checkout, on
+BANKING77; 600 episodes of the meta-test classes, the same for all learners, one core. It takes many hours: what was
+measured is kept in ``benchmarks/learners.json`` and not measured again; delete a line there to measure it anew.
+
+usage: python -m benchmarks.learners DATA SHOTS LEARNER SEED   (one cell, in this process, as JSON)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from benchmarks.table import Table, machine
+
+BANKING = Path(__file__).parents[2] / "shared" / "data" / "banking77"
+KEPT = Path(__file__).with_suffix(".json")
+LEARNERS: dict[str, dict[str, Any]] = {
+    "protonet": {"name": "protonet"},
+    "protonet, cosine": {"name": "protonet", "distance": "cosine"},
+    "ridge": {"name": "ridge"},
+    "matching": {"name": "matching"},
+    "matching, full context": {"name": "matching", "full_context": True},
+    "mann": {"name": "mann"},
+    "anil": {"name": "anil"},
+    "finetune, head": {"name": "finetune", "adapt": "head"},
+    "prototype-maml": {"name": "prototype-maml"},
+    "maml": {"name": "maml"},
+    "maml, first order": {"name": "maml", "first_order": True},
+    "meta-sgd": {"name": "meta-sgd"},
+    "finetune": {"name": "finetune"},
+    "reptile": {"name": "reptile"},
+}
+QUICK = list(LEARNERS)[:8]  # these move no weight of the body on a support set
+SEEDS = (1, 2, 3)
+EPISODES = 600
+FEWER = 200  # of five shots, where each episode moves the whole body: it would take days
+DATA = {"icd10": "ICD-10-CM", "banking77": "BANKING77"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One learner on one kind of episode; seed 0 is the model before meta-training."""
+
+    data: str
+    shots: int
+    learner: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was found in a cell; seconds are those of the process, not of the clock."""
+
+    accuracy: float
+    interval: float
+    episodes: int
+    train_seconds: float
+    score_seconds: float
+    peak_memory: float
+
+
+def cells() -> Iterator[Cell]:
+    """Every cell: the learners that score in seconds first, then those that take minutes, one shot before five."""
+    data = [name for name in DATA if name == "icd10" or BANKING.is_dir()]
+    for learners in (QUICK, [name for name in LEARNERS if name not in QUICK]):
+        for shots in (1, 5):
+            for seeds in ((1, 0), (2, 3)):
+                for source in data:
+                    yield from (Cell(source, shots, name, seed) for seed in seeds for name in learners)
+
+
+def measure_cell(cell: Cell) -> Measured:
+    """Meta-trains (with seed 0: not) and scores one learner in this process."""
+    from nas_meta.assembly import make_evaluation, prepare
+    from nas_meta.config import resolve
+    from nas_meta.evaluation import result_of
+    from nas_meta.measures import interval95
+
+    source = {"source": "icd10"}
+    if cell.data == "banking77":
+        files = {split: str(BANKING / f"{split}.jsonl") for split in ("train", "valid", "test")}
+        source = {"source": "jsonl", "text": "sentence", **files}
+    learner = LEARNERS[cell.learner] | ({} if cell.seed else {"steps": 0})
+    document = {"tasks": {**source, "shots": cell.shots}, "learner": learner, "evaluation": {"episodes": 2}}
+    resolved = resolve(document)
+    space, tasks, shape = prepare(resolved)
+    space._weights = {name: t.numpy() for name, t in space._full.state_dict().items()}
+    evaluation = make_evaluation(resolved, space, tasks, shape, cpus=1)
+    evaluation.setup()
+    architecture = space.canonical({name: max(choice.values) for name, choice in space.table.items()})
+    started = time.process_time()
+    result = result_of(evaluation.trial(architecture, cell.seed, keep_above=0.0))
+    trained = time.process_time()
+    encoder = evaluation.restored(architecture, bytes(result.weights))
+    episodes = FEWER if cell.shots > 1 and cell.learner not in QUICK else EPISODES
+    restored = time.process_time()
+    scores = evaluation.accuracies(encoder, "meta-test", episodes)
+    return Measured(
+        float(scores.mean()), interval95(scores), episodes,
+        trained - started, time.process_time() - restored, result.metrics["peak_memory"],
+    )  # fmt: skip
+
+
+def alone(cell: Cell) -> Measured:
+    """:func:`measure_cell` in a process of its own, so that memory is that of the cell."""
+    arguments = [sys.executable, "-m", __spec__.name if __spec__ else __name__, *map(str, asdict(cell).values())]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(arguments, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    return Measured(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def kept() -> dict[Cell, Measured]:
+    """What was measured so far."""
+    if not KEPT.is_file():
+        return {}
+    rows = json.loads(KEPT.read_text(encoding="utf-8"))["cells"]
+    return {Cell(**row["cell"]): Measured(**row["measured"]) for row in rows}
+
+
+def keep(results: dict[Cell, Measured]) -> None:
+    rows = ",\n".join(json.dumps({"cell": asdict(c), "measured": asdict(m)}) for c, m in results.items())
+    KEPT.write_text(f'{{"machine": {json.dumps(machine())}, "cells": [\n{rows}\n]}}\n', encoding="utf-8")
+
+
+def accuracies(results: dict[Cell, Measured], data: str, shots: int, learner: str) -> str:
+    """"before → after ± interval", over the seeds that were measured; fewer seeds or episodes are told."""
+    before = results.get(Cell(data, shots, learner, 0))
+    after = [results[c] for seed in SEEDS if (c := Cell(data, shots, learner, seed)) in results]
+    if not after:
+        return "-"
+    start = f"{100 * before.accuracy:.1f}" if before else "?"
+    text = f"{start} → {100 * mean(m.accuracy for m in after):.1f} ± {100 * mean(m.interval for m in after):.1f}"
+    short = [f"{len(after)} seed{'s' * (len(after) > 1)}"] * (len(after) < len(SEEDS))
+    short += [f"{after[0].episodes} episodes"] * (after[0].episodes < EPISODES)
+    return text + (f" ({', '.join(short)})" if short else "")
+
+
+def table(results: dict[Cell, Measured]) -> Table:
+    kinds = [(data, shots) for data in DATA for shots in (1, 5)]
+    rows = []
+    for learner in LEARNERS:
+        row = [f"`{learner}`", *(accuracies(results, *kind, learner) for kind in kinds)]
+        one, five = (results.get(Cell("icd10", shots, learner, 1)) for shots in (1, 5))
+        train, score, memory = (
+            " / ".join(shown(m) if m else "-" for m in (one, five))
+            for shown in (
+                lambda m: f"{m.train_seconds:.0f}",
+                lambda m: f"{1000 * m.score_seconds / m.episodes:.0f}",
+                lambda m: f"{m.peak_memory / 2**30:.1f}",
+            )
+        )
+        rows.append([*row, train, score, memory])
+    return Table(
+        ("learner", *(f"{DATA[data]}, {shots} shot{'s' * (shots > 1)}" for data, shots in kinds),
+         "meta-training, s", "an episode, ms", "memory, GiB"),
+        rows,
+        f"Accuracy in %, before → after meta-training with default options, 5 ways, {EPISODES} episodes of the "
+        f"meta-test classes, mean over seeds {', '.join(map(str, SEEDS))} with the mean 95% interval over episodes, "
+        "unless a cell says otherwise. Seconds of one core and peak memory for ICD-10-CM, 1 shot / 5 shots, seed 1.",
+    )  # fmt: skip
+
+
+def measure() -> Table:
+    results = kept()
+    for cell in cells():
+        if cell not in results:
+            results[cell] = alone(cell)
+            keep(results)
+    return table(results)
+
+
+if __name__ == "__main__":
+    data, shots, learner, seed = sys.argv[1:]
+    print(json.dumps(asdict(measure_cell(Cell(data, int(shots), learner, int(seed))))))

@@ -133,7 +133,7 @@ def keep(results: dict[Cell, Measured]) -> None:
 
 
 def accuracies(results: dict[Cell, Measured], data: str, shots: int, learner: str) -> str:
-    """"before → after ± interval", over the seeds that were measured; fewer seeds or episodes are told."""
+    """Before → after ± interval over the seeds that were measured; fewer seeds or episodes are told."""
     before = results.get(Cell(data, shots, learner, 0))
     after = [results[c] for seed in SEEDS if (c := Cell(data, shots, learner, seed)) in results]
     if not after:

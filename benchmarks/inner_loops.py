@@ -186,7 +186,9 @@ def compared(learner: MAML | Reptile, plain: Callable[[Classifier], None], pool:
         encoder = encoder_of(size, vocabulary, "sdpa")
         encoder.learned = learner.learned(encoder, SHAPE.ways)
         second_order = isinstance(learner, MAML) and not learner.options.first_order
-        classifier = Classifier(encoder_of(size, vocabulary, "eager" if second_order else "sdpa").model, nn.Linear(size.width, SHAPE.ways))
+        classifier = Classifier(
+            encoder_of(size, vocabulary, "eager" if second_order else "sdpa").model, nn.Linear(size.width, SHAPE.ways)
+        )
         classifier.head.load_state_dict(encoder.learned["head"].state_dict())
         for name, parameter in classifier.model.named_parameters():
             parameter.requires_grad_("_embeddings.weight" not in name)
@@ -199,7 +201,9 @@ def compared(learner: MAML | Reptile, plain: Callable[[Classifier], None], pool:
         seconds["plain"].append((time.perf_counter() - middle) / STEPS)
     mine, other = encoder.model.state_dict(), classifier.model.state_dict()
     apart = max(float((mine[name] - other[name]).abs().max()) for name in mine)
-    moved = max(float((mine[n] - v).abs().max()) for n, v in encoder_of(size, vocabulary, "sdpa").model.state_dict().items())
+    moved = max(
+        float((mine[n] - v).abs().max()) for n, v in encoder_of(size, vocabulary, "sdpa").model.state_dict().items()
+    )
     ours, theirs = (median(seconds[who]) for who in ("ours", "plain"))
     return [f"{1000 * theirs:.0f} ms", f"{1000 * ours:.0f} ms", f"{theirs / ours:.2f}", f"{apart:.0e} of {moved:.0e}"]
 
@@ -218,7 +222,11 @@ def measure() -> Table:
         ("MAML, first order", MAML(fomaml), plain_maml_steps(pool, draw, fomaml)),
         ("Reptile", Reptile(reptile), plain_reptile_steps(pool, draw, reptile)),
     )
-    rows = [[name, size.name, *compared(learner, plain, pool, draw, size)] for size in SIZES for name, learner, plain in pairs]
+    rows = [
+        [name, size.name, *compared(learner, plain, pool, draw, size)]
+        for size in SIZES
+        for name, learner, plain in pairs
+    ]
     return Table(("learner", "two layers", "plain loop", "nas-meta", "times faster", "weights apart"), rows)
 
 

@@ -1,21 +1,26 @@
-"""From token ids to one embedding a text: batching by length, the model, pooling."""
+"""From token ids to one embedding a text: packing or batching by length, the model, pooling."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils._pytree import tree_map
 
 from nas_meta.errors import TrialError
+from nas_meta.packing import Packing, pack, pack_sets
 from nas_meta.tasks.pool import Pool
+
+TOKENS = 4096  # in one call of the model, where texts are packed
 
 
 class Encoder(nn.Module):
-    """A model with pooling: ``input_ids`` and ``attention_mask`` ``[B, T]`` to embeddings ``[B, D]``.
+    """A model with pooling: token ids ``[B, T]`` to embeddings ``[B, D]``.
 
     Args:
         model: what a search space builds.
@@ -32,6 +37,7 @@ class Encoder(nn.Module):
         self.pooling = pooling
         self.learned = nn.Module()
         self.inserted: frozenset[str] = frozenset()
+        self.one_text_a_row = False  # where somebody looks at each text between the layers: no packing
         # Set while a learner trains with regularisation: in the place of pool.batch, and behind the embeddings.
         self.inputs_of: Callable[[Pool, np.ndarray], tuple[np.ndarray, ...]] | None = None
         self.changed: Callable[[Tensor, Pool, np.ndarray], Tensor] | None = None
@@ -49,57 +55,106 @@ class Encoder(nn.Module):
         self.train(was_training)
         return width
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        output = self.model(input_ids=input_ids, attention_mask=attention_mask)
-        if attention_mask.ndim == 4:
-            attention_mask = (attention_mask[:, 0, 0] == 0).to(attention_mask.dtype)
+    @cached_property
+    def packs_from(self) -> int | None:
+        """The model's first position if it bears packed texts, else None.
+
+        Tried, not looked up: the embeddings of two texts in one row must be those of the two alone.
+        """
+        from transformers import PreTrainedModel
+
+        if not isinstance(self.model, PreTrainedModel):
+            return None
+        device = next(self.parameters()).device
+        ids = torch.tensor([[5, 6, 7, 5, 6]], device=device)
+        layout = ([[0, 0, 0, 1, 1]], [[0, 1, 2, 0, 1]], [0, 3], [3, 2])
+        whose = Packing(*(torch.tensor(a, device=device) for a in layout))
+        training = self.training
+        self.eval()
+        try:
+            with torch.no_grad():
+                alone = torch.cat([self(i, torch.ones_like(i)) for i in (ids[:, :3], ids[:, 3:])])
+                for start in (0, (self.model.config.pad_token_id or 0) + 1):  # BERT's, RoBERTa's
+                    together = self(ids, whose._replace(positions=whose.positions + start))
+                    if torch.allclose(together, alone, atol=1e-4, rtol=1e-3):
+                        return start
+            return None
+        except (RuntimeError, ValueError, TypeError, IndexError):
+            return None
+        finally:
+            self.train(training)
+
+    @property
+    def _widest(self) -> int:
+        """Most tokens of a row."""
+        return getattr(self.model.config, "max_position_embeddings", None) or TOKENS
+
+    def forward(self, input_ids: Tensor, layout: Tensor | Packing) -> Tensor:
+        """Embeddings ``[B, D]``; ``layout`` is the attention mask ``[B, T]``, or says how texts are packed."""
+        if isinstance(layout, Packing):
+            return self._of_packed(input_ids, layout)
+        output = self.model(input_ids=input_ids, attention_mask=layout)
         states = output if isinstance(output, Tensor) else output.last_hidden_state
         if states.ndim == 2:
             return states
         if self.pooling == "cls":
             return states[:, 0]
-        mask = attention_mask.unsqueeze(-1).to(states.dtype)
+        mask = layout.unsqueeze(-1).to(states.dtype)
         return (states * mask).sum(1) / mask.sum(1).clamp(min=1)
+
+    def _of_packed(self, input_ids: Tensor, whose: Packing) -> Tensor:
+        # transformers takes a mask [R, 1, L, L] as it is: 0 where a token is seen, the lowest number elsewhere.
+        dtype = next(self.parameters()).dtype
+        unseen = (whose.owner[:, :, None] != whose.owner[:, None, :]).unsqueeze(1)
+        mask = unseen.to(dtype) * torch.finfo(dtype).min
+        output = self.model(input_ids=input_ids, attention_mask=mask, position_ids=whose.positions)
+        states = output.last_hidden_state.flatten(0, 1)
+        if self.pooling == "cls":
+            return states.index_select(0, whose.first)
+        texts = whose.first.shape[0]
+        sums = torch.zeros(texts + 1, states.shape[1], dtype=states.dtype, device=states.device)
+        sums = sums.index_add(0, whose.owner.flatten(), states)[:texts]
+        return sums / whose.lengths[:, None].to(states.dtype).clamp(min=1)
 
     def embed(
         self, pool: Pool, indices: np.ndarray, rows: int = 10, weights: Mapping[str, Tensor] | None = None
     ) -> Tensor:
         """Embeddings ``[len(indices), D]`` of texts of a pool, in the order of ``indices``.
 
-        The texts are sorted by length and run in batches of about ``rows``, each padded to its own longest:
-        short texts do not pay for the longest one. Differentiable where gradients are enabled.
+        Texts are packed where the model bears it. Otherwise they are sorted by length and run in batches of about
+        ``rows``, each padded to its own longest: short texts do not pay for the longest one. Differentiable where
+        gradients are enabled.
 
         Args:
             weights: stand in for the parameters of these names, which stay as they are.
         """
-        device = next(self.parameters()).device
-        order = np.argsort(pool.lengths[indices], kind="stable")
-        noisy = self.training and self.inputs_of is not None
+        if self.one_text_a_row or self.packs_from is None:
+            order = np.argsort(pool.lengths[indices], kind="stable")
+            batch = partial(self.inputs_of, pool) if self.training and self.inputs_of else pool.batch
+            batches = [batch(indices[c]) for c in np.array_split(order, max(1, len(order) // rows))]
+        else:
+            order = np.arange(len(indices))
+            calls = pool.lengths[indices].cumsum() // TOKENS
+            chunks = np.split(indices, np.flatnonzero(np.diff(calls)) + 1)
+            batches = [pack(pool, chunk, self._widest, self.packs_from) for chunk in chunks]
         parts = []
-        for chunk in np.array_split(order, max(1, len(order) // rows)):
-            arrays = self.inputs_of(pool, indices[chunk]) if noisy else pool.batch(indices[chunk])
-            inputs = tuple(torch.from_numpy(a).to(device) for a in arrays)
+        for inputs in map(self._here, batches):
             parts.append(self(*inputs) if weights is None else functional_call(self, dict(weights), inputs))
         embeddings = torch.cat(parts)
         if not torch.isfinite(embeddings.detach()).all():
             raise TrialError("the embeddings are not finite: training diverged; lower learner.lr")
-        embeddings = embeddings[torch.from_numpy(np.argsort(order, kind="stable")).to(device)]
+        embeddings = embeddings[torch.from_numpy(np.argsort(order, kind="stable")).to(embeddings.device)]
         return self.changed(embeddings, pool, indices) if self.training and self.changed else embeddings
 
-    def stacked(self, pool: Pool, sets: Sequence[np.ndarray]) -> tuple[Tensor, ...]:
-        """The inputs of equally many texts for each task, ``[tasks, texts, ...]``, in a form that bears ``vmap``.
+    def stacked(self, pool: Pool, sets: Sequence[np.ndarray]) -> tuple[Any, ...]:
+        """The inputs of equally many texts for each task, ``[tasks, ...]``, for ``vmap``."""
+        if self.packs_from is not None:
+            return self._here(pack_sets(pool, sets, self._widest, self.packs_from))
+        return tuple(a.unflatten(0, (len(sets), -1)) for a in self._here(pool.batch(np.concatenate(sets))))
 
-        transformers looks at the values of a mask ``[B, T]``, which ``vmap`` forbids; one of shape ``[B, 1, 1, T]``,
-        0 where there is a token and the lowest number elsewhere, it takes as it is.
-        """
-        from transformers import PreTrainedModel
-
-        parameter = next(self.parameters())
-        inputs = [torch.from_numpy(a).to(parameter.device) for a in pool.batch(np.concatenate(sets))]
-        if isinstance(self.model, PreTrainedModel):
-            absent = (inputs[1] == 0)[:, None, None, :]
-            inputs[1] = absent.to(parameter.dtype) * torch.finfo(parameter.dtype).min
-        return tuple(a.unflatten(0, (len(sets), -1)) for a in inputs)
+    def _here(self, arrays: Sequence[Any]) -> tuple[Any, ...]:
+        device = next(self.parameters()).device
+        return tree_map(lambda array: torch.from_numpy(array).to(device), tuple(arrays))
 
     def body_parameters(self, train_embeddings: bool) -> Iterator[nn.Parameter]:
         """The parameters that learn: those the space did not freeze, without the token and position tables or with."""

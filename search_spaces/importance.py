@@ -50,6 +50,7 @@ def importance(model: nn.Module, pool: Pool, count: int, seed: int) -> tuple[np.
         handles.append(p.outward.register_forward_pre_hook(record(head, p.head_size)))
         handles.append(p.down.register_forward_pre_hook(record(neuron, 1)))
     learner, encoder = ProtoNet(), Encoder(model)
+    encoder.one_text_a_row = True
     ways = min(5, len(pool.classes))
     try:
         for task in episodes(pool, EpisodeShape(ways, 1, 1), seed, count):

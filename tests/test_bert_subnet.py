@@ -126,6 +126,7 @@ def test_importance_is_the_taylor_score_of_each_unit(tiny_model, labelled_texts)
 
     task = episode(pool, EpisodeShape(5, 1, 1), 7, 0)
     encoder, gate, text = Encoder(model), {}, {}
+    encoder.one_text_a_row = True
 
     def scale(_module, inputs):
         x = inputs[0].clone()

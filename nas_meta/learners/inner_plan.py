@@ -68,7 +68,7 @@ def plan(learner: MAML, encoder: Encoder, pool: Pool, tasks: Sequence[Episode], 
             f"a task even when it is checkpointed, and {limit / GIB:.1f} GiB are there; set learner.first_order: true, "
             "let fewer parameters move (learner.adapt), or lower tasks.shots and tasks.queries"
         )
-    work = sum(p.numel() for p in moving.values()) * len(encoder.stacked(pool, [tasks[0].support.ravel()])[0][0])
+    work = sum(p.numel() for p in moving.values()) * encoder.stacked(pool, [tasks[0].support.ravel()])[0].numel()
     small = device.type == "cuda" or work < SMALL_TASK
     if len(tasks) > 1 and small and kept * len(tasks) <= limit and bears_vmap(encoder, pool, tasks):
         return Plan(batched=True)

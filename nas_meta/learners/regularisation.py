@@ -65,12 +65,15 @@ def regularised(encoder: Encoder, options: TrainingOptions) -> Iterator[Regulari
     regularisation = Regularisation(encoder, options)
     if options.word_dropout or options.word_swap or options.synonyms:
         encoder.inputs_of = regularisation.inputs
+    # Words are changed, and an adversary's disturbance is measured, text by text.
+    encoder.one_text_a_row = encoder.inputs_of is not None or regularisation.adversary is not None
     if options.distill or options.mixup:
         encoder.changed = regularisation.embeddings
     try:
         yield regularisation
     finally:
         encoder.inputs_of = encoder.changed = None
+        encoder.one_text_a_row = False
         if regularisation.adversary is not None:
             regularisation.adversary.close()
 

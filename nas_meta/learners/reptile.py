@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from nas_meta.embedding import Encoder
 from nas_meta.learners.adaptation import AdaptationOptions, AdaptingLearner
@@ -54,14 +55,19 @@ class SecondMoments(nn.Module):
     @torch.no_grad()
     def step(self, parameters: list[nn.Parameter], rates: list[float], beta2: float, weight_decay: float) -> None:
         """One step along the gradients of the parameters, with decoupled weight decay."""
+        moments = [getattr(self, name) for name in self.moments]
+        with_gradient = [(p, r, v) for p, r, v in zip(parameters, rates, moments, strict=True) if p.grad is not None]
+        for rate in dict.fromkeys(rates):
+            group = [(p, v) for p, r, v in with_gradient if r == rate]
+            adamw(
+                [p for p, _ in group], [p.grad for p, _ in group],
+                exp_avgs=[torch.zeros_like(p) for p, _ in group],  # with β1 = 0 they are the gradients
+                exp_avg_sqs=[v for _, v in group], max_exp_avg_sqs=[],
+                state_steps=[self.steps.float().clone() for _ in group],
+                fused=True, amsgrad=False, maximize=False,
+                beta1=0.0, beta2=beta2, lr=rate, weight_decay=weight_decay, eps=1e-8,
+            )  # fmt: skip
         self.steps += 1
-        correction = 1 - beta2 ** int(self.steps)
-        for parameter, rate, name in zip(parameters, rates, self.moments, strict=True):
-            if parameter.grad is not None:
-                parameter.mul_(1 - rate * weight_decay)
-                moment = getattr(self, name)
-                moment.mul_(beta2).addcmul_(parameter.grad, parameter.grad, value=1 - beta2)
-                parameter.addcdiv_(parameter.grad, (moment / correction).sqrt_().add_(1e-8), value=-rate)
 
 
 class Reptile(AdaptingLearner):

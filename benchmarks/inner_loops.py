@@ -215,7 +215,7 @@ def measure() -> Table:
         return episode(pool, SHAPE, 1, index)
 
     shared = {"steps": STEPS, "inner_steps": INNER_STEPS, "meta_batch": TASKS, "training": PLAIN_TRAINING}
-    maml, fomaml = (MAMLOptions(**shared, first_order=first) for first in (False, True))
+    maml, fomaml = (MAMLOptions(**shared, head_lr=None, first_order=first) for first in (False, True))
     reptile = ReptileOptions(**shared)
     pairs = (
         ("MAML", MAML(maml), plain_maml_steps(pool, draw, maml)),

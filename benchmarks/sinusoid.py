@@ -94,7 +94,7 @@ def meta_trained(pool: Sinusoids, inner_steps: int, seed: int, steps: int) -> tu
 
 def options(inner_steps: int, steps: int = 0) -> MAMLOptions:
     return MAMLOptions(
-        steps=steps, meta_batch=META_BATCH, inner_steps=inner_steps, inner_lr=RATE, scale=None, lr=1e-3,
+        steps=steps, meta_batch=META_BATCH, inner_steps=inner_steps, inner_lr=RATE, head_lr=None, scale=None, lr=1e-3,
         learned_lr=1e-3, training=TrainingOptions(weight_decay=0, clip=1e9),
     )  # fmt: skip
 

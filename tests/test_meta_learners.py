@@ -115,7 +115,7 @@ def test_the_meta_gradient_on_a_transformer_agrees_with_finite_differences(learn
 
 def test_fomaml_is_the_query_gradient_where_the_inner_loop_ends(make, tasks):
     """Gradient descent by hand on a copy, then the plain gradient of the query loss there."""
-    learner = MAML(MAMLOptions(inner_steps=3, inner_lr=0.1, first_order=True))
+    learner = MAML(MAMLOptions(inner_steps=3, inner_lr=0.1, head_lr=None, first_order=True))
     encoder, pool = make(learner), tasks["meta-train"]
     task = episode(pool, SHAPE, 0, 0)
     got = meta_gradient(learner, encoder, pool, task)
@@ -136,7 +136,7 @@ def test_fomaml_is_the_query_gradient_where_the_inner_loop_ends(make, tasks):
     for parameter, gradient in zip(moving, plain, strict=True):
         if gradient is not None:
             torch.testing.assert_close(got[names[id(parameter)]], gradient, atol=1e-10, rtol=1e-8)
-    second = meta_gradient(MAML(MAMLOptions(inner_steps=3, inner_lr=0.1)), encoder, pool, task)
+    second = meta_gradient(MAML(MAMLOptions(inner_steps=3, inner_lr=0.1, head_lr=None)), encoder, pool, task)
     weight = "model.encoder.layer.0.attention.self.query.weight"
     assert (second[weight] - got[weight]).norm() > 1e-3 * got[weight].norm()
 
@@ -148,7 +148,7 @@ def test_anil_adapts_the_head_and_nothing_else(make, tasks):
     with torch.no_grad():
         z = 10**0.5 * F.normalize(encoder.embed(pool, task.indices), dim=-1)
     head = copy.deepcopy(encoder.learned["head"])
-    optimizer = torch.optim.SGD(head.parameters(), lr=learner.options.inner_lr)
+    optimizer = torch.optim.SGD(head.parameters(), lr=learner.options.head_lr)
     for _ in range(learner.options.inner_steps):
         optimizer.zero_grad()
         F.cross_entropy(head(z[:6]), torch.from_numpy(task.support_labels)).backward()
@@ -157,7 +157,7 @@ def test_anil_adapts_the_head_and_nothing_else(make, tasks):
 
 
 def test_meta_sgd_with_equal_rates_is_maml_and_its_rates_learn(make, tasks):
-    options = {"inner_steps": 2, "inner_lr": 0.1}
+    options = {"inner_steps": 2, "inner_lr": 0.1, "head_lr": None}
     sgd, maml = MetaSGD(MetaSGDOptions(**options)), MAML(MAMLOptions(**options))
     encoder, pool = make(sgd), tasks["meta-train"]
     task = episode(pool, SHAPE, 0, 0)

@@ -15,7 +15,6 @@ class ANILOptions(MAMLOptions):
 
     adapt: Literal["head"] = "head"
     inner_steps: int = 10
-    inner_lr: float = 0.2
     meta_batch: int = 1
 
 

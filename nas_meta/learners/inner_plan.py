@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # Multiply-adds of one pass over a task's support set under which one call for all tasks is faster on a CPU: there it
 # is the calls that cost, above it the arithmetic (benchmarks/README.md, "inner loops").
-SMALL_TASK = 5e6
+SMALL_TASK = 6e6
 GIB = 2**30
 
 

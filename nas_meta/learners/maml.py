@@ -57,6 +57,7 @@ class MAMLOptions(AdaptationOptions):
     inner_steps: int = Field(3, ge=0, description="gradient steps on a support set while meta-training")
     adapt_steps: int | None = Field(None, ge=0, description="the same while scoring; by default inner_steps")
     inner_lr: float = Field(0.2, gt=0, description="learning rate α of these steps")
+    head_lr: float | None = Field(2.0, gt=0, description="the same for the head; null: inner_lr")
     first_order: bool = Field(False, description="leave out second derivatives: less time and memory")
     scale: float | None = Field(
         10.0, gt=0, description="squared length of the embeddings that the head sees; null leaves them as they are"
@@ -82,7 +83,8 @@ class MAML(AdaptingLearner):
 
     def rates(self, encoder: Encoder, names: Sequence[str]) -> Mapping[str, Tensor | float]:
         """The inner learning rate of every weight that moves."""
-        return dict.fromkeys(names, self.options.inner_lr)
+        body, head = self.options.inner_lr, self.options.head_lr
+        return {name: head if name in HEAD and head is not None else body for name in names}
 
     def gradients(
         self, encoder: Encoder, pool: Pool, first: Sequence[Episode], regularisation: Regularisation

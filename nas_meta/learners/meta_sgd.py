@@ -20,7 +20,7 @@ class MetaSGDOptions(MAMLOptions):
     """Options of Meta-SGD."""
 
     inner_steps: int = Field(1, ge=1, description="gradient steps on a support set while meta-training; 1 in the paper")
-    inner_lr: float = Field(0.1, gt=0, description="where every learning rate starts")
+    inner_lr: float = Field(0.1, gt=0, description="where every learning rate starts, the head's at head_lr")
 
 
 class MetaSGD(MAML):

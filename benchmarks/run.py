@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import overhead, startup, trial_cost, truncation
+from benchmarks import inner_loops, learners, overhead, sinusoid, startup, trial_cost, truncation
 from benchmarks.table import machine, publish
 
-BENCHMARKS = {module.__name__.rpartition(".")[2]: module for module in (startup, overhead, trial_cost, truncation)}
+MODULES = (startup, overhead, trial_cost, truncation, inner_loops, sinusoid, learners)
+BENCHMARKS = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 
 
 def main(names: list[str]) -> int:

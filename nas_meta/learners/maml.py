@@ -56,7 +56,7 @@ class MAMLOptions(AdaptationOptions):
 
     inner_steps: int = Field(3, ge=0, description="gradient steps on a support set while meta-training")
     adapt_steps: int | None = Field(None, ge=0, description="the same while scoring; by default inner_steps")
-    inner_lr: float = Field(0.2, gt=0, description="learning rate α of these steps")
+    inner_lr: float = Field(0.05, gt=0, description="learning rate α of these steps")
     head_lr: float | None = Field(2.0, gt=0, description="the same for the head; null: inner_lr")
     first_order: bool = Field(False, description="leave out second derivatives: less time and memory")
     scale: float | None = Field(

@@ -32,9 +32,8 @@ class MetaSGD(MAML):
         module = super().learned(encoder, ways)
         shapes = {name: p.shape for name, p in self.adapted(encoder).items()}
         shapes |= {name: p.shape for name, p in zip(HEAD, module["head"].parameters(), strict=True)}
-        module["rates"] = nn.ParameterDict(
-            {key(name): torch.full(shape, self.options.inner_lr) for name, shape in shapes.items()}
-        )
+        rates = super().rates(encoder, list(shapes))
+        module["rates"] = nn.ParameterDict({key(n): torch.full(shape, rates[n]) for n, shape in shapes.items()})
         return module
 
     def rates(self, encoder: Encoder, names: Sequence[str]) -> Mapping[str, Tensor | float]:

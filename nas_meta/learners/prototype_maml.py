@@ -20,7 +20,6 @@ from nas_meta.learners.maml import HEAD, MAML, MAMLOptions
 class PrototypeMAMLOptions(MAMLOptions):
     """Options of Prototype-MAML."""
 
-    inner_lr: float = Field(0.05, gt=0, description="learning rate α of the inner steps")
     head_lr: float | None = Field(None, gt=0, description="the same for the head; null: inner_lr")
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -78,3 +79,9 @@ def test_a_misspelt_key_exits_with_2_and_one_line(tmp_path):
     done = subprocess.run([sys.executable, "-c", program, "search", str(file)], capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == "" and len(done.stderr.splitlines()) == 1
     assert "did you mean 'shots'" in done.stderr
+
+
+@pytest.mark.parametrize("file", sorted((Path(__file__).parents[1] / "configs").glob("*.yaml")), ids=lambda f: f.stem)
+def test_every_ready_config_holds(file):
+    resolved = read_config(file)
+    assert resolved.config.budget.trials > 1

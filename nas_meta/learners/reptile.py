@@ -34,7 +34,7 @@ class ReptileOptions(AdaptationOptions):
     inner_steps: int = Field(4, ge=1, description="steps of Adam on a task while meta-training")
     adapt_steps: int = Field(10, ge=1, description="steps of Adam on a support set while scoring")
     inner_batch: int = Field(10, ge=1, description="examples in such a step while meta-training")
-    outer_lr: float = Field(0.5, gt=0, le=1, description="how far ε the initialisation moves at first")
+    outer_lr: float = Field(0.2, gt=0, le=1, description="how far ε the initialisation moves at first")
     beta2: float = Field(0.999, gt=0, lt=1, description="decay of Adam's second moments")
     scale: float | None = Field(
         10.0, gt=0, description="squared length of the embeddings that the head sees; null leaves them as they are"

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import inner_loops, learners, overhead, sinusoid, startup, trial_cost, truncation
+from benchmarks import distillation, inner_loops, learners, overhead, sinusoid, startup, trial_cost, truncation
 from benchmarks.table import machine, publish
 
-MODULES = (startup, overhead, trial_cost, truncation, inner_loops, sinusoid, learners)
+MODULES = (startup, overhead, trial_cost, truncation, inner_loops, sinusoid, distillation, learners)
 BENCHMARKS = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 
 

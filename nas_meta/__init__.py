@@ -13,7 +13,7 @@ _EXPORTS = {
     "Strategy": "nas_meta.strategy",
     "SearchContext": "nas_meta.strategy",
     "Outcome": "nas_meta.strategy",
-    "Objective": "nas_meta.strategy",
+    "Objective": "nas_meta.objectives",
     "WAIT": "nas_meta.strategy",
     "Learner": "nas_meta.learners.base",
     "LearnerOptions": "nas_meta.learners.base",

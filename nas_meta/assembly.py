@@ -12,6 +12,7 @@ from nas_meta.config import ResolvedConfig
 from nas_meta.errors import ConfigError
 from nas_meta.recipe import JointSpace
 from nas_meta.space import SearchSpace
+from nas_meta.wrapped import LimitedSpace
 
 
 def prepare(resolved: ResolvedConfig):
@@ -37,9 +38,12 @@ def largest(resolved: ResolvedConfig, option: str) -> float:
 
 
 def make_space(resolved: ResolvedConfig) -> SearchSpace:
-    """What is searched: the space, joined with the choices of the learner and tasks sections where there are any."""
+    """What is searched: the space, joined with the choices of the learner and tasks sections, within the limits."""
     space = resolved.plugin("space")(resolved.options["space"])
-    return JointSpace(space, resolved.recipe) if resolved.recipe.choices else space
+    if resolved.recipe.choices:
+        space = JointSpace(space, resolved.recipe)
+    limits = resolved.config.limits
+    return LimitedSpace(space, limits, resolved.config.evaluation.flops_tokens) if limits else space
 
 
 def episode_shape(resolved: ResolvedConfig, shots: int | None = None):
@@ -82,6 +86,7 @@ def make_evaluation(resolved: ResolvedConfig, space: SearchSpace, tasks: Any, sh
         tasks=tasks,
         shape=shape,
         train=train,
+        limits=config.limits,
         recipe=resolved.recipe if resolved.recipe.choices else None,
         settings=EvaluationSettings(**settings, seed=config.seed),
         pooling=section.pooling,

@@ -44,11 +44,10 @@ def search(
 
     resolved = read_config(config, set_ or [])
     from nas_meta.controller import search as run_search
-    from nas_meta.strategy import Objective
     from nas_meta.terminal import LiveProgress, console, result_table
 
     out = console()
-    objectives = [Objective(o.metric, o.direction) for o in resolved.config.objectives]
+    objectives = resolved.config.directed
     with LiveProgress(out, objectives) as progress:
         run = run_search(resolved, run_dir, inline, progress)
     where = run.directory

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
 from nas_meta import plugins
 from nas_meta.config_source import Source, apply_overrides, validate
 from nas_meta.errors import ConfigError, PluginError, nearest
+from nas_meta.objectives import Limit, Objective
 from nas_meta.recipe import CHOICE, TASK_CHOICES, Recipe, choices_in, known_to, with_values
 from nas_meta.space import Architecture, Choice, PluginOptions, Value
 
@@ -75,9 +76,25 @@ METRICS = (
 )
 
 
+DIRECTIONS = {"accuracy": "maximize"}  # of every other metric less is better
+
+
 class ObjectiveSection(Section):
     metric: str = Field(description="a metric of a trial, such as accuracy, params or flops")
-    direction: Literal["maximize", "minimize"] = Field("maximize", description="which way is better")
+    direction: Literal["maximize", "minimize", "none"] = Field(
+        description="which way is better; none where the metric is only limited"
+    )
+    min: float | None = Field(None, description="a candidate below is refused")
+    max: float | None = Field(None, description="a candidate above is refused, before training where that is known")
+    reference: float | None = Field(None, description="the value from which the hypervolume is measured")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _direction(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "direction" not in given:
+            limited = not {"min", "max"}.isdisjoint(given) and "reference" not in given
+            given = given | {"direction": "none" if limited else DIRECTIONS.get(given.get("metric"), "minimize")}
+        return given
 
     @field_validator("metric")
     @classmethod
@@ -129,6 +146,34 @@ class Config(Section):
     resources: ResourcesSection = Field(default_factory=ResourcesSection)
     seed: int = Field(0, ge=0, description="of everything random")
     run_dir: Path | None = Field(None, description="where the run lies; by default a new folder under runs/")
+
+    @field_validator("objectives", mode="before")
+    @classmethod
+    def _by_metric(cls, given: Any) -> Any:
+        """``{accuracy: maximize, params: {max: 16e6}}`` as a list of objectives."""
+        if not isinstance(given, dict):
+            return given
+        return [
+            {"metric": metric, **({"direction": rest} if isinstance(rest, str) else rest or {})}
+            for metric, rest in given.items()
+        ]
+
+    @field_validator("objectives")
+    @classmethod
+    def _something_is_better(cls, objectives: list[ObjectiveSection]) -> list[ObjectiveSection]:
+        if all(o.direction == "none" for o in objectives):
+            raise ValueError("only limits are given; expected a metric with a direction, such as accuracy: maximize")
+        return objectives
+
+    @property
+    def directed(self) -> list[Objective]:
+        """What is optimised; the first ranks trials."""
+        return [Objective(o.metric, o.direction, o.reference) for o in self.objectives if o.direction != "none"]
+
+    @property
+    def limits(self) -> list[Limit]:
+        """What no candidate may exceed."""
+        return [Limit(o.metric, o.min, o.max) for o in self.objectives if o.min is not None or o.max is not None]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nas_meta.assembly import make_evaluation, prepare
 from nas_meta.config import ResolvedConfig, resolve
 from nas_meta.errors import NasMetaError, RunError
@@ -21,7 +23,8 @@ from nas_meta.execution.engine import Engine, Event
 from nas_meta.journal import FILE, Journal, Trial
 from nas_meta.run import Run, rank, weights_path
 from nas_meta.space import Architecture, SearchSpace
-from nas_meta.strategy import Objective, Outcome, SearchContext, Strategy
+from nas_meta.objectives import Objective, signed
+from nas_meta.strategy import Outcome, SearchContext, Strategy
 
 log = logging.getLogger(__name__)
 MOST_REPEATS = 1000
@@ -97,7 +100,7 @@ class _Search:
     def __init__(self, resolved: ResolvedConfig, directory: Path, inline: bool, watch: Watcher, stop: _Stop):
         self.resolved, self.config = resolved, resolved.config
         self.directory, self.inline, self.watch, self.stop = directory, inline, watch, stop
-        self.objectives = [Objective(o.metric, o.direction) for o in self.config.objectives]
+        self.objectives = self.config.directed
         self.trials: dict[int, Trial] = {}
         self.steps: dict[int, int] = {}
         self.by_architecture: dict[str, int] = {}
@@ -111,6 +114,8 @@ class _Search:
         self._tell_watcher()
         space, tasks, shape = prepare(self.resolved)
         space.prepare(tasks, self.config.seed)
+        # Refuses limits that no architecture meets before anything is trained.
+        space.sample(np.random.default_rng(self.config.seed))
         strategy = self._strategy(space)
         journal = Journal.create(self.directory, self.resolved.document)
         (self.directory / "config.yaml").write_text(self.resolved.as_yaml(), encoding="utf-8")
@@ -245,9 +250,10 @@ class _Search:
         self.board.trial_end(trial, list(self.trials.values()))
 
     def _tell(self, trial: Trial) -> None:
-        objective = self.objectives[0]
-        score = objective.sign * trial.metrics[objective.metric] if trial.status == "completed" else None
-        self.strategy.tell(Outcome(Architecture(trial.architecture), trial.status, trial.metrics, score))
+        measured = trial.status in ("completed", "stopped") and all(o.metric in trial.metrics for o in self.objectives)
+        values = signed(trial.metrics, self.objectives) if measured else None
+        score = values[0] if values else None
+        self.strategy.tell(Outcome(Architecture(trial.architecture), trial.status, trial.metrics, score, values))
 
     def _keep_above(self) -> float:
         """Weights of trials below this accuracy are not worth sending."""

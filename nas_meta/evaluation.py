@@ -15,10 +15,11 @@ import torch
 
 from nas_meta.adapters import adapter_names
 from nas_meta.embedding import Encoder
-from nas_meta.errors import ConfigError
+from nas_meta.errors import ConfigError, TrialError
 from nas_meta.learners.base import Learner
 from nas_meta.learners.protonet import ProtoNet
 from nas_meta.measures import PeakMemory, flops, interval95, parameters, release_memory
+from nas_meta.objectives import Limit
 from nas_meta.recipe import Recipe
 from nas_meta.space import Architecture, SearchSpace
 from nas_meta.tasks.episodes import EpisodeShape, TrainShape, episode, episodes
@@ -60,6 +61,7 @@ class Evaluation:
     Attributes:
         shape: the episodes of meta-validation and meta-test, and of meta-training as far as ``train`` does not differ.
         recipe: what of the learner and the tasks is chosen by the architecture, if anything.
+        limits: a model that breaks one is not trained.
         threads: CPU threads of a trial; 0 leaves torch's own choice.
     """
 
@@ -73,6 +75,7 @@ class Evaluation:
     threads: int = 0
     train: TrainShape = field(default_factory=TrainShape)
     recipe: Recipe | None = None
+    limits: Sequence[Limit] = ()
 
     def of(self, architecture: Architecture) -> Evaluation:
         """This evaluation with the learner and the tasks that the architecture chose."""
@@ -120,6 +123,7 @@ class Evaluation:
             size["adapted_share"] = moving / size["params"]
             body = encoder.body_parameters(self.learner.options.train_embeddings)
             size["trained_params"] = sum(p.numel() for p in (*body, *encoder.learned.parameters()))
+            self._check_limits(size)
             best = Best(self.learner.options.training.patience)
             started = time.perf_counter()
             train = self.tasks["meta-train"]
@@ -144,6 +148,7 @@ class Evaluation:
                 "evaluate_seconds": time.perf_counter() - trained,
                 "peak_memory": memory.read(),
             }
+            self._check_limits(metrics)
             weights = None
             if keep_above is not None and accuracy >= keep_above:
                 weights = self._pack(encoder)
@@ -206,6 +211,10 @@ class Evaluation:
                 "flops": flops(encoder.model, self.settings.flops_tokens),
             }
         )
+
+    def _check_limits(self, metrics: Mapping[str, float]) -> None:
+        for problem in filter(None, (limit.problem(metrics) for limit in self.limits)):
+            raise TrialError(f"it breaks a limit of the objectives: {problem}")
 
     def _looks(self, step: int) -> bool:
         """Whether there is an interim validation after that step; the last one only serves early stopping."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas_meta.errors import ConfigError
 from nas_meta.space import Architecture, Choice, SearchSpace, Value
+from nas_meta.wrapped import WrappedSpace
 
 if TYPE_CHECKING:
     from torch import nn
@@ -87,7 +88,7 @@ def known_to(options: type, section: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in section.items() if name in options.model_fields}
 
 
-class JointSpace(SearchSpace):
+class JointSpace(WrappedSpace):
     """A search space together with a recipe: one more choice for each of the recipe's.
 
     Raises:
@@ -95,30 +96,14 @@ class JointSpace(SearchSpace):
     """
 
     def __init__(self, space: SearchSpace, recipe: Recipe):
-        super().__init__(space.options)
-        self.space, self.recipe = space, recipe
-        self.tokenizer = space.tokenizer
+        super().__init__(space)
+        self.recipe = recipe
         both = set(space.table) & set(recipe.choices)
         if both:
             raise ConfigError(f"{min(both)} is a choice of {type(space).__name__} and of the config; rename one")
 
     def choices(self) -> Mapping[str, Choice | Sequence[Value]]:
         return {**self.space.table, **self.recipe.choices}
-
-    def build(self, architecture: Architecture) -> nn.Module:
-        return self.space.build(self.own(architecture))
-
-    def problem(self, architecture: Architecture) -> str | None:
-        return self.space.problem(self.own(architecture))
-
-    def prepare(self, tasks: Tasks, seed: int) -> None:
-        self.space.prepare(tasks, seed)
-
-    def reference(self) -> nn.Module | None:
-        return self.space.reference()
-
-    def save(self, model: nn.Module, architecture: Architecture, folder: Path) -> None:
-        self.space.save(model, self.own(architecture), folder)
 
     def size(self) -> int:
         return self.space.size() * self._recipes

@@ -13,7 +13,7 @@ import numpy as np
 from nas_meta.config import ResolvedConfig, resolve
 from nas_meta.errors import RunError
 from nas_meta.journal import Journal, Trial
-from nas_meta.strategy import Objective
+from nas_meta.objectives import Objective, fronts, signed
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,7 @@ class Run:
     @property
     def objectives(self) -> list[Objective]:
         """What the search optimises; the first ranks trials."""
-        objectives = self._journal.get("config", {}).get("objectives", [])
-        return [Objective(o["metric"], o["direction"]) for o in objectives]
+        return self.config.config.directed
 
     @property
     def report(self) -> Mapping[str, Any]:
@@ -122,10 +121,7 @@ def pareto(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Tri
     One trial dominates another that it equals or beats in every objective and beats in at least one.
     """
     ranked = rank(trials, objectives)
-    values = np.array([[o.sign * t.metrics[o.metric] for o in objectives] for t in ranked])
-    front = []
-    for i, trial in enumerate(ranked):
-        dominated = ((values >= values[i]).all(1) & (values > values[i]).any(1)).any()
-        if not dominated:
-            front.append(trial)
-    return front
+    if not ranked:
+        return []
+    ranks = fronts(np.array([signed(t.metrics, objectives) for t in ranked]))
+    return [trial for trial, front in zip(ranked, ranks, strict=True) if front == 0]

@@ -119,6 +119,10 @@ class SearchSpace(ABC):
         """Why the architecture is not in the space (a clause), or None where it is."""
         return None
 
+    def counts(self, architecture: Architecture, tokens: int) -> Mapping[str, float]:
+        """What is known of an architecture before it is built: ``params``, ``flops`` of one text of so many tokens."""
+        return {}
+
     def prepare(self, tasks: Tasks, seed: int) -> None:  # noqa: B027
         """Once per run, in the driver: load pretrained weights, measure importance on meta-train text."""
 

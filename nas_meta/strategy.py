@@ -10,19 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from nas_meta.objectives import Objective
 from nas_meta.space import Architecture, PluginOptions, SearchSpace
-
-
-@dataclass(frozen=True)
-class Objective:
-    """A metric with a direction; ``sign`` is 1 where more is better and -1 where less is."""
-
-    metric: str
-    direction: str = "maximize"
-
-    @property
-    def sign(self) -> int:
-        return 1 if self.direction == "maximize" else -1
 
 
 @dataclass(frozen=True)
@@ -31,14 +20,16 @@ class Outcome:
 
     Attributes:
         status: ``completed``, ``failed``, ``stopped`` or ``timed-out``.
-        metrics: everything that was measured; empty unless completed.
-        score: the first objective, signed so that more is better; None unless completed.
+        metrics: everything that was measured; of a stopped trial what stood at its last rung; empty if it failed.
+        score: the first objective, signed so that more is better; None where nothing was measured.
+        values: every objective, signed alike; None where nothing was measured.
     """
 
     architecture: Architecture
     status: str
     metrics: Mapping[str, float]
     score: float | None
+    values: tuple[float, ...] | None = None
 
 
 class _Wait:

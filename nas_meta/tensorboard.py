@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nas_meta.journal import Trial
 from nas_meta.run import pareto, rank
 from nas_meta.space import SearchSpace
-from nas_meta.strategy import Objective
+from nas_meta.objectives import Objective
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -17,7 +17,7 @@ from nas_meta.controller import Status
 from nas_meta.export import percent
 from nas_meta.journal import Trial
 from nas_meta.run import Run, rank
-from nas_meta.strategy import Objective
+from nas_meta.objectives import Objective
 
 PHASES = {
     "preparing": "preparing data and weights",

@@ -175,6 +175,18 @@ class BertSubnet(SearchSpace):
                 total -= sum(w.size for name, w in self._weights.items() if f".layer.{i}." in f".{name}")
         return total
 
+    def counts(self, architecture: Architecture, tokens: int) -> Mapping[str, float]:
+        """Parameters, and FLOPs: 2 · tokens · (weights of every projection) + 4 · tokens² · width of the heads."""
+        if self._weights is None:
+            return {}
+        d = self.dimensions
+        flops = sum(2 * w.size for name, w in self._weights.items() if name == "pooler.dense.weight")
+        for i in self.kept_layers(architecture):
+            width = architecture[f"layer{i}.heads"] * (d["hidden"] // d["heads"])
+            projections = 4 * d["hidden"] * width + 2 * d["hidden"] * architecture[f"layer{i}.ffn"]
+            flops += 2 * tokens * projections + 4 * tokens**2 * width
+        return {"params": self.count_params(architecture), "flops": flops}
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_full"}
 

@@ -1,0 +1,92 @@
+"""What is optimised: metrics with a direction, hard limits, and which of several results dominate which."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A metric with a direction; ``sign`` is 1 where more is better and -1 where less is.
+
+    Attributes:
+        reference: the value from which the hypervolume is measured; None where the worst trial serves.
+    """
+
+    metric: str
+    direction: str = "maximize"
+    reference: float | None = None
+
+    @property
+    def sign(self) -> int:
+        return 1 if self.direction == "maximize" else -1
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A metric that no candidate may have below ``least`` or above ``most``."""
+
+    metric: str
+    least: float | None = None
+    most: float | None = None
+
+    def problem(self, metrics: Mapping[str, float]) -> str | None:
+        """Why a candidate with these metrics breaks the limit (a clause); None where it keeps it or was not measured."""
+        value = metrics.get(self.metric)
+        if value is None:
+            return None
+        if self.most is not None and value > self.most:
+            return f"its {self.metric} is {value:,.6g}; expected at most {self.most:,.6g}"
+        if self.least is not None and value < self.least:
+            return f"its {self.metric} is {value:,.6g}; expected at least {self.least:,.6g}"
+        return None
+
+
+def signed(metrics: Mapping[str, float], objectives: Sequence[Objective]) -> tuple[float, ...]:
+    """The objectives' values, each turned so that more is better."""
+    return tuple(o.sign * metrics[o.metric] for o in objectives)
+
+
+def dominates(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Whether rows of signed values dominate: nowhere worse, somewhere better. Shapes broadcast to ``[..., objectives]``."""
+    return (one >= other).all(-1) & (one > other).any(-1)
+
+
+def fronts(values: np.ndarray) -> np.ndarray:
+    """The non-dominated rank of every row (Deb et al. 2002): 0 for the Pareto front, 1 for the front behind it, …
+
+    Args:
+        values: ``[candidates, objectives]``, more is better.
+
+    Returns:
+        ``[candidates]`` whole numbers.
+    """
+    beaten = dominates(values[:, None], values[None])  # row beats column
+    ranks = np.full(len(values), -1)
+    rank = 0
+    while (left := ranks < 0).any():
+        ranks[left & ~beaten[left].any(0)] = rank
+        rank += 1
+    return ranks
+
+
+def hypervolume(values: np.ndarray, reference: np.ndarray) -> float:
+    """The volume that rows dominate above a reference point: Σ of slices along the last objective.
+
+    Args:
+        values: ``[candidates, objectives]``, more is better.
+        reference: ``[objectives]``.
+    """
+    values = np.asarray(values, dtype=float)
+    values = values[(values > reference).all(1)]
+    if len(values) == 0:
+        return 0.0
+    if values.shape[1] == 1:
+        return float(values.max() - reference[0])
+    total, above = 0.0, np.append(np.unique(values[:, -1])[::-1], reference[-1])
+    for height, floor in zip(above[:-1], above[1:], strict=True):
+        total += (height - floor) * hypervolume(values[values[:, -1] >= height][:, :-1], reference[:-1])
+    return total

@@ -1,0 +1,80 @@
+"""Search spaces around another: the same architectures, less or more than them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nas_meta.errors import ConfigError
+from nas_meta.objectives import Limit
+from nas_meta.space import Architecture, Choice, SearchSpace, Value
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from nas_meta.tasks.pool import Tasks
+
+
+class WrappedSpace(SearchSpace):
+    """Hands everything on to the space inside; :meth:`own` is an architecture as that one knows it."""
+
+    def __init__(self, space: SearchSpace):
+        super().__init__(space.options)
+        self.space = space
+        self.tokenizer = space.tokenizer
+
+    def own(self, architecture: Architecture) -> Architecture:
+        """The architecture of the space inside."""
+        return architecture
+
+    def choices(self) -> Mapping[str, Choice | Sequence[Value]]:
+        return self.space.table
+
+    def build(self, architecture: Architecture) -> nn.Module:
+        return self.space.build(self.own(architecture))
+
+    def problem(self, architecture: Architecture) -> str | None:
+        return self.space.problem(self.own(architecture))
+
+    def counts(self, architecture: Architecture, tokens: int) -> Mapping[str, float]:
+        return self.space.counts(self.own(architecture), tokens)
+
+    def prepare(self, tasks: Tasks, seed: int) -> None:
+        self.space.prepare(tasks, seed)
+
+    def reference(self) -> nn.Module | None:
+        return self.space.reference()
+
+    def save(self, model: nn.Module, architecture: Architecture, folder: Path) -> None:
+        self.space.save(model, self.own(architecture), folder)
+
+    def size(self) -> int:
+        return self.space.size()
+
+
+class LimitedSpace(WrappedSpace):
+    """A space without the architectures that are known to break a limit before they are built."""
+
+    def __init__(self, space: SearchSpace, limits: Sequence[Limit], tokens: int):
+        super().__init__(space)
+        self.limits, self.tokens = limits, tokens
+
+    def problem(self, architecture: Architecture) -> str | None:
+        problem = super().problem(architecture)
+        if problem is None:
+            counts = self.counts(architecture, self.tokens)
+            problem = next(filter(None, (limit.problem(counts) for limit in self.limits)), None)
+        return problem
+
+    def sample(self, rng: np.random.Generator, tries: int = 1000) -> Architecture:
+        try:
+            return super().sample(rng, tries)
+        except ConfigError as error:
+            inside = self.space.sample(rng, tries)  # where this raises, the limits are not to blame
+            raise ConfigError(
+                f"objectives: none of {tries} random architectures keeps the limits; "
+                f"of one of them {self.problem(inside)}"
+            ) from error

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import distillation, inner_loops, learners, overhead, sinusoid, startup, trial_cost, truncation
+from benchmarks import distillation, inner_loops, learners, nas_bench_macro, overhead, sinusoid, startup, trial_cost, truncation
 from benchmarks.table import machine, publish
 
-MODULES = (startup, overhead, trial_cost, truncation, inner_loops, sinusoid, distillation, learners)
+MODULES = (startup, overhead, trial_cost, truncation, nas_bench_macro, inner_loops, sinusoid, distillation, learners)
 BENCHMARKS = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from nas_meta.assembly import make_evaluation, prepare
 from nas_meta.config import ResolvedConfig, resolve
@@ -117,8 +118,10 @@ class _Search:
         # Refuses limits that no architecture meets before anything is trained.
         space.sample(np.random.default_rng(self.config.seed))
         strategy = self._strategy(space)
-        journal = Journal.create(self.directory, self.resolved.document)
-        (self.directory / "config.yaml").write_text(self.resolved.as_yaml(), encoding="utf-8")
+        document = self.resolved.document
+        document = {**document, "strategy": {**document["strategy"], **strategy.resolved}}
+        journal = Journal.create(self.directory, document)
+        (self.directory / "config.yaml").write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
         journal.set("tasks", list(tasks.report))
         board = TensorBoardLog(self.directory, space, self.objectives)
         self.journal, self.board, self.strategy = journal, board, strategy
@@ -163,6 +166,7 @@ class _Search:
             trials=self.config.budget.trials,
             workers=1 if self.inline else self.config.resources.workers,
             seed=self.config.seed,
+            tokens=self.config.evaluation.flops_tokens,
         )
         return self.resolved.plugin("strategy")(context, self.resolved.options["strategy"])
 

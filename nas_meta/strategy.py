@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nas_meta.objectives import Objective
-from nas_meta.space import Architecture, PluginOptions, SearchSpace
+from nas_meta.space import Architecture, PluginOptions, SearchSpace, Value
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ class SearchContext:
     trials: int
     workers: int
     seed: int
+    tokens: int = 128
+    """Of a text for which the space counts FLOPs."""
 
 
 class Strategy(ABC):
@@ -60,6 +62,8 @@ class Strategy(ABC):
     def __init__(self, context: SearchContext, options: PluginOptions | None = None):
         self.context = context
         self.options = options if options is not None else self.Options()
+        self.resolved: dict[str, Value] = {}
+        """What options that were left out became; they are written into the run's config."""
 
     @abstractmethod
     def ask(self) -> Architecture | _Wait | None:

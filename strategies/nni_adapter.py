@@ -102,12 +102,11 @@ class _Engine(ExecutionEngine):
                 self.outbox.put(None)
         return False
 
-    def play(self, architecture_id: str, score: float | None) -> None:
+    def play(self, architecture_id: str, reward: float, measured: bool) -> None:
         """The final metric comes before the end of training: otherwise evolution stays random."""
         model = self.models[architecture_id]
-        # A trial without a score ranks last, so a population is never empty and never sees NaN.
-        self.dispatch_model_event(FinalMetricEvent(model, float("-inf") if score is None else float(score)))
-        status = ModelStatus.Failed if score is None else ModelStatus.Trained
+        self.dispatch_model_event(FinalMetricEvent(model, reward))
+        status = ModelStatus.Trained if measured else ModelStatus.Failed
         self.dispatch_model_event(TrainingEndEvent(model, status))
 
     def idle_worker_available(self) -> bool:
@@ -153,6 +152,10 @@ class NNIAdapter(Strategy):
         self._thread = threading.Thread(target=self._run, name="nni-strategy", daemon=True)
         self._thread.start()
 
+    def reward(self, outcome: Outcome) -> float:
+        """What NNI hears of a trial; one without a score ranks last, so a population is never empty or sees NaN."""
+        return float("-inf") if outcome.score is None else float(outcome.score)
+
     def make(self) -> NNIStrategy:
         """NNI's strategy with the options and the seed of the search."""
         raise AssertionError("every NNI strategy defines make()")
@@ -167,7 +170,7 @@ class NNIAdapter(Strategy):
 
     def tell(self, outcome: Outcome) -> None:
         self._in_flight.discard(outcome.architecture.id)
-        self._say((outcome.architecture.id, outcome.score))
+        self._say((outcome.architecture.id, self.reward(outcome), outcome.score is not None))
 
     def close(self) -> None:
         self._inbox.put(_STOP)

@@ -12,7 +12,7 @@ from strategies.nni_adapter import NNIAdapter
 class EvolutionOptions(PluginOptions):
     """Options of regularised evolution; what is left out follows from the budget and the space."""
 
-    population: int | None = Field(None, ge=1, description="by default a fifth of the trials, 4 to 50")
+    population: int | None = Field(None, ge=1, description="by default a twelfth of the trials, 4 to 25")
     sample: int | None = Field(None, ge=1, description="tournament size; by default a third of the population")
     mutation: float | None = Field(
         None,
@@ -30,17 +30,25 @@ class Evolution(NNIAdapter):
 
     def __init__(self, context: SearchContext, options: EvolutionOptions | None = None):
         options = options or EvolutionOptions()
-        population = options.population or min(50, max(4, context.trials // 5))
+        population = options.population or min(25, max(4, context.trials // 12))
         choices = len(context.space.table)
-        self.resolved = {
-            "population_size": population,
-            "sample_size": min(population, options.sample or max(2, population // 3)),
-            "mutation_prob": options.mutation or min(0.5, max(0.05, 1.5 / choices)),
-            "crossover": options.crossover,
-        }
+        self._decided = EvolutionOptions(
+            population=population,
+            sample=min(population, options.sample or max(2, population // 3)),
+            mutation=options.mutation or min(0.5, max(0.05, 1.5 / choices)),
+            crossover=options.crossover,
+        )
         # NNI takes parents from an empty population where more trials run than it holds.
         self.most_in_flight = population
         super().__init__(context, options)
+        self.resolved = self._decided.model_dump()
 
     def make(self) -> RegularizedEvolution:
-        return RegularizedEvolution(**self.resolved, dedup=False, seed=self.context.seed)
+        return RegularizedEvolution(
+            population_size=self._decided.population,
+            sample_size=self._decided.sample,
+            mutation_prob=self._decided.mutation,
+            crossover=self._decided.crossover,
+            dedup=False,
+            seed=self.context.seed,
+        )

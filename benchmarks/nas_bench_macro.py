@@ -101,12 +101,13 @@ def outside(name: str, seed: int) -> list[tuple[float, ...]]:
 
 def nni_alone(seed: int, population: int, sample: int, mutation: float) -> list[tuple[float, ...]]:
     """NNI's evolution on an engine that answers at once."""
-    import strategies  # noqa: F401  tells NNI that no Lightning is needed
     from nni.mutable import Categorical
     from nni.nas.execution import ExecutionEngine
     from nni.nas.execution.event import FinalMetricEvent, TrainingEndEvent
     from nni.nas.space import ExecutableModelSpace, ModelStatus
     from nni.nas.strategy import RegularizedEvolution
+
+    import strategies  # noqa: F401  tells NNI that no Lightning is needed
 
     found: list[tuple[float, ...]] = []
 
@@ -216,7 +217,7 @@ def measure(picture: bool = True) -> Table:
     if picture:
         draw(curves)
     note = (
-        f"Median and quartiles over {SEEDS} seeds after so many evaluations; in plain words those run without nas-meta. "
+        f"Median and quartiles over {SEEDS} seeds after so many evaluations; in plain words what ran without nas-meta. "
         "The optimum is 93.127; hypervolume of accuracy against FLOPs, the true front is 1. Repeats: trials spent on "
         f"results that were known. `auto` picks `surrogate` here. {(time.time() - started) / 60:.1f} minutes."
     )

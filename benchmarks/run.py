@@ -7,7 +7,17 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import distillation, inner_loops, learners, nas_bench_macro, overhead, sinusoid, startup, trial_cost, truncation
+from benchmarks import (
+    distillation,
+    inner_loops,
+    learners,
+    nas_bench_macro,
+    overhead,
+    sinusoid,
+    startup,
+    trial_cost,
+    truncation,
+)
 from benchmarks.table import machine, publish
 
 MODULES = (startup, overhead, trial_cost, truncation, nas_bench_macro, inner_loops, sinusoid, distillation, learners)

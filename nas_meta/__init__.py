@@ -11,6 +11,7 @@ _EXPORTS = {
     "PluginOptions": "nas_meta.space",
     "SearchSpace": "nas_meta.space",
     "Strategy": "nas_meta.strategy",
+    "Supernet": "nas_meta.supernet",
     "SearchContext": "nas_meta.strategy",
     "Outcome": "nas_meta.strategy",
     "Objective": "nas_meta.objectives",

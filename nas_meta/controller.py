@@ -22,13 +22,15 @@ from nas_meta.config import ResolvedConfig, resolve
 from nas_meta.errors import NasMetaError, RunError
 from nas_meta.execution.engine import Engine, Event
 from nas_meta.journal import FILE, Journal, Trial
+from nas_meta.objectives import Objective, signed
 from nas_meta.run import Run, rank, weights_path
 from nas_meta.space import Architecture, SearchSpace
-from nas_meta.objectives import Objective, signed
 from nas_meta.strategy import Outcome, SearchContext, Strategy
 
 log = logging.getLogger(__name__)
 MOST_REPEATS = 1000
+JOB = 0  # stands where trials have their number
+SUPERNET = "supernet.safetensors"
 
 
 class Interrupted(NasMetaError):
@@ -47,6 +49,7 @@ class Status:
     started: float
     steps: Mapping[int, int]
     run_dir: Path
+    job_steps: int = 0
 
 
 Watcher = Callable[[Status], None]
@@ -108,6 +111,7 @@ class _Search:
         self.repeats: dict[str, int] = {}
         self.started = time.time()
         self.phase = "preparing"
+        self.job_steps = 0
 
     def run(self) -> None:
         from nas_meta.tensorboard import TensorBoardLog
@@ -130,8 +134,9 @@ class _Search:
             self.evaluation = make_evaluation(self.resolved, space, tasks, shape, self._cpus())
             engine = self._engine(self.evaluation)
             self.started = time.time()
-            self.phase = "searching"
             self.stop.listened = True
+            self._job(engine)
+            self.phase = "searching"
             self._search(engine)
             if not self.stop.is_set():
                 self.phase = "meta-testing"
@@ -180,6 +185,30 @@ class _Search:
         section = self.config.resources
         return RayEngine(evaluation, Resources(section.workers, self._cpus(), section.gpus_per_trial, section.address))
 
+    def _job(self, engine: Engine) -> None:
+        """What the strategy wants done before it proposes anything."""
+        job = self.strategy.job()
+        if job is None:
+            return
+        self.phase, self.job_steps = "training the supernet", job.steps
+        self._tell_watcher()
+        engine.submit(JOB, "run", job)
+        for event in engine.events():
+            if self.stop.is_set():
+                return
+            if event is not None and event.error:
+                raise NasMetaError(f"the supernet could not be trained: {event.error}")
+            if event is not None:
+                if event.value.weights is not None:
+                    _write_whole(self.directory / SUPERNET, event.value.weights)
+                if event.done:
+                    self.journal.set("job", dict(event.value.findings))
+                    self.strategy.receive(event.value.findings, event.value.weights)
+                else:
+                    self.steps[JOB] = event.value.step
+                    self.board.job_progress(event.value.step, event.value.values)
+            self._tell_watcher()
+
     def _search(self, engine: Engine) -> None:
         self._fill(engine)
         self._tell_watcher()
@@ -213,7 +242,8 @@ class _Search:
             )
             self.trials[trial.id] = trial
             self.by_architecture[architecture.id] = trial.id
-            engine.submit(trial.id, "trial", architecture, trial.seed, self._keep_above())
+            start = self.strategy.start_of(architecture)
+            engine.submit(trial.id, "trial", architecture, trial.seed, self._keep_above(), start)
             self.journal.write(trial)
 
     def _propose(self) -> Architecture | None:
@@ -268,9 +298,7 @@ class _Search:
     def _keep(self, trial: Trial, weights: Any) -> None:
         path = weights_path(self.directory, trial.id)
         path.parent.mkdir(exist_ok=True)
-        temporary = path.with_suffix(".part")
-        temporary.write_bytes(weights)
-        temporary.rename(path)
+        _write_whole(path, weights)
         kept = {t.id for t in self._by_accuracy()[: self.config.evaluation.keep]}
         for old in path.parent.glob("*.safetensors"):
             if int(old.stem) not in kept:
@@ -321,9 +349,16 @@ class _Search:
         self.watch(
             Status(
                 self.phase, tuple(self.trials.values()), self.config.budget.trials, self.started,
-                dict(self.steps), self.directory,
+                dict(self.steps), self.directory, self.job_steps,
             )
         )  # fmt: skip
+
+
+def _write_whole(path: Path, data: Any) -> None:
+    """Writes a file so that it is never seen half."""
+    temporary = path.with_suffix(".part")
+    temporary.write_bytes(data)
+    temporary.rename(path)
 
 
 class _Stop(threading.Event):

@@ -7,8 +7,9 @@ a worker and a debugger can step through it.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,10 +41,11 @@ class EvaluationSettings:
 
 @dataclass(frozen=True)
 class Progress:
-    """A meta-training step: what was measured there."""
+    """A meta-training step: what was measured there; of a job also its weights so far, where they are a checkpoint."""
 
     step: int
     values: Mapping[str, float]
+    weights: np.ndarray | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,14 @@ class Result:
     """The end of a trial: metrics, and the trained weights as safetensors where they were asked for."""
 
     metrics: Mapping[str, float]
+    weights: np.ndarray | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """The end of a strategy's job: what it found, as plain data for the journal, and weights as safetensors."""
+
+    findings: Mapping[str, Any]
     weights: np.ndarray | None = field(default=None, repr=False)
 
 
@@ -91,19 +101,29 @@ class Evaluation:
         if self.threads:
             torch.set_num_threads(self.threads)
 
+    def run(
+        self, job: Callable[[Evaluation], Generator[Progress, None, JobResult]]
+    ) -> Generator[Progress, None, JobResult]:
+        """Work of a strategy that is no trial, on a worker."""
+        try:
+            return (yield from job(self))
+        finally:
+            release_memory(torch.device(self.device))
+
     def trial(
-        self, architecture: Architecture, seed: int, keep_above: float | None = None
+        self, architecture: Architecture, seed: int, keep_above: float | None = None, start: np.ndarray | None = None
     ) -> Generator[Progress, None, Result]:
         """Builds, meta-trains and meta-validates an architecture.
 
         Args:
             seed: of initial weights, dropout and training episodes.
             keep_above: the weights are returned where the accuracy is at least this; None returns none.
+            start: the model's weights to start from (safetensors); by default those it is built with.
         """
-        return (yield from self.of(architecture)._trial(architecture, seed, keep_above))
+        return (yield from self.of(architecture)._trial(architecture, seed, keep_above, start))
 
     def _trial(
-        self, architecture: Architecture, seed: int, keep_above: float | None
+        self, architecture: Architecture, seed: int, keep_above: float | None, start: np.ndarray | None
     ) -> Generator[Progress, None, Result]:
         device = torch.device(self.device)
         shape = self.train.of(self.shape)
@@ -112,6 +132,8 @@ class Evaluation:
             memory = PeakMemory(device)
             torch.manual_seed(seed)
             model = self.space.build(architecture)
+            if start is not None:
+                model.load_state_dict(unpacked(bytes(start)))
             # Again: a space may draw more numbers for its first architecture, where it loads what all share.
             torch.manual_seed(seed)
             encoder = self.encoder(model)
@@ -151,7 +173,7 @@ class Evaluation:
             self._check_limits(metrics)
             weights = None
             if keep_above is not None and accuracy >= keep_above:
-                weights = self._pack(encoder)
+                weights = packed(encoder)
             return Result(metrics, weights)
         finally:
             model = encoder = None
@@ -186,10 +208,8 @@ class Evaluation:
 
     def restored(self, architecture: Architecture, weights: bytes) -> Encoder:
         """The encoder of an architecture with what a trial trained (safetensors bytes)."""
-        from safetensors.torch import load
-
         encoder = self.of(architecture).encoder(self.space.build(architecture))
-        encoder.load_state_dict(load(weights))
+        encoder.load_state_dict(unpacked(weights))
         return encoder
 
     def accuracies(self, encoder: Encoder, split: str, count: int, learner: Learner | None = None) -> np.ndarray:
@@ -223,11 +243,20 @@ class Evaluation:
             return False
         return step % every == 0 if step < steps else self.learner.options.training.patience > 0
 
-    def _pack(self, encoder: Encoder) -> np.ndarray:
-        from safetensors.torch import save
 
-        state = {name: t.detach().cpu().contiguous().clone() for name, t in encoder.state_dict().items()}
-        return np.frombuffer(save(state), dtype=np.uint8)
+def packed(module: torch.nn.Module) -> np.ndarray:
+    """A module's state as safetensors, in bytes that Ray moves without a copy."""
+    from safetensors.torch import save
+
+    state = {name: t.detach().cpu().contiguous().clone() for name, t in module.state_dict().items()}
+    return np.frombuffer(save(state), dtype=np.uint8)
+
+
+def unpacked(weights: bytes) -> dict[str, torch.Tensor]:
+    """The state that :func:`packed` packed."""
+    from safetensors.torch import load
+
+    return load(weights)
 
 
 def check_ways(learner: Learner, train: EpisodeShape, judged: EpisodeShape) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -34,7 +35,7 @@ class Limit:
     most: float | None = None
 
     def problem(self, metrics: Mapping[str, float]) -> str | None:
-        """Why a candidate with these metrics breaks the limit (a clause); None where it keeps it or was not measured."""
+        """Why these metrics break the limit (a clause); None where they keep it or lack it."""
         value = metrics.get(self.metric)
         if value is None:
             return None
@@ -51,7 +52,7 @@ def signed(metrics: Mapping[str, float], objectives: Sequence[Objective]) -> tup
 
 
 def dominates(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Whether rows of signed values dominate: nowhere worse, somewhere better. Shapes broadcast to ``[..., objectives]``."""
+    """Whether rows of signed values dominate: nowhere worse, somewhere better; ``[..., objectives]``, broadcast."""
     return (one >= other).all(-1) & (one > other).any(-1)
 
 
@@ -87,6 +88,6 @@ def hypervolume(values: np.ndarray, reference: np.ndarray) -> float:
     if values.shape[1] == 1:
         return float(values.max() - reference[0])
     total, above = 0.0, np.append(np.unique(values[:, -1])[::-1], reference[-1])
-    for height, floor in zip(above[:-1], above[1:], strict=True):
+    for height, floor in pairwise(above):
         total += (height - floor) * hypervolume(values[values[:, -1] >= height][:, :-1], reference[:-1])
     return total

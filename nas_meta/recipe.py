@@ -10,7 +10,6 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas_meta.errors import ConfigError
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from nas_meta.learners.base import Learner
-    from nas_meta.tasks.pool import Tasks
+    from nas_meta.supernet import Supernet
 
 CHOICE = "choice"
 TASK_CHOICES = ("pooling", "train_ways", "train_shots", "train_queries")
@@ -107,6 +106,10 @@ class JointSpace(WrappedSpace):
 
     def size(self) -> int:
         return self.space.size() * self._recipes
+
+    def supernet(self) -> Supernet | None:
+        name = next(iter(self.recipe.choices))
+        raise ConfigError(f"{name} is a choice, but a supernet is trained once, by one recipe; give {name} one value")
 
     def own(self, architecture: Architecture) -> Architecture:
         """The part of an architecture that the space itself knows."""

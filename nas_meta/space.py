@@ -24,6 +24,7 @@ from nas_meta.errors import ConfigError, nearest
 if TYPE_CHECKING:
     from torch import nn
 
+    from nas_meta.supernet import Supernet
     from nas_meta.tasks.pool import Tasks
 
 Value = bool | int | float | str | None
@@ -128,6 +129,10 @@ class SearchSpace(ABC):
 
     def reference(self) -> nn.Module | None:
         """The unsearched model that candidates are compared with, or None where there is none."""
+        return None
+
+    def supernet(self) -> Supernet | None:
+        """Every architecture in one model with shared weights, for one-shot strategies; None where there is none."""
         return None
 
     def save(self, model: nn.Module, architecture: Architecture, folder: Path) -> None:

@@ -7,11 +7,17 @@ one thread. A strategy must be a function of its seed and of the order of asks a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 from nas_meta.objectives import Objective
 from nas_meta.space import Architecture, PluginOptions, SearchSpace, Value
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from nas_meta.evaluation import Evaluation, JobResult, Progress
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,19 @@ class SearchContext:
     """Of a text for which the space counts FLOPs."""
 
 
+class Job(Protocol):
+    """Work on one worker before the first trial, such as training a supernet. Travels there by pickle.
+
+    Called with the evaluation it yields :class:`~nas_meta.evaluation.Progress`, with weights where they are a
+    checkpoint, and returns a :class:`~nas_meta.evaluation.JobResult`.
+    """
+
+    steps: int
+    """How many steps it takes."""
+
+    def __call__(self, evaluation: Evaluation) -> Generator[Progress, None, JobResult]: ...
+
+
 class Strategy(ABC):
     """Proposes architectures, learns from results."""
 
@@ -72,6 +91,17 @@ class Strategy(ABC):
     @abstractmethod
     def tell(self, outcome: Outcome) -> None:
         """A proposed architecture's trial has ended."""
+
+    def job(self) -> Job | None:
+        """What one worker does before the first proposal is asked for; by default nothing."""
+        return None
+
+    def receive(self, findings: Mapping[str, Any], weights: np.ndarray | None) -> None:  # noqa: B027
+        """What the job found, as the journal holds it, and the weights it ended with (safetensors)."""
+
+    def start_of(self, architecture: Architecture) -> np.ndarray | None:
+        """What a trial's model starts from (safetensors); by default the weights that the space builds it with."""
+        return None
 
     def close(self) -> None:  # noqa: B027
         """The search is over; release what is held."""

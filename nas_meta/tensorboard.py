@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas_meta.journal import Trial
+from nas_meta.objectives import Objective
 from nas_meta.run import pareto, rank
 from nas_meta.space import SearchSpace
-from nas_meta.objectives import Objective
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,6 +36,7 @@ class TensorBoardLog:
         self._every, self._drawn = every, 0.0
         self._writers: dict[int, SummaryWriter] = {}
         self._search = SummaryWriter(str(self.directory / "search"))
+        self._job: SummaryWriter | None = None
         self._started = time.time()
         self._declare(space)
 
@@ -44,6 +45,14 @@ class TensorBoardLog:
         writer = self._writer(trial)
         for name, value in values.items():
             writer.add_scalar(f"meta-validation/{name}" if name == "accuracy" else f"meta-train/{name}", value, step)
+
+    def job_progress(self, step: int, values: Mapping[str, float]) -> None:
+        """Scalars of the strategy's job under their own names, such as ``meta-train/loss`` or ``probability/…``."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._job = self._job or SummaryWriter(str(self.directory / "supernet"))
+        for name, value in values.items():
+            self._job.add_scalar(name, value, step)
 
     def trial_end(self, trial: Trial, trials: Sequence[Trial]) -> None:
         """A trial's final metrics and hyper-parameters; best so far, throughput and the picture of the search."""
@@ -73,7 +82,7 @@ class TensorBoardLog:
         if rank(trials, self.objectives):
             self._picture(trials, sum(t.status != "running" for t in trials))
             front_figure(trials, self.objectives).savefig(self.directory.parent / "pareto.png", dpi=120)
-        for writer in [*self._writers.values(), self._search]:
+        for writer in [*self._writers.values(), self._search, *filter(None, [self._job])]:
             writer.close()
 
     def _writer(self, trial: Trial) -> SummaryWriter:

@@ -16,11 +16,12 @@ from rich.text import Text
 from nas_meta.controller import Status
 from nas_meta.export import percent
 from nas_meta.journal import Trial
-from nas_meta.run import Run, rank
 from nas_meta.objectives import Objective
+from nas_meta.run import Run, rank
 
 PHASES = {
     "preparing": "preparing data and weights",
+    "training the supernet": "training the supernet",
     "searching": "searching",
     "meta-testing": "meta-testing the best",
     "done": "done",
@@ -63,6 +64,10 @@ class LiveProgress:
                 self.console.print(trial_line(trial), highlight=False)
 
     def _panel(self, status: Status) -> Group:
+        if status.phase == "training the supernet":
+            step = status.steps.get(0, 0)
+            head = Text.assemble((PHASES[status.phase], "bold"), f"  step {step}/{status.job_steps}")
+            return Group(head, ProgressBar(total=status.job_steps, completed=step, width=60))
         finished = [t for t in status.trials if t.status != "running"]
         running = [t for t in status.trials if t.status == "running"]
         failed = sum(t.status == "failed" for t in finished)

@@ -15,6 +15,7 @@ from nas_meta.space import Architecture, Choice, SearchSpace, Value
 if TYPE_CHECKING:
     from torch import nn
 
+    from nas_meta.supernet import Supernet
     from nas_meta.tasks.pool import Tasks
 
 
@@ -47,6 +48,9 @@ class WrappedSpace(SearchSpace):
 
     def reference(self) -> nn.Module | None:
         return self.space.reference()
+
+    def supernet(self) -> Supernet | None:
+        return self.space.supernet()
 
     def save(self, model: nn.Module, architecture: Architecture, folder: Path) -> None:
         self.space.save(model, self.own(architecture), folder)

@@ -10,7 +10,7 @@ RIDGES, TREES = 6, 16
 
 
 class Ensemble:
-    """Ridge regressions on resampled rows, and randomised trees; each half weighs by how well it predicts left-out rows.
+    """Ridge regressions and randomised trees on resampled rows; each half weighs by its error on left-out rows.
 
     Args:
         encoded: ``[architectures, features]``.

@@ -16,7 +16,7 @@ PATIENCE = 100  # draws that the policy may repeat itself before its neighbourho
 class RLOptions(PluginOptions):
     """Options of reinforcement learning; what is left out follows from the budget."""
 
-    update_every: int | None = Field(None, ge=1, description="trials between two updates; by default a fifteenth of all")
+    update_every: int | None = Field(None, ge=1, description="trials between updates; by default a fifteenth of all")
     update_times: int = Field(5, ge=1, description="passes over what is known in an update")
 
 
@@ -51,7 +51,8 @@ class RL(NNIAdapter):
         if proposal is not None or not self._scores:
             return proposal
         best = max(self._scores, key=self._scores.get)
-        near = neighbour(self.context.space, best, {a.id for a in self._scores} | self._near | self._in_flight, self._rng)
+        seen = {a.id for a in self._scores} | self._near | self._in_flight
+        near = neighbour(self.context.space, best, seen, self._rng)
         if near is None:
             return WAIT if self._in_flight else None
         self._near.add(near.id)

@@ -13,12 +13,12 @@ class NSGA2Options(PluginOptions):
     """Options of NSGA-II; what is left out follows from the budget."""
 
     population: int | None = Field(None, ge=2, description="by default a fifteenth of the trials, 8 to 50")
-    mutation: float | None = Field(None, gt=0, le=1, description="chance of each choice; by default 1 over their number")
+    mutation: float | None = Field(None, gt=0, le=1, description="of each choice; by default 1 over their number")
     crossover: float = Field(0.9, ge=0, le=1, description="chance of a child of two parents")
 
 
 class NSGA2(OptunaAdapter):
-    """Deb et al. 2002: parents by non-dominated rank and crowding distance, children by crossover and mutation (optuna)."""
+    """Deb et al. 2002: parents by non-dominated rank and crowding, children by crossover and mutation (optuna)."""
 
     Options = NSGA2Options
     objectives = None

@@ -19,7 +19,7 @@ POINTS = 512  # at which the hypervolume that a candidate would add is counted
 class SurrogateOptions(PluginOptions):
     """Options of the surrogate."""
 
-    startup: int | None = Field(None, ge=2, description="random architectures first; by default 10, or a quarter of few trials")
+    startup: int | None = Field(None, ge=2, description="random ones first; by default 10, or a quarter of few trials")
     candidates: int = Field(100, ge=2, description="architectures of which the most promising is proposed")
     parents: int = Field(8, ge=1, description="the best architectures so far, of which candidates are variations")
 
@@ -105,7 +105,7 @@ class Surrogate(Strategy):
         self._fitted = len(values)
 
     def _gain(self, hopes: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """What every candidate adds: its value, or with several objectives the hypervolume, counted at random points."""
+        """What every candidate adds: its value; of several objectives the hypervolume, counted at random points."""
         if values.shape[1] == 1:
             return hopes[:, 0]
         front = values[fronts(values) == 0]

@@ -12,7 +12,7 @@ from nas_meta.config import ResolvedConfig
 from nas_meta.errors import ConfigError
 from nas_meta.recipe import JointSpace
 from nas_meta.space import SearchSpace
-from nas_meta.wrapped import LimitedSpace
+from nas_meta.wrapped import LimitedSpace, TimedSpace
 
 
 def prepare(resolved: ResolvedConfig):
@@ -42,6 +42,8 @@ def make_space(resolved: ResolvedConfig) -> SearchSpace:
     space = resolved.plugin("space")(resolved.options["space"])
     if resolved.recipe.choices:
         space = JointSpace(space, resolved.recipe)
+    if resolved.config.times:
+        space = TimedSpace(space)
     limits = resolved.config.limits
     return LimitedSpace(space, limits, resolved.config.evaluation.flops_tokens) if limits else space
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, create_model, field_validator, model_validator
 
 from nas_meta import plugins
 from nas_meta.config_source import Source, apply_overrides, validate
@@ -17,6 +19,7 @@ from nas_meta.errors import ConfigError, PluginError, nearest
 from nas_meta.objectives import Limit, Objective
 from nas_meta.recipe import CHOICE, TASK_CHOICES, Recipe, choices_in, known_to, with_values
 from nas_meta.space import Architecture, Choice, PluginOptions, Value
+from nas_meta.stopping import RULES, StoppingOptions, read_section
 
 
 class Section(BaseModel):
@@ -71,6 +74,7 @@ METRICS = (
     "train_seconds",
     "evaluate_seconds",
     "peak_memory",
+    "latency",
     "adapted_share",
     "trained_params",
 )
@@ -104,6 +108,14 @@ class ObjectiveSection(Section):
         return metric
 
 
+class LatencySection(Section):
+    batch: int = Field(1, ge=1, description="texts at a time")
+    tokens: int = Field(32, ge=1, description="of each text")
+    threads: int = Field(1, ge=1, description="CPU threads; the device is that of the trials")
+    seconds: float = Field(1.0, gt=0, description="how long each of the Pareto front is run after the search")
+    models: int = Field(24, ge=4, description="random ones that a table is fitted to, where latency is an objective")
+
+
 class BudgetSection(Section):
     trials: int = Field(20, ge=1, description="trials to run")
     hours: float | None = Field(None, gt=0, description="no trial is started after so many hours")
@@ -128,7 +140,6 @@ PLUGIN_SECTIONS = {
     "learner": (LearnerSection, "learners", "name"),
     "strategy": (StrategySection, "strategies", "name"),
 }
-PLAIN_SECTIONS = {"evaluation": EvaluationSection, "budget": BudgetSection, "resources": ResourcesSection}
 
 
 class Config(Section):
@@ -139,9 +150,11 @@ class Config(Section):
     learner: LearnerSection = Field(default_factory=LearnerSection)
     strategy: StrategySection = Field(default_factory=StrategySection)
     evaluation: EvaluationSection = Field(default_factory=EvaluationSection)
+    stopping: SerializeAsAny[StoppingOptions] = Field(default_factory=RULES["none"].Options)
     objectives: list[ObjectiveSection] = Field(
         default_factory=lambda: [ObjectiveSection(**o) for o in DEFAULT_OBJECTIVES], min_length=1
     )
+    latency: LatencySection = Field(default_factory=LatencySection)
     budget: BudgetSection = Field(default_factory=BudgetSection)
     resources: ResourcesSection = Field(default_factory=ResourcesSection)
     seed: int = Field(0, ge=0, description="of everything random")
@@ -169,6 +182,11 @@ class Config(Section):
     def directed(self) -> list[Objective]:
         """What is optimised; the first ranks trials."""
         return [Objective(o.metric, o.direction, o.reference) for o in self.objectives if o.direction != "none"]
+
+    @property
+    def times(self) -> bool:
+        """Whether candidates must be told apart by latency during the search."""
+        return any(o.metric == "latency" for o in self.objectives)
 
     @property
     def limits(self) -> list[Limit]:
@@ -256,6 +274,7 @@ def resolve(document: Mapping[str, Any], source: Source | None = None, overrides
             )
     sections = {name: _resolve_section(name, document.get(name) or {}, source) for name in PLUGIN_SECTIONS}
     plain = {**document, **{name: section.own for name, section in sections.items()}}
+    plain["stopping"] = read_section(document.get("stopping"), source)
     config = validate(Config, plain, source, (), set())
     options = {name: section.options for name, section in sections.items()}
     choices = {path: choice for section in sections.values() for path, choice in section.choices.items()}
@@ -366,6 +385,8 @@ def schema() -> dict[str, Any]:
             union = union | variant
         anything = create_model(f"{section}-file", __config__=ConfigDict(extra="allow"), **{key: (str, ...)})
         fields[section] = (union | anything, Field(default_factory=dict))
+    sections = functools.reduce(operator.or_, (rule.Options for rule in RULES.values()))
+    fields["stopping"] = (Literal[tuple(RULES)] | sections, Field("none"))
     document = create_model("Config", __base__=Config, **fields).model_json_schema()
     _allow_choices(document)
     return document

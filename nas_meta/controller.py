@@ -5,11 +5,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,22 +18,23 @@ from nas_meta.assembly import make_evaluation, prepare
 from nas_meta.config import ResolvedConfig, resolve
 from nas_meta.errors import NasMetaError, RunError
 from nas_meta.execution.engine import Engine, Event
+from nas_meta.interruption import Interrupted, Stop, interruptible
 from nas_meta.journal import FILE, Journal, Trial
+from nas_meta.latency import LatencyTable
+from nas_meta.measures import LatencySettings
+from nas_meta.meta_test import meta_test
 from nas_meta.objectives import Objective, signed
-from nas_meta.run import Run, rank, weights_path
+from nas_meta.run import Run, pareto, rank, weights_path
 from nas_meta.space import Architecture, SearchSpace
+from nas_meta.stopping import RULES, Report
 from nas_meta.strategy import Outcome, SearchContext, Strategy
+from nas_meta.timing import described, fitted_table, measure_each
+from nas_meta.wrapped import timed
 
 log = logging.getLogger(__name__)
 MOST_REPEATS = 1000
 JOB = 0  # stands where trials have their number
 SUPERNET = "supernet.safetensors"
-
-
-class Interrupted(NasMetaError):
-    """The search was interrupted; what had finished is kept."""
-
-    exit_code = 130
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ def search(
     """
     resolved = config if isinstance(config, ResolvedConfig) else resolve(config)
     directory = new_run_dir(run_dir or resolved.config.run_dir)
-    with _interruptible() as stop:
+    with interruptible() as stop:
         _Search(resolved, directory, inline, watch or (lambda status: None), stop).run()
     return Run(directory)
 
@@ -101,7 +99,7 @@ def new_run_dir(path: str | Path | None) -> Path:
 
 
 class _Search:
-    def __init__(self, resolved: ResolvedConfig, directory: Path, inline: bool, watch: Watcher, stop: _Stop):
+    def __init__(self, resolved: ResolvedConfig, directory: Path, inline: bool, watch: Watcher, stop: Stop):
         self.resolved, self.config = resolved, resolved.config
         self.directory, self.inline, self.watch, self.stop = directory, inline, watch, stop
         self.objectives = self.config.directed
@@ -112,6 +110,7 @@ class _Search:
         self.started = time.time()
         self.phase = "preparing"
         self.job_steps = 0
+        self.table: LatencyTable | None = None
 
     def run(self) -> None:
         from nas_meta.tensorboard import TensorBoardLog
@@ -123,7 +122,13 @@ class _Search:
         space.sample(np.random.default_rng(self.config.seed))
         strategy = self._strategy(space)
         document = self.resolved.document
-        document = {**document, "strategy": {**document["strategy"], **strategy.resolved}}
+        stopping = self.config.stopping.resolved(self._most_steps(), self.config.evaluation.interim_episodes)
+        self.rule = RULES[stopping.name](stopping, self.objectives)
+        document = {
+            **document,
+            "strategy": {**document["strategy"], **strategy.resolved},
+            "stopping": stopping.model_dump(mode="json"),
+        }
         journal = Journal.create(self.directory, document)
         (self.directory / "config.yaml").write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
         journal.set("tasks", list(tasks.report))
@@ -131,17 +136,21 @@ class _Search:
         self.journal, self.board, self.strategy = journal, board, strategy
         engine = None
         try:
-            self.evaluation = make_evaluation(self.resolved, space, tasks, shape, self._cpus())
+            evaluation = make_evaluation(self.resolved, space, tasks, shape, self._cpus())
+            self.evaluation = evaluation.with_rungs(stopping.rungs, stopping.episodes)
             engine = self._engine(self.evaluation)
             self.started = time.time()
             self.stop.listened = True
+            self._fit_latency(engine, space)
             self._job(engine)
             self.phase = "searching"
             self._search(engine)
             if not self.stop.is_set():
                 self.phase = "meta-testing"
                 self._tell_watcher()
-                journal.set("report", self._meta_test(engine, space))
+                best = self._by_accuracy()[: self.config.evaluation.test_best]
+                report = meta_test(engine, self.directory, best, space, self.stop.is_set)
+                journal.set("report", report | {"latency": self._latency(engine)})
                 self.phase = "done"
                 self._tell_watcher()
         finally:
@@ -163,6 +172,11 @@ class _Search:
         if self.inline:
             return self.config.resources.cpus_per_trial or available
         return self.config.resources.cpus_per_trial or max(1, available // self.config.resources.workers)
+
+    def _most_steps(self) -> int:
+        """The most meta-training steps that a trial may take."""
+        choices, options = self.resolved.recipe.choices, self.resolved.options["learner"]
+        return max(choices["learner.steps"].values) if "learner.steps" in choices else options.steps
 
     def _strategy(self, space: SearchSpace) -> Strategy:
         context = SearchContext(
@@ -209,6 +223,37 @@ class _Search:
                     self.board.job_progress(event.value.step, event.value.values)
             self._tell_watcher()
 
+    def _fit_latency(self, engine: Engine, space: SearchSpace) -> None:
+        """Where latency is an objective: a table that stands in for it until the end of the search."""
+        if not self.config.times:
+            return
+        self.phase = "measuring latencies"
+        self._tell_watcher()
+        settings = dataclasses.replace(self._timing, seconds=min(self._timing.seconds, 0.3))
+        models, seed = self.config.latency.models, self.config.seed
+        self.table = fitted_table(engine, space, models, settings, seed, self.stop.is_set)
+        timed(space).latencies = self.table
+        # Refuses a limit of the latency that nothing meets.
+        space.sample(np.random.default_rng(seed))
+
+    def _latency(self, engine: Engine) -> dict[str, Any]:
+        """The latency of every trial on the Pareto front, measured while nothing else runs."""
+        self.phase = "measuring latencies"
+        self._tell_watcher()
+        front = pareto(list(self.trials.values()), self.objectives)
+        architectures = [Architecture(t.architecture) for t in front]
+        found = measure_each(engine, architectures, self._timing, self.stop.is_set)
+        return described(
+            self.table,
+            self._timing,
+            self.config.resources.gpus_per_trial > 0,
+            {str(t.id): f for t, f in zip(front, found, strict=False)},
+        )
+
+    @property
+    def _timing(self) -> LatencySettings:
+        return LatencySettings(**self.config.latency.model_dump(exclude={"models"}))
+
     def _search(self, engine: Engine) -> None:
         self._fill(engine)
         self._tell_watcher()
@@ -216,7 +261,9 @@ class _Search:
             if self.stop.is_set():
                 return
             if event is not None and event.done:
-                trial = self._end(self.trials[event.key], event)
+                trial = self.trials[event.key]
+                if trial.status == "running":
+                    trial = self._end(trial, event)
                 self._fill(engine)
                 # What nobody waits for comes last, while the workers work.
                 self._show(trial)
@@ -224,8 +271,21 @@ class _Search:
                     self._keep(trial, event.value.weights)
             elif event is not None:
                 self.steps[event.key] = event.value.step
+                if event.paused:
+                    self._judge(engine, event)
                 self.board.trial_progress(self.trials[event.key], event.value.step, event.value.values)
             self._tell_watcher()
+
+    def _judge(self, engine: Engine, event: Event) -> None:
+        """Says at a rung whether a trial goes on; if not, it ends with what stands there."""
+        trial, progress = self.trials[event.key], event.value
+        metrics = self._with_latency(trial, progress.metrics)
+        report = Report(trial.id, progress.step, signed(metrics, self.objectives), progress.scores)
+        go_on = self.rule.decide(report)
+        self.journal.report(report, go_on)
+        engine.proceed(event.key, go_on)
+        if not go_on:
+            self._conclude(trial, "stopped", progress.metrics, None)
 
     def _fill(self, engine: Engine) -> None:
         """Gives every free worker a trial, as far as the budget and the strategy go."""
@@ -263,17 +323,31 @@ class _Search:
         return None
 
     def _end(self, trial: Trial, event: Event) -> Trial:
-        """The end of a trial in the journal, then told to the strategy, once for every time it was proposed."""
+        """The end of a trial that was not stopped."""
         if event.error:
-            trial = self._finish(trial, "failed", {}, event.error)
-        else:
-            trial = self._finish(trial, "completed", event.value.metrics, None)
+            self.rule.forget(trial.id)
+            return self._conclude(trial, "failed", {}, event.error)
+        return self._conclude(trial, "completed", event.value.metrics, None)
+
+    def _conclude(self, trial: Trial, status: str, metrics: Mapping[str, float], error: str | None) -> Trial:
+        """The end of a trial in the journal, then told to the strategy, once for every time it was proposed."""
+        trial = self._finish(trial, status, metrics, error)
         for _ in range(1 + self.repeats.pop(trial.architecture_id, 0)):
             self._tell(trial)
         return trial
 
+    def _with_latency(self, trial: Trial, metrics: Mapping[str, float]) -> Mapping[str, float]:
+        """A trial's metrics with what the table tells of its latency."""
+        if self.table is None or not metrics:
+            return metrics
+        return {**metrics, "latency": self.table.predict(Architecture(trial.architecture))}
+
     def _finish(self, trial: Trial, status: str, metrics: Mapping[str, float], error: str | None) -> Trial:
-        trial = dataclasses.replace(trial, status=status, metrics=metrics, error=error, finished=time.time())
+        taken = self.steps.get(trial.id, 0)
+        trial = dataclasses.replace(
+            trial, fidelity=taken, status=status, metrics=self._with_latency(trial, metrics), error=error,
+            finished=time.time(),
+        )  # fmt: skip
         self.trials[trial.id] = trial
         # Durable before anybody, the strategy first of all, hears of it.
         self.journal.write(trial)
@@ -307,40 +381,6 @@ class _Search:
     def _by_accuracy(self) -> list[Trial]:
         return rank(list(self.trials.values()), [Objective("accuracy")])
 
-    def _meta_test(self, engine: Engine, space: SearchSpace) -> dict[str, Any]:
-        """The best trials, the unsearched model and TF-IDF on the same meta-test episodes."""
-        calls: list[tuple[Any, str, tuple]] = []
-        for trial in self._by_accuracy()[: self.config.evaluation.test_best]:
-            weights = weights_path(self.directory, trial.id)
-            if weights.is_file():
-                calls.append(
-                    (
-                        ("trials", str(trial.id)),
-                        "test",
-                        (Architecture(trial.architecture), weights.read_bytes()),
-                    )
-                )
-        if space.reference() is not None:
-            calls.append((("references", "unsearched model, no training"), "test_reference", ()))
-        calls.append((("references", "TF-IDF, nearest centroid"), "test_tfidf", ()))
-        report: dict[str, dict[str, Any]] = {"trials": {}, "references": {}}
-        while calls or engine.free() == 0:
-            while calls and engine.free():
-                key, method, arguments = calls.pop(0)
-                engine.submit(key, method, *arguments)
-            for event in engine.events():
-                if self.stop.is_set():
-                    return report
-                if event is None:
-                    continue
-                kind, name = event.key
-                if event.error:
-                    raise NasMetaError(f"meta-test of {name} failed: {event.error}")
-                report[kind][name] = dict(event.value.metrics)
-                if calls:
-                    break
-        return report
-
     def _out_of_time(self) -> bool:
         hours = self.config.budget.hours
         return self.stop.is_set() or (hours is not None and time.time() - self.started > hours * 3600)
@@ -359,32 +399,3 @@ def _write_whole(path: Path, data: Any) -> None:
     temporary = path.with_suffix(".part")
     temporary.write_bytes(data)
     temporary.rename(path)
-
-
-class _Stop(threading.Event):
-    """Set by SIGINT; ``listened`` once the search looks at it by itself."""
-
-    listened = False
-
-
-@contextmanager
-def _interruptible() -> Iterator[_Stop]:
-    """SIGINT sets the event; it is raised only where nobody looks at it, for native code does not bear that well."""
-    stop = _Stop()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def first(_number: int, _frame: Any) -> None:
-        stop.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        if not stop.listened:
-            raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGINT, first)
-    try:
-        yield stop
-    except KeyboardInterrupt:
-        raise Interrupted("interrupted; what had finished is kept in the run directory") from None
-    finally:
-        signal.signal(signal.SIGINT, previous)

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from nas_meta.adapters import adapter_names
+from nas_meta.adapters import adapter_names, removed
 from nas_meta.embedding import Encoder
 from nas_meta.errors import ConfigError, TrialError
 from nas_meta.learners.base import Learner
 from nas_meta.learners.protonet import ProtoNet
-from nas_meta.measures import PeakMemory, flops, interval95, parameters, release_memory
+from nas_meta.measures import LatencySettings, PeakMemory, flops, interval95, latency, parameters, release_memory
 from nas_meta.objectives import Limit
 from nas_meta.recipe import Recipe
 from nas_meta.space import Architecture, SearchSpace
@@ -29,7 +29,12 @@ from nas_meta.tasks.pool import Tasks
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How trials are scored: the numbers of episodes and what is measured."""
+    """How trials are scored: the numbers of episodes and what is measured.
+
+    Attributes:
+        rungs: after so many meta-training steps a trial validates on ``rung_episodes`` and waits to hear whether it
+            goes on.
+    """
 
     episodes: int = 200
     interim_episodes: int = 40
@@ -37,15 +42,29 @@ class EvaluationSettings:
     test_episodes: int = 600
     flops_tokens: int = 32
     seed: int = 0
+    rungs: Sequence[int] = ()
+    rung_episodes: int = 40
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A meta-training step: what was measured there; of a job also its weights so far, where they are a checkpoint."""
+    """A meta-training step: what was measured there; of a job also its weights so far, where they are a checkpoint.
+
+    Attributes:
+        metrics: at a rung, what the trial's metrics are if it ends there.
+        scores: at a rung, the accuracy of each of the first validation episodes, the same for every trial.
+    """
 
     step: int
     values: Mapping[str, float]
     weights: np.ndarray | None = field(default=None, repr=False)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    scores: np.ndarray | None = field(default=None, repr=False)
+
+    @property
+    def pauses(self) -> bool:
+        """Whether the trial goes on only when it is told to."""
+        return self.scores is not None
 
 
 @dataclass(frozen=True)
@@ -96,6 +115,10 @@ class Evaluation:
         train = replace(self.train, **{name.removeprefix("train_"): value for name, value in values.items()})
         return replace(self, learner=self.recipe.learner_of(architecture), pooling=pooling, train=train, recipe=None)
 
+    def with_rungs(self, rungs: Sequence[int], episodes: int) -> Evaluation:
+        """This evaluation, but its trials wait at rungs; see :class:`EvaluationSettings`."""
+        return replace(self, settings=replace(self.settings, rungs=tuple(rungs), rung_episodes=episodes))
+
     def setup(self) -> None:
         """Once per worker."""
         if self.threads:
@@ -113,7 +136,7 @@ class Evaluation:
     def trial(
         self, architecture: Architecture, seed: int, keep_above: float | None = None, start: np.ndarray | None = None
     ) -> Generator[Progress, None, Result]:
-        """Builds, meta-trains and meta-validates an architecture.
+        """Builds, meta-trains and meta-validates an architecture; closed at a rung, it ends there and frees its memory.
 
         Args:
             seed: of initial weights, dropout and training episodes.
@@ -155,29 +178,49 @@ class Evaluation:
                     interim = self.accuracies(encoder, "meta-validation", self.settings.interim_episodes)
                     values["accuracy"] = float(interim.mean())
                     best.see(values["accuracy"], encoder)
-                yield Progress(step.number, values)
+                if not best.over and self._is_rung(step.number):
+                    metrics, scores = self._measured(encoder, self.settings.rung_episodes, size, started, memory)
+                    values["accuracy"] = metrics["accuracy"]
+                    yield Progress(step.number, values, metrics=metrics, scores=scores)
+                else:
+                    yield Progress(step.number, values)
                 if best.over:
                     break
             best.restore(encoder)
-            trained = time.perf_counter()
-            scores = self.accuracies(encoder, "meta-validation", self.settings.episodes)
-            accuracy = float(scores.mean())
-            metrics = {
-                "accuracy": accuracy,
-                "accuracy_ci95": interval95(scores),
-                **size,
-                "train_seconds": trained - started,
-                "evaluate_seconds": time.perf_counter() - trained,
-                "peak_memory": memory.read(),
-            }
+            metrics, _ = self._measured(encoder, self.settings.episodes, size, started, memory)
             self._check_limits(metrics)
             weights = None
-            if keep_above is not None and accuracy >= keep_above:
+            if keep_above is not None and metrics["accuracy"] >= keep_above:
                 weights = packed(encoder)
             return Result(metrics, weights)
         finally:
             model = encoder = None
             release_memory(device)
+
+    def _measured(
+        self, encoder: Encoder, episodes: int, size: Mapping[str, float], started: float, memory: PeakMemory
+    ) -> tuple[dict[str, float], np.ndarray]:
+        """A trial's metrics as it stands, and the accuracy of each of the first meta-validation episodes."""
+        trained = time.perf_counter()
+        scores = self.accuracies(encoder, "meta-validation", episodes)
+        metrics = {
+            "accuracy": float(scores.mean()),
+            "accuracy_ci95": interval95(scores),
+            **size,
+            "train_seconds": trained - started,
+            "evaluate_seconds": time.perf_counter() - trained,
+            "peak_memory": memory.read(),
+        }
+        return metrics, scores
+
+    def latency(self, architecture: Architecture, settings: LatencySettings) -> Result:
+        """How long the model of an architecture takes, as it would be exported; the weights make no difference."""
+        model = removed(self.space.build(architecture), merge=True).to(self.device)
+        try:
+            return Result(latency(model, settings))
+        finally:
+            del model
+            release_memory(torch.device(self.device))
 
     def test(self, architecture: Architecture, weights: np.ndarray) -> Result:
         """Scores trained weights on meta-test episodes."""
@@ -235,6 +278,10 @@ class Evaluation:
     def _check_limits(self, metrics: Mapping[str, float]) -> None:
         for problem in filter(None, (limit.problem(metrics) for limit in self.limits)):
             raise TrialError(f"it breaks a limit of the objectives: {problem}")
+
+    def _is_rung(self, step: int) -> bool:
+        """Whether the trial waits after that step; after the last one it is over anyway."""
+        return step in self.settings.rungs and step < self.learner.options.steps
 
     def _looks(self, step: int) -> bool:
         """Whether there is an interim validation after that step; the last one only serves early stopping."""

@@ -12,8 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nas_meta.errors import RunError
 from nas_meta.space import Architecture
+from nas_meta.stopping import Report
 
 FILE = "journal.sqlite"
 VERSION = 1
@@ -24,6 +27,10 @@ CREATE TABLE trials (
     fidelity INTEGER NOT NULL, status TEXT NOT NULL, metrics TEXT NOT NULL, error TEXT,
     started REAL NOT NULL, finished REAL
 );
+CREATE TABLE reports (
+    number INTEGER PRIMARY KEY, trial INTEGER NOT NULL, step INTEGER NOT NULL, reported TEXT NOT NULL,
+    scores TEXT NOT NULL, went_on INTEGER NOT NULL
+);
 """
 
 
@@ -33,8 +40,9 @@ class Trial:
 
     Attributes:
         architecture: the value of every choice that has an effect.
-        fidelity: meta-training steps.
+        fidelity: meta-training steps: while it runs those that are planned, then those that were taken.
         status: ``running``, ``completed``, ``failed``, ``stopped`` or ``timed-out``.
+        metrics: of a stopped trial what stood at its last rung; empty if it failed or was interrupted.
         started, finished: seconds since the epoch.
     """
 
@@ -139,6 +147,27 @@ class Journal:
                 return [
                     Trial(i, json.loads(a), s, f, status, json.loads(m), e, started, finished)
                     for i, a, s, f, status, m, e, started, finished in rows
+                ]
+        except (sqlite3.Error, ValueError) as error:
+            raise RunError(f"the journal cannot be read: {error}") from error
+
+    def report(self, report: Report, went_on: bool) -> None:
+        """Stores what a trial reported at a rung and what was decided; durable when this returns."""
+        row = (report.trial, report.step, json.dumps(list(report.values)), json.dumps(report.scores.tolist()), went_on)
+        try:
+            self._db.execute("INSERT INTO reports (trial, step, reported, scores, went_on) VALUES (?, ?, ?, ?, ?)", row)
+        except sqlite3.Error as error:
+            raise RunError(f"the journal cannot be written: {error}") from error
+
+    def reports(self) -> list[tuple[Report, bool]]:
+        """What trials reported at rungs, in the order of the decisions, and whether they went on."""
+        try:
+            with closing(
+                self._db.execute("SELECT trial, step, reported, scores, went_on FROM reports ORDER BY number")
+            ) as rows:
+                return [
+                    (Report(trial, step, tuple(json.loads(values)), np.array(json.loads(scores))), bool(went_on))
+                    for trial, step, values, scores, went_on in rows
                 ]
         except (sqlite3.Error, ValueError) as error:
             raise RunError(f"the journal cannot be read: {error}") from error

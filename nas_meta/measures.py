@@ -1,4 +1,4 @@
-"""Parameters, FLOPs, memory and confidence intervals."""
+"""Parameters, FLOPs, latency, memory and confidence intervals."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import gc
 import math
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,10 @@ import psutil
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
+
+WARM_UP = 5  # runs whose time does not count
 
 
 def interval95(values: np.ndarray) -> float:
@@ -44,6 +48,32 @@ def flops(model: nn.Module, tokens: int) -> int:
         model(input_ids=ids, attention_mask=torch.ones_like(ids))
     model.train(was_training)
     return int(counter.get_total_flops())
+
+
+@dataclass(frozen=True)
+class LatencySettings:
+    """What is timed: forward passes of ``batch`` texts of ``tokens`` tokens on ``threads`` threads, for ``seconds``."""
+
+    batch: int = 1
+    tokens: int = 32
+    threads: int = 1
+    seconds: float = 1.0
+
+
+def latency(model: nn.Module, settings: LatencySettings) -> dict[str, float]:
+    """The median of many forward passes and the distance of their quartiles, in seconds.
+
+    Returns:
+        ``latency`` and ``latency_iqr``.
+    """
+    device = next(model.parameters()).device
+    ids = torch.ones(settings.batch, settings.tokens, dtype=torch.long, device=device)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    timer = Timer("model(**inputs)", globals={"model": model.eval(), "inputs": inputs}, num_threads=settings.threads)
+    with torch.inference_mode():
+        timer.timeit(WARM_UP)
+        found = timer.blocked_autorange(min_run_time=settings.seconds)
+    return {"latency": found.median, "latency_iqr": found.iqr}
 
 
 class PeakMemory:

@@ -14,6 +14,21 @@ from nas_meta.config import ResolvedConfig, resolve
 from nas_meta.errors import RunError
 from nas_meta.journal import Journal, Trial
 from nas_meta.objectives import Objective, fronts, signed
+from nas_meta.space import Architecture
+from nas_meta.stopping import Report
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Meta-training steps: those that trials took, and those they would have taken had none ended early."""
+
+    taken: int
+    planned: int
+
+    @property
+    def saved(self) -> float:
+        """The share that was saved, from 0 to 1."""
+        return 1 - self.taken / self.planned if self.planned else 0.0
 
 
 @dataclass(frozen=True)
@@ -45,6 +60,26 @@ class Run:
     def report(self) -> Mapping[str, Any]:
         """Meta-test results by trial id and the rows to compare with; empty until the search has ended."""
         return self._journal.get("report", {})
+
+    @property
+    def rung_reports(self) -> list[tuple[Report, bool]]:
+        """What trials reported at rungs, in order, and whether they went on."""
+        return self._journal.reports()
+
+    @property
+    def steps(self) -> Steps:
+        """The meta-training steps of the trials that have ended."""
+        ended = [self._steps_of(t) for t in self.trials if t.status != "running"]
+        return Steps(sum(taken for taken, _ in ended), sum(planned for _, planned in ended))
+
+    def _steps_of(self, trial: Trial) -> tuple[int, int]:
+        # One that failed or was interrupted saved nothing.
+        if not trial.metrics:
+            return trial.fidelity, trial.fidelity
+        recipe, options = self.config.recipe, self.config.options["learner"]
+        if recipe.choices:
+            options = recipe.learner_of(Architecture(trial.architecture)).options
+        return trial.fidelity, options.steps
 
     @property
     def best(self) -> Trial:

@@ -59,14 +59,15 @@ class TensorBoardLog:
         from tensorboard.plugins.hparams import summary_v2 as api
 
         writer = self._writer(trial)
-        if trial.status == "completed":
-            for name, value in trial.metrics.items():
-                tag = f"meta-validation/{name}" if name == "accuracy" else f"trial/{name}"
-                writer.add_scalar(tag, value, trial.fidelity)
+        for name, value in trial.metrics.items():
+            if name != "accuracy":
+                writer.add_scalar(f"trial/{name}", value, trial.fidelity)
+            elif trial.status == "completed":  # a stopped trial's stands there since its rung
+                writer.add_scalar("meta-validation/accuracy", value, trial.fidelity)
         values = {n: v if v is not None else "none" for n, v in trial.architecture.items()}
         file = writer._get_file_writer()
         file.add_summary(api.hparams_pb(values, trial_id=trial_name(trial)))
-        file.add_summary(session_end(trial.status == "completed", trial.finished))
+        file.add_summary(session_end(bool(trial.metrics), trial.finished))
         self._writers.pop(trial.id).close()
         ranked = rank(trials, self.objectives)
         finished = sum(t.status != "running" for t in trials)

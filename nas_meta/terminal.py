@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group
@@ -22,6 +22,7 @@ from nas_meta.run import Run, rank
 PHASES = {
     "preparing": "preparing data and weights",
     "training the supernet": "training the supernet",
+    "measuring latencies": "measuring latencies",
     "searching": "searching",
     "meta-testing": "meta-testing the best",
     "done": "done",
@@ -70,13 +71,14 @@ class LiveProgress:
             return Group(head, ProgressBar(total=status.job_steps, completed=step, width=60))
         finished = [t for t in status.trials if t.status != "running"]
         running = [t for t in status.trials if t.status == "running"]
-        failed = sum(t.status == "failed" for t in finished)
+        failed, stopped = (sum(t.status == status for t in finished) for status in ("failed", "stopped"))
         best = rank(finished, self.objectives)
         elapsed = time.time() - status.started
         left = elapsed / len(finished) * (status.total - len(finished)) if finished else None
         head = Text.assemble(
             (PHASES[status.phase], "bold"),
             f"  {len(finished)}/{status.total} done, {len(running)} running, {failed} failed",
+            f", {stopped} stopped early" if stopped else "",
             f"  elapsed {clock(elapsed)}",
             f"  left about {clock(left)}" if left is not None and status.phase == "searching" else "",
         )
@@ -99,11 +101,12 @@ def clock(seconds: float) -> str:
 
 def trial_line(trial: Trial) -> str:
     """A finished trial in one line."""
-    if trial.status != "completed":
+    if not trial.metrics:
         return f"trial {trial.id}: {trial.status}: {trial.error}"
     m = trial.metrics
     return (
-        f"trial {trial.id}: {percent(m['accuracy'], m['accuracy_ci95'])}, {m['params'] / 1e6:.1f} M parameters, "
+        f"trial {trial.id}: {f'stopped at step {trial.fidelity}: ' if trial.status == 'stopped' else ''}"
+        f"{percent(m['accuracy'], m['accuracy_ci95'])}, {m['params'] / 1e6:.1f} M parameters, "
         f"{m['flops'] / 1e6:.0f} MFLOPs, {m['train_seconds'] + m['evaluate_seconds']:.1f} s"
     )
 
@@ -111,10 +114,11 @@ def trial_line(trial: Trial) -> str:
 def result_table(run: Run) -> Table:
     """The meta-tested trials, the Pareto front, and the rows that keep everybody honest."""
     table = Table(title="The best and the Pareto front", title_justify="left")
-    for name in ("trial", "meta-validation", "meta-test", "parameters", "MFLOPs"):
+    for name in ("trial", "meta-validation", "meta-test", "parameters", "MFLOPs", "latency"):
         table.add_column(name, justify="left" if name == "trial" else "right")
     table.add_column("architecture")
     report = run.report
+    timing = report.get("latency", {})
     front = {t.id for t in run.pareto}
     shown = [t for t in rank(run.trials, run.objectives) if t.id in front or str(t.id) in report.get("trials", {})]
     for trial in shown[:12]:
@@ -125,6 +129,7 @@ def result_table(run: Run) -> Table:
             percent(test["test_accuracy"], test["test_accuracy_ci95"]) if test else "",
             f"{m['params'] / 1e6:.1f} M",
             f"{m['flops'] / 1e6:.0f}",
+            milliseconds(timing.get("trials", {}).get(str(trial.id))),
             short(trial),
         )
     for name, test in report.get("references", {}).items():
@@ -135,11 +140,26 @@ def result_table(run: Run) -> Table:
             f"{test['params'] / 1e6:.1f} M" if "params" in test else "",
             f"{test['flops'] / 1e6:.0f}" if "flops" in test else "",
             "",
+            "",
             style="dim",
         )
-    table.caption = "* on the Pareto front; ± is the 95% interval over episodes"
+    steps = run.steps
+    saved = f" of {steps.planned:,}: {steps.saved:.0%} saved by stopping early" if steps.saved else ""
+    table.caption = (
+        f"* on the Pareto front; ± is the 95% interval over episodes\n{steps.taken:,} meta-training steps{saved}"
+    )
+    if timing:
+        table.caption += (
+            f"\nlatency: median for {timing['batch']} × {timing['tokens']} tokens on {timing['device']}, "
+            f"alone on the machine;\nduring the search stood in for it: {timing['during_search']}"
+        )
     table.caption_justify = "left"
     return table
+
+
+def milliseconds(measured: Mapping[str, float] | None) -> str:
+    """A measured latency."""
+    return f"{1000 * measured['latency']:.1f} ms" if measured else ""
 
 
 def short(trial: Trial) -> str:
@@ -160,13 +180,13 @@ def trials_table(trials: Sequence[Trial]) -> Table:
         table.add_column(name, justify="right" if name in ("parameters", "MFLOPs", "seconds") else "left")
     for trial in trials:
         m = trial.metrics
-        done = trial.status == "completed"
+        measured = bool(m)
         table.add_row(
             str(trial.id),
-            trial.status,
-            percent(m["accuracy"], m["accuracy_ci95"]) if done else "",
-            f"{m['params'] / 1e6:.1f} M" if done else "",
-            f"{m['flops'] / 1e6:.0f}" if done else "",
+            f"stopped at {trial.fidelity}" if trial.status == "stopped" else trial.status,
+            percent(m["accuracy"], m["accuracy_ci95"]) if measured else "",
+            f"{m['params'] / 1e6:.1f} M" if measured else "",
+            f"{m['flops'] / 1e6:.0f}" if measured else "",
             f"{(trial.finished or time.time()) - trial.started:.1f}",
             trial.error or short(trial),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from nas_meta.space import Architecture, Choice, SearchSpace, Value
 if TYPE_CHECKING:
     from torch import nn
 
+    from nas_meta.latency import LatencyTable
     from nas_meta.supernet import Supernet
     from nas_meta.tasks.pool import Tasks
 
@@ -57,6 +58,27 @@ class WrappedSpace(SearchSpace):
 
     def size(self) -> int:
         return self.space.size()
+
+
+class TimedSpace(WrappedSpace):
+    """A space that also counts ``latency``, from the moment that it has a table to tell it from."""
+
+    latencies: LatencyTable | None = None
+
+    def counts(self, architecture: Architecture, tokens: int) -> Mapping[str, float]:
+        counted = super().counts(architecture, tokens)
+        return counted if self.latencies is None else {**counted, "latency": self.latencies.predict(architecture)}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The table knows the space, and workers need neither of the two to know of the other.
+        return {name: value for name, value in self.__dict__.items() if name != "latencies"}
+
+
+def timed(space: SearchSpace) -> TimedSpace:
+    """The part of a wrapped space that counts latencies."""
+    while not isinstance(space, TimedSpace):
+        space = space.space
+    return space
 
 
 class LimitedSpace(WrappedSpace):

@@ -22,6 +22,8 @@ from search_spaces.pretrained import load_pretrained
 if TYPE_CHECKING:
     from torch import nn
 
+    from nas_meta import Supernet
+
 
 class BertSubnetOptions(PluginOptions):
     """Options of ``bert-subnet``."""
@@ -145,6 +147,11 @@ class BertSubnet(SearchSpace):
 
     def reference(self) -> nn.Module:
         return copy.deepcopy(self._full)
+
+    def supernet(self) -> Supernet:
+        from search_spaces.elastic import ElasticEncoder
+
+        return ElasticEncoder(self.reference(), *self._ranked())
 
     def save(self, model: nn.Module, architecture: Architecture, folder: Path) -> None:
         """A standard folder that ``AutoModel.from_pretrained`` loads with transformers alone.

@@ -12,13 +12,13 @@ from strategies.nni_adapter import NNIAdapter
 class EvolutionOptions(PluginOptions):
     """Options of regularised evolution; what is left out follows from the budget and the space."""
 
-    population: int | None = Field(None, ge=1, description="by default a twelfth of the trials, 4 to 25")
+    population: int | None = Field(None, ge=1, description="by default a fifth of the trials, 4 to 25")
     sample: int | None = Field(None, ge=1, description="tournament size; by default a third of the population")
     mutation: float | None = Field(
         None,
         gt=0,
         le=1,
-        description="chance of each choice to be redrawn; by default 1.5 over the number of choices",
+        description="chance of each choice to be redrawn; by default 1 over the number of choices",
     )
     crossover: bool = Field(False, description="children of two parents")
 
@@ -30,12 +30,12 @@ class Evolution(NNIAdapter):
 
     def __init__(self, context: SearchContext, options: EvolutionOptions | None = None):
         options = options or EvolutionOptions()
-        population = options.population or min(25, max(4, context.trials // 12))
+        population = options.population or min(25, max(4, context.trials // 5))
         choices = len(context.space.table)
         self._decided = EvolutionOptions(
             population=population,
             sample=min(population, options.sample or max(2, population // 3)),
-            mutation=options.mutation or min(0.5, max(0.05, 1.5 / choices)),
+            mutation=options.mutation or min(0.5, max(0.05, 1 / choices)),
             crossover=options.crossover,
         )
         # NNI takes parents from an empty population where more trials run than it holds.

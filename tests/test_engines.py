@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import cloudpickle
 import numpy as np
+import psutil
 import pytest
 import ray
 
@@ -17,6 +18,13 @@ from nas_meta.execution.ray_engine import RayEngine, Resources, pickled
 
 # Workers cannot import this file.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+@dataclass(frozen=True)
+class Rung:
+    height: int
+    worker: int
+    pauses: bool = True
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,25 @@ class Payload:
     def fail_after(self, steps):
         yield from range(steps)
         raise ValueError("out of luck\nand more lines")
+
+    def climb(self, to, left):
+        try:
+            for height in range(to):
+                yield "a step"
+                yield Rung(height, os.getpid())
+            return f"climbed {to}"
+        finally:
+            left.write_text("left")
+
+    def fall(self):
+        yield Rung(0, os.getpid())
+        raise ValueError("slipped")
+
+    def cling(self):
+        try:
+            yield Rung(0, os.getpid())
+        finally:
+            raise ValueError("cannot let go")
 
     def die(self):
         yield 0
@@ -97,6 +124,81 @@ def test_a_call_that_raises_ends_with_one_line(engine):
     engine.submit("a", "fail_after", 2)
     assert collect(engine) == ({"a": [0, 1]}, {"a": "ValueError: out of luck"})
     assert engine.free()
+
+
+def judge(engine, decide):
+    """Answers every pause; returns the rungs and the ends by key."""
+    rungs, ends = {}, {}
+    for event in engine.events():
+        if event is None:
+            continue
+        if event.paused:
+            rungs.setdefault(event.key, []).append(event.value)
+            engine.proceed(event.key, decide(event))
+        elif event.done:
+            ends[event.key] = event.error or event.value
+    return rungs, ends
+
+
+@pytest.mark.parametrize("engine", ["inline", "ray"], indirect=True)
+def test_a_paused_call_goes_on_where_it_stood_or_is_closed(engine, tmp_path):
+    before = engine.free()
+    engine.submit("top", "climb", 3, tmp_path / "top")
+    rungs, ends = judge(engine, lambda event: True)
+    assert [r.height for r in rungs["top"]] == [0, 1, 2] and len({r.worker for r in rungs["top"]}) == 1
+    assert ends == {"top": "climbed 3"}
+    engine.submit("half", "climb", 3, tmp_path / "half")
+    left = []
+
+    def decide(event):
+        left.append((tmp_path / "half").exists())
+        return event.value.height < 1
+
+    rungs, ends = judge(engine, decide)
+    assert [r.height for r in rungs["half"]] == [0, 1] and ends == {"half": None}
+    # It was alive while it was judged, and cleaned up before its end was told.
+    assert left == [False, False] and (tmp_path / "half").exists()
+    assert engine.free() == before
+    engine.submit("next", "count", 2)
+    assert collect(engine) == ({"next": [0, 1]}, {"next": "counted"})
+
+
+@pytest.mark.parametrize("engine", ["inline", "ray"], indirect=True)
+def test_a_call_that_fails_after_a_pause_or_while_it_is_closed_says_why(engine):
+    engine.submit("a", "fall")
+    assert judge(engine, lambda event: True)[1] == {"a": "ValueError: slipped"}
+    engine.submit("b", "cling")
+    assert judge(engine, lambda event: False)[1] == {"b": "ValueError: cannot let go"}
+    assert engine.free()
+
+
+@pytest.mark.parametrize("go_on", [True, False])
+def test_a_worker_that_dies_while_its_call_is_paused_is_replaced(ray_engine, tmp_path, go_on):
+    def decide(event):
+        if event.key == "dies":
+            os.kill(event.value.worker, signal.SIGKILL)
+            return go_on
+        return True
+
+    ray_engine.submit("dies", "climb", 2, tmp_path / "dies")
+    ray_engine.submit("lives", "climb", 2, tmp_path / "lives")
+    _, ends = judge(ray_engine, decide)
+    assert "worker died" in ends["dies"] and ends["lives"] == "climbed 2"
+    assert ray_engine.free() == 2
+    ray_engine.submit(1, "total", 1)
+    ray_engine.submit(2, "total", 1)
+    assert collect(ray_engine)[1] == {1: 45.0, 2: 45.0}
+
+
+def test_closing_the_engine_ends_workers_whose_calls_are_paused(tmp_path):
+    engine = RayEngine(Payload(TABLE), Resources(workers=1, cpus=0))
+    engine.submit("waits", "climb", 1, tmp_path / "waits")
+    worker = next(event.value.worker for event in engine.events() if event is not None and event.paused)
+    engine.close()
+    deadline = time.time() + 20
+    while psutil.pid_exists(worker) and psutil.Process(worker).status() != "zombie" and time.time() < deadline:
+        time.sleep(0.1)
+    assert not psutil.pid_exists(worker) or psutil.Process(worker).status() == "zombie"
 
 
 def test_two_calls_run_at_once_on_two_long_lived_workers(ray_engine):

@@ -1,62 +1,13 @@
 """NNI's strategies behind ask and tell: nothing twice, nothing invalid, evolution better than random."""
 
-from itertools import pairwise
-
 import numpy as np
 import pytest
+from landscapes import Small, context, run
 
-from nas_meta import WAIT, Architecture, Outcome, SearchContext, SearchSpace
-from nas_meta.strategy import Objective
+from nas_meta import WAIT, Architecture
 from strategies.nni_evolution import Evolution, EvolutionOptions
 from strategies.nni_grid import Grid
 from strategies.nni_random import Random
-
-
-class Landscape(SearchSpace):
-    """Ten choices of four; the score is the number of right ones, and neighbours help each other."""
-
-    def choices(self):
-        return {f"c{i}": [0, 1, 2, 3] for i in range(10)}
-
-    def build(self, architecture):
-        raise AssertionError("a table, not a model")
-
-    def problem(self, architecture):
-        return "all zero" if not any(architecture.values.values()) else None
-
-
-class Small(Landscape):
-    def choices(self):
-        return {"a": [0, 1, 2], "b": [0, 1]}
-
-
-def score(architecture: Architecture) -> float:
-    right = [architecture[f"c{i}"] == (i * 7 + 3) % 4 for i in range(10)]
-    return sum(right) + 0.5 * sum(a and b for a, b in pairwise(right))
-
-
-def context(space=None, trials=100, seed=0):
-    return SearchContext(space or Landscape(), [Objective("accuracy")], trials, 2, seed)
-
-
-def run(strategy, trials, value=score, in_flight=1):
-    running, done = [], []
-    try:
-        while len(done) < trials:
-            proposal = strategy.ask() if len(running) < in_flight and len(running) + len(done) < trials else WAIT
-            if isinstance(proposal, Architecture):
-                running.append(proposal)
-                continue
-            if not running:
-                break
-            architecture = running.pop(0)
-            result = value(architecture)
-            status = "completed" if result is not None else "failed"
-            strategy.tell(Outcome(architecture, status, {}, result))
-            done.append((architecture, result))
-    finally:
-        strategy.close()
-    return done
 
 
 @pytest.mark.parametrize("strategy", [Random, Grid, Evolution])
@@ -96,5 +47,5 @@ def test_evolution_waits_rather_than_run_more_than_its_population():
 
 
 def test_defaults_follow_from_the_budget():
-    assert Evolution(context(trials=100)).resolved["population_size"] == 20
-    assert Evolution(context(trials=16)).resolved["population_size"] == 4
+    assert Evolution(context(trials=100)).resolved["population"] == 20
+    assert Evolution(context(trials=16)).resolved["population"] == 4

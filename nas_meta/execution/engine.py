@@ -16,12 +16,15 @@ class Event:
         value: what it yielded; at its end, what it returned.
         error: why it failed, in one line; only at its end.
         done: whether the call has ended.
+        paused: whether the call waits for :meth:`Engine.proceed`: what it yielded has an attribute ``pauses`` and it is
+            true.
     """
 
     key: Any
     value: Any = None
     error: str | None = None
     done: bool = False
+    paused: bool = False
 
 
 class Engine(Protocol):
@@ -33,6 +36,12 @@ class Engine(Protocol):
     def submit(self, key: Any, method: str, *arguments: Any) -> None:
         """Starts ``payload.method(*arguments)``, a function or a generator, on a free worker."""
 
+    def proceed(self, key: Any, go_on: bool) -> None:
+        """Lets a paused call go on where it stands, or closes its generator: that is then its end, without a value.
+
+        To be said before the next event is asked for.
+        """
+
     def events(self) -> Iterator[Event | None]:
         """Blocks until something has happened; ends when no call runs. None after a while of silence."""
 
@@ -40,23 +49,32 @@ class Engine(Protocol):
         """Stops what still runs and what this engine started."""
 
 
-def call(key: Any, function: Callable[..., Any], *arguments: Any) -> Iterator[Event]:
-    """Calls a function and tells what happens: what it yields if it is a generator, then its result or its error."""
+def call(key: Any, function: Callable[..., Any], *arguments: Any) -> Generator[Event, bool | None, None]:
+    """Calls a function and tells what happens: what it yields if it is a generator, then its result or its error.
+
+    After a paused event it is told by ``send`` whether to go on.
+    """
     try:
         result = function(*arguments)
         if isinstance(result, Generator):
-            stream = result
-            while True:
-                try:
-                    value = next(stream)
-                except StopIteration as end:
-                    result = end.value
-                    break
-                yield Event(key, value)
+            result = yield from _streamed(key, result)
     except Exception as error:
         yield Event(key, error=cause(error), done=True)
     else:
         yield Event(key, result, done=True)
+
+
+def _streamed(key: Any, stream: Generator) -> Generator[Event, bool | None, Any]:
+    while True:
+        try:
+            value = next(stream)
+        except StopIteration as end:
+            return end.value
+        paused = bool(getattr(value, "pauses", False))
+        go_on = yield Event(key, value, paused=paused)
+        if paused and not go_on:
+            stream.close()
+            return None
 
 
 def cause(error: BaseException) -> str:

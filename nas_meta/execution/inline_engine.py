@@ -14,6 +14,7 @@ class InlineEngine:
     def __init__(self, payload: Any):
         self._payload = payload
         self._pending: tuple[Any, str, tuple] | None = None
+        self._answer: bool | None = None
         payload.setup()
 
     def free(self) -> int:
@@ -23,13 +24,21 @@ class InlineEngine:
         assert self._pending is None, "the worker is busy"
         self._pending = (key, method, arguments)
 
+    def proceed(self, key: Any, go_on: bool) -> None:
+        self._answer = go_on
+
     def events(self) -> Iterator[Event]:
         while self._pending:
             key, method, arguments = self._pending
-            for event in call(key, getattr(self._payload, method), *arguments):
-                if event.done:
-                    self._pending = None
+            running = call(key, getattr(self._payload, method), *arguments)
+            event = next(running)
+            while not event.done:
+                self._answer = None
                 yield event
+                assert not event.paused or self._answer is not None, f"nobody said whether {key} goes on"
+                event = running.send(self._answer)
+            self._pending = None
+            yield event
 
     def close(self) -> None:
         self._pending = None

@@ -1,7 +1,8 @@
 """Runs calls on Ray: long-lived workers that import once and hold the payload for their whole life.
 
 A call is an actor method that streams: what it yields arrives while it runs, and the driver sleeps in ``ray.wait``
-until something does.
+until something does. Where the call pauses, the stream ends and the worker keeps the generator; the driver's decision
+starts the next stream.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,7 @@ class _Worker:
     def __init__(self, pickled: tuple[bytes, list[np.ndarray]]):
         # An actor whose constructor raises gives back no sentence, so the first call tells.
         self._failure: str | None = None
+        self._running: Generator[Event, bool | None, None] | None = None
         try:
             data, buffers = pickled
             self._payload = cloudpickle.loads(data, buffers=buffers)
@@ -54,7 +56,22 @@ class _Worker:
         if self._failure:
             yield Event(None, error=self._failure, done=True)
         else:
-            yield from call(None, getattr(self._payload, method), *cloudpickle.loads(arguments))
+            self._running = call(None, getattr(self._payload, method), *cloudpickle.loads(arguments))
+            yield from self._to_pause(None)
+
+    @ray.method(num_returns="streaming")
+    def proceed(self, go_on: bool):
+        yield from self._to_pause(go_on)
+
+    def _to_pause(self, answer: bool | None) -> Iterator[Event]:
+        """What the call does until it pauses or ends."""
+        event = self._running.send(answer)
+        while not (event.paused or event.done):
+            yield event
+            event = next(self._running)
+        if event.done:
+            self._running = None
+        yield event
 
 
 def pickled(payload: Any) -> tuple[bytes, list[np.ndarray]]:
@@ -108,6 +125,7 @@ class RayEngine:
         self._actor, self._shared = actor, shared
         self._idle = [actor.remote(shared) for _ in range(resources.workers)]
         self._running: dict[Any, tuple[Any, Any]] = {}
+        self._paused: dict[Any, Any] = {}
 
     def free(self) -> int:
         return len(self._idle)
@@ -117,6 +135,10 @@ class RayEngine:
         # Pickled by value here: a file plugin's module does not exist in a worker.
         stream = worker.call.remote(method, cloudpickle.dumps(arguments))
         self._running[stream] = (key, worker)
+
+    def proceed(self, key: Any, go_on: bool) -> None:
+        worker = self._paused.pop(key)
+        self._running[worker.proceed.remote(go_on)] = (key, worker)
 
     def events(self) -> Iterator[Event | None]:
         while self._running:
@@ -135,11 +157,15 @@ class RayEngine:
                 if event.done:
                     del self._running[stream]
                     self._idle.append(worker)
-                yield Event(key, event.value, event.error, event.done)
+                elif event.paused:
+                    del self._running[stream]
+                    self._paused[key] = worker
+                yield Event(key, event.value, event.error, event.done, event.paused)
 
     def close(self) -> None:
-        workers = [*self._idle, *(worker for _, worker in self._running.values())]
+        workers = [*self._idle, *(worker for _, worker in self._running.values()), *self._paused.values()]
         self._running.clear()
+        self._paused.clear()
         self._idle.clear()
         for worker in workers:
             ray.kill(worker)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nas_meta import Architecture, SearchSpace
+from nas_meta.space import Architecture, SearchSpace
 
 
 def encode(space: SearchSpace, architectures: Sequence[Architecture]) -> np.ndarray:

@@ -1,0 +1,229 @@
+"""One-shot strategies on a problem whose answer is known: in each layer one operation of five is useful.
+
+A text has words of its class, and one random word for each layer. A layer's useful operation removes the random words'
+part of the embedding that this layer is responsible for; the identity leaves it there, another operation removes a part
+of the classes' words instead, and two lose everything. Where among the five the useful one stands is drawn by the seed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.table import Table
+from nas_meta import Architecture, ChoiceLayer, ChoiceSupernet, SearchSpace, Strategy
+from nas_meta.evaluation import Evaluation, EvaluationSettings
+from nas_meta.learners.protonet import ProtoNet
+from nas_meta.objectives import Objective
+from nas_meta.strategy import SearchContext
+from nas_meta.tasks.episodes import EpisodeShape
+from nas_meta.tasks.pool import Pool, Tasks
+from nas_meta.tasks.source import SPLITS
+
+LAYERS, BLOCK = 3, 8  # layers, and numbers of an embedding that belong to one of them
+SIGNAL = 2 * BLOCK  # numbers that tell the classes
+CLASSES, WORDS, NOISE_WORDS, TEXTS = 20, 3, 40, 12
+OPERATIONS = ("useful", "identity", "wrong", "noise")
+SEEDS = tuple(range(10))
+
+
+class Keep(nn.Module):
+    """Keeps what a mask keeps; what tells the classes apart goes through a linear map that learns."""
+
+    def __init__(self, kept: Tensor):
+        super().__init__()
+        self.register_buffer("kept", kept)
+        self.linear = nn.Linear(SIGNAL, SIGNAL, bias=False)
+        with torch.no_grad():
+            self.linear.weight.copy_(torch.eye(SIGNAL) + 0.02 * torch.randn(SIGNAL, SIGNAL))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x * self.kept
+        return torch.cat([self.linear(x[..., :SIGNAL]), x[..., SIGNAL:]], dim=-1)
+
+
+class Noise(nn.Module):
+    """Random numbers as large as the input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.randn_like(x) * x.detach().std()
+
+
+def make(operation: str, layer: int) -> nn.Module:
+    """An operation of a layer."""
+    kept = torch.ones(SIGNAL + LAYERS * BLOCK)
+    if operation == "useful":
+        kept[SIGNAL + layer * BLOCK :][:BLOCK] = 0
+    elif operation == "wrong":
+        kept[:SIGNAL] = 0
+    elif operation == "noise":
+        return Noise()
+    return Keep(kept)
+
+
+class PlantedModel(nn.Module):
+    """Frozen word embeddings, layers, a factor: so that there is something to learn along every path."""
+
+    def __init__(self, table: Tensor, layers: list[nn.Module]):
+        super().__init__()
+        self.words = nn.Embedding.from_pretrained(table.clone())
+        self.layers = nn.ModuleList(layers)
+        self.factor = nn.Parameter(torch.ones(()))
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        x = self.words(input_ids)
+        for layer in self.layers:
+            x = layer(x)
+        return x * self.factor
+
+
+class Planted(SearchSpace):
+    """Operations by letters, so that no strategy could know; :attr:`answer` is the architecture that is useful."""
+
+    def __init__(self, seed: int = 0):
+        super().__init__()
+        rng = np.random.default_rng(seed)
+        self.meaning = [dict(zip("abcd", rng.permutation(OPERATIONS).tolist(), strict=True)) for _ in range(LAYERS)]
+        self.table_of_words = word_table(rng)
+
+    def choices(self) -> Mapping[str, tuple[str, ...]]:
+        return {f"layer{i}": tuple("abcd") for i in range(LAYERS)}
+
+    def build(self, architecture: Architecture) -> nn.Module:
+        return self._model([make(self.meaning[i][architecture[f"layer{i}"]], i) for i in range(LAYERS)])
+
+    def supernet(self) -> ChoiceSupernet:
+        layers = [
+            ChoiceLayer(f"layer{i}", {letter: make(operation, i) for letter, operation in self.meaning[i].items()})
+            for i in range(LAYERS)
+        ]
+        return ChoiceSupernet(self._model(layers), self.build)
+
+    @cached_property
+    def answer(self) -> Architecture:
+        return Architecture(
+            {f"layer{i}": next(k for k, v in m.items() if v == "useful") for i, m in enumerate(self.meaning)}
+        )
+
+    def _model(self, layers: list[nn.Module]) -> nn.Module:
+        return PlantedModel(torch.from_numpy(self.table_of_words), layers)
+
+
+def word_table(rng: np.random.Generator) -> np.ndarray:
+    """``[words, size]``: those of each class lie near each other in the first numbers, random ones fill a block each."""
+    words = len(SPLITS) * CLASSES * WORDS
+    table = np.zeros((words + LAYERS * NOISE_WORDS, SIGNAL + LAYERS * BLOCK), np.float32)
+    centres = rng.normal(size=(len(SPLITS) * CLASSES, SIGNAL))
+    table[:words, :SIGNAL] = np.repeat(centres, WORDS, axis=0) + 0.5 * rng.normal(size=(words, SIGNAL))
+    for layer in range(LAYERS):
+        rows = table[words + layer * NOISE_WORDS :][:NOISE_WORDS]
+        rows[:, SIGNAL + layer * BLOCK :][:, :BLOCK] = 8 * rng.normal(size=(NOISE_WORDS, BLOCK))
+    return table
+
+
+def planted_tasks(seed: int) -> Tasks:
+    """Texts of three words of their class and a random word for each layer."""
+    rng = np.random.default_rng([seed, 1])
+    first_noise = len(SPLITS) * CLASSES * WORDS
+    pools = {}
+    for s, split in enumerate(SPLITS):
+        labels = np.repeat(np.arange(CLASSES), TEXTS)
+        own = (s * CLASSES + labels)[:, None] * WORDS + rng.integers(WORDS, size=(len(labels), 3))
+        noise = first_noise + np.arange(LAYERS) * NOISE_WORDS + rng.integers(NOISE_WORDS, size=(len(labels), LAYERS))
+        tokens = np.concatenate([own, noise], axis=1)
+        length = tokens.shape[1]
+        pools[split] = Pool(
+            classes=[f"{split} {c}" for c in range(CLASSES)],
+            texts=[str(i) for i in range(len(labels))],
+            labels=labels,
+            tokens=tokens.ravel(),
+            offsets=np.arange(len(labels) + 1) * length,
+            words=np.tile(np.arange(length), len(labels)),
+        )
+    return Tasks(pools)
+
+
+def evaluation_of(space: SearchSpace, seed: int) -> Evaluation:
+    """What trials on the planted problem go through: 5-way 1-shot, nearest centroid."""
+    learner = ProtoNet(ProtoNet.Options(steps=0, lr=5e-4))
+    return Evaluation(space, learner, planted_tasks(seed), EpisodeShape(5, 1, 2), EvaluationSettings(seed=seed))
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a strategy proposed first, and what of the answer that is."""
+
+    architecture: Architecture
+    right: int
+    seconds: float
+
+
+def find(strategy: type[Strategy], seed: int, **options: Any) -> Found:
+    """Runs a one-shot strategy's job on the planted problem of a seed."""
+    space = Planted(seed)
+    context = SearchContext(space, [Objective("accuracy")], trials=1, workers=1, seed=seed)
+    searching = strategy(context, strategy.Options(**options))
+    job, started = searching.job(), time.perf_counter()
+    progress = evaluation_of(space, seed).run(job)
+    try:
+        while True:
+            next(progress)
+    except StopIteration as end:
+        searching.receive(end.value.findings, end.value.weights)
+    proposal = searching.ask()
+    right = sum(proposal[name] == value for name, value in space.answer.values.items())
+    return Found(proposal, right, time.perf_counter() - started)
+
+
+def accuracy_of(space: Planted, architecture: Architecture, seed: int) -> float:
+    """Of an architecture without any training."""
+    evaluation = evaluation_of(space, seed)
+    encoder = evaluation.encoder(space.build(architecture))
+    return float(evaluation.accuracies(encoder, "meta-validation", 40).mean())
+
+
+def measure() -> Table:
+    from strategies.nni_darts import DARTS, GumbelDARTS
+    from strategies.nni_enas import ENAS
+    from strategies.nni_proxyless import ProxylessNAS
+    from strategies.nni_spos import SPOS
+
+    torch.set_num_threads(1)
+    contestants: list[tuple[str, type[Strategy], dict[str, Any]]] = [
+        ("darts, first order", DARTS, {"steps": 150, "arch_lr": 0.05}),
+        ("darts, second order", DARTS, {"steps": 100, "arch_lr": 0.05, "order": 2}),
+        ("gumbel-darts", GumbelDARTS, {"steps": 200, "arch_lr": 0.05}),
+        ("proxyless", ProxylessNAS, {"steps": 200, "arch_lr": 0.05}),
+        ("enas", ENAS, {"steps": 200, "candidates": 20}),
+        ("spos", SPOS, {"steps": 150, "generations": 4, "population": 12}),
+    ]
+    rows = []
+    for name, strategy, options in contestants:
+        found = [find(strategy, seed, **options) for seed in SEEDS]
+        rows.append([
+            name, ", ".join(f"{key} {value:g}" for key, value in options.items()),
+            f"{sum(f.right == LAYERS for f in found)} of {len(SEEDS)}",
+            f"{np.mean([f.right for f in found]):.2f} of {LAYERS}", f"{np.mean([f.seconds for f in found]):.1f} s",
+        ])  # fmt: skip
+    answers, others = [], []
+    for seed in SEEDS:
+        space = Planted(seed)
+        answers.append(accuracy_of(space, space.answer, seed))
+        for name, letter in space.answer.values.items():
+            changed = [{**space.answer.values, name: v} for v in "abcd" if v != letter]
+            others.append(max(accuracy_of(space, Architecture(values), seed) for values in changed))
+    return Table(
+        ("strategy", "options", "found in", "operations right", "a seed"),
+        rows,
+        f"{LAYERS} layers of {len(OPERATIONS)} operations. The planted architecture has "
+        f"{100 * np.mean(answers):.0f} % accuracy before any training (5-way 1-shot); with one layer's operation changed "
+        f"to the best of the others {100 * np.mean(others):.0f} %. Choosing at random finds it once in "
+        f"{len(OPERATIONS) ** LAYERS}.",
+    )

@@ -1,0 +1,204 @@
+"""What the strategy ``supernet`` is worth: how well inherited weights rank, what judging costs, which front it finds.
+
+5-way 1-shot on ICD-10-CM with MiniLM, one core; seconds are those of the process, not of the clock.
+
+- 24 random sub-networks of three or four layers, heads and widths included, in one range of parameters, are trained
+  alone (60 steps from the pretrained weights) and judged with what they inherit, on the same 200 episodes.
+- The same total time, supernet training included, for ``supernet``, ``evolution`` and ``random``: the hypervolume of
+  accuracy above a half against the share of the whole encoder's FLOPs that is saved.
+
+What was measured is kept in ``benchmarks/supernet.json`` and not measured again; delete a line there to measure it
+anew.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+
+from benchmarks.table import Table, machine
+
+KEPT = Path(__file__).with_suffix(".json")
+COUNT, PARAMS = 24, (15.5e6, 17.5e6)
+JUDGED = 100  # by the search among sub-networks, for the seconds that one takes
+SPACE = {"name": "bert-subnet", "min_layers": 3, "max_layers": 4}
+COMMON = {"learner": {"name": "protonet", "steps": 60}, "evaluation": {"episodes": 200, "test_best": 0}}
+BUDGET = 300.0  # seconds for a whole search
+SEEDS = (1, 2, 3)
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "supernet": {"strategy": {"name": "supernet", "steps": 100, "judged": 100}, "budget": {"trials": 10}},
+    "evolution": {"strategy": {"name": "evolution"}, "budget": {"trials": 30}},
+    "random": {"strategy": {"name": "random"}, "budget": {"trials": 30}},
+}
+
+
+class OutOfTime(Exception):
+    """The seconds of a search are over."""
+
+
+def evaluation_of(document: dict[str, Any]) -> Any:
+    """The evaluation of a config, on one thread."""
+    from nas_meta.assembly import make_evaluation, prepare
+    from nas_meta.config import resolve
+
+    resolved = resolve(document)
+    space, tasks, shape = prepare(resolved)
+    space.prepare(tasks, 0)
+    evaluation = make_evaluation(resolved, space, tasks, shape, cpus=1)
+    evaluation.setup()
+    return evaluation
+
+
+def sub_networks(space: Any) -> list[Any]:
+    """Random ones in the range of parameters, none twice."""
+    rng, found = np.random.default_rng(5), {}
+    while len(found) < COUNT:
+        architecture = space.sample(rng)
+        if PARAMS[0] <= space.count_params(architecture) <= PARAMS[1]:
+            found[architecture.id] = architecture
+    return list(found.values())
+
+
+def trained(number: int) -> dict[str, float]:
+    """One sub-network trained alone."""
+    from nas_meta.evaluation import result_of
+
+    evaluation = evaluation_of({"space": SPACE, **COMMON})
+    architecture = sub_networks(evaluation.space)[number]
+    started = time.process_time()
+    metrics = result_of(evaluation.trial(architecture, 1)).metrics
+    return {**{k: metrics[k] for k in ("accuracy", "params")}, "seconds": time.process_time() - started}
+
+
+def inherited(_: int) -> dict[str, Any]:
+    """A supernet with default options, what its search costs, and what the sub-networks inherit from it."""
+    from nas_meta.evaluation import unpacked
+    from nas_meta.objectives import Objective
+    from strategies.inherited import Inherited, supernet_encoder
+    from strategies.supernet import SupernetJob, SupernetOptions
+
+    evaluation = evaluation_of({"space": SPACE, **COMMON})
+    objectives = (Objective("accuracy"), Objective("flops", "minimize"))
+    options = SupernetOptions(judged=JUDGED)
+    job = SupernetJob(options, objectives, 12, 0)
+    clock, weights = {0: time.process_time()}, None
+    for progress in evaluation.run(job):
+        clock[progress.step] = time.process_time()
+        weights = progress.weights if progress.weights is not None else weights
+    supernet = evaluation.space.supernet()
+    supernet.load_state_dict(unpacked(bytes(weights)))
+    judge = Inherited(evaluation, supernet, supernet_encoder(evaluation, supernet), options.texts)
+    some = sub_networks(evaluation.space)
+    found = {name: dict(call(some)) for name, call in (("first", judge.first), ("second", judge.second))}
+    return {
+        "train_seconds": clock[options.steps] - clock[0],
+        "first_seconds": (clock[options.steps + JUDGED] - clock[options.steps]) / JUDGED,
+        "second_seconds": (clock[job.steps] - clock[options.steps + JUDGED]) / job.again,
+        **{name: [rows[i]["accuracy"] for i in range(COUNT)] for name, rows in found.items()},
+    }
+
+
+def searched(strategy: str) -> Callable[[int], dict[str, Any]]:
+    """How the front of a strategy's search is measured, by seed."""
+
+    def measure_seed(seed: int) -> dict[str, Any]:
+        import nas_meta
+        from nas_meta.journal import Journal
+        from nas_meta.objectives import hypervolume
+
+        # Before the clock runs: everything is imported, too.
+        whole = evaluation_of({"space": {"name": "bert-subnet"}}).space
+        flops = whole.counts(whole.canonical({n: c.values[0] for n, c in whole.table.items()}), 32)["flops"]
+        started = time.process_time()
+
+        def watch(_: Any) -> None:
+            if time.process_time() - started > BUDGET:
+                raise OutOfTime
+
+        document = {**COMMON, "seed": seed, **STRATEGIES[strategy]}
+        document |= {"space": {"name": "bert-subnet"}, "resources": {"cpus_per_trial": 1}}
+        with tempfile.TemporaryDirectory() as folder:
+            run = Path(folder) / "run"
+            try:
+                nas_meta.search(document, run, inline=True, watch=watch)
+            except OutOfTime:
+                pass
+            journal = Journal.open(run)
+            points = [(t.metrics["accuracy"], t.metrics["flops"]) for t in journal.trials() if t.status == "completed"]
+            journal.close()
+        values = np.array([(accuracy, 1 - spent / flops) for accuracy, spent in points])
+        volume = hypervolume(values, np.array([0.5, 0.0])) / 0.5
+        return {"points": points, "seconds": time.process_time() - started, "hypervolume": volume}
+
+    return measure_seed
+
+
+PARTS: dict[str, tuple[Callable[[int], dict[str, Any]], tuple[int, ...]]] = {
+    "trained": (trained, tuple(range(COUNT))),
+    "inherited": (inherited, (0,)),
+    **{strategy: (searched(strategy), SEEDS) for strategy in STRATEGIES},
+}
+
+
+def kept() -> dict[str, dict[str, Any]]:
+    """What was measured so far, by part and number."""
+    return json.loads(KEPT.read_text(encoding="utf-8"))["measured"] if KEPT.is_file() else {}
+
+
+def keep(results: dict[str, dict[str, Any]]) -> None:
+    rows = ",\n".join(f"{json.dumps(name)}: {json.dumps(found)}" for name, found in results.items())
+    KEPT.write_text(f'{{"machine": {json.dumps(machine())}, "measured": {{\n{rows}\n}}}}\n', encoding="utf-8")
+
+
+def agreement(results: dict[str, dict[str, Any]], which: str) -> tuple[float, float, float]:
+    """Kendall's τ of inherited and trained accuracy, the mean distance in points, the mean difference in points."""
+    from scipy.stats import kendalltau
+
+    alone = np.array([results[f"trained {i}"]["accuracy"] for i in range(COUNT)])
+    own = np.array(results["inherited 0"][which])
+    return float(kendalltau(own, alone)[0]), 100 * float(np.abs(own - alone).mean()), 100 * float((own - alone).mean())
+
+
+def table(results: dict[str, dict[str, Any]]) -> Table:
+    found = results["inherited 0"]
+    alone = mean(results[f"trained {i}"]["seconds"] for i in range(COUNT))
+    rows = []
+    for which, name in (("second", "the 200 episodes of trials"), ("first", "few texts")):
+        tau, gap, bias = agreement(results, which)
+        seconds = found[f"{which}_seconds"]
+        rows.append([f"inherited against trained, {name}", f"τ {tau:.2f}, {gap:.1f} points apart ({bias:+.1f})"])
+        rows.append([
+            f"sub-networks a minute, {name}",
+            f"{60 / seconds:.0f} inherited, {60 / alone:.1f} trained: {alone / seconds:.0f} times",
+        ])  # fmt: skip
+    rows.append(["training of the supernet", f"{found['train_seconds']:.0f} s"])
+    for strategy in STRATEGIES:
+        volumes = [results[f"{strategy} {seed}"]["hypervolume"] for seed in SEEDS]
+        trials = mean(len(results[f"{strategy} {seed}"]["points"]) for seed in SEEDS)
+        interval = 4.303 * stdev(volumes) / len(volumes) ** 0.5  # Student's t of two degrees of freedom
+        name = f"hypervolume after {BUDGET:.0f} s, `{strategy}`"
+        rows.append([name, f"{mean(volumes):.3f} ± {interval:.3f}, {trials:.0f} trials"])
+    return Table(
+        ("what", "found"),
+        rows,
+        f"{COUNT} sub-networks of three or four layers with {PARAMS[0] / 1e6:g} to {PARAMS[1] / 1e6:g} M parameters; "
+        f"seconds of one core; hypervolumes over seeds {', '.join(map(str, SEEDS))} with 95% intervals, accuracy from "
+        "0.5 to 1 and FLOPs saved from 0 to 1.",
+    )
+
+
+def measure() -> Table:
+    results = kept()
+    for part, (call, numbers) in PARTS.items():
+        for number in numbers:
+            if f"{part} {number}" not in results:
+                results[f"{part} {number}"] = call(number)
+                keep(results)
+    return table(results)

@@ -1,0 +1,52 @@
+"""After the search: the best trials and what they are compared with, on the same meta-test episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from nas_meta.errors import NasMetaError
+from nas_meta.execution.engine import Engine
+from nas_meta.journal import Trial
+from nas_meta.run import weights_path
+from nas_meta.space import Architecture, SearchSpace
+
+
+def meta_test(
+    engine: Engine, directory: Path, trials: Sequence[Trial], space: SearchSpace, stopped: Callable[[], bool]
+) -> dict[str, dict[str, Any]]:
+    """The metrics of trials whose weights were kept (``trials``, by id), of the unsearched model and TF-IDF.
+
+    Args:
+        stopped: asked after everything that happens; what is known by then is returned.
+
+    Raises:
+        NasMetaError: one of them failed.
+    """
+    calls: list[tuple[Any, str, tuple]] = []
+    for trial in trials:
+        weights = weights_path(directory, trial.id)
+        if weights.is_file():
+            arguments = (Architecture(trial.architecture), weights.read_bytes())
+            calls.append((("trials", str(trial.id)), "test", arguments))
+    if space.reference() is not None:
+        calls.append((("references", "unsearched model, no training"), "test_reference", ()))
+    calls.append((("references", "TF-IDF, nearest centroid"), "test_tfidf", ()))
+    report: dict[str, dict[str, Any]] = {"trials": {}, "references": {}}
+    while calls or engine.free() == 0:
+        while calls and engine.free():
+            key, method, arguments = calls.pop(0)
+            engine.submit(key, method, *arguments)
+        for event in engine.events():
+            if stopped():
+                return report
+            if event is None:
+                continue
+            kind, name = event.key
+            if event.error:
+                raise NasMetaError(f"meta-test of {name} failed: {event.error}")
+            report[kind][name] = dict(event.value.metrics)
+            if calls:
+                break
+    return report

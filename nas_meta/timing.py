@@ -1,0 +1,61 @@
+"""Latencies of a search: before it a few, to fit a table to; after it those of the front."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from nas_meta.errors import NasMetaError
+from nas_meta.execution.engine import Engine
+from nas_meta.latency import LatencyTable
+from nas_meta.measures import LatencySettings
+from nas_meta.space import Architecture, SearchSpace
+from nas_meta.wrapped import timed
+
+
+def measure_each(
+    engine: Engine, architectures: Sequence[Architecture], settings: LatencySettings, stopped: Callable[[], bool]
+) -> list[dict[str, float]]:
+    """:func:`nas_meta.measures.latency` of every architecture on a worker, one by one, while the others rest.
+
+    Args:
+        stopped: asked after everything that happens; what is known by then is returned.
+
+    Raises:
+        NasMetaError: a model could not be built or run.
+    """
+    found: list[dict[str, float]] = []
+    for architecture in architectures:
+        engine.submit("latency", "latency", architecture, settings)
+        for event in engine.events():
+            if stopped():
+                return found
+            if event is not None and event.error:
+                raise NasMetaError(f"the latency of {architecture} could not be measured: {event.error}")
+            if event is not None:
+                found.append(dict(event.value.metrics))
+    return found
+
+
+def fitted_table(
+    engine: Engine, space: SearchSpace, models: int, settings: LatencySettings, seed: int, stopped: Callable[[], bool]
+) -> LatencyTable | None:
+    """A table from that many random architectures, each measured alone; None where it was stopped."""
+    rng = np.random.default_rng(seed)
+    drawn = list({a.id: a for a in (space.sample(rng) for _ in range(10 * models))}.values())[:models]
+    found = measure_each(engine, drawn, settings, stopped)
+    if len(found) < len(drawn):
+        return None
+    return LatencyTable(timed(space).space, drawn, [f["latency"] for f in found], settings.tokens)
+
+
+def described(
+    table: LatencyTable | None, settings: LatencySettings, gpu: bool, trials: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a run's report says of latency: what stood in during the search, and what was measured after it."""
+    device = "a GPU" if gpu else f"{settings.threads} CPU thread{'s' * (settings.threads > 1)}"
+    stood_in = "FLOPs" if table is None else f"a table per choice, off by {table.error:.0%} on models left out of it"
+    return {"batch": settings.batch, "tokens": settings.tokens, "device": device,
+            "during_search": stood_in, "trials": dict(trials)}  # fmt: skip

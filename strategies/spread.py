@@ -1,0 +1,55 @@
+"""The best of many candidates with several objectives: front by front, each in an order that spreads over it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nas_meta.objectives import fronts
+
+
+def crowding(values: np.ndarray) -> np.ndarray:
+    """The crowding distance of every row of one front (Deb et al. 2002, "NSGA-II", section III-B).
+
+    Per objective the difference of the two neighbours over the front's range, summed; infinite at the ends.
+
+    Args:
+        values: ``[candidates, objectives]``.
+    """
+    distance = np.zeros(len(values))
+    for column in values.T:
+        order = np.argsort(column, kind="stable")
+        distance[order[[0, -1]]] = np.inf
+        width = column[order[-1]] - column[order[0]]
+        if width > 0:
+            distance[order[1:-1]] += (column[order[2:]] - column[order[:-2]]) / width
+    return distance
+
+
+def spread(values: np.ndarray) -> list[int]:
+    """Indices of one front's rows in an order of which every beginning is spread over the front.
+
+    The most crowded row is taken away, of equals the lower in the first objective, until none is left; what was taken
+    last comes first.
+
+    Args:
+        values: ``[candidates, objectives]``, more is better.
+    """
+    left, taken = list(range(len(values))), []
+    while left:
+        worst = np.lexsort((values[left, 0], crowding(values[left])))[0]
+        taken.append(left.pop(int(worst)))
+    return taken[::-1]
+
+
+def best(values: np.ndarray, count: int) -> list[int]:
+    """Indices of the ``count`` best rows, front by front, the first objective's best first and each front spread.
+
+    Args:
+        values: ``[candidates, objectives]``, more is better.
+    """
+    values = np.asarray(values, dtype=float)
+    ranks, chosen = fronts(values), []
+    for rank in range(int(ranks.max(initial=-1)) + 1):
+        front = np.flatnonzero(ranks == rank)
+        chosen += front[spread(values[front])].tolist()
+    return chosen[:count]

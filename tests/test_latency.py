@@ -1,0 +1,80 @@
+"""Latency: measured on models, told from a table during a search, measured again on the front."""
+
+import numpy as np
+import pytest
+import torch
+from landscapes import Landscape
+
+from nas_meta.controller import search
+from nas_meta.errors import ConfigError
+from nas_meta.latency import LatencyTable
+from nas_meta.measures import LatencySettings, latency
+from nas_meta.terminal import console, result_table
+
+
+class Sleeper(torch.nn.Module):
+    """Multiplies matrices, so many times, and counts its calls."""
+
+    def __init__(self, times):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(300, 300))
+        self.times, self.shapes, self.threads = times, set(), set()
+
+    def forward(self, input_ids, attention_mask):
+        self.shapes.add(tuple(input_ids.shape))
+        self.threads.add(torch.get_num_threads())
+        x = self.weight
+        for _ in range(self.times):
+            x = x @ self.weight
+        return x
+
+
+def test_a_model_with_ten_times_the_work_takes_longer_and_the_settings_are_kept():
+    settings = LatencySettings(batch=3, tokens=7, threads=1, seconds=0.2)
+    little, much = Sleeper(2), Sleeper(40)
+    assert latency(much, settings)["latency"] > 3 * latency(little, settings)["latency"]
+    assert much.shapes == {(3, 7)} and much.threads == {1}
+
+
+def seconds(architecture):
+    """What a table can tell exactly: a sum over choices."""
+    return 0.01 + sum(0.001 * value * (1 + i % 3) for i, value in enumerate(architecture.values.values()))
+
+
+def test_a_table_tells_latencies_that_are_sums_over_choices():
+    space, rng = Landscape(), np.random.default_rng(0)
+    drawn = [space.sample(rng) for _ in range(80)]
+    table = LatencyTable(space, drawn[:60], [seconds(a) for a in drawn[:60]], tokens=8)
+    told, true = (np.array([f(a) for a in drawn[60:]]) for f in (table.predict, seconds))
+    assert np.abs(told / true - 1).max() < 0.02
+    assert table.error < 0.02
+
+
+def test_latency_is_an_objective_and_the_front_is_measured(small_config, tmp_path):
+    small_config["objectives"] = {"accuracy": "maximize", "latency": {"direction": "minimize", "max": 1.0}}
+    small_config["latency"] = {"models": 6, "seconds": 0.05, "tokens": 8}
+    run = search(small_config, tmp_path / "run", inline=True)
+    report = run.report["latency"]
+    assert set(report["trials"]) == {str(t.id) for t in run.pareto}
+    assert all(found["latency"] > 0 for found in report["trials"].values())
+    assert report["during_search"].startswith("a table per choice, off by ")
+    assert all(t.metrics["latency"] > 0 for t in run.trials)
+    out = console()
+    with out.capture() as shown:
+        out.print(result_table(run))
+    assert " ms " in shown.get() and "stood in for it: a table per choice" in shown.get()
+
+
+def test_without_latency_as_an_objective_flops_stand_in_and_the_report_says_so(small_config, tmp_path):
+    small_config["latency"] = {"seconds": 0.05}
+    run = search(small_config, tmp_path / "run", inline=True)
+    assert run.report["latency"]["during_search"] == "FLOPs"
+    assert set(run.report["latency"]["trials"]) == {str(t.id) for t in run.pareto}
+    assert "latency" not in run.best.metrics
+
+
+def test_a_latency_that_nothing_meets_is_refused_before_anything_is_trained(small_config, tmp_path):
+    small_config["objectives"] = {"accuracy": "maximize", "latency": {"max": 1e-9}}
+    small_config["latency"] = {"models": 4, "seconds": 0.05}
+    with pytest.raises(ConfigError, match=r"keeps the limits; .* its latency is .* expected at most 1e-09"):
+        search(small_config, tmp_path / "run", inline=True)

@@ -1,0 +1,134 @@
+"""Objectives: directions, limits, fronts and hypervolume."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nas_meta.assembly import prepare
+from nas_meta.config import resolve
+from nas_meta.controller import search
+from nas_meta.errors import ConfigError
+from nas_meta.measures import flops, parameters
+from nas_meta.objectives import Limit, Objective, fronts, hypervolume, signed
+
+points = st.lists(st.tuples(*[st.integers(0, 6)] * 3), min_size=1, max_size=12).map(lambda p: np.array(p, dtype=float))
+
+
+def test_a_metric_gets_its_direction_its_reference_and_its_limits():
+    config = resolve(
+        {
+            "objectives": {
+                "accuracy": "maximize",
+                "flops": {"direction": "minimize", "reference": 4e8},
+                "params": {"max": "16e6"},
+                "peak_memory": {"direction": "minimize", "max": 1e9},
+            }
+        }
+    ).config
+    assert config.directed == [
+        Objective("accuracy"), Objective("flops", "minimize", 4e8), Objective("peak_memory", "minimize"),
+    ]  # fmt: skip
+    assert config.limits == [Limit("params", None, 16e6), Limit("peak_memory", None, 1e9)]
+    assert signed({"accuracy": 0.5, "flops": 3.0, "peak_memory": 1.0}, config.directed) == (0.5, -3.0, -1.0)
+
+
+@pytest.mark.parametrize(
+    ("objectives", "words"),
+    [
+        ({"acuracy": "maximize"}, "no trial measures 'acuracy'; did you mean 'accuracy'"),
+        ({"accuracy": "up"}, "objectives"),
+        ({"params": {"max": 1e6}}, "only limits are given"),
+        ([], "objectives"),
+    ],
+)
+def test_objectives_that_cannot_be_used_are_refused_in_words(objectives, words):
+    with pytest.raises(ConfigError, match=words):
+        resolve({"objectives": objectives})
+
+
+def test_the_fronts_of_five_points():
+    values = np.array([[3, 1], [1, 3], [2, 2], [1, 1], [0, 2]], dtype=float)
+    assert fronts(values).tolist() == [0, 0, 0, 1, 1]
+    assert fronts(np.array([[1.0, 1.0], [1.0, 1.0]])).tolist() == [0, 0]
+
+
+def test_hypervolume_by_hand():
+    """Three boxes from the origin: their union is 3·1 + 2·1 + 1·1 in the plane; a cube less a corner in space."""
+    assert hypervolume(np.array([[3, 1], [2, 2], [1, 3], [-1, 9]]), np.zeros(2)) == 6
+    assert hypervolume(np.array([[2, 2, 1], [1, 1, 2]]), np.zeros(3)) == 5
+    assert hypervolume(np.array([[4.0]]), np.array([1.0])) == 3
+    assert hypervolume(np.zeros((0, 2)), np.zeros(2)) == 0
+
+
+@given(points)
+def test_hypervolume_counts_the_unit_cells_that_are_dominated(values):
+    cells = np.stack(np.meshgrid(*[np.arange(6)] * 3, indexing="ij"), -1).reshape(-1, 1, 3) + 1
+    assert hypervolume(values, np.zeros(3)) == (values[None] >= cells).all(-1).any(1).sum()
+
+
+@given(points)
+def test_nothing_in_a_front_is_beaten_there_and_everything_behind_by_something_in_front(values):
+    ranks = fronts(values)
+    for value, rank in zip(values, ranks, strict=True):
+        beaten_by = [r for v, r in zip(values, ranks, strict=True) if (v >= value).all() and (v > value).any()]
+        assert rank not in beaten_by
+        assert rank == 0 or rank - 1 in beaten_by
+
+
+def test_what_the_space_counts_is_what_is_built(small_config):
+    resolved = resolve(small_config)
+    space, tasks, _ = prepare(resolved)
+    assert space.counts(space.sample(np.random.default_rng(0)), 16) == {}, "before the weights are known"
+    space.prepare(tasks, 0)
+    for seed in range(6):
+        architecture = space.sample(np.random.default_rng(seed))
+        model = space.build(architecture)
+        counted = space.counts(architecture, 16)
+        assert counted == {"params": parameters(model), "flops": flops(model, 16)}
+
+
+def test_an_architecture_over_a_limit_is_never_tried(small_config, tmp_path):
+    resolved = resolve(small_config)
+    space, tasks, _ = prepare(resolved)
+    space.prepare(tasks, 0)
+    tokens = resolved.config.evaluation.flops_tokens
+    sizes = [space.counts(space.sample(np.random.default_rng(s)), tokens)["params"] for s in range(40)]
+    limit = float(np.median(sizes))
+    small_config["objectives"] = {"accuracy": "maximize", "params": {"max": limit}}
+    run = search(small_config, tmp_path / "run", inline=True)
+    assert {t.status for t in run.trials} == {"completed"}
+    assert max(t.metrics["params"] for t in run.trials) <= limit < max(sizes)
+
+
+def test_a_limit_that_only_a_built_model_can_break_fails_the_trial_untrained(small_config, tmp_path):
+    """A space that counts nothing itself: the model is built and counted, and not trained."""
+    plugin = tmp_path / "plain.py"
+    plugin.write_text(
+        "from transformers import BertConfig, BertModel\n"
+        "from nas_meta import SearchSpace\n"
+        "class Plain(SearchSpace):\n"
+        f"    tokenizer = {small_config['space']['model']!r}\n"
+        "    def choices(self):\n"
+        "        return {'width': [8, 64]}\n"
+        "    def build(self, a):\n"
+        "        return BertModel(BertConfig(vocab_size=40, hidden_size=a['width'], num_hidden_layers=1,\n"
+        "                                    num_attention_heads=2, intermediate_size=16))\n"
+    )
+    small_config["space"] = {"name": f"{plugin}:Plain"}
+    small_config["strategy"] = {"name": "grid"}
+    small_config["objectives"] = {"accuracy": "maximize", "params": {"max": 20_000}}
+    run = search(small_config, tmp_path / "run", inline=True)
+    assert {t.architecture["width"]: t.status for t in run.trials} == {8: "completed", 64: "failed"}
+    failed = next(t for t in run.trials if t.status == "failed")
+    assert failed.error.startswith("it breaks a limit of the objectives: its params is ")
+    assert failed.error.endswith("expected at most 20,000")
+
+
+def test_limits_that_nothing_meets_are_refused_before_anything_is_trained(small_config, tmp_path):
+    small_config["objectives"] = {"accuracy": "maximize", "params": {"max": 10}}
+    with pytest.raises(
+        ConfigError, match=r"none of 1000 random .* keeps the limits; .* expected at most 10"
+    ):
+        search(small_config, tmp_path / "run", inline=True)
+    assert not (tmp_path / "run" / "journal.sqlite").exists()

@@ -106,6 +106,9 @@ def best(run: RunArgument, as_json: JsonOption = False) -> None:
                 **trial.as_dict(),
                 "test_accuracy": test.get("test_accuracy"),
                 "test_accuracy_ci95": test.get("test_accuracy_ci95"),
+                "latency": opened.report.get("latency", {}).get("trials", {}).get(str(trial.id), {}).get("latency"),
+                "steps_taken": opened.steps.taken,
+                "steps_planned": opened.steps.planned,
             }
         )
         return
@@ -130,6 +133,31 @@ def export(
 
     folder = run_export(load_run(run), to, trial)
     typer.echo(f"written to {folder}: load it with transformers.AutoModel.from_pretrained('{folder}')")
+
+
+@app.command()
+def adapt(
+    run: RunArgument,
+    support: Annotated[Path, typer.Option(metavar="FILE", help="JSON Lines or CSV: some examples of every class")],
+    to: Annotated[Path, typer.Option(help="folder to write")],
+    query: Annotated[Optional[Path], typer.Option(metavar="FILE", help="more of them, to measure on")] = None,
+    text: Annotated[str, typer.Option(help="name of the text field")] = "text",
+    label: Annotated[str, typer.Option(help="name of the label field")] = "label",
+    as_json: JsonOption = False,
+) -> None:
+    """Give a task of your own a model with its own architecture, from a run of metanas."""
+    from nas_meta.adapt import adapt as adapt_run
+    from nas_meta.run import load_run
+
+    made = adapt_run(load_run(run), support, to, query, text, label)
+    if as_json:
+        print_json(vars(made))
+        return
+    typer.echo(f"{len(made.labels)} classes, {made.params / 1e6:.1f} M parameters, written to {made.folder}")
+    for name, value in made.architecture.items():
+        typer.echo(f"  {name}: {value}")
+    if made.accuracy is not None:
+        typer.echo(f"{100 * made.accuracy:.1f} % of {made.examples} examples of {query} are classified correctly")
 
 
 @app.command()

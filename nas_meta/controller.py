@@ -16,15 +16,15 @@ import yaml
 
 from nas_meta.assembly import make_evaluation, prepare
 from nas_meta.config import ResolvedConfig, resolve
-from nas_meta.errors import NasMetaError, RunError
+from nas_meta.errors import NasMetaError
 from nas_meta.execution.engine import Engine, Event
 from nas_meta.interruption import Interrupted, Stop, interruptible
-from nas_meta.journal import FILE, Journal, Trial
+from nas_meta.journal import Journal, Trial
 from nas_meta.latency import LatencyTable
 from nas_meta.measures import LatencySettings
 from nas_meta.meta_test import meta_test
 from nas_meta.objectives import Objective, signed
-from nas_meta.run import Run, pareto, rank, weights_path
+from nas_meta.run import SUPERNET, Run, new_run_dir, pareto, rank, weights_path
 from nas_meta.space import Architecture, SearchSpace
 from nas_meta.stopping import RULES, Report
 from nas_meta.strategy import Outcome, SearchContext, Strategy
@@ -34,7 +34,6 @@ from nas_meta.wrapped import timed
 log = logging.getLogger(__name__)
 MOST_REPEATS = 1000
 JOB = 0  # stands where trials have their number
-SUPERNET = "supernet.safetensors"
 
 
 @dataclass(frozen=True)
@@ -77,25 +76,6 @@ def search(
     with interruptible() as stop:
         _Search(resolved, directory, inline, watch or (lambda status: None), stop).run()
     return Run(directory)
-
-
-def new_run_dir(path: str | Path | None) -> Path:
-    """Creates the directory of a new run.
-
-    Raises:
-        RunError: it holds a run already, or cannot be made.
-    """
-    if path is None:
-        stem = time.strftime("%Y%m%d-%H%M%S")
-        path = next(p for i in range(1000) if not (p := Path("runs") / (f"{stem}-{i}" if i else stem)).exists())
-    path = Path(path)
-    if (path / FILE).exists():
-        raise RunError(f"{path} holds a run already; name another directory with --run-dir")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{path} cannot be made: {error.strerror}") from error
-    return path
 
 
 class _Search:

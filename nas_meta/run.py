@@ -1,7 +1,8 @@
-"""A run directory, opened for reading: its config, trials, best and report."""
+"""A run directory: made for a new run, and opened for reading: config, trials, best and report."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,10 +13,12 @@ import numpy as np
 
 from nas_meta.config import ResolvedConfig, resolve
 from nas_meta.errors import RunError
-from nas_meta.journal import Journal, Trial
+from nas_meta.journal import FILE, Journal, Trial
 from nas_meta.objectives import Objective, fronts, signed
 from nas_meta.space import Architecture
 from nas_meta.stopping import Report
+
+SUPERNET = "supernet.safetensors"
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,11 @@ class Run:
     def report(self) -> Mapping[str, Any]:
         """Meta-test results by trial id and the rows to compare with; empty until the search has ended."""
         return self._journal.get("report", {})
+
+    @property
+    def findings(self) -> Mapping[str, Any]:
+        """What the strategy's job found, such as a trained supernet's architectures; empty where it had none."""
+        return self._journal.get("job", {})
 
     @property
     def rung_reports(self) -> list[tuple[Report, bool]]:
@@ -136,6 +144,25 @@ def load_run(path: str | Path) -> Run:
     run = Run(Path(path))
     run.trials  # noqa: B018  reads the journal now, so that a bad one is refused here
     return run
+
+
+def new_run_dir(path: str | Path | None) -> Path:
+    """Creates the directory of a new run.
+
+    Raises:
+        RunError: it holds a run already, or cannot be made.
+    """
+    if path is None:
+        stem = time.strftime("%Y%m%d-%H%M%S")
+        path = next(p for i in range(1000) if not (p := Path("runs") / (f"{stem}-{i}" if i else stem)).exists())
+    path = Path(path)
+    if (path / FILE).exists():
+        raise RunError(f"{path} holds a run already; name another directory with --run-dir")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{path} cannot be made: {error.strerror}") from error
+    return path
 
 
 def weights_path(directory: Path, trial_id: int) -> Path:

@@ -16,8 +16,10 @@ from nas_meta.space import Architecture, PluginOptions, SearchSpace, Value
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor, nn
 
     from nas_meta.evaluation import Evaluation, JobResult, Progress
+    from nas_meta.tasks.pool import Pool
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,23 @@ class SearchContext:
     seed: int
     tokens: int = 128
     """Of a text for which the space counts FLOPs."""
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A model for one task, and the classifier behind it.
+
+    With z an embedding of unit length, logits are weight · z + bias.
+
+    Attributes:
+        weight: ``[N, D]``.
+        bias: ``[N]``.
+    """
+
+    architecture: Architecture
+    model: nn.Module
+    weight: Tensor
+    bias: Tensor
 
 
 class Job(Protocol):
@@ -101,6 +120,16 @@ class Strategy(ABC):
 
     def start_of(self, architecture: Architecture) -> np.ndarray | None:
         """What a trial's model starts from (safetensors); by default the weights that the space builds it with."""
+        return None
+
+    def adapted(self, evaluation: Evaluation, pool: Pool, support: Sequence[np.ndarray]) -> Adapted | None:
+        """After :meth:`receive`: a model for the task of a support set, with an architecture of its own.
+
+        Args:
+            support: of each class the indices of its examples in the pool.
+
+        None where the strategy does not choose architectures by task.
+        """
         return None
 
     def close(self) -> None:  # noqa: B027

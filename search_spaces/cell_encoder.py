@@ -30,16 +30,20 @@ class CellEncoderOptions(PluginOptions):
     model: str = Field(MINILM, description="whose word embeddings: a folder, a hub name, or starter:minilm")
     layers: int = Field(4, ge=1, description="layers of one operation each")
     heads: list[int] = Field([4, 12], description="numbers of heads that self-attention may have")
-    kernels: list[int] = Field([3, 7], description="widths that a depthwise convolution may have, odd numbers of tokens")
+    kernels: list[int] = Field(
+        [3, 7], description="widths that a depthwise convolution may have, odd numbers of tokens"
+    )
     gated: list[float] = Field([2.0], description="widths that a gated MLP may have, as shares of the hidden size")
-    ffn: list[float] = Field([1.0, 4.0], description="widths that a feed-forward may have, as shares of the hidden size")
+    ffn: list[float] = Field(
+        [1.0, 4.0], description="widths that a feed-forward may have, as shares of the hidden size"
+    )
 
 
 class CellEncoder(SearchSpace):
     """Each layer chooses its operation, the state it reads and the state it is added to.
 
-    States are numbered: 0 are the embeddings, i + 1 what layer i gives. The output is the last one. A layer that nothing
-    reads has to be the identity, so that no architecture has parameters without effect.
+    States are numbered: 0 are the embeddings, i + 1 what layer i gives. The output is the last one. A layer that
+    nothing reads has to be the identity, so that no architecture has parameters without effect.
     """
 
     Options = CellEncoderOptions
@@ -62,7 +66,7 @@ class CellEncoder(SearchSpace):
 
     @cached_property
     def operations(self) -> tuple[str, ...]:
-        """What a layer may compute: ``attention-HEADS``, ``convolution-WIDTH``, ``gated-mlp-SHARE``, ...; identity last."""
+        """``attention-HEADS``, ``convolution-WIDTH``, ``gated-mlp-SHARE``, ``feed-forward-SHARE``, and the identity."""
         o = self.options
         return (
             *(f"attention-{heads}" for heads in o.heads),
@@ -136,7 +140,7 @@ class CellEncoder(SearchSpace):
         return {"params": params, "flops": flops}
 
     def save(self, model: nn.Module, architecture: Architecture, folder: Path) -> None:
-        """A folder with its own code: ``AutoModel.from_pretrained(folder, trust_remote_code=True)`` needs no nas-meta."""
+        """A folder with its code: ``AutoModel.from_pretrained(folder, trust_remote_code=True)`` needs no nas-meta."""
         from search_spaces.cell_model import CellEncoderConfig, CellEncoderModel
 
         CellEncoderConfig.register_for_auto_class()
@@ -160,7 +164,9 @@ class CellEncoder(SearchSpace):
         hidden = words.weight.shape[1]
         for heads in self.options.heads:
             if hidden % heads:
-                raise ConfigError(f"space.heads has {heads}; expected divisors of {hidden}, the width of the embeddings")
+                raise ConfigError(
+                    f"space.heads has {heads}; expected divisors of {hidden}, the width of the embeddings"
+                )
         first = 0 if places.padding_idx is None else places.padding_idx + 1  # RoBERTa counts from there
         positions = places.weight.detach()[first:].clone()
         if hasattr(embeddings, "token_type_embeddings"):

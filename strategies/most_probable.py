@@ -45,7 +45,7 @@ def most_probable(
 def _descending(space: SearchSpace, probabilities: Mapping[str, Sequence[float]]) -> Iterator[Architecture]:
     """Architectures by falling probability, constraints aside: cheapest first over the choices in their order.
 
-    A value costs log p(most probable) - log p(value), so a finished architecture that comes first is the best of all left.
+    A value costs log p(most probable) - log p(value), so the finished architecture that comes first is the best left.
     """
     names = list(space.table)
     logs = {name: [math.log(max(p, 1e-30)) for p in probabilities[name]] for name in names}

@@ -35,7 +35,9 @@ class OneShotOptions(PluginOptions):
     steps: int = Field(300, ge=1, description="steps in which the supernet's weights learn")
     lr: float | None = Field(None, gt=0, description="learning rate of the supernet's weights; by default learner.lr")
     held_out: float = Field(0.5, gt=0, lt=1, description="share of the meta-train classes for the architecture alone")
-    checkpoint_every: int = Field(100, ge=0, description="steps between two writings of the supernet; 0 only at the end")
+    checkpoint_every: int = Field(
+        100, ge=0, description="steps between two writings of the supernet; 0 only at the end"
+    )
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from benchmarks.planted import LAYERS, Planted, accuracy_of, evaluation_of, find
-from nas_meta import Architecture, ChoiceInput, ChoiceLayer, ChoiceSupernet, SearchContext, SearchSpace, load_run, search
+from nas_meta import Architecture, ChoiceInput, ChoiceLayer, ChoiceSupernet, SearchContext, SearchSpace, search
 from nas_meta.errors import ConfigError, NasMetaError, StrategyError
 from nas_meta.evaluation import unpacked
 from nas_meta.learners.protonet import ProtoNet
@@ -22,11 +23,8 @@ from strategies.bilevel import EpisodeLoss, first_order, second_order, two_level
 from strategies.most_probable import most_probable
 from strategies.nni_darts import DARTS, GumbelDARTS
 from strategies.nni_enas import ENAS
-from strategies.nni_proxyless import ProxylessNAS
 from strategies.nni_spos import SPOS, crossed
 from strategies.nni_supermodules import GumbelSoftmax, differentiable, is_alpha, paths, proxyless
-
-ALL = {"darts": DARTS, "gumbel-darts": GumbelDARTS, "proxyless": ProxylessNAS, "enas": ENAS, "spos": SPOS}
 
 
 class Scales(SearchSpace):
@@ -90,7 +88,7 @@ def test_second_order_is_the_closed_form_of_a_quadratic(rate):
 
 
 def test_bilevel_descent_finds_the_optimum_that_first_order_misses():
-    """DARTS, figure 2: L_val = aw - 2a + 1, L_train = w² - 2aw + a². At its minimum w = a, so L_val is least at a = 1."""
+    """DARTS, figure 2: L_val = aw - 2a + 1, L_train = w² - 2aw + a². At its minimum w = a: L_val is least at 1."""
 
     def lower(weights, alphas):
         return weights["w"] ** 2 - 2 * alphas["a"] * weights["w"] + alphas["a"] ** 2
@@ -126,7 +124,8 @@ def test_the_mixture_and_its_gradient_are_those_by_hand():
     assert out.item() == pytest.approx(q[0] * y + q[1] * y**2, rel=1e-5)
     by_hand = (q[0] + 2 * q[1] * y) * 1.5 * p * (factors - p @ factors)
     np.testing.assert_allclose(modules.alphas["scale"].grad.numpy(), by_hand, rtol=1e-4)
-    np.testing.assert_allclose(modules.alphas["state"].grad.numpy(), q[0] * q[1] * (y - y**2) * np.array([1, -1]), rtol=1e-4)
+    by_hand = q[0] * q[1] * (y - y**2) * np.array([1, -1])
+    np.testing.assert_allclose(modules.alphas["state"].grad.numpy(), by_hand, rtol=1e-4)
 
 
 def test_proxyless_gives_the_gates_gradient():
@@ -183,13 +182,11 @@ def test_second_order_through_a_supernet_is_the_change_of_the_loss_after_the_ste
     pool, shape = planted.tasks["meta-train"], EpisodeShape(3, 1, 2)
     torch.manual_seed(0)
     supernet = cells(tiny_model).supernet()
-    small = {n: torch.nn.functional.pad(t, (0, 0)) for n, t in supernet.state_dict().items()}
-    supernet.load_state_dict(small)
     modules = differentiable(supernet)
     encoder = planted.encoder(supernet).double()
     for name, parameter in encoder.named_parameters():
         parameter.requires_grad_("operation" in name or is_alpha(name))
-    pool = smaller_vocabulary(pool, 29)
+    pool = replace(pool, tokens=pool.tokens % encoder.model.model.config.vocab_size)
     loss = EpisodeLoss(ProtoNet(), encoder.eval(), is_alpha)
     lower, upper = (loss.of(pool, episode(pool, shape, seed, 0)) for seed in (1, 2))
     rate = 0.5
@@ -219,12 +216,6 @@ def test_second_order_through_a_supernet_is_the_change_of_the_loss_after_the_ste
     assert set(modules.values) == {"layer0.op", "layer1.op", "layer1.input", "layer1.add"}
 
 
-def smaller_vocabulary(pool, words):
-    from dataclasses import replace
-
-    return replace(pool, tokens=pool.tokens % words)
-
-
 # Classes and derivation
 
 
@@ -234,8 +225,8 @@ def test_weights_and_architecture_learn_on_disjoint_classes():
     assert (len(lower.classes), len(upper.classes)) == (14, 6)
     assert not set(lower.classes) & set(upper.classes) and {*lower.classes, *upper.classes} == set(pool.classes)
     for part in (lower, upper):
-        drawn = [pool.classes[pool.labels[i]] for n in range(20) for i in episode(part, EpisodeShape(5, 1, 2), 0, n).indices]
-        assert set(drawn) <= set(part.classes)
+        tasks = [episode(part, EpisodeShape(5, 1, 2), 0, n) for n in range(20)]
+        assert {pool.classes[pool.labels[i]] for task in tasks for i in task.indices} <= set(part.classes)
     assert two_levels(pool, 0.3, 5, seed=1)[0].classes == lower.classes != two_levels(pool, 0.3, 5, seed=2)[0].classes
     with pytest.raises(ConfigError, match=r"held_out is 0.9: of 20 meta-train classes 2 are for the weights and 18"):
         two_levels(pool, 0.9, 5, seed=1)
@@ -261,7 +252,8 @@ def test_derived_architectures_come_in_the_order_of_their_probability():
         places = {n: space.table[n].values.index(v) for n, v in architecture.values.items()}
         return math.prod(probabilities[n][i] / max(probabilities[n]) for n, i in places.items())
 
-    every = {space.canonical(dict(zip(space.table, v, strict=True))) for v in itertools.product("ab", (1, 2, 3), (0, 1))}
+    rows = itertools.product(*(choice.values for choice in space.table.values()))
+    every = {space.canonical(dict(zip(space.table, row, strict=True))) for row in rows}
     allowed = [a for a in every if space.problem(a) is None]
     assert len(found) == len(set(found)) == len(allowed) == 7
     assert [share(a) for a in found] == sorted(map(share, allowed), reverse=True)
@@ -273,7 +265,7 @@ def test_derived_architectures_keep_the_limits(tiny_model):
     """The most probable are too large: those that fit are proposed, the best of them first."""
     space = cells(tiny_model)
     space.prepare(None, 0)
-    sure = {n: [0.96 if i == 0 else 0.04 / (len(c.values) - 1) for i in range(len(c.values))] for n, c in space.table.items()}
+    sure = {n: [0.96, *[0.04 / (len(c.values) - 1)] * (len(c.values) - 1)] for n, c in space.table.items()}
     free = most_probable(space, sure, 1, 0)[0]
     limit = space.counts(free, 8)["params"] - 1
     limited = LimitedSpace(space, [Limit("params", most=limit)], 8)
@@ -306,25 +298,27 @@ def one_shot_config(small_config):
     return small_config
 
 
-SMALL = {"darts": {"order": 2}, "gumbel-darts": {}, "proxyless": {}, "spos": {"generations": 2, "population": 4},
-         "enas": {"update_every": 2, "update_times": 1, "reward_episodes": 1, "candidates": 4, "search_episodes": 4}}  # fmt: skip
+SMALL = {
+    "darts": {"order": 2},
+    "spos": {"generations": 2, "population": 4},
+    "enas": {"update_every": 2, "update_times": 1, "reward_episodes": 1, "candidates": 4, "search_episodes": 4},
+}
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("gumbel-darts", "proxyless", "enas")]
 
 
-@pytest.mark.parametrize("name", ["darts", "spos", pytest.param("gumbel-darts", marks=pytest.mark.slow),
-                                  pytest.param("proxyless", marks=pytest.mark.slow),
-                                  pytest.param("enas", marks=pytest.mark.slow)])  # fmt: skip
+@pytest.mark.parametrize("name", ["darts", "spos", *SLOW])
 def test_a_search_trains_the_supernet_and_then_what_is_derived_from_it(name, one_shot_config, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     if name == "enas":
         pytest.importorskip("tianshou")
-    one_shot_config["strategy"] = {"name": name, "steps": 6, "checkpoint_every": 3, **SMALL[name]}
+    one_shot_config["strategy"] = {"name": name, "steps": 6, "checkpoint_every": 3, **SMALL.get(name, {})}
     run = search(one_shot_config, tmp_path / "run", inline=True)
     assert [t.status for t in run.trials] == ["completed"] * 3
     assert len({t.architecture_id for t in run.trials}) == 3
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard" / "supernet")).Reload()
     assert [e.step for e in events.Scalars("meta-train/loss")] == [1, 2, 3, 4, 5, 6]
-    space = load_run(tmp_path / "run").config.plugin("space")(load_run(tmp_path / "run").config.options["space"])
+    space = run.config.plugin("space")(run.config.options["space"])
     shown = {tag for tag in events.Tags()["scalars"] if tag.startswith("probability/")}
     if name == "spos":
         assert shown == set() and len(events.Scalars("supernet/best_inherited_accuracy")) == 2
@@ -387,7 +381,8 @@ def test_the_planted_answer_is_the_only_good_one():
 
 def test_a_space_without_a_supernet_is_refused_before_anything_is_trained(small_config, tmp_path):
     small_config["strategy"] = {"name": "darts"}
-    with pytest.raises(ConfigError, match="strategy 'darts' needs a space with a supernet, but Scales has none; expected cell-encoder"):
+    refusal = "strategy 'darts' needs a space with a supernet, but Scales has none; expected cell-encoder"
+    with pytest.raises(ConfigError, match=refusal):
         DARTS(SearchContext(Scales(), [Objective("accuracy")], 4, 1, 0))
     small_config["space"] = {"name": "peft-bert", "model": small_config["space"]["model"]}
     with pytest.raises(ConfigError, match="needs a space with a supernet, but PeftBert has none"):
@@ -399,7 +394,8 @@ def test_a_space_without_a_supernet_is_refused_before_anything_is_trained(small_
 def test_learners_that_are_not_metric_and_recipes_with_choices_are_refused(name, one_shot_config, tmp_path):
     one_shot_config["strategy"] = {"name": name, "steps": 2}
     one_shot_config["learner"]["name"] = "maml"
-    with pytest.raises(NasMetaError, match=rf"strategy '{name}' trains its supernet by the loss of a metric learner, which MAML is not"):
+    refusal = f"strategy '{name}' trains its supernet by the loss of a metric learner, which MAML is not"
+    with pytest.raises(NasMetaError, match=refusal):
         search(one_shot_config, tmp_path / "maml", inline=True)
     one_shot_config["learner"] |= {"name": "protonet", "lr": {"choice": [1e-3, 1e-4]}}
     with pytest.raises(ConfigError, match=r"learner.lr is a choice, but a supernet is trained once"):

@@ -32,7 +32,7 @@ SIGNAL = 2 * BLOCK  # numbers that tell the classes
 CLASSES, WORDS, NOISE_WORDS, TEXTS = 20, 3, 40, 12
 OPERATIONS = ("useful", "identity", "wrong", "noise")
 LETTERS = "abcd"
-SEEDS = tuple(range(10))
+SEEDS = tuple(range(10, 20))  # others than those that options were chosen with
 
 
 class Keep(nn.Module):
@@ -226,5 +226,5 @@ def measure() -> Table:
         f"{LAYERS} layers of {len(OPERATIONS)} operations. The planted architecture has "
         f"{100 * np.mean(answers):.0f} % accuracy before any training (5-way 1-shot); with one layer's operation "
         f"changed to the best of the others {100 * np.mean(others):.0f} %. Choosing at random finds it once in "
-        f"{len(OPERATIONS) ** LAYERS}.",
+        f"{len(OPERATIONS) ** LAYERS}; SPOS judges at most {4 * 12} of these with the weights they inherit.",
     )

@@ -13,14 +13,20 @@ from benchmarks import (
     learners,
     nas_bench_macro,
     overhead,
+    planted,
     sinusoid,
     startup,
+    stopping,
+    supernet,
     trial_cost,
     truncation,
 )
 from benchmarks.table import machine, publish
 
-MODULES = (startup, overhead, trial_cost, truncation, nas_bench_macro, inner_loops, sinusoid, distillation, learners)
+MODULES = (
+    startup, overhead, trial_cost, truncation, nas_bench_macro, stopping, planted, supernet, inner_loops, sinusoid,
+    distillation, learners,
+)  # fmt: skip
 BENCHMARKS = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 
 

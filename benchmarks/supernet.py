@@ -30,12 +30,12 @@ COUNT, PARAMS = 24, (15.5e6, 17.5e6)
 JUDGED = 100  # by the search among sub-networks, for the seconds that one takes
 SPACE = {"name": "bert-subnet", "min_layers": 3, "max_layers": 4}
 COMMON = {"learner": {"name": "protonet", "steps": 60}, "evaluation": {"episodes": 200, "test_best": 0}}
-BUDGET = 300.0  # seconds for a whole search
+BUDGET = 600.0  # seconds for a whole search: about forty trials
 SEEDS = (1, 2, 3)
 STRATEGIES: dict[str, dict[str, Any]] = {
-    "supernet": {"strategy": {"name": "supernet", "steps": 100, "judged": 100}, "budget": {"trials": 10}},
-    "evolution": {"strategy": {"name": "evolution"}, "budget": {"trials": 30}},
-    "random": {"strategy": {"name": "random"}, "budget": {"trials": 30}},
+    "supernet": {"strategy": {"name": "supernet", "judged": 200}, "budget": {"trials": 18}},
+    "evolution": {"strategy": {"name": "evolution"}, "budget": {"trials": 100}},
+    "random": {"strategy": {"name": "random"}, "budget": {"trials": 100}},
 }
 
 
@@ -81,7 +81,6 @@ def inherited(_: int) -> dict[str, Any]:
     """A supernet with default options, what its search costs, and what the sub-networks inherit from it."""
     from nas_meta.evaluation import unpacked
     from nas_meta.objectives import Objective
-    from strategies.inherited import Inherited, supernet_encoder
     from strategies.supernet import SupernetJob, SupernetOptions
 
     evaluation = evaluation_of({"space": SPACE, **COMMON})
@@ -94,15 +93,29 @@ def inherited(_: int) -> dict[str, Any]:
         weights = progress.weights if progress.weights is not None else weights
     supernet = evaluation.space.supernet()
     supernet.load_state_dict(unpacked(bytes(weights)))
-    judge = Inherited(evaluation, supernet, supernet_encoder(evaluation, supernet), options.texts)
-    some = sub_networks(evaluation.space)
-    found = {name: dict(call(some)) for name, call in (("first", judge.first), ("second", judge.second))}
     return {
         "train_seconds": clock[options.steps] - clock[0],
         "first_seconds": (clock[options.steps + JUDGED] - clock[options.steps]) / JUDGED,
         "second_seconds": (clock[job.steps] - clock[options.steps + JUDGED]) / job.again,
-        **{name: [rows[i]["accuracy"] for i in range(COUNT)] for name, rows in found.items()},
+        **judged(evaluation, supernet),
     }
+
+
+def untrained(_: int) -> dict[str, list[float]]:
+    """What the sub-networks inherit from the pretrained weights as they are."""
+    evaluation = evaluation_of({"space": SPACE, **COMMON})
+    return judged(evaluation, evaluation.space.supernet())
+
+
+def judged(evaluation: Any, supernet: Any) -> dict[str, list[float]]:
+    """Inherited accuracy of every sub-network, on few texts (``first``) and on the episodes of trials (``second``)."""
+    from strategies.inherited import Inherited, supernet_encoder
+    from strategies.supernet import SupernetOptions
+
+    judge = Inherited(evaluation, supernet, supernet_encoder(evaluation, supernet), SupernetOptions().texts)
+    some = sub_networks(evaluation.space)
+    found = {name: dict(call(some)) for name, call in (("first", judge.first), ("second", judge.second))}
+    return {name: [rows[i]["accuracy"] for i in range(COUNT)] for name, rows in found.items()}
 
 
 def searched(strategy: str) -> Callable[[int], dict[str, Any]]:
@@ -135,7 +148,7 @@ def searched(strategy: str) -> Callable[[int], dict[str, Any]]:
             journal.close()
         values = np.array([(accuracy, 1 - spent / flops) for accuracy, spent in points])
         volume = hypervolume(values, np.array([0.5, 0.0])) / 0.5
-        return {"points": points, "seconds": time.process_time() - started, "hypervolume": volume}
+        return {"points": points, "seconds": time.process_time() - started, "hypervolume": float(volume)}
 
     return measure_seed
 
@@ -143,6 +156,7 @@ def searched(strategy: str) -> Callable[[int], dict[str, Any]]:
 PARTS: dict[str, tuple[Callable[[int], dict[str, Any]], tuple[int, ...]]] = {
     "trained": (trained, tuple(range(COUNT))),
     "inherited": (inherited, (0,)),
+    "untrained": (untrained, (0,)),
     **{strategy: (searched(strategy), SEEDS) for strategy in STRATEGIES},
 }
 
@@ -157,23 +171,28 @@ def keep(results: dict[str, dict[str, Any]]) -> None:
     KEPT.write_text(f'{{"machine": {json.dumps(machine())}, "measured": {{\n{rows}\n}}}}\n', encoding="utf-8")
 
 
-def agreement(results: dict[str, dict[str, Any]], which: str) -> tuple[float, float, float]:
+def agreement(results: dict[str, dict[str, Any]], source: str, which: str) -> str:
     """Kendall's τ of inherited and trained accuracy, the mean distance in points, the mean difference in points."""
     from scipy.stats import kendalltau
 
     alone = np.array([results[f"trained {i}"]["accuracy"] for i in range(COUNT)])
-    own = np.array(results["inherited 0"][which])
-    return float(kendalltau(own, alone)[0]), 100 * float(np.abs(own - alone).mean()), 100 * float((own - alone).mean())
+    own = np.array(results[f"{source} 0"][which])
+    apart, bias = 100 * float(np.abs(own - alone).mean()), 100 * float((own - alone).mean())
+    return f"τ {kendalltau(own, alone)[0]:.2f}, {apart:.1f} points apart ({bias:+.1f})"
 
 
 def table(results: dict[str, dict[str, Any]]) -> Table:
+    from scipy.stats import kendalltau
+
     found = results["inherited 0"]
-    alone = mean(results[f"trained {i}"]["seconds"] for i in range(COUNT))
-    rows = []
+    trials = [results[f"trained {i}"] for i in range(COUNT)]
+    alone = mean(t["seconds"] for t in trials)
+    by_size = kendalltau([t["params"] for t in trials], [t["accuracy"] for t in trials])[0]
+    rows = [["number of parameters against accuracy", f"τ {by_size:.2f}"]]
     for which, name in (("second", "the 200 episodes of trials"), ("first", "few texts")):
-        tau, gap, bias = agreement(results, which)
+        rows.append([f"pretrained weights against trained, {name}", agreement(results, "untrained", which)])
+        rows.append([f"inherited against trained, {name}", agreement(results, "inherited", which)])
         seconds = found[f"{which}_seconds"]
-        rows.append([f"inherited against trained, {name}", f"τ {tau:.2f}, {gap:.1f} points apart ({bias:+.1f})"])
         rows.append([
             f"sub-networks a minute, {name}",
             f"{60 / seconds:.0f} inherited, {60 / alone:.1f} trained: {alone / seconds:.0f} times",

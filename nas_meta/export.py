@@ -46,7 +46,7 @@ Embeddings are the {pooling} of the last hidden state{pooling_note}:
 from transformers import AutoModel, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("{folder}")
-model = AutoModel.from_pretrained("{folder}")
+model = AutoModel.from_pretrained("{folder}"{own_code})
 ```
 {note}
 ## Architecture
@@ -122,7 +122,7 @@ def restore_learned(encoder: Encoder, state: dict[str, torch.Tensor], config: Re
 def model_card(run: Run, trial: Trial, folder: Path) -> str:
     """The model card of a trial, in Markdown."""
     config, test = run.config.at(Architecture(trial.architecture)).config, run.test_of(trial)
-    padded = "nas_meta_widths" in (folder / "config.json").read_text(encoding="utf-8")
+    described = (folder / "config.json").read_text(encoding="utf-8")
     return CARD.format(
         title=folder.name,
         space=f"sub-network of the space `{config.space.name}`",
@@ -139,7 +139,8 @@ def model_card(run: Run, trial: Trial, folder: Path) -> str:
         pooling="mean" if config.tasks.pooling == "mean" else "first token",
         pooling_note=" over the tokens of the attention mask" if config.tasks.pooling == "mean" else "",
         folder=folder.name,
-        note=SLICED_NOTE.format(folder=folder.name) if padded else "",
+        own_code=", trust_remote_code=True" if '"auto_map"' in described else "",
+        note=SLICED_NOTE.format(folder=folder.name) if "nas_meta_widths" in described else "",
         architecture=json.dumps(dict(trial.architecture), indent=1),
     )
 
@@ -162,7 +163,6 @@ def evaluate_folder(
         ConfigError: the folder holds no model, or the split does not exist.
     """
     from safetensors.torch import load_file
-    from transformers import AutoModel
     from transformers.utils import logging
 
     from nas_meta.measures import interval95, parameters
@@ -187,7 +187,7 @@ def evaluate_folder(
     check_shape(tasks, shape)
     evaluation = dataclasses.replace(make_evaluation(config, None, tasks, shape, cpus=0), threads=0)
     try:
-        model = AutoModel.from_pretrained(folder)
+        model = config.plugin("space")(config.options["space"]).load(Path(folder))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}") from error
     encoder = evaluation.encoder(model)

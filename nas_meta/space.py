@@ -148,6 +148,16 @@ class SearchSpace(ABC):
             )
         model.save_pretrained(folder)
 
+    def load(self, folder: Path) -> nn.Module:
+        """A model that :meth:`save` wrote, or any that transformers knows.
+
+        Raises:
+            OSError, ValueError: it cannot be loaded.
+        """
+        from transformers import AutoModel
+
+        return AutoModel.from_pretrained(folder)
+
     @cached_property
     def table(self) -> dict[str, Choice]:
         """The choices, normalised and checked, in an order in which conditions come before what they rule."""

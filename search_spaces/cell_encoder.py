@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -146,6 +147,15 @@ class CellEncoder(SearchSpace):
         CellEncoderConfig.register_for_auto_class()
         CellEncoderModel.register_for_auto_class("AutoModel")
         model.save_pretrained(folder)
+
+    def load(self, folder: Path) -> nn.Module:
+        """The model by the class that is installed: a folder's own code is not run."""
+        from search_spaces.cell_model import CellEncoderConfig, CellEncoderModel
+
+        described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if described.get("model_type") != CellEncoderConfig.model_type:
+            return super().load(folder)
+        return CellEncoderModel.from_pretrained(folder)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_loaded"}

@@ -77,8 +77,9 @@ class Surrogate(Strategy):
         """Variations of the best so far, one to three choices away, and some at random; none of them seen."""
         space, rng = self.context.space, self._rng
         # Ties within a front are broken at random, so that all of it has children.
-        order = np.lexsort((rng.random(len(values)), fronts(values)))
-        parents = [self._architectures[i] for i in order[: max(self.options.parents, int((fronts(values) == 0).sum()))]]
+        ranks = fronts(values)
+        order = np.lexsort((rng.random(len(values)), ranks))
+        parents = [self._architectures[i] for i in order[: max(self.options.parents, int((ranks == 0).sum()))]]
         found: dict[str, Architecture] = {}
         draws = 2 * self.options.candidates
         for i, changes in zip(rng.integers(len(parents), size=draws), rng.choice(CHANGES, size=draws), strict=True):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -159,6 +160,8 @@ def test_an_export_loads_with_transformers_alone_and_gives_the_same_output(space
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     torch.testing.assert_close(torch.load(tmp_path / "states.pt"), output(model), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(output(space.load(tmp_path / "model").eval()), output(model), atol=1e-5, rtol=1e-5)
+    assert type(space.load(Path(space.options.model))).__name__ == "BertModel"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Sub-networks are slices of one encoder, learn together, and are judged with what they inherit."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -347,7 +348,7 @@ def test_trials_go_on_from_the_supernet(supernet_config, tmp_path):
 
 def test_all_of_a_small_space_is_judged_once_by_chance_too(evaluation):
     options = SupernetOptions(steps=1, judged=100, texts=4, random=0, method="random")
-    job = SupernetJob(options, (Objective("accuracy"),), 2, 0)
+    job = pickle.loads(pickle.dumps(SupernetJob(options, (Objective("accuracy"),), 2, 0)))  # as it travels
     progress, result = [], None
     steps = evaluation.run(job)
     while result is None:

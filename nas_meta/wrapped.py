@@ -60,6 +60,13 @@ class WrappedSpace(SearchSpace):
         return self.space.size()
 
 
+def name_of(space: SearchSpace) -> str:
+    """What a sentence calls a space: the class within those that wrap it."""
+    while isinstance(space, WrappedSpace):
+        space = space.space
+    return type(space).__name__
+
+
 class TimedSpace(WrappedSpace):
     """A space that also counts ``latency``, from the moment that it has a table to tell it from."""
 

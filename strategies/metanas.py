@@ -29,9 +29,10 @@ from nas_meta.space import SearchSpace
 from nas_meta.strategy import Adapted
 from nas_meta.tasks.episodes import Episode, episode
 from nas_meta.tasks.pool import Pool
+from nas_meta.wrapped import name_of
 from strategies.most_probable import most_probable
 from strategies.nni_supermodules import choice_supernet, differentiable, is_alpha, weights_of
-from strategies.one_shot import name_of, packed_weights, shown
+from strategies.one_shot import packed_weights, shown
 from strategies.soft_pruning import SCALE, Head, TaskLearner, Tempered, embedded
 
 VALIDATION = "meta-validation"

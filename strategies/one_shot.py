@@ -23,7 +23,7 @@ from nas_meta.evaluation import Evaluation, JobResult, Progress
 from nas_meta.learners.metric import MetricLearner
 from nas_meta.tasks.episodes import Episode, EpisodeShape, episode, episodes
 from nas_meta.tasks.pool import Pool
-from nas_meta.wrapped import WrappedSpace
+from nas_meta.wrapped import name_of
 from strategies.bilevel import EpisodeLoss, two_levels
 from strategies.nni_supermodules import SuperModules, choice_supernet, is_alpha, weights_of
 from strategies.unseen import neighbour
@@ -242,10 +242,3 @@ def packed_weights(supernet: ChoiceSupernet) -> np.ndarray:
 
     state = {name: t.detach().cpu().contiguous().clone() for name, t in weights_of(supernet).items()}
     return np.frombuffer(save(state), dtype=np.uint8)
-
-
-def name_of(space: SearchSpace) -> str:
-    """What a sentence calls a space."""
-    while isinstance(space, WrappedSpace):
-        space = space.space
-    return type(space).__name__

@@ -24,6 +24,7 @@ from nas_meta.evaluation import Evaluation, JobResult, Progress, packed, unpacke
 from nas_meta.learners.metric import MetricLearner
 from nas_meta.objectives import fronts, signed
 from nas_meta.tasks.episodes import episode
+from nas_meta.wrapped import name_of
 from strategies.inherited import METRICS, VALIDATION, Inherited, size_of, supernet_encoder
 from strategies.nni_random import Random
 from strategies.optuna_nsga2 import NSGA2
@@ -67,7 +68,7 @@ class SupernetSearch(Strategy):
                 )
         supernet = context.space.supernet()
         if supernet is None:
-            space = innermost(context.space)
+            space = name_of(context.space)
             raise ConfigError(
                 f"strategy 'supernet' trains a supernet, but search space {space} has none; expected a space with one, "
                 "such as bert-subnet, or another strategy, such as auto"
@@ -103,13 +104,6 @@ def proposals(judged: Sequence[Mapping[str, Any]], objectives: Sequence[Objectiv
             values = np.array([signed(row, objectives) for row in rows])
             chosen += [Architecture(rows[i]["architecture"]) for i in best(values, count - len(chosen))]
     return chosen
-
-
-def innermost(space: Any) -> str:
-    """The name of the space within those that wrap it."""
-    while hasattr(space, "space"):
-        space = space.space
-    return type(space).__name__
 
 
 @dataclass(frozen=True)

@@ -199,11 +199,9 @@ def table(results: dict[str, dict[str, Any]]) -> Table:
         ])  # fmt: skip
     rows.append(["training of the supernet", f"{found['train_seconds']:.0f} s"])
     for strategy in STRATEGIES:
-        volumes = [results[f"{strategy} {seed}"]["hypervolume"] for seed in SEEDS]
-        trials = mean(len(results[f"{strategy} {seed}"]["points"]) for seed in SEEDS)
-        interval = 4.303 * stdev(volumes) / len(volumes) ** 0.5  # Student's t of two degrees of freedom
+        searches = [results[f"{strategy} {seed}"] for seed in SEEDS if f"{strategy} {seed}" in results]
         name = f"hypervolume after {BUDGET:.0f} s, `{strategy}`"
-        rows.append([name, f"{mean(volumes):.3f} ± {interval:.3f}, {trials:.0f} trials"])
+        rows.append([name, shown([s["hypervolume"] for s in searches], [len(s["points"]) for s in searches])])
     return Table(
         ("what", "found"),
         rows,
@@ -213,11 +211,23 @@ def table(results: dict[str, dict[str, Any]]) -> Table:
     )
 
 
+def shown(volumes: list[float], trials: list[int]) -> str:
+    """The mean with its 95% interval, where every seed was measured; else each alone."""
+    if len(volumes) < len(SEEDS):
+        return ", ".join(f"{v:.3f} with {n} trials" for v, n in zip(volumes, trials, strict=True)) or "not measured yet"
+    interval = 4.303 * stdev(volumes) / len(volumes) ** 0.5  # Student's t of two degrees of freedom
+    return f"{mean(volumes):.3f} ± {interval:.3f}, {mean(trials):.0f} trials"
+
+
 def measure() -> Table:
     results = kept()
-    for part, (call, numbers) in PARTS.items():
-        for number in numbers:
-            if f"{part} {number}" not in results:
-                results[f"{part} {number}"] = call(number)
-                keep(results)
+    # A seed of every search before the next seed.
+    calls = sorted(
+        ((call, part, number) for part, (call, numbers) in PARTS.items() for number in numbers),
+        key=lambda row: row[2] if row[1] in STRATEGIES else 0,
+    )
+    for call, part, number in calls:
+        if f"{part} {number}" not in results:
+            results[f"{part} {number}"] = call(number)
+            keep(results)
     return table(results)

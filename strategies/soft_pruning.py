@@ -24,6 +24,7 @@ from nas_meta.embedding import Encoder
 from nas_meta.tasks.pool import Pool
 from strategies.nni_supermodules import SuperModules
 
+PRUNED = 1e-5  # candidates with a smaller share are out
 SCALE = 10.0  # squared length of the embeddings that the head sees
 
 
@@ -37,12 +38,14 @@ class TaskOptions(Protocol):
 
 
 class Tempered(nn.Module):
-    """softmax(α / τ)."""
+    """softmax(α / τ), and nothing where that is below ``PRUNED``."""
 
     temperature = 1.0
 
     def forward(self, alpha: Tensor) -> Tensor:
-        return (alpha / self.temperature).softmax(-1)
+        share = (alpha / self.temperature).softmax(-1)
+        # Cut, for a CPU is slow with the almost-nothing that would go on through every candidate and its gradient.
+        return share * (share >= PRUNED)
 
 
 @dataclass

@@ -116,7 +116,7 @@ def choice_supernet(supernet: nn.Module | None, strategy: str, space: str) -> Ch
     """
     if isinstance(supernet, ChoiceSupernet):
         return supernet
-    what = "has none" if supernet is None else f"has a {type(supernet).__name__}, which is not made of choices"
+    what = "has none" if supernet is None else f"has one that is not made of choices ({type(supernet).__name__})"
     raise ConfigError(
         f"strategy '{strategy}' needs a space with a supernet, but {space} {what}; "
         "expected cell-encoder or a space whose supernet() returns a ChoiceSupernet"

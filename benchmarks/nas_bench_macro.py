@@ -193,12 +193,22 @@ def shares(run: np.ndarray) -> list[float]:
     return [hypervolume(normal[:n], np.zeros(2)) / best for n in COLUMNS]
 
 
+def alone_on_a_core() -> None:
+    """In every process: its threads would only wait for those of the others."""
+    import logging
+
+    import torch
+
+    torch.set_num_threads(1)
+    logging.disable(logging.WARNING)  # of every repeat that the policy of rl draws
+
+
 def measure(picture: bool = True) -> Table:
     from threadpoolctl import threadpool_limits
 
     started = time.time()
     todo = jobs()
-    with threadpool_limits(1), ProcessPoolExecutor() as pool:
+    with threadpool_limits(1), ProcessPoolExecutor(initializer=alone_on_a_core) as pool:
         runs = list(pool.map(Job.run, todo))
     rows, curves = [], {}
     for key in dict.fromkeys((j.name, j.several, j.ours) for j in todo):

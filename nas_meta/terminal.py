@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from nas_meta.controller import Status
+from nas_meta.controller import JOB, Status
 from nas_meta.export import percent
 from nas_meta.journal import Trial
 from nas_meta.objectives import Objective
@@ -66,7 +66,7 @@ class LiveProgress:
 
     def _panel(self, status: Status) -> Group:
         if status.phase == "training the supernet":
-            step = status.steps.get(0, 0)
+            step = status.steps.get(JOB, 0)
             head = Text.assemble((PHASES[status.phase], "bold"), f"  step {step}/{status.job_steps}")
             return Group(head, ProgressBar(total=status.job_steps, completed=step, width=60))
         finished = [t for t in status.trials if t.status != "running"]

@@ -8,7 +8,7 @@ from strategies.nni_grid import Grid
 from strategies.optuna_nsga2 import NSGA2
 from strategies.surrogate import Surrogate
 
-MANY = 3000  # trials from which on a population is as good as a predictor, and cheaper
+MANY = 3000  # trials from which on fitting a predictor to all of them would take too long; chosen, not measured
 
 
 def pick(context: SearchContext) -> type[Strategy]:

@@ -14,7 +14,7 @@ from nas_meta.embedding import Encoder
 from nas_meta.learners.reptile import set_values
 from nas_meta.tasks.episodes import episode
 from strategies.metanas import MetaLearner, MetaNASOptions
-from strategies.soft_pruning import SCALE, Head, Tempered, temperature
+from strategies.soft_pruning import Head, Tempered, temperature
 
 
 @pytest.fixture
@@ -154,7 +154,6 @@ def test_a_search_ends_with_trials_and_a_task_of_ones_own_is_adapted_to(run, lab
     said = (z @ head["weight"].T + head["bias"]).argmax(1)
     right = [made["labels"][i] == row["label"] for i, row in zip(said, query, strict=True)]
     assert np.mean(right) == pytest.approx(made["accuracy"])
-    assert head["weight"].norm(dim=1).max() < 10 * SCALE
 
     again = nas_meta(*arguments, "--to", tmp_path / "own", check=1)
     assert "not an empty folder" in again.stderr

@@ -54,7 +54,6 @@ def test_failed_trials_do_not_stop_a_search(name):
 
 @pytest.mark.parametrize("name", LEARNING)
 def test_what_is_learned_shows_after_60_trials(name):
-    """Of random architectures the best of 60 scores 7.5 on the average of these seeds."""
     found = [max(s for _, s in run(make(name, trials=60, seed=seed), 60)) for seed in range(4)]
     chance = [max(s for _, s in run(make("random", trials=60, seed=seed), 60)) for seed in range(4)]
     assert np.mean(found) > np.mean(chance) + 0.5
@@ -123,11 +122,15 @@ def test_the_ensemble_ranks_what_it_never_saw_and_knows_what_it_knows():
 
 
 def test_the_surrogate_takes_what_the_space_can_count_as_known():
+    asked = set()
+
     class Counted(Landscape):
         def counts(self, architecture, tokens):
+            asked.add(tokens)
             return {"flops": float(tokens * sum(architecture.values.values()))}
 
     both = [Objective("accuracy"), Objective("flops", "minimize")]
     strategy = plugins.load("strategies", "surrogate")(SearchContext(Counted(), both, 60, 1, 0, tokens=2))
     done = run(strategy, 60, lambda a: (score(a), -2.0 * sum(a.values.values())))
     assert len({a.id for a, _ in done}) == 60
+    assert asked == {2}, "FLOPs are those of a text as long as the search's"

@@ -49,7 +49,7 @@ def whole_search() -> tuple[float, int]:
         "budget": {"trials": TRIALS + WORKERS},
         "resources": {"workers": WORKERS},
     }
-    silent = patch.object(controller._Search, "_meta_test", lambda *_: {})
+    silent = patch.object(controller, "meta_test", lambda *_: {})
     asleep = patch.object(controller, "make_evaluation", lambda *_: Sleeper())
     with tempfile.TemporaryDirectory() as folder, silent, asleep:
         finished = sorted(t.finished for t in controller.search(config, Path(folder) / "run").trials)
@@ -62,7 +62,7 @@ def engine_and_journal() -> tuple[float, int]:
     from nas_meta.journal import Journal, Trial
 
     with tempfile.TemporaryDirectory() as folder:
-        journal = Journal.create(Path(folder), {})
+        journal = Journal.create(Path(folder))
         engine = RayEngine(Sleeper(), Resources(WORKERS, 1))
         for key in range(WORKERS):
             engine.submit(-key, "trial")

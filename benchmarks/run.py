@@ -12,6 +12,7 @@ from benchmarks import (
     inner_loops,
     learners,
     nas_bench_macro,
+    one_shot,
     overhead,
     planted,
     sinusoid,
@@ -24,8 +25,8 @@ from benchmarks import (
 from benchmarks.table import machine, publish
 
 MODULES = (
-    startup, overhead, trial_cost, truncation, nas_bench_macro, stopping, planted, supernet, inner_loops, sinusoid,
-    distillation, learners,
+    startup, overhead, trial_cost, truncation, nas_bench_macro, stopping, planted, one_shot, supernet, inner_loops,
+    sinusoid, distillation, learners,
 )  # fmt: skip
 BENCHMARKS = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 

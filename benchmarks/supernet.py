@@ -13,17 +13,17 @@ anew.
 
 from __future__ import annotations
 
-import json
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 import numpy as np
 
-from benchmarks.table import Table, machine
+from benchmarks import kept
+from benchmarks.table import Table
+from benchmarks.timed_search import evaluation_of, search_within
 
 KEPT = Path(__file__).with_suffix(".json")
 COUNT, PARAMS = 24, (15.5e6, 17.5e6)
@@ -37,23 +37,6 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "evolution": {"strategy": {"name": "evolution"}, "budget": {"trials": 100}},
     "random": {"strategy": {"name": "random"}, "budget": {"trials": 100}},
 }
-
-
-class OutOfTime(Exception):
-    """The seconds of a search are over."""
-
-
-def evaluation_of(document: dict[str, Any]) -> Any:
-    """The evaluation of a config, on one thread."""
-    from nas_meta.assembly import make_evaluation, prepare
-    from nas_meta.config import resolve
-
-    resolved = resolve(document)
-    space, tasks, shape = prepare(resolved)
-    space.prepare(tasks, 0)
-    evaluation = make_evaluation(resolved, space, tasks, shape, cpus=1)
-    evaluation.setup()
-    return evaluation
 
 
 def sub_networks(space: Any) -> list[Any]:
@@ -87,10 +70,13 @@ def inherited(_: int) -> dict[str, Any]:
     objectives = (Objective("accuracy"), Objective("flops", "minimize"))
     options = SupernetOptions(judged=JUDGED)
     job = SupernetJob(options, objectives, 12, 0)
-    clock, weights = {0: time.process_time()}, None
-    for progress in evaluation.run(job):
-        clock[progress.step] = time.process_time()
-        weights = progress.weights if progress.weights is not None else weights
+    clock = {0: time.process_time()}
+    progress = evaluation.run(job)
+    try:
+        while True:
+            clock[next(progress).step] = time.process_time()
+    except StopIteration as end:
+        weights = end.value.weights
     supernet = evaluation.space.supernet()
     supernet.load_state_dict(unpacked(bytes(weights)))
     return {
@@ -122,33 +108,16 @@ def searched(strategy: str) -> Callable[[int], dict[str, Any]]:
     """How the front of a strategy's search is measured, by seed."""
 
     def measure_seed(seed: int) -> dict[str, Any]:
-        import nas_meta
-        from nas_meta.journal import Journal
         from nas_meta.objectives import hypervolume
 
-        # Before the clock runs: everything is imported, too.
-        whole = evaluation_of({"space": {"name": "bert-subnet"}}).space
+        document = {**COMMON, "seed": seed, **STRATEGIES[strategy], "space": {"name": "bert-subnet"}}
+        found = search_within(document, BUDGET)
+        points = [(t.metrics["accuracy"], t.metrics["flops"]) for t in found.trials]
+        whole = evaluation_of(document).space
         flops = whole.counts(whole.canonical({n: c.values[0] for n, c in whole.table.items()}), 32)["flops"]
-        started = time.process_time()
-
-        def watch(_: Any) -> None:
-            if time.process_time() - started > BUDGET:
-                raise OutOfTime
-
-        document = {**COMMON, "seed": seed, **STRATEGIES[strategy]}
-        document |= {"space": {"name": "bert-subnet"}, "resources": {"cpus_per_trial": 1}}
-        with tempfile.TemporaryDirectory() as folder:
-            run = Path(folder) / "run"
-            try:
-                nas_meta.search(document, run, inline=True, watch=watch)
-            except OutOfTime:
-                pass
-            journal = Journal.open(run)
-            points = [(t.metrics["accuracy"], t.metrics["flops"]) for t in journal.trials() if t.status == "completed"]
-            journal.close()
         values = np.array([(accuracy, 1 - spent / flops) for accuracy, spent in points])
         volume = hypervolume(values, np.array([0.5, 0.0])) / 0.5
-        return {"points": points, "seconds": time.process_time() - started, "hypervolume": float(volume)}
+        return {"points": points, "seconds": found.seconds, "hypervolume": float(volume)}
 
     return measure_seed
 
@@ -159,16 +128,6 @@ PARTS: dict[str, tuple[Callable[[int], dict[str, Any]], tuple[int, ...]]] = {
     "untrained": (untrained, (0,)),
     **{strategy: (searched(strategy), SEEDS) for strategy in STRATEGIES},
 }
-
-
-def kept() -> dict[str, dict[str, Any]]:
-    """What was measured so far, by part and number."""
-    return json.loads(KEPT.read_text(encoding="utf-8"))["measured"] if KEPT.is_file() else {}
-
-
-def keep(results: dict[str, dict[str, Any]]) -> None:
-    rows = ",\n".join(f"{json.dumps(name)}: {json.dumps(found)}" for name, found in results.items())
-    KEPT.write_text(f'{{"machine": {json.dumps(machine())}, "measured": {{\n{rows}\n}}}}\n', encoding="utf-8")
 
 
 def agreement(results: dict[str, dict[str, Any]], source: str, which: str) -> str:
@@ -200,8 +159,9 @@ def table(results: dict[str, dict[str, Any]]) -> Table:
     rows.append(["training of the supernet", f"{found['train_seconds']:.0f} s"])
     for strategy in STRATEGIES:
         searches = [results[f"{strategy} {seed}"] for seed in SEEDS if f"{strategy} {seed}" in results]
-        name = f"hypervolume after {BUDGET:.0f} s, `{strategy}`"
-        rows.append([name, shown([s["hypervolume"] for s in searches], [len(s["points"]) for s in searches])])
+        trials = f" ({', '.join(str(len(s['points'])) for s in searches)} trials)" if searches else ""
+        volumes = kept.over_seeds([s["hypervolume"] for s in searches])
+        rows.append([f"hypervolume after {BUDGET:.0f} s, `{strategy}`", volumes + trials])
     return Table(
         ("what", "found"),
         rows,
@@ -211,16 +171,8 @@ def table(results: dict[str, dict[str, Any]]) -> Table:
     )
 
 
-def shown(volumes: list[float], trials: list[int]) -> str:
-    """The mean with its 95% interval, where every seed was measured; else each alone."""
-    if len(volumes) < len(SEEDS):
-        return ", ".join(f"{v:.3f} with {n} trials" for v, n in zip(volumes, trials, strict=True)) or "not measured yet"
-    interval = 4.303 * stdev(volumes) / len(volumes) ** 0.5  # Student's t of two degrees of freedom
-    return f"{mean(volumes):.3f} ± {interval:.3f}, {mean(trials):.0f} trials"
-
-
 def measure() -> Table:
-    results = kept()
+    results = kept.read(KEPT)
     # A seed of every search before the next seed.
     calls = sorted(
         ((call, part, number) for part, (call, numbers) in PARTS.items() for number in numbers),
@@ -229,5 +181,5 @@ def measure() -> Table:
     for call, part, number in calls:
         if f"{part} {number}" not in results:
             results[f"{part} {number}"] = call(number)
-            keep(results)
+            kept.write(KEPT, results)
     return table(results)

@@ -26,6 +26,7 @@ _EXPORTS = {
     "Run": "nas_meta.run",
     "load_run": "nas_meta.run",
     "search": "nas_meta.controller",
+    "resume": "nas_meta.controller",
 }
 __all__ = sorted(_EXPORTS)
 __version__ = "0.1.0"

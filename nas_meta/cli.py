@@ -35,21 +35,42 @@ def search(
         Optional[list[str]], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="override a key")
     ] = None,
     inline: Annotated[bool, typer.Option("--inline", help="run trials in this process, without Ray")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="go on with a run (not available yet)")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="go on with the run in --run-dir, if it holds one")] = False,
 ) -> None:
     """Run a search."""
-    if resume:
-        raise ConfigError("--resume: going on with a run is not available yet; start a new one with another --run-dir")
     from nas_meta.config import read_config
 
     resolved = read_config(config, set_ or [])
+    if resume and run_dir is None and resolved.config.run_dir is None:
+        raise ConfigError("--resume needs the directory of the run; expected --run-dir DIR, or run_dir in the config")
     from nas_meta.controller import search as run_search
+
+    watched(resolved.config.directed, lambda watch: run_search(resolved, run_dir, inline, watch, resume))
+
+
+@app.command()
+def resume(
+    run: RunArgument,
+    set_: Annotated[
+        Optional[list[str]], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="of budget and resources")
+    ] = None,
+    inline: Annotated[bool, typer.Option("--inline", help="run trials in this process, without Ray")] = False,
+) -> None:
+    """Go on with a search that was interrupted, or whose budget has grown."""
+    from nas_meta.controller import resume as run_resume
+    from nas_meta.run import load_run
+
+    objectives = load_run(run).objectives
+    watched(objectives, lambda watch: run_resume(run, set_ or [], inline, watch))
+
+
+def watched(objectives: Any, run_search: Any) -> None:
+    """Shows a search while it runs, and what came out of it."""
     from nas_meta.terminal import LiveProgress, console, result_table
 
     out = console()
-    objectives = resolved.config.directed
     with LiveProgress(out, objectives) as progress:
-        run = run_search(resolved, run_dir, inline, progress)
+        run = run_search(progress)
     where = run.directory
     out.print(result_table(run))
     out.print(f"run        {where}", highlight=False)

@@ -48,16 +48,18 @@ class EvaluationSettings:
 
 @dataclass(frozen=True)
 class Progress:
-    """A meta-training step: what was measured there; of a job also its weights so far, where they are a checkpoint.
+    """A meta-training step, and what was measured there.
 
     Attributes:
+        checkpoint: of a job what another process can go on with, where it is time to keep that
+            (:mod:`nas_meta.checkpoint`).
         metrics: at a rung, what the trial's metrics are if it ends there.
         scores: at a rung, the accuracy of each of the first validation episodes, the same for every trial.
     """
 
     step: int
     values: Mapping[str, float]
-    weights: np.ndarray | None = field(default=None, repr=False)
+    checkpoint: np.ndarray | None = field(default=None, repr=False)
     metrics: Mapping[str, float] = field(default_factory=dict)
     scores: np.ndarray | None = field(default=None, repr=False)
 
@@ -125,11 +127,13 @@ class Evaluation:
             torch.set_num_threads(self.threads)
 
     def run(
-        self, job: Callable[[Evaluation], Generator[Progress, None, JobResult]]
+        self,
+        job: Callable[[Evaluation, np.ndarray | None], Generator[Progress, None, JobResult]],
+        checkpoint: np.ndarray | None = None,
     ) -> Generator[Progress, None, JobResult]:
-        """Work of a strategy that is no trial, on a worker."""
+        """Work of a strategy that is no trial, on a worker, from its start or from a checkpoint."""
         try:
-            return (yield from job(self))
+            return (yield from job(self, checkpoint))
         finally:
             release_memory(torch.device(self.device))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,9 +19,21 @@ class Interrupted(NasMetaError):
 
 
 class Stop(threading.Event):
-    """Set by SIGINT; ``listened`` once the search looks at it by itself."""
+    """Set by the first SIGINT.
+
+    Attributes:
+        listened: whether the search looks at this by itself.
+        at_once: whether a second SIGINT asked not to wait for what runs.
+        since: when the first came, by the monotonic clock.
+    """
 
     listened = False
+    at_once = False
+    since = 0.0
+
+    def over(self, grace: float) -> bool:
+        """Whether what runs has to end now: at a second SIGINT, or so many seconds after the first."""
+        return self.is_set() and (self.at_once or time.monotonic() - self.since > grace)
 
 
 @contextmanager
@@ -31,16 +44,20 @@ def interruptible() -> Iterator[Stop]:
         yield stop
         return
 
-    def first(_number: int, _frame: Any) -> None:
-        stop.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        if not stop.listened:
+    def interrupted(_number: int, _frame: Any) -> None:
+        if not stop.listened or stop.at_once:
+            stop.set()
             raise KeyboardInterrupt
+        if stop.is_set():
+            stop.at_once = True
+        else:
+            stop.since = time.monotonic()
+            stop.set()
 
-    previous = signal.signal(signal.SIGINT, first)
+    previous = signal.signal(signal.SIGINT, interrupted)
     try:
         yield stop
     except KeyboardInterrupt:
-        raise Interrupted("interrupted; what had finished is kept in the run directory") from None
+        raise Interrupted("interrupted; what had finished is kept") from None
     finally:
         signal.signal(signal.SIGINT, previous)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from nas_meta.space import Architecture
 from nas_meta.stopping import Report
 
 FILE = "journal.sqlite"
-VERSION = 1
+VERSION = 2
 SCHEMA = """
 CREATE TABLE info (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE trials (
@@ -31,6 +31,7 @@ CREATE TABLE reports (
     number INTEGER PRIMARY KEY, trial INTEGER NOT NULL, step INTEGER NOT NULL, reported TEXT NOT NULL,
     scores TEXT NOT NULL, went_on INTEGER NOT NULL
 );
+CREATE TABLE said (number INTEGER PRIMARY KEY, kind TEXT NOT NULL, trial INTEGER);
 """
 
 
@@ -65,32 +66,83 @@ class Trial:
         return {**asdict(self), "architecture_id": self.architecture_id}
 
 
+@dataclass(frozen=True)
+class Said:
+    """Something that the search and its strategy said to each other; in their order these are the strategy's history.
+
+    Attributes:
+        kind: ``asked`` the strategy for a proposal, or ``told`` it how a trial ended.
+        trial: the one that was proposed or has ended; None where nothing was proposed.
+    """
+
+    kind: str
+    trial: int | None = None
+
+
 class Journal:
-    """A run's journal, open for writing (``create``) or for reading (``open``)."""
+    """A run's journal, open for writing (``create``, ``append``) or for reading (``open``)."""
 
     def __init__(self, connection: sqlite3.Connection):
         self._db = connection
 
     @classmethod
-    def create(cls, run_dir: Path, config: Mapping[str, Any]) -> Journal:
-        """A new journal in an existing directory.
+    def create(cls, run_dir: Path, **info: Any) -> Journal:
+        """A new journal in an existing directory; ``info`` are values under their keys, ``config`` among them.
 
         Raises:
             RunError: the directory cannot be written.
         """
         try:
-            db = sqlite3.connect(run_dir / FILE, isolation_level=None)
-            db.execute("PRAGMA journal_mode=WAL")
-            # A trial outlives a crash of the machine, not only of the process, before the strategy hears of it.
-            db.execute("PRAGMA synchronous=FULL")
-            db.executescript(SCHEMA)
+            journal = cls(cls._writable(run_dir / FILE))
+            with journal._transaction() as db:
+                for statement in filter(None, map(str.strip, SCHEMA.split(";"))):
+                    db.execute(statement)
+                for key, value in {"version": VERSION, "created": time.time(), **info}.items():
+                    journal.set(key, value)
         except sqlite3.Error as error:
             raise RunError(f"the journal {run_dir / FILE} cannot be written: {error}") from error
-        journal = cls(db)
-        journal.set("version", VERSION)
-        journal.set("config", config)
-        journal.set("created", time.time())
         return journal
+
+    @staticmethod
+    def begun(run_dir: Path) -> bool:
+        """Whether a directory has a journal; a file in which its writer came to nothing is none."""
+        path = Path(run_dir) / FILE
+        if not path.is_file():
+            return False
+        try:
+            with closing(sqlite3.connect(path)) as db:
+                return db.execute("SELECT 1 FROM sqlite_master WHERE name = 'info'").fetchone() is not None
+        except sqlite3.Error:
+            return True
+
+    @classmethod
+    def append(cls, run_dir: Path) -> Journal:
+        """An existing journal, to go on with.
+
+        Raises:
+            RunError: there is none, it is damaged, or another version wrote it.
+        """
+        reader = cls.open(run_dir)
+        version = reader.get("version", 0)
+        reader.close()
+        path = Path(run_dir) / FILE
+        if version < VERSION:
+            raise RunError(
+                f"{path} was written by an older nas-meta (version {version}, this one writes {VERSION}): "
+                "it can be read, but its search cannot go on"
+            )
+        try:
+            return cls(cls._writable(path))
+        except sqlite3.Error as error:
+            raise RunError(f"the journal {path} cannot be written: {error}") from error
+
+    @staticmethod
+    def _writable(path: Path) -> sqlite3.Connection:
+        db = sqlite3.connect(path, isolation_level=None)
+        db.execute("PRAGMA journal_mode=WAL")
+        # A trial outlives a crash of the machine, not only of the process, before the strategy hears of it.
+        db.execute("PRAGMA synchronous=FULL")
+        return db
 
     @classmethod
     def open(cls, run_dir: Path) -> Journal:
@@ -105,72 +157,97 @@ class Journal:
         try:
             db = sqlite3.connect(path, isolation_level=None)
             db.execute("PRAGMA query_only=ON")
-            journal = cls(db)
-            version = journal.get("version", 0)
         except sqlite3.Error as error:
             raise RunError(f"the journal {path} cannot be read: {error}") from error
+        journal = cls(db)
+        try:
+            version = journal.get("version", 0)
+        except RunError as error:
+            raise RunError(f"{path}: {error}") from error
         if version > VERSION:
             raise RunError(f"{path} was written by a newer nas-meta (version {version}, this one reads {VERSION})")
         return journal
 
     def set(self, key: str, value: Any) -> None:
         """Stores a JSON value under a key."""
-        self._db.execute("INSERT OR REPLACE INTO info VALUES (?, ?)", (key, json.dumps(value)))
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """The JSON value of a key."""
-        row = self._db.execute("SELECT value FROM info WHERE key = ?", (key,)).fetchone()
-        return default if row is None else json.loads(row[0])
-
-    def write(self, trial: Trial) -> None:
-        """Stores a trial as it is now; durable when this returns."""
         try:
-            self._db.execute(
-                "INSERT OR REPLACE INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    trial.id, trial.architecture_id, json.dumps(dict(trial.architecture)), trial.seed, trial.fidelity,
-                    trial.status, json.dumps(dict(trial.metrics)), trial.error, trial.started, trial.finished,
-                ),
-            )  # fmt: skip
+            self._db.execute("INSERT OR REPLACE INTO info VALUES (?, ?)", (key, json.dumps(value)))
         except sqlite3.Error as error:
             raise RunError(f"the journal cannot be written: {error}") from error
 
+    def get(self, key: str, default: Any = None) -> Any:
+        """The JSON value of a key."""
+        rows = list(self._rows("SELECT value FROM info WHERE key = ?", key))
+        return _plain(rows[0][0]) if rows else default
+
+    def write(self, trial: Trial, said: Sequence[Said] = ()) -> None:
+        """Stores a trial as it is now, and what was said with the strategy; both durable when this returns."""
+        row = (
+            trial.id, trial.architecture_id, json.dumps(dict(trial.architecture)), trial.seed, trial.fidelity,
+            trial.status, json.dumps(dict(trial.metrics)), trial.error, trial.started, trial.finished,
+        )  # fmt: skip
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+            db.executemany("INSERT INTO said (kind, trial) VALUES (?, ?)", [(s.kind, s.trial) for s in said])
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """All of it or nothing, also after a crash."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield self._db
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise RunError(f"the journal cannot be written: {error}") from error
+
+    def said(self) -> list[Said]:
+        """What the search and its strategy said to each other, in that order."""
+        return [Said(kind, trial) for kind, trial in self._rows("SELECT kind, trial FROM said ORDER BY number")]
+
     def trials(self) -> list[Trial]:
         """Every trial, in the order they started."""
-        try:
-            with closing(
-                self._db.execute(
-                    "SELECT id, architecture, seed, fidelity, status, metrics, error, started, finished "
-                    "FROM trials ORDER BY id"
-                )
-            ) as rows:
-                return [
-                    Trial(i, json.loads(a), s, f, status, json.loads(m), e, started, finished)
-                    for i, a, s, f, status, m, e, started, finished in rows
-                ]
-        except (sqlite3.Error, ValueError) as error:
-            raise RunError(f"the journal cannot be read: {error}") from error
+        columns = "id, architecture, seed, fidelity, status, metrics, error, started, finished"
+        return [
+            Trial(i, _plain(a), s, f, status, _plain(m), e, started, finished)
+            for i, a, s, f, status, m, e, started, finished in self._rows(f"SELECT {columns} FROM trials ORDER BY id")
+        ]
 
     def report(self, report: Report, went_on: bool) -> None:
         """Stores what a trial reported at a rung and what was decided; durable when this returns."""
         row = (report.trial, report.step, json.dumps(list(report.values)), json.dumps(report.scores.tolist()), went_on)
-        try:
-            self._db.execute("INSERT INTO reports (trial, step, reported, scores, went_on) VALUES (?, ?, ?, ?, ?)", row)
-        except sqlite3.Error as error:
-            raise RunError(f"the journal cannot be written: {error}") from error
+        with self._transaction() as db:
+            db.execute("INSERT INTO reports (trial, step, reported, scores, went_on) VALUES (?, ?, ?, ?, ?)", row)
+
+    def forget_reports(self, trial: int) -> None:
+        """Removes what a trial reported at rungs: it is run again."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM reports WHERE trial = ?", (trial,))
 
     def reports(self) -> list[tuple[Report, bool]]:
         """What trials reported at rungs, in the order of the decisions, and whether they went on."""
+        return [
+            (Report(trial, step, tuple(_plain(values)), np.array(_plain(scores))), bool(went_on))
+            for trial, step, values, scores, went_on in self._rows(
+                "SELECT trial, step, reported, scores, went_on FROM reports ORDER BY number"
+            )
+        ]
+
+    def _rows(self, query: str, *values: Any) -> Iterator[tuple]:
         try:
-            with closing(
-                self._db.execute("SELECT trial, step, reported, scores, went_on FROM reports ORDER BY number")
-            ) as rows:
-                return [
-                    (Report(trial, step, tuple(json.loads(values)), np.array(json.loads(scores))), bool(went_on))
-                    for trial, step, values, scores, went_on in rows
-                ]
-        except (sqlite3.Error, ValueError) as error:
+            with closing(self._db.execute(query, values)) as rows:
+                yield from rows
+        except sqlite3.Error as error:
             raise RunError(f"the journal cannot be read: {error}") from error
 
     def close(self) -> None:
         self._db.close()
+
+
+def _plain(text: str) -> Any:
+    """Plain data from the journal's JSON."""
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise RunError(f"the journal cannot be read: {error}") from error

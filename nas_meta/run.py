@@ -13,12 +13,13 @@ import numpy as np
 
 from nas_meta.config import ResolvedConfig, resolve
 from nas_meta.errors import RunError
-from nas_meta.journal import FILE, Journal, Trial
+from nas_meta.journal import Journal, Trial
 from nas_meta.objectives import Objective, fronts, signed
 from nas_meta.space import Architecture
 from nas_meta.stopping import Report
 
 SUPERNET = "supernet.safetensors"
+CHECKPOINT = "supernet.checkpoint"  # of one that is still in training
 
 
 @dataclass(frozen=True)
@@ -156,8 +157,10 @@ def new_run_dir(path: str | Path | None) -> Path:
         stem = time.strftime("%Y%m%d-%H%M%S")
         path = next(p for i in range(1000) if not (p := Path("runs") / (f"{stem}-{i}" if i else stem)).exists())
     path = Path(path)
-    if (path / FILE).exists():
-        raise RunError(f"{path} holds a run already; name another directory with --run-dir")
+    if Journal.begun(path):
+        raise RunError(
+            f"{path} holds a run already; --resume goes on with it, or name another directory with --run-dir"
+        )
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -168,6 +171,13 @@ def new_run_dir(path: str | Path | None) -> Path:
 def weights_path(directory: Path, trial_id: int) -> Path:
     """Where the weights of a trial lie while they are kept."""
     return directory / "weights" / f"{trial_id}.safetensors"
+
+
+def write_whole(path: Path, data: Any) -> None:
+    """Writes a file so that it is never seen half."""
+    temporary = path.with_suffix(".part")
+    temporary.write_bytes(data)
+    temporary.rename(path)
 
 
 def rank(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Trial]:

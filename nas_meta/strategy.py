@@ -82,14 +82,16 @@ class Adapted:
 class Job(Protocol):
     """Work on one worker before the first trial, such as training a supernet. Travels there by pickle.
 
-    Called with the evaluation it yields :class:`~nas_meta.evaluation.Progress`, with weights where they are a
-    checkpoint, and returns a :class:`~nas_meta.evaluation.JobResult`.
+    Called with the evaluation it yields :class:`~nas_meta.evaluation.Progress`, now and then with a checkpoint, and
+    returns a :class:`~nas_meta.evaluation.JobResult`. Called with a checkpoint, too, it goes on where that was taken.
     """
 
     steps: int
     """How many steps it takes."""
 
-    def __call__(self, evaluation: Evaluation) -> Generator[Progress, None, JobResult]: ...
+    def __call__(
+        self, evaluation: Evaluation, checkpoint: np.ndarray | None = None
+    ) -> Generator[Progress, None, JobResult]: ...
 
 
 class Strategy(ABC):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -77,6 +78,12 @@ class TensorBoardLog:
         self._search.add_scalar("search/trials_per_minute", finished / minutes, finished)
         if ranked and time.time() - self._drawn > self._every:
             self._picture(trials, finished)
+
+    def forget(self, trial: Trial) -> None:
+        """Removes what a trial wrote: it is run again."""
+        if trial.id in self._writers:
+            self._writers.pop(trial.id).close()
+        shutil.rmtree(self.directory / trial_name(trial), ignore_errors=True)
 
     def close(self, trials: Sequence[Trial]) -> None:
         """The last picture, also as ``pareto.png`` beside the event files' folder."""

@@ -24,6 +24,7 @@ PHASES = {
     "training the supernet": "training the supernet",
     "measuring latencies": "measuring latencies",
     "searching": "searching",
+    "finishing": "finishing what runs (Ctrl-C again ends it at once)",
     "meta-testing": "meta-testing the best",
     "done": "done",
 }

@@ -12,7 +12,6 @@ from nas_meta.execution.engine import Engine
 from nas_meta.latency import LatencyTable
 from nas_meta.measures import LatencySettings
 from nas_meta.space import Architecture, SearchSpace
-from nas_meta.wrapped import timed
 
 
 def measure_each(
@@ -39,16 +38,10 @@ def measure_each(
     return found
 
 
-def fitted_table(
-    engine: Engine, space: SearchSpace, models: int, settings: LatencySettings, seed: int, stopped: Callable[[], bool]
-) -> LatencyTable | None:
-    """A table from that many random architectures, each measured alone; None where it was stopped."""
+def models_to_time(space: SearchSpace, models: int, seed: int) -> list[Architecture]:
+    """That many random architectures, none twice, for a table to be fitted to."""
     rng = np.random.default_rng(seed)
-    drawn = list({a.id: a for a in (space.sample(rng) for _ in range(10 * models))}.values())[:models]
-    found = measure_each(engine, drawn, settings, stopped)
-    if len(found) < len(drawn):
-        return None
-    return LatencyTable(timed(space).space, drawn, [f["latency"] for f in found], settings.tokens)
+    return list({a.id: a for a in (space.sample(rng) for _ in range(10 * models))}.values())[:models]
 
 
 def described(

@@ -21,6 +21,7 @@ from pydantic import Field
 from torch import Tensor
 
 from nas_meta import Architecture, Outcome, PluginOptions, SearchContext, Strategy
+from nas_meta.checkpoint import packed_state, random_state, set_random_state, unpacked_state
 from nas_meta.embedding import Encoder
 from nas_meta.evaluation import Evaluation, JobResult, Progress, packed, unpacked
 from nas_meta.learners.base import finite
@@ -53,7 +54,7 @@ class MetaNASOptions(PluginOptions):
     outer_lr: float = Field(0.5, gt=0, le=1, description="how far the initialisation moves at first (reptile)")
     meta_lr: float = Field(1e-3, gt=0, description="learning rate of Adam for the initialisation (fomaml)")
     judged: int = Field(20, ge=1, description="meta-validation tasks that are given architectures at the end")
-    checkpoint_every: int = Field(50, ge=1, description="meta-steps between two writings of the supernet")
+    checkpoint_every: int = Field(50, ge=1, description="meta-steps between two checkpoints of the supernet")
 
 
 class MetaNAS(Strategy):
@@ -201,21 +202,37 @@ class MetaNASJob:
     def steps(self) -> int:
         return self.options.steps + self.options.judged
 
-    def __call__(self, evaluation: Evaluation) -> Generator[Progress, None, JobResult]:
+    def __call__(
+        self, evaluation: Evaluation, checkpoint: np.ndarray | None = None
+    ) -> Generator[Progress, None, JobResult]:
         o = self.options
         torch.manual_seed(self.seed)
         meta = MetaLearner(evaluation, o)
         optimizer = torch.optim.Adam(meta.learner.moving, o.meta_lr)
         pool, shape = evaluation.tasks["meta-train"], evaluation.train.of(evaluation.shape)
-        for step in range(o.steps):
+        done = 0
+        if checkpoint is not None:
+            state = unpacked_state(checkpoint)
+            done = state["step"]
+            meta.encoder.load_state_dict(state["encoder"])
+            optimizer.load_state_dict(state["optimizer"])
+            set_random_state(state["random"])
+        for step in range(done, o.steps):
             tasks = [episode(pool, shape, self.seed, step * o.meta_batch + i) for i in range(o.meta_batch)]
             if o.method == "reptile":
                 loss = meta.reptile_step(pool, tasks, o.outer_lr * (1 - step / o.steps))
             else:
                 loss = meta.fomaml_step(pool, tasks, optimizer)
             values = {"meta-train/loss": finite(loss, step + 1), **shown(meta.space, meta.learner.probabilities())}
-            due = (step + 1) % o.checkpoint_every == 0
-            yield Progress(step + 1, values, packed_weights(meta.supernet) if due else None)
+            kept = None
+            if (step + 1) % o.checkpoint_every == 0 or step + 1 == o.steps:
+                kept = packed_state(
+                    {
+                        "step": step + 1, "encoder": meta.encoder.state_dict(), "optimizer": optimizer.state_dict(),
+                        "random": random_state(),
+                    }
+                )  # fmt: skip
+            yield Progress(step + 1, values, kept)
         rows = []
         for i in range(o.judged):
             task = episode(evaluation.tasks[VALIDATION], evaluation.shape, evaluation.settings.seed, i)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -40,6 +40,12 @@ class GradientMethod(Method):
         self.optimizer = torch.optim.Adam(
             self.alphas.values(), self.options.arch_lr, (0.5, 0.999), weight_decay=self.options.arch_weight_decay
         )
+
+    def state(self) -> dict[str, Any]:
+        return {"optimizer": self.optimizer.state_dict()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.optimizer.load_state_dict(state["optimizer"])
 
     def architecture_step(self, step: int) -> Mapping[str, float]:
         if step <= self.options.warmup * self.options.steps:

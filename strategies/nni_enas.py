@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Generator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,6 +54,34 @@ class Controlled(Method):
     @staticmethod
     def extra_steps(options: ENASOptions) -> int:
         return options.candidates
+
+    @property
+    def settled(self) -> bool:
+        """Right after an update: until the next one, all that it learned from will have been replaced."""
+        return self.rewarded % self.options.update_every == 0
+
+    def state(self) -> dict[str, Any]:
+        policy = self.generator.policy
+        kind, keys, *rest = np.random.get_state()
+        return {
+            "policy": policy.state_dict(),
+            # By name: NNI hands its optimiser a set, whose order another process does not have.
+            "optimizer": {
+                name: policy.optim.state[p] for name, p in policy.named_parameters() if p in policy.optim.state
+            },
+            "rewarded": self.rewarded,
+            "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), *rest],
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        policy = self.generator.policy
+        policy.load_state_dict(state["policy"])
+        policy.optim.state.update(
+            {p: state["optimizer"][n] for n, p in policy.named_parameters() if n in state["optimizer"]}
+        )
+        self.rewarded = state["rewarded"]
+        kind, keys, *rest = state["numpy"]
+        np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
 
     def draw(self) -> Architecture:
         """The controller's next architecture.

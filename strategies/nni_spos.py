@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -36,6 +37,12 @@ class SinglePath(Method):
     @staticmethod
     def extra_steps(options: SPOSOptions) -> int:
         return options.generations
+
+    def state(self) -> dict[str, Any]:
+        return {"rng": self.rng.bit_generator.state}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.rng.bit_generator.state = state["rng"]
 
     def before_weights(self, step: int) -> None:
         self.training.modules.follow(self.training.space.sample(self.rng))

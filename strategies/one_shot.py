@@ -17,6 +17,7 @@ import torch
 from pydantic import Field
 
 from nas_meta import Architecture, ChoiceSupernet, Learner, Outcome, PluginOptions, SearchContext, SearchSpace, Strategy
+from nas_meta.checkpoint import packed_state, random_state, set_random_state, unpacked_state
 from nas_meta.embedding import Encoder
 from nas_meta.errors import ConfigError
 from nas_meta.evaluation import Evaluation, JobResult, Progress
@@ -36,7 +37,7 @@ class OneShotOptions(PluginOptions):
     lr: float | None = Field(None, gt=0, description="learning rate of the supernet's weights; by default learner.lr")
     held_out: float = Field(0.5, gt=0, lt=1, description="share of the meta-train classes for the architecture alone")
     checkpoint_every: int = Field(
-        100, ge=0, description="steps between two writings of the supernet; 0 only at the end"
+        100, ge=0, description="steps between two checkpoints of the supernet; 0 only at the end"
     )
 
 
@@ -110,6 +111,18 @@ class Method(ABC):
         """Of every choice those of its values; empty where the algorithm has none."""
         return {}
 
+    @property
+    def settled(self) -> bool:
+        """Whether :meth:`state` is all of the state after this step."""
+        return True
+
+    def state(self) -> dict[str, Any]:
+        """What the method needs to go on, beside the supernet and torch's random numbers; tensors and plain data."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:  # noqa: B027
+        """Goes back to a :meth:`state`."""
+
     @abstractmethod
     def derive(self, count: int) -> Generator[Mapping[str, float], None, list[Architecture]]:
         """At most ``count`` distinct architectures, best first; yields after each of the extra steps."""
@@ -129,18 +142,38 @@ class SupernetJob:
     def steps(self) -> int:
         return self.options.steps + self.method.extra_steps(self.options)
 
-    def __call__(self, evaluation: Evaluation) -> Generator[Progress, None, JobResult]:
+    def __call__(
+        self, evaluation: Evaluation, checkpoint: np.ndarray | None = None
+    ) -> Generator[Progress, None, JobResult]:
         torch.manual_seed(self.seed)
         training = self._training(evaluation)
         method = self.method(training)
-        method.before_weights(0)
-        every = self.options.checkpoint_every
-        for step in training.learner.meta_train(training.encoder, training.lower, training.lower_episode):
+        start = None
+        if checkpoint is not None:
+            kept = unpacked_state(checkpoint)
+            start = kept["learner"]
+            training.encoder.load_state_dict(kept["encoder"])
+            method.restore(kept["method"])
+            set_random_state(kept["random"])
+        method.before_weights(start["step"] if start else 0)
+        every = self.options.checkpoint_every or self.options.steps
+        last = start["step"] if start else 0
+        lower = training.lower
+        for step in training.learner.meta_train(training.encoder, lower, training.lower_episode, start):
             values = {"meta-train/loss": step.loss, **method.architecture_step(step.number)}
+            kept = None
+            due = step.number - last >= every and method.settled
+            if due or step.number == self.options.steps:
+                last = step.number
+                kept = packed_state(
+                    {
+                        "learner": step.state(), "encoder": training.encoder.state_dict(), "method": method.state(),
+                        "random": random_state(),
+                    }
+                )  # fmt: skip
             method.before_weights(step.number)
             values |= shown(training.space, method.probabilities())
-            due = every and step.number % every == 0
-            yield Progress(step.number, values, packed_weights(training.supernet) if due else None)
+            yield Progress(step.number, values, kept)
         derivation = method.derive(self.trials)
         number, architectures = self.options.steps, []
         while True:

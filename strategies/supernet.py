@@ -18,6 +18,7 @@ import torch
 from pydantic import Field
 
 from nas_meta import Architecture, Objective, Outcome, PluginOptions, SearchContext, Strategy, Supernet
+from nas_meta.checkpoint import packed_state, random_state, set_random_state, unpacked_state
 from nas_meta.embedding import Encoder
 from nas_meta.errors import ConfigError
 from nas_meta.evaluation import Evaluation, JobResult, Progress, packed, unpacked
@@ -46,7 +47,7 @@ class SupernetOptions(PluginOptions):
     judged: int = Field(1000, ge=1, description="sub-networks that are judged with inherited weights")
     texts: int = Field(12, ge=1, description="of each meta-validation class, on which they are judged first")
     method: Literal["nsga2", "random"] = Field("nsga2", description="how the search among sub-networks goes")
-    checkpoint: int = Field(50, ge=1, description="the supernet's weights are written after so many steps")
+    checkpoint_every: int = Field(50, ge=1, description="steps between two checkpoints of the supernet")
 
 
 class SupernetSearch(Strategy):
@@ -128,12 +129,14 @@ class SupernetJob:
     def steps(self) -> int:
         return self.options.steps + self.options.judged + self.again
 
-    def __call__(self, evaluation: Evaluation) -> Generator[Progress, None, JobResult]:
+    def __call__(
+        self, evaluation: Evaluation, checkpoint: np.ndarray | None = None
+    ) -> Generator[Progress, None, JobResult]:
         learner = check_learner(evaluation.learner)
         torch.manual_seed(self.seed)
         supernet = evaluation.space.supernet()
         encoder = supernet_encoder(evaluation, supernet)
-        yield from self._train(evaluation, learner, supernet, encoder)
+        yield from self._train(evaluation, learner, supernet, encoder, checkpoint)
         encoder.eval()
         weights = packed(supernet)
         inherited = Inherited(evaluation, supernet, encoder, self.options.texts)
@@ -143,7 +146,12 @@ class SupernetJob:
         return JobResult({"judged": rows, "front": [done[i] for i in np.flatnonzero(ranks == 0)]}, weights)
 
     def _train(
-        self, evaluation: Evaluation, learner: MetricLearner, supernet: Supernet, encoder: Encoder
+        self,
+        evaluation: Evaluation,
+        learner: MetricLearner,
+        supernet: Supernet,
+        encoder: Encoder,
+        checkpoint: np.ndarray | None,
     ) -> Iterator[Progress]:
         """The sandwich training, with a warm-up over a tenth of the steps and a cosine behind it."""
         o, space = self.options, evaluation.space
@@ -154,15 +162,27 @@ class SupernetJob:
         options = learner.options.model_copy(update=changed)
         sandwich = Sandwich(learner, options, space, supernet, size, o.random, o.distil, self.seed)
         pool, shape = evaluation.tasks["meta-train"], evaluation.train.of(evaluation.shape)
-        for step in sandwich.meta_train(encoder, pool, lambda i: episode(pool, shape, self.seed, EPISODES_FROM + i)):
+        start = None
+        if checkpoint is not None:
+            state = unpacked_state(checkpoint)
+            start, sandwich.rng.bit_generator.state = state["learner"], state["rng"]
+            encoder.load_state_dict(state["encoder"])
+            set_random_state(state["random"])
+        draw = lambda i: episode(pool, shape, self.seed, EPISODES_FROM + i)  # noqa: E731
+        for step in sandwich.meta_train(encoder, pool, draw, start):
             values = {f"meta-train/{role}": loss for role, loss in sandwich.losses.items()}
-            weights = None
-            if step.number % o.checkpoint == 0 or step.number == o.steps:
-                weights = packed(supernet)
+            kept = None
+            if step.number % o.checkpoint_every == 0 or step.number == o.steps:
+                kept = packed_state(
+                    {
+                        "learner": step.state(), "encoder": encoder.state_dict(), "random": random_state(),
+                        "rng": sandwich.rng.bit_generator.state,
+                    }
+                )  # fmt: skip
                 supernet.select(sandwich.largest)
                 few = evaluation.settings.interim_episodes
                 values["meta-validation/largest"] = float(evaluation.accuracies(encoder, VALIDATION, few).mean())
-            yield Progress(step.number, values, weights)
+            yield Progress(step.number, values, kept)
 
     def _judge(self, evaluation: Evaluation, inherited: Inherited) -> Generator[Progress, None, list[dict[str, Any]]]:
         """Rows as in the findings, in the order in which they were judged first."""

@@ -66,6 +66,7 @@ def small_config(tiny_model, labelled_texts) -> dict:
         "evaluation": {"episodes": 20, "test_episodes": 20, "interim_every": 2, "interim_episodes": 5},
         "budget": {"trials": 6},
         "resources": {"workers": 2},
+        "latency": {"seconds": 0.02},
         "seed": 3,
     }
 

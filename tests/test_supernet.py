@@ -293,7 +293,7 @@ def test_what_was_judged_again_is_proposed_first():
 @pytest.fixture
 def supernet_config(small_config):
     small_config["strategy"] = {
-        "name": "supernet", "steps": 4, "checkpoint": 2, "judged": 12, "texts": 4, "random": 1,
+        "name": "supernet", "steps": 4, "checkpoint_every": 2, "judged": 12, "texts": 4, "random": 1,
     }  # fmt: skip
     small_config["budget"]["trials"] = 3
     small_config["resources"]["cpus_per_trial"] = 1
@@ -357,7 +357,7 @@ def test_all_of_a_small_space_is_judged_once_by_chance_too(evaluation):
         except StopIteration as end:
             result = end.value
     assert len(result.findings["judged"]) == evaluation.space.size() == 24
-    assert progress[0].weights is not None and "meta-train/smallest" in progress[0].values
+    assert progress[0].checkpoint is not None and "meta-train/smallest" in progress[0].values
     assert max(p.step for p in progress) <= job.steps
 
 

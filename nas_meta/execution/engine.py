@@ -18,6 +18,7 @@ class Event:
         done: whether the call has ended.
         paused: whether the call waits for :meth:`Engine.proceed`: what it yielded has an attribute ``pauses`` and it is
             true.
+        died: whether its worker died under it: the call itself may be right, and can be tried on another.
     """
 
     key: Any
@@ -25,6 +26,7 @@ class Event:
     error: str | None = None
     done: bool = False
     paused: bool = False
+    died: bool = False
 
 
 class Engine(Protocol):
@@ -41,6 +43,9 @@ class Engine(Protocol):
 
         To be said before the next event is asked for.
         """
+
+    def cancel(self, key: Any) -> None:
+        """Ends a call wherever it is and frees its worker; no event tells of it."""
 
     def events(self) -> Iterator[Event | None]:
         """Blocks until something has happened; ends when no call runs. None after a while of silence."""

@@ -15,6 +15,7 @@ class InlineEngine:
         self._payload = payload
         self._pending: tuple[Any, str, tuple] | None = None
         self._answer: bool | None = None
+        self._cancelled = False
         payload.setup()
 
     def free(self) -> int:
@@ -27,6 +28,9 @@ class InlineEngine:
     def proceed(self, key: Any, go_on: bool) -> None:
         self._answer = go_on
 
+    def cancel(self, key: Any) -> None:
+        self._cancelled = True
+
     def events(self) -> Iterator[Event]:
         while self._pending:
             key, method, arguments = self._pending
@@ -35,10 +39,16 @@ class InlineEngine:
             while not event.done:
                 self._answer = None
                 yield event
+                if self._cancelled:
+                    break
                 assert not event.paused or self._answer is not None, f"nobody said whether {key} goes on"
                 event = running.send(self._answer)
             self._pending = None
-            yield event
+            if self._cancelled:
+                self._cancelled = False
+                running.close()
+            else:
+                yield event
 
     def close(self) -> None:
         self._pending = None

@@ -7,6 +7,7 @@ starts the next stream.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import pickle
@@ -140,6 +141,13 @@ class RayEngine:
         worker = self._paused.pop(key)
         self._running[worker.proceed.remote(go_on)] = (key, worker)
 
+    def cancel(self, key: Any) -> None:
+        worker = self._paused.pop(key, None)
+        if worker is None:
+            stream = next(s for s, (running, _) in self._running.items() if running == key)
+            _, worker = self._running.pop(stream)
+        self._idle.append(self._fresh(worker))
+
     def events(self) -> Iterator[Event | None]:
         while self._running:
             ready, _ = ray.wait(list(self._running), num_returns=1, timeout=TICK, fetch_local=False)
@@ -150,17 +158,20 @@ class RayEngine:
                 try:
                     event = ray.get(next(stream))
                 except (RayError, StopIteration) as error:
-                    event = Event(None, error=f"the worker died: {cause(error)}", done=True)
+                    event = Event(None, error=f"the worker died: {cause(error)}", done=True, died=True)
                     # The others do not notice: a fresh worker takes its place.
-                    ray.kill(worker)
-                    worker = self._actor.remote(self._shared)
+                    worker = self._fresh(worker)
                 if event.done:
                     del self._running[stream]
                     self._idle.append(worker)
                 elif event.paused:
                     del self._running[stream]
                     self._paused[key] = worker
-                yield Event(key, event.value, event.error, event.done, event.paused)
+                yield dataclasses.replace(event, key=key)
+
+    def _fresh(self, worker: Any) -> Any:
+        ray.kill(worker)
+        return self._actor.remote(self._shared)
 
     def close(self) -> None:
         workers = [*self._idle, *(worker for _, worker in self._running.values()), *self._paused.values()]

@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,11 +43,16 @@ class LearnerOptions(PluginOptions):
 
 @dataclass(frozen=True)
 class Step:
-    """One meta-training step: its number from 1, its loss, and what else a learner has to say."""
+    """One meta-training step: its number from 1, its loss, and what else a learner has to say.
+
+    Attributes:
+        state: gives what :meth:`Learner.meta_train` needs beside the encoder's weights to go on after this step.
+    """
 
     number: int
     loss: float
     values: Mapping[str, float] = field(default_factory=dict)
+    state: Callable[[], dict[str, Any]] | None = field(default=None, repr=False, compare=False)
 
 
 class Learner(ABC):
@@ -86,8 +92,13 @@ class Learner(ABC):
         Leaves the encoder as it was.
         """
 
-    def meta_train(self, encoder: Encoder, pool: Pool, draw: Callable[[int], Episode]) -> Iterator[Step]:
+    def meta_train(
+        self, encoder: Encoder, pool: Pool, draw: Callable[[int], Episode], start: Mapping[str, Any] | None = None
+    ) -> Iterator[Step]:
         """Trains the encoder in place, yielding after every step; ``draw(i)`` is the i-th training episode.
+
+        Args:
+            start: the state of the step after which another process goes on; the encoder's weights are those of then.
 
         Raises:
             TrialError: the loss is not finite, or nothing can be trained.
@@ -107,9 +118,15 @@ class Learner(ABC):
         schedule = LambdaLR(optimizer, lambda step: rate_factor(training, step, options.steps))
         average = Average([*body, *learned], training.average_last, options.steps)
         first = [draw(i) for i in range(options.meta_batch)]
+        parts = {"optimizer": optimizer, "schedule": schedule, "average": average}
+        done = 0
+        if start is not None:
+            done = start["step"]
+            for name, part in parts.items():
+                part.load_state_dict(start[name])
         with regularised(encoder, training) as regularisation:
             add_gradients = self.gradients(encoder, pool, first, regularisation)
-            for step in range(options.steps):
+            for step in range(done, options.steps):
                 encoder.train()
                 optimizer.zero_grad(set_to_none=True)
                 tasks = [draw(i) for i in range(step * options.meta_batch, (step + 1) * options.meta_batch)]
@@ -118,7 +135,11 @@ class Learner(ABC):
                 optimizer.step()
                 schedule.step()
                 average.add(step)
-                yield Step(step + 1, loss)
+                yield Step(
+                    step + 1,
+                    loss,
+                    state=lambda n=step + 1: {"step": n, **{name: part.state_dict() for name, part in parts.items()}},
+                )
 
     def gradients(
         self, encoder: Encoder, pool: Pool, first: Sequence[Episode], regularisation: Regularisation

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -73,6 +74,13 @@ class Average:
     def __init__(self, parameters: list[nn.Parameter], last: int, steps: int):
         self.parameters, self.first, self.steps, self.count = parameters, steps - last, steps, 0
         self.mean: list[Tensor] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"count": self.count, "mean": self.mean}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.count = state["count"]
+        self.mean = [mean.to(p.device) for mean, p in zip(state["mean"], self.parameters, strict=False)]
 
     @torch.no_grad()
     def add(self, step: int) -> None:

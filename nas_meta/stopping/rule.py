@@ -107,8 +107,14 @@ class Rule(ABC):
             self.stopped.add(report.trial)
         return go_on
 
+    def recall(self, report: Report, went_on: bool) -> None:
+        """Takes in a report that was decided on before, when the search was another process."""
+        self._reports.append(report)
+        if not went_on:
+            self.stopped.add(report.trial)
+
     def forget(self, trial: int) -> None:
-        """A trial has failed: what it reported is no measure for others."""
+        """A trial has failed, or is run again: what it reported is no measure for others."""
         self._reports = [r for r in self._reports if r.trial != trial]
 
     @abstractmethod

@@ -1,0 +1,113 @@
+"""Going on with a run: who may, with which config, and what its strategy was told when the search began."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from nas_meta.config import Config, ResolvedConfig, resolve
+from nas_meta.config_source import Source, apply_overrides
+from nas_meta.errors import ConfigError, RunError
+from nas_meta.journal import Journal
+
+LOCK = "lock"
+MAY_CHANGE = ("budget", "resources", "run_dir")
+
+
+@dataclass(frozen=True)
+class Session:
+    """What stays the same however often a search is resumed, and the time that it took so far.
+
+    Attributes:
+        trials, workers: those that the search began with: its strategy follows from them.
+        started: when each process began to search, in seconds since the epoch.
+        before: seconds that earlier processes took.
+    """
+
+    trials: int
+    workers: int
+    started: list[float] = field(default_factory=list)
+    before: float = 0.0
+
+
+def new_session(config: Config, inline: bool) -> Session:
+    """The session of a new search."""
+    return Session(config.budget.trials, 1 if inline else config.resources.workers, [time.time()])
+
+
+def next_session(directory: Path) -> Session:
+    """The session of a search that goes on."""
+    journal = Journal.open(directory)
+    try:
+        session = Session(**journal.get("session"))
+        times = [t for trial in journal.trials() for t in (trial.started, trial.finished or trial.started)]
+    finally:
+        journal.close()
+    # A process that was killed could not say when: it lived as long as the last thing that it wrote.
+    last = max([session.started[-1], *times])
+    return replace(session, started=[*session.started, time.time()], before=session.before + last - session.started[-1])
+
+
+def earlier(directory: Path, given: ResolvedConfig | None = None, overrides: Sequence[str] = ()) -> ResolvedConfig:
+    """The config that a run goes on with: its own, with the budget and the resources of ``given`` or ``overrides``.
+
+    Raises:
+        ConfigError: something else differs; the sentence shows it.
+        RunError: the directory holds no run.
+    """
+    journal = Journal.open(directory)
+    try:
+        own = resolve(journal.get("config", {}), Source(str(directory)))
+    finally:
+        journal.close()
+    if given is None:
+        given = resolve(apply_overrides(own.document, overrides), Source("--set"))
+    differences = list(_differences(own.document, given.document))
+    if differences:
+        raise ConfigError(
+            f"{directory} cannot go on with another config: {'; '.join(differences)}; "
+            "expected the same but for budget and resources, or another --run-dir"
+        )
+    return resolve({**own.document, **{name: given.document[name] for name in MAY_CHANGE}}, Source(str(directory)))
+
+
+def _differences(own: Mapping[str, Any], given: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[str]:
+    keys = dict.fromkeys([*own, *given])
+    for plugin in ("name", "source"):
+        if plugin in own and plugin in given and own[plugin] != given[plugin]:
+            keys = {plugin: None}  # the options of another one say nothing
+    for key in keys:
+        if not path and key in MAY_CHANGE:
+            continue
+        before, now = own.get(key), given.get(key)
+        if isinstance(before, Mapping) and isinstance(now, Mapping):
+            yield from _differences(before, now, (*path, key))
+        # What was left open became a number when the search began, and is still left open.
+        elif before != now and not (now is None and path and path[0] in ("strategy", "stopping")):
+            yield f"{'.'.join((*path, str(key)))} is {now!r}, but the run began with {before!r}"
+
+
+@contextmanager
+def owned(directory: Path) -> Iterator[None]:
+    """Keeps other searches out of a run directory.
+
+    Raises:
+        RunError: another one is at work there, or the directory cannot be written.
+    """
+    lock = FileLock(directory / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunError(f"another search is at work in {directory}; expected a directory of its own") from None
+    except OSError as error:
+        raise RunError(f"{directory} cannot be written: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,237 @@
+"""The search proper: every free worker gets a trial, until the budget, the time or the strategy is at its end."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nas_meta.config import Config
+from nas_meta.evaluation import Evaluation
+from nas_meta.execution.engine import Engine, Event
+from nas_meta.interruption import Stop
+from nas_meta.journal import Journal, Trial
+from nas_meta.latency import LatencyTable
+from nas_meta.objectives import Objective, signed
+from nas_meta.proposals import Proposals
+from nas_meta.run import rank, weights_path, write_whole
+from nas_meta.space import Architecture
+from nas_meta.stopping import Report
+from nas_meta.stopping.rule import Rule
+from nas_meta.strategy import Strategy
+from nas_meta.tensorboard import TensorBoardLog
+
+INTERRUPTED = "the search was interrupted"
+
+
+@dataclass
+class TrialLoop:
+    """Trials from proposal to journal.
+
+    Attributes:
+        happened: called after everything that happens.
+        steps: meta-training steps that running trials have taken.
+        before: seconds that earlier sessions of this search took.
+    """
+
+    config: Config
+    directory: Path
+    journal: Journal
+    board: TensorBoardLog
+    strategy: Strategy
+    rule: Rule
+    stop: Stop
+    happened: Callable[[], None]
+    trials: dict[int, Trial] = field(default_factory=dict)
+    steps: dict[int, int] = field(default_factory=dict)
+    before: float = 0.0
+    table: LatencyTable | None = None
+
+    def __post_init__(self) -> None:
+        self.objectives = self.config.directed
+        self.proposals = Proposals(self.strategy, self.objectives, self.trials)
+        self._again: deque[int] = deque()
+        self._since: dict[int, float] = {}
+        self._died: dict[int, int] = {}
+
+    def restore(self) -> None:
+        """Goes back to where the journal ends: strategy and rule as they were, and trials in flight to be run again.
+
+        Raises:
+            RunError: the strategy does not follow from its seed.
+        """
+        self.trials.update({t.id: t for t in self.journal.trials()})
+        self._again.extend(self.proposals.replay(self.journal.said()))
+        for number in self._again:
+            self._forget(self.trials[number])
+        for report, went_on in self.journal.reports():
+            if self.trials[report.trial].status != "failed":
+                self.rule.recall(report, went_on)
+
+    def run(self, engine: Engine, evaluation: Evaluation) -> None:
+        """Runs trials until there are no more to run, or the search is interrupted and its time of grace is over."""
+        self.engine, self.evaluation, self.started = engine, evaluation, time.time()
+        self._fill()
+        self.happened()
+        for event in engine.events():
+            if self.stop.over(self.config.resources.grace_seconds):
+                return
+            if event is not None and event.key in self._since:
+                self._take(event)
+            self._end_overdue()
+            self.happened()
+
+    def abandon(self) -> None:
+        """What still runs is over, and will be run again if the search goes on."""
+        for trial in [t for t in self.trials.values() if t.status == "running"]:
+            self._store(trial, "stopped", {}, INTERRUPTED)
+            self._show(self.trials[trial.id])
+
+    def best(self, count: int) -> list[Trial]:
+        """The most accurate completed trials."""
+        return rank(list(self.trials.values()), [Objective("accuracy")])[:count]
+
+    def _fill(self) -> None:
+        """Gives every free worker a trial, as far as the budget and the strategy go."""
+        while self.engine.free() and not self._out_of_time():
+            if self._again:
+                self._start(self.trials[self._again.popleft()])
+                continue
+            if len(self.trials) >= self.config.budget.trials:
+                return
+            architecture = self.proposals.ask()
+            if architecture is None:
+                return
+            self._start(Trial(len(self.trials) + 1, dict(architecture.values), self.config.seed, 0))
+
+    def _start(self, trial: Trial) -> None:
+        architecture = Architecture(trial.architecture)
+        steps = self.evaluation.of(architecture).learner.options.steps
+        trial = dataclasses.replace(
+            trial, fidelity=steps, status="running", metrics={}, error=None, started=time.time(), finished=None
+        )
+        self.trials[trial.id], self._since[trial.id] = trial, time.time()
+        start = self.strategy.start_of(architecture)
+        self.engine.submit(trial.id, "trial", architecture, trial.seed, self._keep_above(), start)
+        self.journal.write(trial, self.proposals.said())
+
+    def _take(self, event: Event) -> None:
+        trial = self.trials[event.key]
+        if not event.done:
+            self.steps[event.key] = event.value.step
+            if event.paused:
+                self._judge(trial, event.value)
+            self.board.trial_progress(trial, event.value.step, event.value.values)
+            return
+        del self._since[event.key]
+        if event.died and self._died.get(trial.id, 0) < self.config.resources.retries:
+            self._died[trial.id] = self._died.get(trial.id, 0) + 1
+            self._forget(trial)
+            self._start(trial)
+            return
+        if trial.status == "running":
+            trial = self._end(trial, event)
+        self._fill()
+        # What nobody waits for comes last, while the workers work.
+        self._show(trial)
+        self._drop_weights()
+
+    def _judge(self, trial: Trial, progress: Any) -> None:
+        """Says at a rung whether a trial goes on; if not, it ends with what stands there."""
+        metrics = self._with_latency(trial, progress.metrics)
+        report = Report(trial.id, progress.step, signed(metrics, self.objectives), progress.scores)
+        go_on = self.rule.decide(report)
+        self.journal.report(report, go_on)
+        self.engine.proceed(trial.id, go_on)
+        if not go_on:
+            self._conclude(trial, "stopped", progress.metrics, None)
+
+    def _end(self, trial: Trial, event: Event) -> Trial:
+        """The end of a trial that was not stopped."""
+        if event.error:
+            times = self._died.get(trial.id, 0) + 1
+            again = f" ({times} times)" if event.died and times > 1 else ""
+            return self._fail(trial, "failed", event.error + again)
+        if event.value.weights is not None:
+            # Before the journal: a trial that is in it can be meta-tested.
+            path = weights_path(self.directory, trial.id)
+            path.parent.mkdir(exist_ok=True)
+            write_whole(path, event.value.weights)
+        return self._conclude(trial, "completed", event.value.metrics, None)
+
+    def _end_overdue(self) -> None:
+        """Ends trials that take longer than they may, and frees their workers."""
+        minutes = self.config.budget.timeout_minutes
+        if minutes is None:
+            return
+        late = [number for number, since in self._since.items() if time.time() - since > 60 * minutes]
+        for number in late:
+            self.engine.cancel(number)
+            del self._since[number]
+            trial = self.trials[number]
+            if trial.status == "running":
+                trial = self._fail(trial, "timed-out", f"it took longer than {minutes:g} minutes")
+            self._show(trial)
+        if late:
+            self._fill()
+
+    def _fail(self, trial: Trial, status: str, reason: str) -> Trial:
+        self.rule.forget(trial.id)
+        return self._conclude(trial, status, {}, reason)
+
+    def _conclude(self, trial: Trial, status: str, metrics: Mapping[str, float], error: str | None) -> Trial:
+        """The end of a trial in the journal, then told to the strategy."""
+        trial = self._store(trial, status, metrics, error, told=True)
+        self.proposals.tell(trial)
+        return trial
+
+    def _store(
+        self, trial: Trial, status: str, metrics: Mapping[str, float], error: str | None, told: bool = False
+    ) -> Trial:
+        trial = dataclasses.replace(
+            trial, fidelity=self.steps.get(trial.id, 0), status=status, metrics=self._with_latency(trial, metrics),
+            error=error, finished=time.time(),
+        )  # fmt: skip
+        self.trials[trial.id] = trial
+        # Durable before anybody, the strategy first of all, hears of it.
+        self.journal.write(trial, self.proposals.said(trial if told else None))
+        return trial
+
+    def _with_latency(self, trial: Trial, metrics: Mapping[str, float]) -> Mapping[str, float]:
+        """A trial's metrics with what the table tells of its latency."""
+        if self.table is None or not metrics:
+            return metrics
+        return {**metrics, "latency": self.table.predict(Architecture(trial.architecture))}
+
+    def _forget(self, trial: Trial) -> None:
+        """A trial will be run again: nothing of this time counts."""
+        self.rule.forget(trial.id)
+        self.journal.forget_reports(trial.id)
+        self.board.forget(trial)
+        self.steps.pop(trial.id, None)
+
+    def _show(self, trial: Trial) -> None:
+        self.steps.pop(trial.id, None)
+        self.board.trial_end(trial, list(self.trials.values()))
+
+    def _keep_above(self) -> float:
+        """Weights of trials below this accuracy are not worth sending."""
+        keep = self.config.evaluation.keep
+        ranked = self.best(keep)
+        return ranked[-1].metrics["accuracy"] if len(ranked) == keep else 0.0
+
+    def _drop_weights(self) -> None:
+        """Removes the weights of trials that are no longer among the best."""
+        kept = {t.id for t in self.best(self.config.evaluation.keep)}
+        for path in weights_path(self.directory, 0).parent.glob("*.safetensors"):
+            number = int(path.stem)
+            if number not in kept and self.trials[number].status != "running":
+                path.unlink()
+
+    def _out_of_time(self) -> bool:
+        hours = self.config.budget.hours
+        return self.stop.is_set() or (hours is not None and self.before + time.time() - self.started > hours * 3600)

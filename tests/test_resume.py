@@ -1,0 +1,199 @@
+"""A search that is killed goes on as if nothing had happened."""
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+
+import pytest
+
+from nas_meta import load_run, resume, search
+from nas_meta.errors import ConfigError, NasMetaError, RunError
+from nas_meta.journal import FILE, Journal, Said
+
+# A child of a server that already has everything imported starts at once, and can be killed early and late.
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(
+    ["nas_meta.controller", "nas_meta.execution.inline_engine", "search_spaces.bert_subnet", "transformers.models.bert"]
+)
+
+
+def run_search(document, directory):
+    search(document, directory, inline=True, resume=True)
+
+
+def results(run):
+    """What must not depend on how often the search was killed."""
+    return [(t.id, t.architecture_id, t.status, t.fidelity, t.metrics.get("accuracy")) for t in run.trials]
+
+
+def killed(document, directory, seconds):
+    """Runs or resumes a search in a child that is killed after so many seconds; whether it had ended by then."""
+    child = CONTEXT.Process(target=run_search, args=(document, directory))
+    child.start()
+    child.join(seconds)
+    over = child.exitcode is not None
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+    assert not over or child.exitcode == 0
+    return over
+
+
+def killed_often(document, directory, times, seed=0):
+    """Kills a search that many times at random moments, then lets it end."""
+    rng, kills = random.Random(seed), 0
+    while kills < times and not killed(document, directory, rng.uniform(0.05, 1.2)):
+        kills += 1
+    return kills, search(document, directory, inline=True, resume=True)
+
+
+@pytest.fixture
+def document(small_config):
+    return small_config | {"evaluation": {"episodes": 10, "test_episodes": 10}, "budget": {"trials": 10}}
+
+
+STRATEGIES = ["random", "grid", "evolution", "tpe", "nsga2", "motpe", "surrogate", "rl", "auto"]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_search_that_is_killed_ends_with_the_same_trials(strategy, document, tmp_path):
+    document["strategy"] = {"name": strategy}
+    whole = search(document, tmp_path / "whole", inline=True)
+    kills, run = killed_often(document, tmp_path / "killed", times=3)
+    assert kills == 3
+    assert results(run) == results(whole)
+    assert run.report["trials"] == whole.report["trials"]
+    assert run.findings == whole.findings
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["evolution", "surrogate"])
+def test_twenty_kills_change_nothing(strategy, document, tmp_path):
+    document["strategy"], document["budget"] = {"name": strategy}, {"trials": 40}
+    whole = search(document, tmp_path / "whole", inline=True)
+    kills, run = killed_often(document, tmp_path / "killed", times=20, seed=1)
+    assert kills == 20
+    assert results(run) == results(whole)
+
+
+@pytest.mark.parametrize("rule", ["asha", "racing"])
+def test_what_was_stopped_at_a_rung_stays_stopped(rule, document, tmp_path):
+    document |= {"stopping": {"name": rule, "rungs": [1, 2]}, "strategy": {"name": "random"}}
+    whole = search(document, tmp_path / "whole", inline=True)
+    kills, run = killed_often(document, tmp_path / "killed", times=4)
+    assert kills == 4
+    assert results(run) == results(whole)
+    assert [(r.trial, r.step, w) for r, w in run.rung_reports] == [(r.trial, r.step, w) for r, w in whole.rung_reports]
+
+
+class Crash(Exception):
+    pass
+
+
+def interrupted_after(trials, document, directory):
+    """A search that breaks off when so many trials have ended, the next one running."""
+
+    def watch(status):
+        if sum(t.status != "running" for t in status.trials) >= trials and status.steps.get(trials + 1, 0) > 0:
+            raise Crash
+
+    with pytest.raises(Crash):
+        search(document, directory, inline=True, watch=watch)
+
+
+def test_what_was_running_is_run_again_and_nothing_else(document, tmp_path):
+    interrupted_after(4, document, tmp_path)
+    before = load_run(tmp_path).trials
+    assert [t.status for t in before] == ["completed"] * 4 + ["stopped"]
+    run = resume(tmp_path, inline=True)
+    assert run.trials[:4] == before[:4]
+    assert [t.status for t in run.trials] == ["completed"] * 10
+    assert run.trials[4].architecture == before[4].architecture
+
+
+def test_a_finished_search_goes_on_with_a_larger_budget(document, tmp_path):
+    first = search(document, tmp_path, inline=True)
+    before = first.trials
+    run = resume(tmp_path, ["budget.trials=13", "resources.workers=3"], inline=True)
+    assert run.trials[:10] == before
+    assert len({t.architecture_id for t in run.trials}) == 13
+    assert run.config.config.budget.trials == 13
+    assert run.config.document["strategy"] == first.config.document["strategy"]
+
+
+def test_another_config_is_refused_with_the_difference(document, tmp_path):
+    interrupted_after(2, document, tmp_path)
+    other = document | {"seed": 4, "learner": document["learner"] | {"steps": 9}, "budget": {"trials": 12}}
+    with pytest.raises(ConfigError, match=r"learner.steps is 9, but the run began with 4; seed is 4, but .* 3"):
+        search(other, tmp_path, inline=True, resume=True)
+    with pytest.raises(ConfigError, match=r"learner\.lr is 0\.5"):
+        resume(tmp_path, ["learner.lr=0.5"], inline=True)
+    # What the strategy's defaults became is no difference.
+    assert len(search(document | {"budget": {"trials": 4}}, tmp_path, inline=True, resume=True).trials) == 4
+
+
+def test_the_hours_of_all_sessions_count(document, tmp_path):
+    interrupted_after(3, document, tmp_path)
+    run = resume(tmp_path, ["budget.hours=0.00001"], inline=True)
+    assert [t.status for t in run.trials] == ["completed"] * 3 + ["stopped"]
+
+
+def test_a_strategy_that_does_not_follow_from_its_seed_is_refused(document, tmp_path):
+    interrupted_after(3, document, tmp_path)
+    journal = Journal.append(tmp_path)
+    first, second = journal.trials()[:2]
+    journal.write(first.__class__(**{**vars(first), "architecture": second.architecture}))
+    journal.close()
+    with pytest.raises(RunError, match="does not propose again what it proposed for trial 1"):
+        resume(tmp_path, inline=True)
+    assert len(load_run(tmp_path).trials) == 4
+
+
+def test_a_journal_in_which_nothing_stands_yet_is_begun_anew(document, tmp_path):
+    (tmp_path / FILE).touch()
+    assert len(search(document, tmp_path, inline=True, resume=True).trials) == 10
+
+
+def test_a_second_search_in_the_same_directory_is_refused(document, tmp_path):
+    child = CONTEXT.Process(target=run_search, args=(document | {"budget": {"trials": 200}}, tmp_path))
+    child.start()
+    try:
+        while not Journal.begun(tmp_path) or not load_run(tmp_path).trials:
+            time.sleep(0.05)
+        for second in (lambda: resume(tmp_path, inline=True), lambda: search(document, tmp_path, resume=True)):
+            with pytest.raises(RunError, match=r"another search is at work in|another config"):
+                second()
+    finally:
+        child.kill()
+        child.join()
+    assert len(resume(tmp_path, ["budget.trials=1"], inline=True).trials) >= 1
+
+
+def test_a_directory_without_a_run_cannot_be_resumed(tmp_path):
+    with pytest.raises(RunError, match="is not a run"):
+        resume(tmp_path)
+
+
+def test_an_older_journal_is_read_but_not_gone_on_with(document, tmp_path):
+    interrupted_after(2, document, tmp_path)
+    journal = Journal.append(tmp_path)
+    journal.set("version", 1)
+    journal.close()
+    assert len(load_run(tmp_path).trials) == 3
+    with pytest.raises(RunError, match="older nas-meta"):
+        resume(tmp_path, inline=True)
+
+
+def test_a_damaged_journal_says_so(document, tmp_path):
+    interrupted_after(2, document, tmp_path)
+    for damage in (b"", b"not a database", (tmp_path / FILE).read_bytes()[:3000]):
+        (tmp_path / FILE).write_bytes(damage)
+        with pytest.raises(NasMetaError):
+            resume(tmp_path, inline=True)
+
+
+def test_what_is_said_with_the_strategy_stands_beside_the_trial(tmp_path, document):
+    search(document | {"budget": {"trials": 2}, "strategy": {"name": "random"}}, tmp_path, inline=True)
+    journal = Journal.open(tmp_path)
+    assert journal.said() == [Said("asked", 1), Said("told", 1), Said("asked", 2), Said("told", 2)]

@@ -24,20 +24,20 @@ def meta_test(
     Raises:
         NasMetaError: one of them failed.
     """
-    calls: list[tuple[Any, str, tuple]] = []
+    calls: list[tuple[Any, ...]] = []
     for trial in trials:
         weights = weights_path(directory, trial.id)
         if weights.is_file():
-            arguments = (Architecture(trial.architecture), weights.read_bytes())
-            calls.append((("trials", str(trial.id)), "test", arguments))
+            key = ("trials", str(trial.id))
+            calls.append((key, "test", Architecture(trial.architecture), weights.read_bytes()))
     if space.reference() is not None:
-        calls.append((("references", "unsearched model, no training"), "test_reference", ()))
-    calls.append((("references", "TF-IDF, nearest centroid"), "test_tfidf", ()))
+        calls.append((("references", "unsearched model, no training"), "test_reference"))
+    calls.append((("references", "TF-IDF, nearest centroid"), "test_tfidf"))
     report: dict[str, dict[str, Any]] = {"trials": {}, "references": {}}
-    while calls or engine.free() == 0:
+    while calls:
+        engine.submit(*calls.pop(0))
         while calls and engine.free():
-            key, method, arguments = calls.pop(0)
-            engine.submit(key, method, *arguments)
+            engine.submit(*calls.pop(0))
         for event in engine.events():
             if stopped():
                 return report

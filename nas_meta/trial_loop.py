@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,7 @@ class TrialLoop:
         self._again: deque[int] = deque()
         self._since: dict[int, float] = {}
         self._died: dict[int, int] = {}
+        self._hungry = False  # whether there are more trials than free workers
 
     def restore(self) -> None:
         """Goes back to where the journal ends: strategy and rule as they were, and trials in flight to be run again.
@@ -77,13 +78,21 @@ class TrialLoop:
         self.engine, self.evaluation, self.started = engine, evaluation, time.time()
         self._fill()
         self.happened()
-        for event in engine.events():
-            if self.stop.over(self.config.resources.grace_seconds):
-                return
-            if event is not None and event.key in self._since:
-                self._take(event)
-            self._end_overdue()
-            self.happened()
+        while self._since or self._hungry:
+            for event in engine.events() if self._since else self._silence():
+                if self.stop.over(self.config.resources.grace_seconds):
+                    return
+                if event is not None and event.key in self._since:
+                    self._take(event)
+                elif self._hungry:
+                    self._fill()
+                self._end_overdue()
+                self.happened()
+
+    def _silence(self) -> Iterator[None]:
+        """Where nothing runs: all workers are still starting, or have died."""
+        self.engine.await_worker()
+        yield None
 
     def abandon(self) -> None:
         """What still runs is over, and will be run again if the search goes on."""
@@ -97,12 +106,14 @@ class TrialLoop:
 
     def _fill(self) -> None:
         """Gives every free worker a trial, as far as the budget and the strategy go."""
-        while self.engine.free() and not self._out_of_time():
+        while True:
+            more = bool(self._again) or len(self.trials) < self.config.budget.trials
+            self._hungry = more and not self._out_of_time() and not self.engine.free()
+            if not more or self._out_of_time() or self._hungry:
+                return
             if self._again:
                 self._start(self.trials[self._again.popleft()])
                 continue
-            if len(self.trials) >= self.config.budget.trials:
-                return
             architecture = self.proposals.ask()
             if architecture is None:
                 return
@@ -131,7 +142,8 @@ class TrialLoop:
         if event.died and self._died.get(trial.id, 0) < self.config.resources.retries:
             self._died[trial.id] = self._died.get(trial.id, 0) + 1
             self._forget(trial)
-            self._start(trial)
+            self._again.append(trial.id)
+            self._fill()
             return
         if trial.status == "running":
             trial = self._end(trial, event)
@@ -176,8 +188,7 @@ class TrialLoop:
             if trial.status == "running":
                 trial = self._fail(trial, "timed-out", f"it took longer than {minutes:g} minutes")
             self._show(trial)
-        if late:
-            self._fill()
+            self._hungry = True
 
     def _fail(self, trial: Trial, status: str, reason: str) -> Trial:
         self.rule.forget(trial.id)

@@ -87,8 +87,16 @@ def test_gpus_that_are_not_there_are_refused_in_words():
 @pytest.fixture(scope="module")
 def ray_engine():
     engine = RayEngine(Payload(TABLE), Resources(workers=2, cpus=1))
+    await_workers(engine, 2)
     yield engine
     engine.close()
+
+
+def await_workers(engine, count):
+    deadline = time.time() + 60
+    while engine.free() < count and time.time() < deadline:
+        time.sleep(0.02)
+    assert engine.free() == count
 
 
 @pytest.fixture
@@ -184,7 +192,7 @@ def test_a_worker_that_dies_while_its_call_is_paused_is_replaced(ray_engine, tmp
     ray_engine.submit("lives", "climb", 2, tmp_path / "lives")
     _, ends = judge(ray_engine, decide)
     assert "worker died" in ends["dies"] and ends["lives"] == "climbed 2"
-    assert ray_engine.free() == 2
+    await_workers(ray_engine, 2)
     ray_engine.submit(1, "total", 1)
     ray_engine.submit(2, "total", 1)
     assert collect(ray_engine)[1] == {1: 45.0, 2: 45.0}
@@ -217,10 +225,37 @@ def test_a_worker_that_is_killed_fails_its_call_and_is_replaced(ray_engine):
     values, ends = collect(ray_engine)
     assert values["lives"] == [0, 1, 2] and ends["lives"] == "counted"
     assert "worker died" in ends["dies"] and "\n" not in ends["dies"]
-    assert ray_engine.free() == 2
+    await_workers(ray_engine, 2)
     ray_engine.submit(1, "total", 1)
     ray_engine.submit(2, "total", 1)
     assert collect(ray_engine)[1] == {1: 45.0, 2: 45.0}
+
+
+def test_a_cancelled_call_ends_wherever_it_is_and_the_others_do_not_notice(ray_engine, tmp_path):
+    ray_engine.submit("hangs", "worker", 100)
+    ray_engine.submit("waits", "climb", 2, tmp_path / "waits")
+    ends, began = {}, time.monotonic()
+    for event in ray_engine.events():
+        if event is not None and event.paused:
+            ray_engine.cancel(event.key)
+            ray_engine.cancel("hangs")
+            ray_engine.submit("next", "count", 2)
+        elif event is not None and event.done:
+            ends[event.key] = event.error or event.value
+    assert ends == {"next": "counted"} and time.monotonic() - began < 60
+    await_workers(ray_engine, 2)
+
+
+def test_a_cancelled_call_is_closed_inline(tmp_path):
+    engine = InlineEngine(Payload(TABLE))
+    engine.submit("a", "climb", 2, tmp_path / "a")
+    seen = []
+    for event in engine.events():
+        seen.append(event)
+        if event.paused:
+            engine.cancel("a")
+    assert [e.paused for e in seen] == [False, True]
+    assert engine.free() == 1 and (tmp_path / "a").read_text() == "left"
 
 
 def test_a_worker_that_cannot_start_says_why():

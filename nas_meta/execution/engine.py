@@ -35,8 +35,11 @@ class Engine(Protocol):
     def free(self) -> int:
         """How many more calls would start at once."""
 
+    def await_worker(self) -> bool:
+        """Whether a call would start at once; if not, waits a moment for a worker that is starting."""
+
     def submit(self, key: Any, method: str, *arguments: Any) -> None:
-        """Starts ``payload.method(*arguments)``, a function or a generator, on a free worker."""
+        """Starts ``payload.method(*arguments)``, a function or a generator, on a free worker; waits for one."""
 
     def proceed(self, key: Any, go_on: bool) -> None:
         """Lets a paused call go on where it stands, or closes its generator: that is then its end, without a value.

@@ -21,6 +21,9 @@ class InlineEngine:
     def free(self) -> int:
         return 0 if self._pending else 1
 
+    def await_worker(self) -> bool:
+        return self._pending is None
+
     def submit(self, key: Any, method: str, *arguments: Any) -> None:
         assert self._pending is None, "the worker is busy"
         self._pending = (key, method, arguments)

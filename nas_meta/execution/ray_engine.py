@@ -28,6 +28,7 @@ import ray
 from ray.exceptions import RayError
 
 TICK = 0.5  # seconds of silence after which the driver may look at something else
+MOST_FAILED_STARTS = 10
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,9 @@ class _Worker:
             self._payload.setup()
         except Exception as error:
             self._failure = f"the worker cannot start: {cause(error)}"
+
+    def ready(self) -> None:
+        """Returns once the worker has started."""
 
     @ray.method(num_returns="streaming")
     def call(self, method: str, arguments: bytes):
@@ -121,17 +125,32 @@ class RayEngine:
                 raise NasMetaError(f"Ray cannot be started: {cause(error)}") from error
             if not resources.address:
                 _check_gpus(resources)
-        shared = ray.put(pickled(payload))
-        actor = ray.remote(_Worker).options(num_cpus=resources.cpus, num_gpus=resources.gpus, max_restarts=0)
-        self._actor, self._shared = actor, shared
-        self._idle = [actor.remote(shared) for _ in range(resources.workers)]
+        self._shared = ray.put(pickled(payload))
+        self._actor = ray.remote(_Worker).options(num_cpus=resources.cpus, num_gpus=resources.gpus, max_restarts=0)
+        self._starting: dict[Any, Any] = {}
+        self._idle: list[Any] = []
         self._running: dict[Any, tuple[Any, Any]] = {}
         self._paused: dict[Any, Any] = {}
+        self._failed_starts = 0
+        for _ in range(resources.workers):
+            self._start_worker()
 
     def free(self) -> int:
+        self._look(0)
         return len(self._idle)
 
+    def await_worker(self) -> bool:
+        self._look(0 if self._idle else TICK)
+        return bool(self._idle)
+
+    def _look(self, seconds: float) -> None:
+        """Waits so long for a worker that is starting."""
+        if self._starting:
+            self._welcome(ray.wait(list(self._starting), num_returns=1, timeout=seconds)[0])
+
     def submit(self, key: Any, method: str, *arguments: Any) -> None:
+        while not self.await_worker():
+            assert self._starting, "every worker is busy"
         worker = self._idle.pop()
         # Pickled by value here: a file plugin's module does not exist in a worker.
         stream = worker.call.remote(method, cloudpickle.dumps(arguments))
@@ -146,11 +165,14 @@ class RayEngine:
         if worker is None:
             stream = next(s for s, (running, _) in self._running.items() if running == key)
             _, worker = self._running.pop(stream)
-        self._idle.append(self._fresh(worker))
+        self._replace(worker)
 
     def events(self) -> Iterator[Event | None]:
         while self._running:
-            ready, _ = ray.wait(list(self._running), num_returns=1, timeout=TICK, fetch_local=False)
+            waited_for = [*self._running, *self._starting]
+            ready, _ = ray.wait(waited_for, num_returns=1, timeout=TICK, fetch_local=False)
+            self._welcome([reference for reference in ready if reference in self._starting])
+            ready = [stream for stream in ready if stream in self._running]
             if not ready:
                 yield None
             for stream in ready:
@@ -159,25 +181,44 @@ class RayEngine:
                     event = ray.get(next(stream))
                 except (RayError, StopIteration) as error:
                     event = Event(None, error=f"the worker died: {cause(error)}", done=True, died=True)
-                    # The others do not notice: a fresh worker takes its place.
-                    worker = self._fresh(worker)
-                if event.done:
+                if event.done or event.paused:
                     del self._running[stream]
+                if event.died:
+                    # The others do not notice: a fresh worker takes its place, on another node if need be.
+                    self._replace(worker)
+                elif event.done:
                     self._idle.append(worker)
                 elif event.paused:
-                    del self._running[stream]
                     self._paused[key] = worker
                 yield dataclasses.replace(event, key=key)
 
-    def _fresh(self, worker: Any) -> Any:
+    def _start_worker(self) -> None:
+        worker = self._actor.remote(self._shared)
+        self._starting[worker.ready.remote()] = worker
+
+    def _replace(self, worker: Any) -> None:
         ray.kill(worker)
-        return self._actor.remote(self._shared)
+        self._start_worker()
+
+    def _welcome(self, ready: list[Any]) -> None:
+        """Workers that have started are idle; one that died of it is replaced, but not for ever."""
+        for reference in ready:
+            worker = self._starting.pop(reference)
+            try:
+                ray.get(reference)
+            except RayError as error:
+                self._failed_starts += 1
+                if self._failed_starts > MOST_FAILED_STARTS:
+                    raise NasMetaError(f"workers die while they start: {cause(error)}") from error
+                self._replace(worker)
+            else:
+                self._idle.append(worker)
 
     def close(self) -> None:
-        workers = [*self._idle, *(worker for _, worker in self._running.values()), *self._paused.values()]
-        self._running.clear()
-        self._paused.clear()
-        self._idle.clear()
+        running = (worker for _, worker in self._running.values())
+        workers = [*self._idle, *running, *self._paused.values(), *self._starting.values()]
+        for known in (self._idle, self._running, self._paused, self._starting):
+            known.clear()
         for worker in workers:
             ray.kill(worker)
         if self._started:

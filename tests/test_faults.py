@@ -1,0 +1,187 @@
+"""Workers and nodes that die, trials that hang or diverge, Ctrl-C: real processes, a real cluster of several nodes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from test_search import PROGRAM
+
+from nas_meta import load_run, search
+
+SPACE = '''
+import os, signal, time
+from pathlib import Path
+import torch
+from transformers import BertConfig, BertModel
+from nas_meta import SearchSpace
+
+HERE = Path(__file__).parent if "__file__" in globals() else None
+
+class Faulty(SearchSpace):
+    """One kind of fault for each value of its choice."""
+    tokenizer = "{model}"
+    def choices(self):
+        return {{"kind": {kinds}, "width": [16, 32]}}
+    def build(self, architecture):
+        kind, width = architecture["kind"], architecture["width"]
+        started = Path("{folder}") / f"{{kind}}-{{width}}"
+        with started.open("a") as file:
+            file.write(f"{{os.getpid()}} {{os.environ.get('CUDA_VISIBLE_DEVICES')}}\\n")
+        times = len(started.read_text().splitlines())
+        if kind == "dies" or (kind == "dies-once" and times == 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if kind == "slow":
+            time.sleep({seconds})
+        model = BertModel(BertConfig(vocab_size=64, hidden_size=width, num_hidden_layers=1, num_attention_heads=2,
+                                     intermediate_size=16))
+        if kind == "nan":
+            with torch.no_grad():
+                model.embeddings.word_embeddings.weight.fill_(float("nan"))
+        return model
+'''
+
+
+@pytest.fixture
+def faulty(small_config, tmp_path):
+    """Makes a config whose space has architectures of these kinds; each tells in a file how often it was built."""
+
+    def make(*kinds, seconds=60):
+        plugin = tmp_path / "faulty.py"
+        model = small_config["space"]["model"]
+        plugin.write_text(SPACE.format(model=model, kinds=list(kinds), folder=tmp_path, seconds=seconds))
+        return small_config | {
+            "space": {"name": f"{plugin}:Faulty"},
+            "strategy": {"name": "grid"},
+            "evaluation": {"episodes": 5, "test_episodes": 5, "test_best": 1},
+            "budget": {"trials": 2 * len(kinds)},
+        }
+
+    return make
+
+
+def times_built(folder, kind, width=16):
+    return len((folder / f"{kind}-{width}").read_text().splitlines())
+
+
+def test_workers_that_die_are_replaced_and_their_trials_tried_again(faulty, tmp_path):
+    document = faulty("dies-once", "fine", "dies", "nan")
+    document["resources"] |= {"retries": 1}
+    run = search(document, tmp_path / "run")
+    by_kind = {}
+    for trial in run.trials:
+        by_kind.setdefault(trial.architecture["kind"], []).append(trial)
+    assert [t.status for t in by_kind["fine"] + by_kind["dies-once"]] == ["completed"] * 4
+    assert times_built(tmp_path, "fine") >= 1 and times_built(tmp_path, "dies-once") >= 2
+    for trial in by_kind["dies"]:
+        assert trial.status == "failed" and "the worker died" in trial.error and "(2 times)" in trial.error
+        assert times_built(tmp_path, "dies", trial.architecture["width"]) == 2
+    for trial in by_kind["nan"]:
+        assert trial.status == "failed" and "not finite" in trial.error
+        assert times_built(tmp_path, "nan", trial.architecture["width"]) == 1  # its worker lives: nothing to retry
+
+
+def test_a_trial_that_takes_too_long_is_ended_and_its_worker_goes_on(faulty, tmp_path):
+    document = faulty("fine")
+    document["learner"] |= {"steps": 10**7}
+    document["budget"] |= {"timeout_minutes": 0.01, "trials": 2}
+    with pytest.raises(Exception, match=r"took longer than 0\.01 minutes"):
+        search(document, tmp_path / "run", inline=True)
+    trials = load_run(tmp_path / "run").trials
+    assert [t.status for t in trials] == ["timed-out"] * 2
+    assert all(t.finished - t.started < 30 for t in trials)
+
+
+def started(config, run):
+    """A search through the command line, in a process group of its own, once its first slow trial runs."""
+    process = subprocess.Popen(
+        [*PROGRAM, "search", str(config), "--run-dir", str(run)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not list(config.parent.glob("slow-*")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    return process, psutil.Process(process.pid).children(recursive=True)
+
+
+@pytest.mark.parametrize("interrupts", [1, 2])
+def test_ctrl_c_lets_trials_finish_and_a_second_one_does_not(interrupts, faulty, tmp_path):
+    document = faulty("slow", "fine", seconds=4 if interrupts == 1 else 100)
+    document["resources"] |= {"workers": 1}
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(document))
+    process, children = started(config, tmp_path / "run")
+    for _ in range(interrupts):
+        os.killpg(process.pid, signal.SIGINT)  # as the terminal does: to every process of the group
+        time.sleep(1)
+    began = time.monotonic()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in err and "nas-meta resume" in err
+    before = load_run(tmp_path / "run").trials
+    assert len(before) < 4 and before[-1].architecture["kind"] == "slow"
+    if interrupts == 1:
+        assert before[-1].status == "completed" and "finishing what runs" in out
+    else:
+        assert before[-1].status == "stopped" and time.monotonic() - began < 30
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive
+    if interrupts == 1:
+        done = subprocess.run([*PROGRAM, "resume", str(tmp_path / "run")], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        trials = json.loads(
+            subprocess.run([*PROGRAM, "trials", str(tmp_path / "run"), "--json"], capture_output=True).stdout
+        )
+        assert [t["status"] for t in trials] == ["completed"] * 4
+        assert [t["finished"] for t in trials[: len(before)]] == [t.finished for t in before]
+
+
+@pytest.fixture
+def cluster():
+    """A head without CPUs for trials, and two nodes."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    yield cluster, nodes
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def test_when_a_node_dies_its_trials_run_elsewhere(faulty, cluster, tmp_path):
+    cluster, nodes = cluster
+    document = faulty("slow", "fine", "dies-once", seconds=3)
+    document["resources"] |= {"address": cluster.address, "cpus_per_trial": 1}
+    killed = []
+
+    def watch(status):
+        if not killed and sum(status.steps.get(t.id, 0) > 0 for t in status.trials) >= 1:
+            killed.append([t.id for t in status.trials if t.status == "running"])
+            cluster.remove_node(nodes[1], allow_graceful=False)
+
+    run = search(document, tmp_path / "run", watch=watch)
+    assert killed and [t.status for t in run.trials] == ["completed"] * 6
+    assert run.test_of(run.best)
+
+
+def test_a_plugin_file_reaches_other_nodes_without_being_there(faulty, cluster, tmp_path):
+    """Its module is sent by value: nothing is imported from the file where the trial runs."""
+    cluster, _ = cluster
+    document = faulty("fine")
+    document["resources"] |= {"address": cluster.address, "cpus_per_trial": 1}
+    plugin = Path(document["space"]["name"].partition(":")[0])
+
+    def watch(status):
+        if status.trials:
+            plugin.unlink(missing_ok=True)
+
+    run = search(document, tmp_path / "run", watch=watch)
+    assert [t.status for t in run.trials] == ["completed"] * 2
+    assert "ray" not in sys.modules or not plugin.exists()

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from nas_meta.assembly import make_evaluation, prepare
+from nas_meta.assembly import make_evaluation, make_strategy, prepare
 from nas_meta.errors import ConfigError, DataError, RunError, nearest
-from nas_meta.run import SUPERNET, Run
-from nas_meta.strategy import Adapted, SearchContext, Strategy
+from nas_meta.run import Run
+from nas_meta.strategy import Adapted, Strategy
 from nas_meta.tasks.files import CSV, FileOptions, JSONLines
 from nas_meta.tasks.source import Classes, SplitClasses, TaskSource
 from nas_meta.tasks.tokens import load_tasks, load_tokenizer
@@ -103,8 +103,7 @@ def adapt(
             f"{run.directory} was searched with the strategy '{name}', which gives tasks no architecture of their own; "
             "expected a run of metanas"
         )
-    weights = run.directory / SUPERNET
-    if not weights.is_file() or not run.findings:
+    if run.supernet is None or not run.findings:
         raise RunError(f"{run.directory} has no trained supernet yet; let the search finish")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder} is not an empty folder; name another one with --to")
@@ -115,9 +114,8 @@ def adapt(
     space, tasks, shape = prepare(run.config)
     space.prepare(tasks, config.seed)
     evaluation = make_evaluation(run.config, space, tasks, shape, cpus=0)
-    context = SearchContext(space, config.directed, config.budget.trials, 1, config.seed)
-    strategy = strategy_class(context, run.config.options["strategy"])
-    strategy.receive(run.findings, np.frombuffer(weights.read_bytes(), dtype=np.uint8))
+    strategy = make_strategy(run.config, space)
+    strategy.receive(run.findings, run.supernet)
     tokenizer = load_tokenizer(space.tokenizer)
     pool = load_tasks(_OneTask(classes), tokenizer, config.tasks.max_tokens)["meta-test"]
     made = strategy.adapted(evaluation, pool, pool.members)

@@ -12,6 +12,7 @@ from nas_meta.config import ResolvedConfig
 from nas_meta.errors import ConfigError
 from nas_meta.recipe import JointSpace
 from nas_meta.space import SearchSpace
+from nas_meta.strategy import SearchContext, Strategy
 from nas_meta.wrapped import LimitedSpace, TimedSpace
 
 
@@ -95,6 +96,22 @@ def make_evaluation(resolved: ResolvedConfig, space: SearchSpace, tasks: Any, sh
         device="cuda" if config.resources.gpus_per_trial else "cpu",
         threads=max(1, math.floor(cpus)),
     )
+
+
+def make_strategy(
+    resolved: ResolvedConfig, space: SearchSpace, trials: int | None = None, workers: int = 1
+) -> Strategy:
+    """The strategy of a config, which may know of so many trials (by default the budget's) and workers."""
+    config = resolved.config
+    context = SearchContext(
+        space=space,
+        objectives=config.directed,
+        trials=trials or config.budget.trials,
+        workers=workers,
+        seed=config.seed,
+        tokens=config.evaluation.flops_tokens,
+    )
+    return resolved.plugin("strategy")(context, resolved.options["strategy"])
 
 
 def with_teacher(tasks: Any, space: SearchSpace, pooling: str):

@@ -143,6 +143,45 @@ def best(run: RunArgument, as_json: JsonOption = False) -> None:
 
 
 @app.command()
+def trial(
+    run: RunArgument,
+    number: Annotated[int, typer.Argument(metavar="ID")],
+    rerun: Annotated[
+        bool, typer.Option("--rerun", help="run it again in this process; errors come with their traceback")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one trial, or run it again from its journal row."""
+    from nas_meta.run import load_run
+
+    opened = load_run(run)
+    row = opened.trial(number)
+    again = None
+    if rerun:
+        from nas_meta.rerun import rerun as run_again
+
+        again = run_again(opened, row, lambda step: None if as_json else typer.echo(step_line(step.step, step.values)))
+    if as_json:
+        print_json(row.as_dict() | ({"rerun": again} if rerun else {}))
+        return
+    from nas_meta.terminal import console, trial_line
+
+    out = console()
+    out.print(trial_line(row), highlight=False)
+    for name, value in row.architecture.items():
+        out.print(f"  {name}: {value}", highlight=False)
+    if again is not None:
+        before = row.metrics.get("accuracy")
+        same = "the same" if before == again["accuracy"] else f"the journal has {before}"
+        out.print(f"again: accuracy {again['accuracy']} ({same})", highlight=False)
+
+
+def step_line(number: int, values: Any) -> str:
+    """What a meta-training step measured."""
+    return f"step {number}  " + "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+
+
+@app.command()
 def export(
     run: RunArgument,
     to: Annotated[Path, typer.Option(help="a new folder")],

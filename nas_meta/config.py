@@ -1,4 +1,4 @@
-"""The YAML file as pydantic models, one per section; plugin options are validated with the rest."""
+"""The YAML file, validated: its sections, and in them the options of the plugins that they name."""
 
 from __future__ import annotations
 
@@ -11,130 +11,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, create_model, field_validator, model_validator
+from pydantic import ConfigDict, Field, create_model
 
 from nas_meta import plugins
 from nas_meta.config_source import Source, apply_overrides, validate
 from nas_meta.errors import ConfigError, PluginError, nearest
-from nas_meta.objectives import Limit, Objective
 from nas_meta.recipe import CHOICE, TASK_CHOICES, Recipe, choices_in, known_to, with_values
+from nas_meta.sections import Config, LearnerSection, Section, SpaceSection, StrategySection, TasksSection
 from nas_meta.space import Architecture, Choice, PluginOptions, Value
-from nas_meta.stopping import RULES, StoppingOptions, read_section
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_default=True)
-
-
-class TasksSection(Section):
-    """What every task source shares; the source's own options stand beside these."""
-
-    source: str = Field("icd10", description="task source: an installed name or path/to/file.py:Name")
-    ways: int = Field(5, ge=2, description="classes in an episode (N)")
-    shots: int = Field(1, ge=1, description="support examples a class (K)")
-    queries: int = Field(5, ge=1, description="query examples a class (Q)")
-    train_ways: int | None = Field(None, ge=2, description="classes in an episode of meta-training; by default ways")
-    train_shots: int | None = Field(None, ge=1, description="the same for shots")
-    train_queries: int | None = Field(None, ge=1, description="the same for queries")
-    max_tokens: int = Field(32, ge=4, description="texts are cut to this many tokens")
-    pooling: Literal["mean", "cls"] = Field("mean", description="how token states become one embedding")
-
-
-class NamedSection(Section):
-    name: str = Field(description="the plugin: an installed name or path/to/file.py:Name")
-
-
-class SpaceSection(NamedSection):
-    name: str = Field("bert-subnet", description="search space: an installed name or path/to/file.py:Name")
-
-
-class LearnerSection(NamedSection):
-    name: str = Field("protonet", description="learner: an installed name or path/to/file.py:Name")
-
-
-class StrategySection(NamedSection):
-    name: str = Field("evolution", description="strategy: an installed name or path/to/file.py:Name")
-
-
-class EvaluationSection(Section):
-    episodes: int = Field(200, ge=2, description="meta-validation episodes, the same for every trial")
-    interim_every: int = Field(0, ge=0, description="also validate every so many steps; 0 never")
-    interim_episodes: int = Field(40, ge=2, description="episodes of such an interim validation")
-    test_episodes: int = Field(600, ge=2, description="meta-test episodes after the search")
-    test_best: int = Field(3, ge=0, description="how many of the best are meta-tested")
-    keep: int = Field(3, ge=1, description="trained weights are kept of so many best trials")
-    flops_tokens: int = Field(32, ge=1, description="FLOPs are those of one text of so many tokens")
-
-
-METRICS = (
-    "accuracy",
-    "accuracy_ci95",
-    "params",
-    "flops",
-    "train_seconds",
-    "evaluate_seconds",
-    "peak_memory",
-    "latency",
-    "adapted_share",
-    "trained_params",
-)
-
-
-DIRECTIONS = {"accuracy": "maximize"}  # of every other metric less is better
-
-
-class ObjectiveSection(Section):
-    metric: str = Field(description="a metric of a trial, such as accuracy, params or flops")
-    direction: Literal["maximize", "minimize", "none"] = Field(
-        description="which way is better; none where the metric is only limited"
-    )
-    min: float | None = Field(None, description="a candidate below is refused")
-    max: float | None = Field(None, description="a candidate above is refused, before training where that is known")
-    reference: float | None = Field(None, description="the value from which the hypervolume is measured")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _direction(cls, given: Any) -> Any:
-        if isinstance(given, dict) and "direction" not in given:
-            limited = not {"min", "max"}.isdisjoint(given) and "reference" not in given
-            given = given | {"direction": "none" if limited else DIRECTIONS.get(given.get("metric"), "minimize")}
-        return given
-
-    @field_validator("metric")
-    @classmethod
-    def _is_measured(cls, metric: str) -> str:
-        if metric not in METRICS:
-            raise ValueError(f"no trial measures '{metric}'; {nearest(metric, METRICS)}")
-        return metric
-
-
-class LatencySection(Section):
-    batch: int = Field(1, ge=1, description="texts at a time")
-    tokens: int = Field(32, ge=1, description="of each text")
-    threads: int = Field(1, ge=1, description="CPU threads; the device is that of the trials")
-    seconds: float = Field(1.0, gt=0, description="how long each of the Pareto front is run after the search")
-    models: int = Field(24, ge=4, description="random ones that a table is fitted to, where latency is an objective")
-
-
-class BudgetSection(Section):
-    trials: int = Field(20, ge=1, description="trials to run")
-    hours: float | None = Field(None, gt=0, description="no trial is started after so many hours")
-    timeout_minutes: float | None = Field(None, gt=0, description="a trial that takes longer is ended")
-
-
-class ResourcesSection(Section):
-    workers: int = Field(2, ge=1, description="trials at a time")
-    cpus_per_trial: float | None = Field(None, gt=0, description="CPUs a trial; by default shared out evenly")
-    gpus_per_trial: float = Field(0, ge=0, description="GPUs a trial, may be a fraction")
-    retries: int = Field(2, ge=0, description="a trial whose worker dies is run again so many times")
-    grace_seconds: float = Field(30, ge=0, description="for what runs to finish after Ctrl-C; a second one ends it")
-    address: str | None = Field(None, description="an existing Ray cluster; by default one starts in this process")
-
-
-DEFAULT_OBJECTIVES = [
-    {"metric": "accuracy", "direction": "maximize"},
-    {"metric": "flops", "direction": "minimize"},
-]
+from nas_meta.stopping import RULES, read_section
 
 # section of the file -> (its model, kind of plugin whose options stand in it, key that names the plugin)
 PLUGIN_SECTIONS = {
@@ -143,58 +28,6 @@ PLUGIN_SECTIONS = {
     "learner": (LearnerSection, "learners", "name"),
     "strategy": (StrategySection, "strategies", "name"),
 }
-
-
-class Config(Section):
-    """A search. The first objective ranks trials; all of them make the Pareto front."""
-
-    space: SpaceSection = Field(default_factory=SpaceSection)
-    tasks: TasksSection = Field(default_factory=TasksSection)
-    learner: LearnerSection = Field(default_factory=LearnerSection)
-    strategy: StrategySection = Field(default_factory=StrategySection)
-    evaluation: EvaluationSection = Field(default_factory=EvaluationSection)
-    stopping: SerializeAsAny[StoppingOptions] = Field(default_factory=RULES["none"].Options)
-    objectives: list[ObjectiveSection] = Field(
-        default_factory=lambda: [ObjectiveSection(**o) for o in DEFAULT_OBJECTIVES], min_length=1
-    )
-    latency: LatencySection = Field(default_factory=LatencySection)
-    budget: BudgetSection = Field(default_factory=BudgetSection)
-    resources: ResourcesSection = Field(default_factory=ResourcesSection)
-    seed: int = Field(0, ge=0, description="of everything random")
-    run_dir: Path | None = Field(None, description="where the run lies; by default a new folder under runs/")
-
-    @field_validator("objectives", mode="before")
-    @classmethod
-    def _by_metric(cls, given: Any) -> Any:
-        """``{accuracy: maximize, params: {max: 16e6}}`` as a list of objectives."""
-        if not isinstance(given, dict):
-            return given
-        return [
-            {"metric": metric, **({"direction": rest} if isinstance(rest, str) else rest or {})}
-            for metric, rest in given.items()
-        ]
-
-    @field_validator("objectives")
-    @classmethod
-    def _something_is_better(cls, objectives: list[ObjectiveSection]) -> list[ObjectiveSection]:
-        if all(o.direction == "none" for o in objectives):
-            raise ValueError("only limits are given; expected a metric with a direction, such as accuracy: maximize")
-        return objectives
-
-    @property
-    def directed(self) -> list[Objective]:
-        """What is optimised; the first ranks trials."""
-        return [Objective(o.metric, o.direction, o.reference) for o in self.objectives if o.direction != "none"]
-
-    @property
-    def times(self) -> bool:
-        """Whether candidates must be told apart by latency during the search."""
-        return any(o.metric == "latency" for o in self.objectives)
-
-    @property
-    def limits(self) -> list[Limit]:
-        """What no candidate may exceed."""
-        return [Limit(o.metric, o.min, o.max) for o in self.objectives if o.min is not None or o.max is not None]
 
 
 @dataclass(frozen=True)

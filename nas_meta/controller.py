@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from nas_meta.assembly import make_evaluation, prepare
+from nas_meta.assembly import make_evaluation, make_strategy, prepare
 from nas_meta.config import ResolvedConfig, resolve
 from nas_meta.errors import NasMetaError
 from nas_meta.execution.engine import Engine
@@ -23,11 +23,10 @@ from nas_meta.journal import Journal, Trial
 from nas_meta.latency import LatencyTable
 from nas_meta.measures import LatencySettings
 from nas_meta.meta_test import meta_test
-from nas_meta.resuming import Session, earlier, new_session, next_session, owned
+from nas_meta.resuming import earlier, new_session, next_session, owned
 from nas_meta.run import CHECKPOINT, SUPERNET, Run, new_run_dir, pareto, rank, write_whole
 from nas_meta.space import Architecture, SearchSpace
 from nas_meta.stopping import RULES
-from nas_meta.strategy import SearchContext, Strategy
 from nas_meta.timing import described, measure_each, models_to_time
 from nas_meta.trial_loop import TrialLoop
 from nas_meta.wrapped import timed
@@ -123,7 +122,8 @@ class _Search:
         # Refuses limits that no architecture meets before anything is trained.
         space.sample(np.random.default_rng(self.config.seed))
         session = next_session(self.directory) if self.resumed else new_session(self.config, self.inline)
-        strategy = self._strategy(space, session)
+        # Of the search it knows what that began with: its history is only that of these.
+        strategy = make_strategy(self.resolved, space, session.trials, session.workers)
         stopping = self.config.stopping.resolved(self._most_steps(), self.config.evaluation.interim_episodes)
         document = self.resolved.document
         document = {
@@ -131,7 +131,10 @@ class _Search:
             "strategy": {**document["strategy"], **strategy.resolved},
             "stopping": stopping.model_dump(mode="json"),
         }
-        info = {"config": document, "session": dataclasses.asdict(session), "tasks": list(tasks.report)}
+        info = {
+            "config": document, "session": dataclasses.asdict(session), "tasks": list(tasks.report),
+            "cpus": self._cpus(),
+        }  # fmt: skip
         if self.resumed:
             journal = Journal.append(self.directory)
             for key, value in info.items():
@@ -201,18 +204,6 @@ class _Search:
         choices, options = self.resolved.recipe.choices, self.resolved.options["learner"]
         return max(choices["learner.steps"].values) if "learner.steps" in choices else options.steps
 
-    def _strategy(self, space: SearchSpace, session: Session) -> Strategy:
-        context = SearchContext(
-            space=space,
-            objectives=self.objectives,
-            # Those the search began with: the strategy's history is only that of these.
-            trials=session.trials,
-            workers=session.workers,
-            seed=self.config.seed,
-            tokens=self.config.evaluation.flops_tokens,
-        )
-        return self.resolved.plugin("strategy")(context, self.resolved.options["strategy"])
-
     def _engine(self, evaluation: Any) -> Engine:
         if self.inline:
             from nas_meta.execution.inline_engine import InlineEngine
@@ -228,15 +219,15 @@ class _Search:
         job = self.strategy.job()
         if job is None:
             return
-        findings = self.journal.get("job")
-        weights, checkpoint = self.directory / SUPERNET, self.directory / CHECKPOINT
-        if findings is not None:
-            self.strategy.receive(findings, np.fromfile(weights, dtype=np.uint8) if weights.is_file() else None)
+        known = Run(self.directory)
+        if known.findings:
+            self.strategy.receive(known.findings, known.supernet)
             return
+        checkpoint = self.directory / CHECKPOINT
         self.job_steps = job.steps
         self._enter("training the supernet")
-        known = np.fromfile(checkpoint, dtype=np.uint8) if self.resumed and checkpoint.is_file() else None
-        engine.submit(JOB, "run", job, known)
+        start = np.fromfile(checkpoint, dtype=np.uint8) if checkpoint.is_file() else None
+        engine.submit(JOB, "run", job, start)
         for event in engine.events():
             if self.stop.is_set():
                 return
@@ -244,7 +235,7 @@ class _Search:
                 raise NasMetaError(f"the supernet could not be trained: {event.error}")
             if event is not None and event.done:
                 if event.value.weights is not None:
-                    write_whole(weights, event.value.weights)
+                    write_whole(self.directory / SUPERNET, event.value.weights)
                 self.journal.set("job", dict(event.value.findings))
                 checkpoint.unlink(missing_ok=True)
                 self.strategy.receive(event.value.findings, event.value.weights)

@@ -71,6 +71,17 @@ class Run:
         return self._journal.get("job", {})
 
     @property
+    def supernet(self) -> np.ndarray | None:
+        """The weights that the strategy's job ended with (safetensors); None where it had none."""
+        path = self.directory / SUPERNET
+        return np.fromfile(path, dtype=np.uint8) if path.is_file() else None
+
+    @property
+    def cpus(self) -> float:
+        """CPUs that a trial had, for the number of its threads."""
+        return self._journal.get("cpus", 0)
+
+    @property
     def rung_reports(self) -> list[tuple[Report, bool]]:
         """What trials reported at rungs, in order, and whether they went on."""
         return self._journal.reports()

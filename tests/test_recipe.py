@@ -85,6 +85,7 @@ def toy(tmp_path, labelled_texts):
         "strategy": {"name": "evolution", "population": 12},
         "evaluation": {"episodes": 2, "test_episodes": 2, "test_best": 1},
         "budget": {"trials": 90},
+        "latency": {"seconds": 0.02},
         "seed": 1,
     }
 

@@ -53,10 +53,10 @@ def document(small_config):
     return small_config | {"evaluation": {"episodes": 10, "test_episodes": 10}, "budget": {"trials": 10}}
 
 
-STRATEGIES = ["random", "grid", "evolution", "tpe", "nsga2", "motpe", "surrogate", "rl", "auto"]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("random", "grid", "tpe", "motpe", "auto")]
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", ["evolution", "nsga2", "surrogate", "rl", *SLOW])
 def test_a_search_that_is_killed_ends_with_the_same_trials(strategy, document, tmp_path):
     document["strategy"] = {"name": strategy}
     whole = search(document, tmp_path / "whole", inline=True)

@@ -1,15 +1,10 @@
 """A whole search as a user runs it: the command line, real Ray, real SQLite, real TensorBoard files."""
 
 import json
-import os
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
-import time
-import uuid
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,9 +13,9 @@ import yaml
 
 from nas_meta import load_run, search
 from nas_meta.assembly import make_evaluation, prepare
-from nas_meta.config import METRICS, resolve
-from nas_meta.errors import RunError
+from nas_meta.config import resolve
 from nas_meta.evaluation import result_of
+from nas_meta.sections import METRICS
 
 PROGRAM = [sys.executable, "-c", "from nas_meta.cli import main; main()"]
 
@@ -188,54 +183,6 @@ def test_a_failing_architecture_fails_its_trial_and_the_search_goes_on(small_con
     run = search(small_config, tmp_path / "run")
     assert sorted(t.status for t in run.trials) == ["completed"] * 4 + ["failed"] * 4
     assert {t.error for t in run.trials if t.error} == {"ValueError: this one cannot be built"}
-
-
-def processes_of(mark):
-    """Processes that carry the mark in their environment."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark.encode() in (entry / "environ").read_bytes() and (entry / "cmdline").read_bytes():
-                found.append(entry.name)
-        except OSError:
-            pass  # gone meanwhile
-    return found
-
-
-def test_an_interrupt_keeps_what_is_finished_and_leaves_no_process(small_config, tmp_path):
-    small_config["learner"]["steps"] = 300
-    small_config["budget"]["trials"] = 500
-    file = tmp_path / "long.yaml"
-    file.write_text(yaml.safe_dump(small_config))
-    mark = f"NAS_META_MARK={uuid.uuid4()}"
-    process = subprocess.Popen(
-        [*PROGRAM, "search", str(file), "--run-dir", str(tmp_path / "run")],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        env={**os.environ, "NAS_META_MARK": mark.partition("=")[2]},
-    )  # fmt: skip
-    deadline = time.time() + 120
-    while time.time() < deadline:
-        try:
-            # The journal is read here while the search writes it.
-            if any(t.status == "completed" for t in load_run(tmp_path / "run").trials):
-                break
-        except RunError:
-            pass  # not begun yet
-        time.sleep(0.2)
-    while_running = json.loads(nas_meta("trials", tmp_path / "run", "--json").stdout)
-    assert {t["status"] for t in while_running} == {"completed", "running"}
-    # What a terminal does: everything in its foreground gets the signal, Ray's processes too.
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130 and "Traceback" not in errors
-    trials = load_run(tmp_path / "run").trials
-    assert any(t.status == "completed" for t in trials)
-    assert {t.status for t in trials} <= {"completed", "stopped"}
-    if Path("/proc/self/environ").exists():
-        deadline = time.time() + 30
-        while processes_of(mark) and time.time() < deadline:
-            time.sleep(0.5)
-        assert processes_of(mark) == []
 
 
 def test_a_run_that_is_none_is_a_sentence(tmp_path):

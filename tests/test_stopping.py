@@ -233,6 +233,7 @@ def inline(tiny_model, labelled_texts, tmp_path_factory):
         "evaluation": {"episodes": 20, "test_episodes": 20},
         "stopping": {"name": "asha", "eta": 2, "rungs": [2, 4], "episodes": 20},
         "budget": {"trials": 7},
+        "latency": {"seconds": 0.02},
         "seed": 3,
     }
     run = search(config, folder / "run", inline=True)

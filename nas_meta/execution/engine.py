@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -62,6 +63,8 @@ def call(key: Any, function: Callable[..., Any], *arguments: Any) -> Generator[E
 
     After a paused event it is told by ``send`` whether to go on.
     """
+    # What is there before a call stays: to look through all that is imported takes longer than a short trial.
+    gc.freeze()
     try:
         result = function(*arguments)
         if isinstance(result, Generator):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,3 +56,4 @@ class InlineEngine:
 
     def close(self) -> None:
         self._pending = None
+        gc.unfreeze()

@@ -1,0 +1,54 @@
+"""One trial of a run once more, in this process, from its journal row alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from nas_meta.assembly import make_evaluation, make_strategy, prepare
+from nas_meta.evaluation import Progress
+from nas_meta.journal import Trial
+from nas_meta.run import Run
+from nas_meta.space import Architecture, SearchSpace
+
+
+def rerun(run: Run, trial: Trial, watch: Callable[[Progress], None] = lambda progress: None) -> Mapping[str, float]:
+    """Builds, trains and scores a trial again, with the threads that it had; returns its metrics.
+
+    A trial that was stopped at a rung ends there again. Whatever the model, the learner or the space raise comes
+    through as it is, for a debugger.
+
+    Args:
+        watch: called with every meta-training step.
+    """
+    resolved = run.config
+    space, tasks, shape = prepare(resolved)
+    space.prepare(tasks, resolved.config.seed)
+    evaluation = make_evaluation(resolved, space, tasks, shape, run.cpus)
+    stopping = resolved.config.stopping
+    evaluation = evaluation.with_rungs(stopping.rungs, stopping.episodes)
+    evaluation.setup()
+    architecture = Architecture(trial.architecture)
+    steps = evaluation.trial(architecture, trial.seed, start=_start(run, space, architecture))
+    while True:
+        try:
+            progress = next(steps)
+        except StopIteration as end:
+            return end.value.metrics
+        watch(progress)
+        if progress.pauses and trial.status == "stopped" and progress.step == trial.fidelity:
+            steps.close()
+            return progress.metrics
+
+
+def _start(run: Run, space: SearchSpace, architecture: Architecture) -> np.ndarray | None:
+    """The weights that the trial started from, where the strategy gave it some."""
+    if not run.findings:
+        return None
+    strategy = make_strategy(run.config, space)
+    try:
+        strategy.receive(run.findings, run.supernet)
+        return strategy.start_of(architecture)
+    finally:
+        strategy.close()

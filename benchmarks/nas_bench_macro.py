@@ -15,14 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.looked_up import ACCURACY, FLOPS, alone_on_a_core, cell, shares, trials
 from benchmarks.table import Table
-from nas_meta import WAIT, Objective, Outcome, SearchContext, SearchSpace, plugins
-from nas_meta.objectives import hypervolume, signed
+from nas_meta import SearchSpace
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "nas-bench-macro" / "nas-bench-macro_cifar10.json"
 PICTURE = Path(__file__).parents[1] / "docs" / "strategies.png"
 SEEDS, BUDGET, COLUMNS = 20, 300, (50, 100, 200, 300)
-ACCURACY, FLOPS = Objective("accuracy"), Objective("flops", "minimize")
 ONE = ("random", "evolution", "tpe", "rl", "surrogate")
 SEVERAL = ("random", "nsga2", "motpe", "surrogate")
 
@@ -48,25 +47,6 @@ def table() -> dict[str, dict]:
 def look_up(architecture) -> dict[str, float]:
     row = table()["".join(architecture[f"layer{i}"] for i in range(8))]
     return {"accuracy": row["mean_acc"], "flops": row["flops"]}
-
-
-def trials(name: str, seed: int, objectives: list[Objective]) -> list[tuple[float, ...]]:
-    """The signed values of every trial of a search, in order; one trial at a time."""
-    strategy_class = plugins.load("strategies", name)
-    strategy = strategy_class(SearchContext(Macro(), objectives, BUDGET, 1, seed))
-    found = []
-    try:
-        while len(found) < BUDGET:
-            architecture = strategy.ask()
-            if architecture is WAIT or architecture is None:
-                break
-            metrics = look_up(architecture)
-            values = signed(metrics, objectives)
-            found.append(values)
-            strategy.tell(Outcome(architecture, "completed", metrics, values[0], values))
-    finally:
-        strategy.close()
-    return found
 
 
 def optuna_alone(sampler: Callable, seed: int, directions: list[str]) -> list[tuple[float, ...]]:
@@ -166,7 +146,8 @@ class Job:
     def run(self) -> np.ndarray:
         if not self.ours:
             return np.array(outside(self.name, self.seed))
-        return np.array(trials(self.name, self.seed, [ACCURACY, FLOPS] if self.several else [ACCURACY]))
+        objectives = [ACCURACY, FLOPS] if self.several else [ACCURACY]
+        return np.array(trials(self.name, Macro(), look_up, BUDGET, self.seed, objectives))
 
 
 def jobs() -> list[Job]:
@@ -174,33 +155,9 @@ def jobs() -> list[Job]:
     return [Job(n, s, several, ours) for names, several, ours in rows for n in names for s in range(SEEDS)]
 
 
-def cell(values: np.ndarray, digits: int) -> str:
-    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
-    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
-
-
 def all_values() -> np.ndarray:
     """Accuracy and negative FLOPs of every architecture."""
     return np.array([(row["mean_acc"], -row["flops"]) for row in table().values()])
-
-
-def shares(run: np.ndarray) -> list[float]:
-    """The share of the true front's hypervolume that the first trials have, at every column."""
-    truth = all_values()
-    scale = truth.max(0) - truth.min(0)
-    normal, everything = (run - truth.min(0)) / scale, (truth - truth.min(0)) / scale
-    best = hypervolume(everything, np.zeros(2))
-    return [hypervolume(normal[:n], np.zeros(2)) / best for n in COLUMNS]
-
-
-def alone_on_a_core() -> None:
-    """In every process: its threads would only wait for those of the others."""
-    import logging
-
-    import torch
-
-    torch.set_num_threads(1)
-    logging.disable(logging.WARNING)  # of every repeat that the policy of rl draws
 
 
 def measure(picture: bool = True) -> Table:
@@ -215,7 +172,7 @@ def measure(picture: bool = True) -> Table:
         own = [run for job, run in zip(todo, runs, strict=True) if (job.name, job.several, job.ours) == key]
         name, several, ours = key
         if several:
-            found = np.array([shares(run) for run in own])
+            found = np.array([shares(run, all_values(), COLUMNS) for run in own])
         else:
             curve = np.maximum.accumulate(np.array([run[:, 0] for run in own]), axis=1)
             curves[name, ours] = curve

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 
 from benchmarks import (
+    bert_table,
     distillation,
     inner_loops,
     learners,
@@ -25,8 +26,8 @@ from benchmarks import (
 from benchmarks.table import machine, publish
 
 MODULES = (
-    startup, overhead, trial_cost, truncation, nas_bench_macro, stopping, planted, one_shot, supernet, inner_loops,
-    sinusoid, distillation, learners,
+    startup, overhead, trial_cost, truncation, nas_bench_macro, bert_table, stopping, planted, one_shot, supernet,
+    inner_loops, sinusoid, distillation, learners,
 )  # fmt: skip
 BENCHMARKS = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 

@@ -377,3 +377,6 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
+    except OSError as error:  # a disk that is full, a directory that may not be written
+        sys.stderr.write(f"nas-meta: {error.filename or 'a file'}: {error.strerror or error}\n")
+        raise SystemExit(1) from None

@@ -3,10 +3,14 @@
 import multiprocessing
 import os
 import random
+import resource
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
+import yaml
 
 from nas_meta import load_run, resume, search
 from nas_meta.errors import ConfigError, NasMetaError, RunError
@@ -191,6 +195,27 @@ def test_a_damaged_journal_says_so(document, tmp_path):
         (tmp_path / FILE).write_bytes(damage)
         with pytest.raises(NasMetaError):
             resume(tmp_path, inline=True)
+
+
+PROGRAM = [sys.executable, "-c", "from nas_meta.cli import main; main()"]
+
+
+@pytest.mark.parametrize("kilobytes", [60, 150])
+def test_a_disk_without_room_is_a_sentence_and_the_search_goes_on_later(kilobytes, document, tmp_path):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(document))
+    command = [*PROGRAM, "search", "config.yaml", "--run-dir", "run", "--inline"]
+
+    def little_room():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (kilobytes * 1024, kilobytes * 1024))
+
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, preexec_fn=little_room)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("nas-meta: ")
+    before = load_run(tmp_path / "run").trials
+    run = resume(tmp_path / "run", inline=True)
+    assert len(run.trials) == 10 and {t.status for t in run.trials} == {"completed"}
+    kept = [t for t in before if t.status == "completed"]
+    assert run.trials[: len(kept)] == kept
 
 
 def test_what_is_said_with_the_strategy_stands_beside_the_trial(tmp_path, document):

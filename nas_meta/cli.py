@@ -24,6 +24,7 @@ space_app = typer.Typer(help="Write and check search-space plugins.", no_args_is
 app.add_typer(space_app, name="space")
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="a run directory")]
+AllowOption = Annotated[bool, typer.Option("--allow-plugins", help="run the code of plugin files that the run names")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document and nothing else")]
 
 
@@ -55,13 +56,14 @@ def resume(
         Optional[list[str]], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="of budget and resources")
     ] = None,
     inline: Annotated[bool, typer.Option("--inline", help="run trials in this process, without Ray")] = False,
+    allow_plugins: AllowOption = False,
 ) -> None:
     """Go on with a search that was interrupted, or whose budget has grown."""
     from nas_meta.controller import resume as run_resume
     from nas_meta.run import load_run
 
     objectives = load_run(run).objectives
-    watched(objectives, lambda watch: run_resume(run, set_ or [], inline, watch))
+    watched(objectives, lambda watch: run_resume(run, set_ or [], inline, watch, allow_plugins))
 
 
 def watched(objectives: Any, run_search: Any) -> None:
@@ -150,11 +152,12 @@ def trial(
         bool, typer.Option("--rerun", help="run it again in this process; errors come with their traceback")
     ] = False,
     as_json: JsonOption = False,
+    allow_plugins: AllowOption = False,
 ) -> None:
     """Show one trial, or run it again from its journal row."""
     from nas_meta.run import load_run
 
-    opened = load_run(run)
+    opened = load_run(run, allow_plugins)
     row = opened.trial(number)
     again = None
     if rerun:
@@ -186,12 +189,13 @@ def export(
     run: RunArgument,
     to: Annotated[Path, typer.Option(help="a new folder")],
     trial: Annotated[Optional[int], typer.Option(metavar="ID", help="by default the best")] = None,
+    allow_plugins: AllowOption = False,
 ) -> None:
     """Write the trained model as a Hugging Face folder."""
     from nas_meta.export import export as run_export
     from nas_meta.run import load_run
 
-    folder = run_export(load_run(run), to, trial)
+    folder = run_export(load_run(run, allow_plugins), to, trial)
     typer.echo(f"written to {folder}: load it with transformers.AutoModel.from_pretrained('{folder}')")
 
 
@@ -204,12 +208,13 @@ def adapt(
     text: Annotated[str, typer.Option(help="name of the text field")] = "text",
     label: Annotated[str, typer.Option(help="name of the label field")] = "label",
     as_json: JsonOption = False,
+    allow_plugins: AllowOption = False,
 ) -> None:
     """Give a task of your own a model with its own architecture, from a run of metanas."""
     from nas_meta.adapt import adapt as adapt_run
     from nas_meta.run import load_run
 
-    made = adapt_run(load_run(run), support, to, query, text, label)
+    made = adapt_run(load_run(run, allow_plugins), support, to, query, text, label)
     if as_json:
         print_json(vars(made))
         return

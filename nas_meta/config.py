@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -117,6 +117,25 @@ def resolve(document: Mapping[str, Any], source: Source | None = None, overrides
     learner = sections["learner"]
     classes = {name: plugins.load("learners", name) for name in learner.names}
     return ResolvedConfig(config, options, document, Recipe(choices, learner.first, classes))
+
+
+def plugin_files(document: Mapping[str, Any]) -> set[str]:
+    """The plugin files that a config names, as ``path/to/file.py:Name``."""
+    found: set[str] = set()
+    for section, (_, _, key) in PLUGIN_SECTIONS.items():
+        part = document.get(section)
+        named = part.get(key) if isinstance(part, dict) else None
+        names = named.get(CHOICE) if isinstance(named, dict) else [named]
+        found |= {name for name in names or () if isinstance(name, str) and ".py:" in name}
+    return found
+
+
+def refuse_plugin_files(document: Mapping[str, Any], run_dir: Path, named: Collection[str] = ()) -> None:
+    """Raises PluginError where the config of a run names a plugin file that the user did not name."""
+    for file in sorted(plugin_files(document) - set(named)):
+        raise PluginError(
+            f"{run_dir} names the plugin file {file}, whose code would be run; expected --allow-plugins if you trust it"
+        )
 
 
 @dataclass(frozen=True)

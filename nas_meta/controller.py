@@ -79,12 +79,17 @@ def search(
 
 
 def resume(
-    run_dir: str | Path, overrides: Sequence[str] = (), inline: bool = False, watch: Watcher | None = None
+    run_dir: str | Path,
+    overrides: Sequence[str] = (),
+    inline: bool = False,
+    watch: Watcher | None = None,
+    allow_plugins: bool = False,
 ) -> Run:
     """Goes on with a search from where its journal ends, with its own config.
 
     Args:
         overrides: ``section.key=value`` of the budget and the resources.
+        allow_plugins: whether the code of plugin files that the run names may be run.
 
     Raises:
         ConfigError: an override changes something else.
@@ -92,13 +97,13 @@ def resume(
         Interrupted: by SIGINT; finished trials are in the journal.
     """
     directory = Path(run_dir)
-    return _run(earlier(directory, overrides=overrides), directory, inline, watch, True)
+    return _run(earlier(directory, None, overrides, allow_plugins), directory, inline, watch, True)
 
 
 def _run(resolved: ResolvedConfig, directory: Path, inline: bool, watch: Watcher | None, resumed: bool) -> Run:
     with owned(directory), interruptible() as stop:
         _Search(resolved, directory, inline, watch or (lambda status: None), stop, resumed).run()
-    return Run(directory)
+    return Run(directory, allow_plugins=True)
 
 
 class _Search:

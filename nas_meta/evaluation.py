@@ -254,9 +254,18 @@ class Evaluation:
         return encoder
 
     def restored(self, architecture: Architecture, weights: bytes) -> Encoder:
-        """The encoder of an architecture with what a trial trained (safetensors bytes)."""
-        encoder = self.of(architecture).encoder(self.space.build(architecture))
-        encoder.load_state_dict(unpacked(weights))
+        """The encoder of an architecture with what a trial trained (safetensors bytes).
+
+        Raises:
+            TrialError: they are no weights, or those of another model.
+        """
+        encoder, state = self.of(architecture).encoder(self.space.build(architecture)), unpacked(weights)
+        try:
+            encoder.load_state_dict(state)
+        except RuntimeError as error:
+            raise TrialError(
+                f"the weights do not fit the architecture: {str(error).splitlines()[-1].strip()}"
+            ) from error
         return encoder
 
     def accuracies(self, encoder: Encoder, split: str, count: int, learner: Learner | None = None) -> np.ndarray:
@@ -304,10 +313,18 @@ def packed(module: torch.nn.Module) -> np.ndarray:
 
 
 def unpacked(weights: bytes) -> dict[str, torch.Tensor]:
-    """The state that :func:`packed` packed."""
+    """The state that :func:`packed` packed.
+
+    Raises:
+        TrialError: these are no such bytes.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import load
 
-    return load(weights)
+    try:
+        return load(weights)
+    except SafetensorError as error:
+        raise TrialError(f"the weights are not a safetensors file ({error})") from error
 
 
 def check_ways(learner: Learner, train: EpisodeShape, judged: EpisodeShape) -> None:

@@ -24,7 +24,7 @@ SCHEMA = """
 CREATE TABLE info (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE trials (
     id INTEGER PRIMARY KEY, architecture_id TEXT NOT NULL, architecture TEXT NOT NULL, seed INTEGER NOT NULL,
-    fidelity INTEGER NOT NULL, status TEXT NOT NULL, metrics TEXT NOT NULL, error TEXT,
+    fidelity INTEGER NOT NULL, planned INTEGER NOT NULL, status TEXT NOT NULL, metrics TEXT NOT NULL, error TEXT,
     started REAL NOT NULL, finished REAL
 );
 CREATE TABLE reports (
@@ -42,6 +42,7 @@ class Trial:
     Attributes:
         architecture: the value of every choice that has an effect.
         fidelity: meta-training steps: while it runs those that are planned, then those that were taken.
+        planned: those that it would have taken if nothing ended it early.
         status: ``running``, ``completed``, ``failed``, ``stopped`` or ``timed-out``.
         metrics: of a stopped trial what stood at its last rung; empty if it failed or was interrupted.
         started, finished: seconds since the epoch.
@@ -56,6 +57,7 @@ class Trial:
     error: str | None = None
     started: float = 0.0
     finished: float | None = None
+    planned: int = 0
 
     @cached_property
     def architecture_id(self) -> str:
@@ -184,10 +186,10 @@ class Journal:
         """Stores a trial as it is now, and what was said with the strategy; both durable when this returns."""
         row = (
             trial.id, trial.architecture_id, json.dumps(dict(trial.architecture)), trial.seed, trial.fidelity,
-            trial.status, json.dumps(dict(trial.metrics)), trial.error, trial.started, trial.finished,
+            trial.planned, trial.status, json.dumps(dict(trial.metrics)), trial.error, trial.started, trial.finished,
         )  # fmt: skip
         with self._transaction() as db:
-            db.execute("INSERT OR REPLACE INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+            db.execute("INSERT OR REPLACE INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
             db.executemany("INSERT INTO said (kind, trial) VALUES (?, ?)", [(s.kind, s.trial) for s in said])
 
     @contextmanager
@@ -208,10 +210,12 @@ class Journal:
 
     def trials(self) -> list[Trial]:
         """Every trial, in the order they started."""
-        columns = "id, architecture, seed, fidelity, status, metrics, error, started, finished"
+        columns = "id, architecture, seed, fidelity, status, metrics, error, started, finished, planned"
         return [
-            Trial(i, _plain(a), s, f, status, _plain(m), e, started, finished)
-            for i, a, s, f, status, m, e, started, finished in self._rows(f"SELECT {columns} FROM trials ORDER BY id")
+            Trial(number, _plain(architecture), seed, fidelity, status, _plain(metrics), *rest)
+            for number, architecture, seed, fidelity, status, metrics, *rest in self._rows(
+                f"SELECT {columns} FROM trials ORDER BY id"
+            )
         ]
 
     def report(self, report: Report, went_on: bool) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from nas_meta.config import Config, ResolvedConfig, resolve
+from nas_meta.config import ResolvedConfig, plugin_files, refuse_plugin_files, resolve
 from nas_meta.config_source import Source, apply_overrides
 from nas_meta.errors import ConfigError, RunError
 from nas_meta.journal import Journal
+from nas_meta.sections import Config
 
 LOCK = "lock"
 MAY_CHANGE = ("budget", "resources", "run_dir")
@@ -54,16 +55,22 @@ def next_session(directory: Path) -> Session:
     return replace(session, started=[*session.started, time.time()], before=session.before + last - session.started[-1])
 
 
-def earlier(directory: Path, given: ResolvedConfig | None = None, overrides: Sequence[str] = ()) -> ResolvedConfig:
+def earlier(
+    directory: Path, given: ResolvedConfig | None = None, overrides: Sequence[str] = (), allow_plugins: bool = False
+) -> ResolvedConfig:
     """The config that a run goes on with: its own, with the budget and the resources of ``given`` or ``overrides``.
 
     Raises:
         ConfigError: something else differs; the sentence shows it.
+        PluginError: the run names a plugin file that ``given`` does not, and that is not allowed.
         RunError: the directory holds no run.
     """
     journal = Journal.open(directory)
     try:
-        own = resolve(journal.get("config", {}), Source(str(directory)))
+        document = journal.get("config", {})
+        if not allow_plugins:
+            refuse_plugin_files(document, directory, plugin_files(given.given) if given else ())
+        own = resolve(document, Source(str(directory)))
     finally:
         journal.close()
     if given is None:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
-from nas_meta.config import ResolvedConfig, resolve
+from nas_meta.config import ResolvedConfig, refuse_plugin_files, resolve
 from nas_meta.errors import RunError
 from nas_meta.journal import Journal, Trial
 from nas_meta.objectives import Objective, fronts, signed
-from nas_meta.space import Architecture
+from nas_meta.sections import Config
 from nas_meta.stopping import Report
 
 SUPERNET = "supernet.safetensors"
@@ -40,6 +41,8 @@ class Run:
     """A search as its journal tells it, also while it still runs."""
 
     directory: Path
+    allow_plugins: bool = False
+    """Whether the code of plugin files that its config names may be run."""
 
     @cached_property
     def _journal(self) -> Journal:
@@ -47,8 +50,15 @@ class Run:
 
     @cached_property
     def config(self) -> ResolvedConfig:
-        """The config that the search ran with."""
-        return resolve(self._journal.get("config", {}))
+        """The config that the search ran with.
+
+        Raises:
+            PluginError: it names a plugin file, whose code would be run.
+        """
+        document = self._journal.get("config", {})
+        if not self.allow_plugins:
+            refuse_plugin_files(document, self.directory)
+        return resolve(document)
 
     @property
     def trials(self) -> list[Trial]:
@@ -58,7 +68,11 @@ class Run:
     @property
     def objectives(self) -> list[Objective]:
         """What the search optimises; the first ranks trials."""
-        return self.config.config.directed
+        try:
+            # Without the plugins: to look at a run executes nothing of it.
+            return Config(objectives=self._journal.get("config", {}).get("objectives")).directed
+        except (ValidationError, AttributeError) as error:
+            raise RunError(f"the config in the journal of {self.directory} cannot be read") from error
 
     @property
     def report(self) -> Mapping[str, Any]:
@@ -89,17 +103,9 @@ class Run:
     @property
     def steps(self) -> Steps:
         """The meta-training steps of the trials that have ended."""
-        ended = [self._steps_of(t) for t in self.trials if t.status != "running"]
-        return Steps(sum(taken for taken, _ in ended), sum(planned for _, planned in ended))
-
-    def _steps_of(self, trial: Trial) -> tuple[int, int]:
+        ended = [t for t in self.trials if t.status != "running"]
         # One that failed or was interrupted saved nothing.
-        if not trial.metrics:
-            return trial.fidelity, trial.fidelity
-        recipe, options = self.config.recipe, self.config.options["learner"]
-        if recipe.choices:
-            options = recipe.learner_of(Architecture(trial.architecture)).options
-        return trial.fidelity, options.steps
+        return Steps(sum(t.fidelity for t in ended), sum(t.planned if t.metrics else t.fidelity for t in ended))
 
     @property
     def best(self) -> Trial:
@@ -147,13 +153,16 @@ class Run:
         return path.read_bytes()
 
 
-def load_run(path: str | Path) -> Run:
-    """Opens a run directory.
+def load_run(path: str | Path, allow_plugins: bool = False) -> Run:
+    """Opens a run directory; nothing in it is executed.
+
+    Args:
+        allow_plugins: whether the code of plugin files that its config names may be run when something needs them.
 
     Raises:
         RunError: it is not one, is damaged, or a newer version wrote it.
     """
-    run = Run(Path(path))
+    run = Run(Path(path), allow_plugins)
     run.trials  # noqa: B018  reads the journal now, so that a bad one is refused here
     return run
 

@@ -123,7 +123,14 @@ class TrialLoop:
         architecture = Architecture(trial.architecture)
         steps = self.evaluation.of(architecture).learner.options.steps
         trial = dataclasses.replace(
-            trial, fidelity=steps, status="running", metrics={}, error=None, started=time.time(), finished=None
+            trial,
+            fidelity=steps,
+            planned=steps,
+            status="running",
+            metrics={},
+            error=None,
+            started=time.time(),
+            finished=None,
         )
         self.trials[trial.id], self._since[trial.id] = trial, time.time()
         start = self.strategy.start_of(architecture)

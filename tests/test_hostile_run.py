@@ -1,0 +1,100 @@
+"""A run directory from somebody else executes nothing when it is opened, listed or resumed."""
+
+import json
+import pickle
+import sqlite3
+
+import numpy as np
+import pytest
+from test_cli import nas_meta
+
+from nas_meta import load_run, resume, search
+from nas_meta.checkpoint import unpacked_state
+from nas_meta.errors import PluginError
+from nas_meta.run import CHECKPOINT
+
+
+@pytest.fixture
+def hostile(small_config, tmp_path):
+    """A finished run whose config names a plugin file that leaves a mark when it is executed, and that file's mark."""
+    search(small_config | {"budget": {"trials": 2}}, tmp_path / "run", inline=True)
+    mark, plugin = tmp_path / "mark", tmp_path / "run" / "space.py"
+    plugin.write_text(
+        f"from pathlib import Path\nPath({str(mark)!r}).touch()\n"
+        "from search_spaces.bert_subnet import BertSubnet as Space\n"
+    )
+    with sqlite3.connect(tmp_path / "run" / "journal.sqlite") as db:
+        (text,) = db.execute("SELECT value FROM info WHERE key = 'config'").fetchone()
+        document = json.loads(text)
+        document["space"]["name"] = f"{plugin}:Space"
+        document["budget"]["trials"] = 3
+        db.execute("UPDATE info SET value = ? WHERE key = 'config'", (json.dumps(document),))
+    return tmp_path / "run", mark
+
+
+def test_looking_executes_nothing(hostile):
+    run, mark = hostile
+    assert len(json.loads(nas_meta("trials", run, "--json").stdout)) == 2
+    assert json.loads(nas_meta("best", run, "--json").stdout)["status"] == "completed"
+    assert "meta-test" in nas_meta("best", run).stdout
+    nas_meta("trial", run, 1)
+    assert not mark.exists()
+
+
+def test_what_would_execute_a_plugin_file_asks_first(hostile, tmp_path):
+    run, mark = hostile
+    for command in (
+        ("resume", run, "--inline"),
+        ("trial", run, 1, "--rerun"),
+        ("export", run, "--to", tmp_path / "model"),
+        ("adapt", run, "--support", run / "config.yaml", "--to", tmp_path / "model"),
+    ):
+        refused = nas_meta(*command, check=2).stderr
+        assert "space.py:Space, whose code would be run; expected --allow-plugins" in refused
+    with pytest.raises(PluginError, match="whose code would be run"):
+        resume(run, inline=True)
+    # A config of one's own that names another space does not name this one.
+    with pytest.raises(PluginError, match="whose code would be run"):
+        search({"space": {"name": "bert-subnet"}}, run, inline=True, resume=True)
+    assert not mark.exists()
+    nas_meta("resume", run, "--inline", "--allow-plugins")
+    assert mark.exists() and len(load_run(run).trials) == 3
+
+
+class Bomb:
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return open, (str(self.mark), "w")
+
+
+def test_a_pickle_in_the_place_of_weights_or_a_checkpoint_is_not_unpickled(small_config, tmp_path):
+    mark = tmp_path / "mark"
+    bomb = pickle.dumps(Bomb(mark))
+    with pytest.raises(pickle.UnpicklingError):
+        unpacked_state(np.frombuffer(bomb, dtype=np.uint8))
+    small_config["strategy"] = {"name": "supernet", "steps": 2, "judged": 4, "texts": 4}
+    small_config["budget"] = {"trials": 1}
+
+    def interrupt(status):
+        if status.phase == "training the supernet":
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        search(small_config, tmp_path / "run", inline=True, watch=interrupt)
+    (tmp_path / "run" / CHECKPOINT).write_bytes(bomb)
+    assert "could not be trained" in nas_meta("resume", tmp_path / "run", "--inline", check=1).stderr
+    (tmp_path / "run" / CHECKPOINT).unlink()
+    run = resume(tmp_path / "run", inline=True)
+    next((tmp_path / "run" / "weights").glob("*")).write_bytes(bomb)
+    refused = nas_meta("export", run.directory, "--to", tmp_path / "model", check=1).stderr
+    assert refused.startswith("nas-meta: ")
+    assert not mark.exists()
+
+
+def test_tags_in_a_yaml_file_are_not_executed(tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text(f"seed: !!python/object/apply:builtins.open [{tmp_path / 'mark'}, w]\n")
+    assert "not YAML" in nas_meta("search", config, check=2).stderr
+    assert not (tmp_path / "mark").exists()

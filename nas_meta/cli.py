@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -11,6 +10,8 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from nas_meta import cli_plugins
+from nas_meta.cli_plugins import JsonOption, print_json
 from nas_meta.errors import ConfigError, NasMetaError, nearest
 
 app = typer.Typer(
@@ -20,12 +21,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-space_app = typer.Typer(help="Write and check search-space plugins.", no_args_is_help=True)
-app.add_typer(space_app, name="space")
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="a run directory")]
 AllowOption = Annotated[bool, typer.Option("--allow-plugins", help="run the code of plugin files that the run names")]
-JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document and nothing else")]
 
 
 @app.command()
@@ -85,6 +83,32 @@ def watched(objectives: Any, run_search: Any) -> None:
         f"export {where} --to my-model",
     ):
         out.print(f"  nas-meta {command}", highlight=False)
+
+
+@app.command()
+def status(
+    run: RunArgument,
+    watch: Annotated[bool, typer.Option("--watch", help="until the search ends, or Ctrl-C")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how far a search is, from any terminal that sees its directory."""
+    from nas_meta.run import load_run
+    from nas_meta.status import read_status
+
+    opened = load_run(run)
+    now = read_status(opened)
+    if as_json:
+        running = [t.as_dict() for t in now.trials if t.status == "running"]
+        print_json(
+            {**now.as_dict(), "failures": now.failures, "finished": len(now.trials) - len(running), "running": running}
+        )
+        return
+    from nas_meta.terminal import console, status_view, watch_status
+
+    if watch:
+        watch_status(lambda: read_status(opened), opened.objectives)
+    else:
+        console().print(status_view(now, opened.objectives), highlight=False)
 
 
 @app.command()
@@ -251,30 +275,6 @@ def evaluate(
 
 
 @app.command()
-def spaces(name: Annotated[Optional[str], typer.Argument()] = None, as_json: JsonOption = False) -> None:
-    """List search spaces, or show one."""
-    show_plugins("spaces", name, as_json)
-
-
-@app.command()
-def strategies(name: Annotated[Optional[str], typer.Argument()] = None, as_json: JsonOption = False) -> None:
-    """List strategies, or show one."""
-    show_plugins("strategies", name, as_json)
-
-
-@app.command()
-def learners(name: Annotated[Optional[str], typer.Argument()] = None, as_json: JsonOption = False) -> None:
-    """List learners, or show one."""
-    show_plugins("learners", name, as_json)
-
-
-@app.command()
-def tasks(name: Annotated[Optional[str], typer.Argument()] = None, as_json: JsonOption = False) -> None:
-    """List task sources, or show one."""
-    show_plugins("tasks", name, as_json)
-
-
-@app.command()
 def config(
     path: Annotated[Optional[Path], typer.Argument(metavar="CONFIG")] = None,
     schema: Annotated[bool, typer.Option("--schema", help="print the JSON Schema of a config")] = False,
@@ -315,58 +315,7 @@ def tensorboard(
     raise SystemExit(subprocess.run(command).returncode)
 
 
-@space_app.command("new")
-def space_new(name: Annotated[str, typer.Argument(help="a class name, such as TinyEncoder")]) -> None:
-    """Write a working search-space plugin of about 20 lines."""
-    from nas_meta.scaffold import write_space
-
-    file, class_name = write_space(name)
-    typer.echo(f"written to {file}; try: nas-meta space check {file}:{class_name}")
-
-
-@space_app.command("check")
-def space_check(name: Annotated[str, typer.Argument(metavar="PATH_OR_NAME")], seed: int = 0) -> None:
-    """Check a search space: sample, build, run, pickle."""
-    from nas_meta.testing import check_space
-
-    problems, checked = check_space(name, seed)
-    for line in checked:
-        typer.echo(f"ok    {line}")
-    for line in problems:
-        typer.echo(f"wrong {line}")
-    if problems:
-        raise SystemExit(1)
-
-
-def show_plugins(kind: str, name: str | None, as_json: bool) -> None:
-    """Lists the plugins of a kind, or shows one."""
-    from nas_meta import plugins
-    from nas_meta.describe import describe
-
-    if name is None:
-        rows = plugins.installed(kind)
-        if as_json:
-            print_json([vars(row) for row in rows])
-            return
-        for row in rows:
-            typer.echo(f"{row.name:<14} {row.distribution} {row.version:<8} {row.broken or row.summary}")
-        return
-    description = describe(kind, name)
-    if as_json:
-        print_json(description)
-        return
-    typer.echo(f"{name}: {description['summary']}\nfrom {description['origin']}")
-    for option in description["options"]:
-        typer.echo(f"  {option['name']} = {option['default']}  {option['description']}")
-    if "choices" in description:
-        typer.echo(f"choices ({description['architectures']:,} architectures):")
-        for choice, values in description["choices"].items():
-            typer.echo(f"  {choice}: {values}")
-
-
-def print_json(document: Any) -> None:
-    """One JSON document on standard output."""
-    sys.stdout.write(json.dumps(document, indent=1, allow_nan=True, default=str) + "\n")
+cli_plugins.add_to(app)
 
 
 def main() -> None:

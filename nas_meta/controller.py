@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,35 +18,18 @@ from nas_meta.config import ResolvedConfig, resolve
 from nas_meta.errors import NasMetaError
 from nas_meta.execution.engine import Engine
 from nas_meta.interruption import Interrupted, Stop, interruptible
-from nas_meta.journal import Journal, Trial
+from nas_meta.journal import Journal
 from nas_meta.latency import LatencyTable
 from nas_meta.measures import LatencySettings
 from nas_meta.meta_test import meta_test
 from nas_meta.resuming import earlier, new_session, next_session, owned
 from nas_meta.run import CHECKPOINT, SUPERNET, Run, new_run_dir, pareto, rank, write_whole
 from nas_meta.space import Architecture, SearchSpace
+from nas_meta.status import JOB, Status, StatusFile, Watcher
 from nas_meta.stopping import RULES
 from nas_meta.timing import described, measure_each, models_to_time
 from nas_meta.trial_loop import TrialLoop
 from nas_meta.wrapped import timed
-
-JOB = 0  # stands where trials have their number
-
-
-@dataclass(frozen=True)
-class Status:
-    """A search at one moment, for whoever watches."""
-
-    phase: str
-    trials: tuple[Trial, ...]
-    total: int
-    started: float
-    steps: Mapping[int, int]
-    run_dir: Path
-    job_steps: int = 0
-
-
-Watcher = Callable[[Status], None]
 
 
 def search(
@@ -117,6 +99,7 @@ class _Search:
         self.phase = "preparing"
         self.job_steps = self.job_step = 0
         self.loop: TrialLoop | None = None
+        self.file = StatusFile(directory)
 
     def run(self) -> None:
         from nas_meta.tensorboard import TensorBoardLog
@@ -162,6 +145,7 @@ class _Search:
         )
         self.journal, self.board, self.strategy = journal, board, strategy
         with ExitStack() as ends:  # every one of them, whatever the others raise; the last comes first
+            ends.push(self._broken)
             ends.callback(journal.close)
             ends.callback(lambda: board.close(list(self.loop.trials.values())))
             ends.callback(strategy.close)
@@ -181,10 +165,12 @@ class _Search:
             if not self.stop.is_set():
                 self._conclude(engine, space)
         if self.stop.is_set():
+            self._enter("interrupted")
             raise Interrupted(
                 f"interrupted; what had finished is kept, and 'nas-meta resume {self.directory}' goes on from there"
             )
         if not rank(list(self.loop.trials.values()), self.objectives):
+            self._enter("failed")
             reason = next((t.error for t in self.loop.trials.values() if t.error), "no trial was proposed")
             raise NasMetaError(f"no trial was completed; the first one failed because {reason}")
 
@@ -291,12 +277,26 @@ class _Search:
         self._happened()
 
     def _happened(self) -> None:
-        trials = tuple(self.loop.trials.values()) if self.loop else ()
-        steps = dict(self.loop.steps) if self.loop else {}
-        phase = "finishing" if self.phase == "searching" and self.stop.is_set() else self.phase
-        self.watch(
-            Status(
-                phase, trials, self.config.budget.trials, self.started, {**steps, JOB: self.job_step}, self.directory,
-                self.job_steps,
-            )
-        )  # fmt: skip
+        status = self._status()
+        self.file.write(status)
+        self.watch(status)
+
+    def _broken(self, kind: type[BaseException] | None, *_: Any) -> None:
+        """The last word of a search that an exception ends."""
+        if kind is not None:
+            self.phase = "failed"
+            self.file.write(self._status())
+
+    def _status(self) -> Status:
+        loop, steps = self.loop, {JOB: self.job_step}
+        return Status(
+            phase="finishing" if self.phase == "searching" and self.stop.is_set() else self.phase,
+            trials=tuple(loop.trials.values()) if loop else (),
+            total=self.config.budget.trials,
+            started=self.started,
+            steps={**steps, **loop.steps} if loop else steps,
+            run_dir=self.directory,
+            job_steps=self.job_steps,
+            losses=dict(loop.losses) if loop else {},
+            workers=1 if self.inline else self.config.resources.workers,
+        )

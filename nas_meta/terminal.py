@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group
@@ -13,12 +13,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from nas_meta.controller import JOB, Status
 from nas_meta.export import percent
 from nas_meta.journal import Trial
 from nas_meta.objectives import Objective
 from nas_meta.run import Run, rank
+from nas_meta.status import JOB, Status
 
+OLD = 30  # seconds after which a search that said nothing is taken for dead
 PHASES = {
     "preparing": "preparing data and weights",
     "training the supernet": "training the supernet",
@@ -27,6 +28,8 @@ PHASES = {
     "finishing": "finishing what runs (Ctrl-C again ends it at once)",
     "meta-testing": "meta-testing the best",
     "done": "done",
+    "interrupted": "interrupted",
+    "failed": "failed",
 }
 
 
@@ -55,7 +58,7 @@ class LiveProgress:
 
     def __call__(self, status: Status) -> None:
         if self._live:
-            self._live.update(self._panel(status))
+            self._live.update(panel(status, self.objectives))
             return
         if status.phase != self._phase:
             self._phase = status.phase
@@ -65,32 +68,63 @@ class LiveProgress:
                 self._reported.add(trial.id)
                 self.console.print(trial_line(trial), highlight=False)
 
-    def _panel(self, status: Status) -> Group:
-        if status.phase == "training the supernet":
-            step = status.steps.get(JOB, 0)
-            head = Text.assemble((PHASES[status.phase], "bold"), f"  step {step}/{status.job_steps}")
-            return Group(head, ProgressBar(total=status.job_steps, completed=step, width=60))
-        finished = [t for t in status.trials if t.status != "running"]
-        running = [t for t in status.trials if t.status == "running"]
-        failed, stopped = (sum(t.status == status for t in finished) for status in ("failed", "stopped"))
-        best = rank(finished, self.objectives)
-        elapsed = time.time() - status.started
-        left = elapsed / len(finished) * (status.total - len(finished)) if finished else None
-        head = Text.assemble(
-            (PHASES[status.phase], "bold"),
-            f"  {len(finished)}/{status.total} done, {len(running)} running, {failed} failed",
-            f", {stopped} stopped early" if stopped else "",
-            f"  elapsed {clock(elapsed)}",
-            f"  left about {clock(left)}" if left is not None and status.phase == "searching" else "",
-        )
-        lines: list[Any] = [head, ProgressBar(total=status.total, completed=len(finished), width=60)]
-        if best:
-            lines.append(Text.assemble(("best so far  ", "green"), trial_line(best[0])))
-        lines += [
-            Text(f"running      trial {t.id}: step {status.steps.get(t.id, 0)}/{t.fidelity}", style="dim")
-            for t in running
-        ]
-        return Group(*lines)
+
+def panel(status: Status, objectives: Sequence[Objective]) -> Group:
+    """How far a search is: trials, the best so far, and each that runs with its step and loss."""
+    if status.phase == "training the supernet":
+        step = status.steps.get(JOB, 0)
+        head = Text.assemble((PHASES[status.phase], "bold"), f"  step {step}/{status.job_steps}")
+        return Group(head, ProgressBar(total=status.job_steps, completed=step, width=60))
+    finished = [t for t in status.trials if t.status != "running"]
+    running = [t for t in status.trials if t.status == "running"]
+    failed, stopped = (sum(t.status == status for t in finished) for status in ("failed", "stopped"))
+    best = rank(finished, objectives)
+    elapsed = (status.written if status.over else time.time()) - status.started
+    left = elapsed / len(finished) * (status.total - len(finished)) if finished else None
+    head = Text.assemble(
+        (PHASES[status.phase], "bold"),
+        f"  {len(finished)}/{status.total} done, {len(running)} running, {failed} failed",
+        f", {stopped} stopped early" if stopped else "",
+        f"  elapsed {clock(elapsed)}",
+        f"  left about {clock(left)}" if left is not None and status.phase == "searching" else "",
+    )
+    lines: list[Any] = [head, ProgressBar(total=status.total, completed=len(finished), width=60)]
+    if best:
+        lines.append(Text.assemble(("best so far  ", "green"), trial_line(best[0])))
+    lines += [Text(f"running      trial {t.id}: {progress(status, t)}", style="dim") for t in running]
+    return Group(*lines)
+
+
+def progress(status: Status, trial: Trial) -> str:
+    """The step of a running trial, and its loss where it has one."""
+    loss = f", loss {status.losses[trial.id]:.3f}" if trial.id in status.losses else ""
+    return f"step {status.steps.get(trial.id, 0)}/{trial.fidelity}{loss}"
+
+
+def status_view(status: Status, objectives: Sequence[Objective]) -> Group:
+    """:func:`panel` as another process sees it: with workers, throughput, failures, and how old the news are."""
+    done = [t for t in status.trials if t.finished and t.finished >= status.started]
+    minutes = max(status.written - status.started, 1e-9) / 60
+    lines: list[Any] = [
+        panel(status, objectives),
+        Text(f"workers      {status.workers}, {len(done) / minutes:.1f} trials a minute, on {status.where}"),
+    ]
+    lines += [Text(f"failed       {count} because {reason}", style="red") for reason, count in status.failures.items()]
+    age = time.time() - status.written
+    if not status.over and age > OLD:
+        lines.append(Text(f"no sign of the search for {clock(age)}: nas-meta resume {status.run_dir}", style="yellow"))
+    return Group(*lines)
+
+
+def watch_status(read: Callable[[], Status], objectives: Sequence[Objective]) -> None:
+    """Shows a search that another process runs until it ends."""
+    with Live(console=console(), refresh_per_second=2) as live:
+        while True:
+            status = read()
+            live.update(status_view(status, objectives))
+            if status.over:
+                return
+            time.sleep(1)
 
 
 def clock(seconds: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +36,7 @@ class TrialLoop:
     Attributes:
         happened: called after everything that happens.
         steps: meta-training steps that running trials have taken.
+        losses: the loss of the last of these.
         before: seconds that earlier sessions of this search took.
     """
 
@@ -48,6 +50,7 @@ class TrialLoop:
     happened: Callable[[], None]
     trials: dict[int, Trial] = field(default_factory=dict)
     steps: dict[int, int] = field(default_factory=dict)
+    losses: dict[int, float] = field(default_factory=dict)
     before: float = 0.0
     table: LatencyTable | None = None
 
@@ -141,6 +144,7 @@ class TrialLoop:
         trial = self.trials[event.key]
         if not event.done:
             self.steps[event.key] = event.value.step
+            self.losses[event.key] = event.value.values.get("loss", math.nan)
             if event.paused:
                 self._judge(trial, event.value)
             self.board.trial_progress(trial, event.value.step, event.value.values)
@@ -230,10 +234,14 @@ class TrialLoop:
         self.rule.forget(trial.id)
         self.journal.forget_reports(trial.id)
         self.board.forget(trial)
+        self._forget_progress(trial)
+
+    def _forget_progress(self, trial: Trial) -> None:
         self.steps.pop(trial.id, None)
+        self.losses.pop(trial.id, None)
 
     def _show(self, trial: Trial) -> None:
-        self.steps.pop(trial.id, None)
+        self._forget_progress(trial)
         self.board.trial_end(trial, list(self.trials.values()))
 
     def _keep_above(self) -> float:

@@ -137,7 +137,9 @@ def test_ctrl_c_lets_trials_finish_and_a_second_one_does_not(interrupts, faulty,
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
     if interrupts == 1:
-        done = subprocess.run([*PROGRAM, "resume", str(tmp_path / "run")], capture_output=True, text=True)
+        done = subprocess.run(
+            [*PROGRAM, "resume", str(tmp_path / "run"), "--allow-plugins"], capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
         trials = json.loads(
             subprocess.run([*PROGRAM, "trials", str(tmp_path / "run"), "--json"], capture_output=True).stdout

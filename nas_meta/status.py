@@ -1,0 +1,100 @@
+"""A search at one moment: for whoever watches it in its process, and through a file for everybody else."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from nas_meta.errors import RunError
+from nas_meta.journal import Trial
+from nas_meta.run import Run, write_whole
+
+FILE = "status.json"
+EVERY = 1.0  # seconds between two writings
+JOB = 0  # stands where trials have their number
+OVER = ("done", "interrupted", "failed")
+
+
+@dataclass(frozen=True)
+class Status:
+    """A search at one moment.
+
+    Attributes:
+        phase: what it does, a key of :data:`nas_meta.terminal.PHASES`.
+        total: trials of the budget.
+        started: when it began to search, in seconds since the epoch.
+        steps: meta-training steps that running trials have taken, by trial; those of the strategy's job under 0.
+        losses: the loss of the last of these.
+        workers: trials at a time.
+        written: when this was so.
+        where: host and process.
+    """
+
+    phase: str
+    trials: tuple[Trial, ...]
+    total: int
+    started: float
+    steps: Mapping[int, int]
+    run_dir: Path
+    job_steps: int = 0
+    losses: Mapping[int, float] = field(default_factory=dict)
+    workers: int = 1
+    written: float = field(default_factory=time.time)
+    where: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, without what the journal holds."""
+        return {name: value for name, value in vars(self).items() if name not in ("trials", "run_dir")}
+
+    @property
+    def over(self) -> bool:
+        """Whether the search has ended, one way or another."""
+        return self.phase in OVER
+
+    @property
+    def failures(self) -> Mapping[str, int]:
+        """How many trials failed, by reason, the most frequent first."""
+        return dict(Counter(t.error for t in self.trials if t.error and not t.metrics).most_common())
+
+
+Watcher = Callable[[Status], None]
+
+
+class StatusFile:
+    """Keeps what others may read of a running search up to date, at most once a second."""
+
+    def __init__(self, directory: Path):
+        self.path, self._last = directory / FILE, 0.0
+
+    def write(self, status: Status) -> None:
+        """What is in the journal is not repeated."""
+        if status.written - self._last < EVERY and not status.over:
+            return
+        self._last = status.written
+        # It is only for those who look: what cannot be written here ends no search.
+        with suppress(OSError):
+            write_whole(self.path, json.dumps(status.as_dict()).encode())
+
+
+def read_status(run: Run) -> Status:
+    """What a search wrote last, with the trials of its journal.
+
+    Raises:
+        RunError: it wrote nothing that can be read.
+    """
+    path = run.directory / FILE
+    try:
+        plain: dict[str, Any] = json.loads(path.read_bytes())
+        status = Status(trials=(), run_dir=run.directory, **plain)
+        numbered = {name: {int(key): value for key, value in plain[name].items()} for name in ("steps", "losses")}
+        return replace(status, trials=tuple(run.trials), **numbered)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RunError(f"{path} cannot be read: no search has said there how far it is") from error

@@ -1,0 +1,55 @@
+"""How far a search is, as another process sees it."""
+
+import json
+import time
+
+import pytest
+from test_cli import nas_meta
+
+from nas_meta import load_run, search
+from nas_meta import status as status_module
+from nas_meta.status import FILE, read_status
+
+
+def test_running_trials_are_told_with_step_and_loss(small_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(status_module, "EVERY", 0)
+    seen = []
+
+    def watch(status):
+        if status.phase == "searching":
+            seen.append((status, read_status(load_run(tmp_path / "run"))))
+
+    search(small_config, tmp_path / "run", inline=True, watch=watch)
+    for inside, outside in seen:
+        assert outside.steps == inside.steps and outside.losses == pytest.approx(inside.losses)
+        assert [t.id for t in outside.trials] == [t.id for t in inside.trials]
+        assert (outside.total, outside.workers, outside.over) == (6, 1, False)
+    steps = [(trial, outside.steps[trial]) for _, outside in seen for trial in outside.losses]
+    assert list(dict.fromkeys(steps)) == [(trial, step) for trial in range(1, 7) for step in range(1, 5)]
+    assert all(loss > 0 for _, outside in seen for loss in outside.losses.values())
+    assert read_status(load_run(tmp_path / "run")).phase == "done"
+
+
+def test_the_command_tells_workers_failures_and_a_search_that_is_silent(small_config, tmp_path):
+    plugin = tmp_path / "fragile.py"
+    plugin.write_text(
+        "from nas_meta.learners.protonet import ProtoNet\n"
+        "class Fragile(ProtoNet):\n"
+        "    def meta_loss(self, encoder, pool, episode):\n"
+        "        raise ValueError('too dark')\n"
+    )
+    small_config["learner"]["name"] = f"{plugin}:Fragile"
+    small_config["budget"] = {"trials": 2}
+    with pytest.raises(Exception, match="too dark"):
+        search(small_config, tmp_path / "run", inline=True)
+    printed = json.loads(nas_meta("status", tmp_path / "run", "--json").stdout)
+    assert printed["phase"] == "failed" and printed["finished"] == 2 and printed["running"] == []
+    assert printed["failures"] == {"ValueError: too dark": 2}
+    assert "failed       2 because ValueError: too dark" in nas_meta("status", tmp_path / "run", "--watch").stdout
+    file = tmp_path / "run" / FILE
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"phase": "searching", "written": time.time() - 90}))
+    said = nas_meta("status", tmp_path / "run").stdout
+    assert "no sign of the search for 1:30: nas-meta resume" in said and "workers      1" in said
+    for damage in ("", "[]", '{"phase": 3}'):
+        file.write_text(damage)
+        assert "no search has said there how far it is" in nas_meta("status", tmp_path / "run", check=1).stderr

@@ -61,7 +61,8 @@ def table(results: dict[str, dict[str, Any]]) -> Table:
     return Table(
         ("strategy", "first trial", "best trial", "best trial on meta-test", "seconds before the first", "trials"),
         rows,
-        f"Accuracy in % (5-way 1-shot), over seeds {', '.join(map(str, SEEDS))} with its 95% interval by Student's t. "
+        f"Accuracy in % (5-way 1-shot) over seeds {', '.join(map(str, SEEDS))} with its 95% interval by Student's t; "
+        "where fewer than three were measured, each stands alone. "
         f"Every search has {BUDGET:.0f} seconds of one core. A one-shot strategy's first trial is what it derived.",
     )
 

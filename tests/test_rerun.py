@@ -52,6 +52,6 @@ def test_what_a_learner_raises_comes_through(small_config, tmp_path):
     small_config["budget"] = {"trials": 1}
     with pytest.raises(Exception, match="in the middle of it"):
         search(small_config, tmp_path / "run", inline=True)
-    run = load_run(tmp_path / "run")
+    run = load_run(tmp_path / "run", allow_plugins=True)
     with pytest.raises(ZeroDivisionError):
         rerun(run, run.trial(1))

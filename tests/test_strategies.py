@@ -52,7 +52,7 @@ def test_failed_trials_do_not_stop_a_search(name):
     assert len(run(make(name, trials=15), 15, lambda a: None, in_flight=2)) == 15
 
 
-@pytest.mark.parametrize("name", LEARNING)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "rl" else n for n in LEARNING])
 def test_what_is_learned_shows_after_60_trials(name):
     found = [max(s for _, s in run(make(name, trials=60, seed=seed), 60)) for seed in range(4)]
     chance = [max(s for _, s in run(make("random", trials=60, seed=seed), 60)) for seed in range(4)]

@@ -73,7 +73,7 @@ class TrialLoop:
         for number in self._again:
             self._forget(self.trials[number])
         for report, went_on in self.journal.reports():
-            if self.trials[report.trial].status != "failed":
+            if self.trials[report.trial].status in ("completed", "stopped"):
                 self.rule.recall(report, went_on)
 
     def run(self, engine: Engine, evaluation: Evaluation) -> None:
@@ -150,7 +150,7 @@ class TrialLoop:
             self.board.trial_progress(trial, event.value.step, event.value.values)
             return
         del self._since[event.key]
-        if event.died and self._died.get(trial.id, 0) < self.config.resources.retries:
+        if trial.status == "running" and event.died and self._died.get(trial.id, 0) < self.config.resources.retries:
             self._died[trial.id] = self._died.get(trial.id, 0) + 1
             self._forget(trial)
             self._again.append(trial.id)
@@ -254,8 +254,8 @@ class TrialLoop:
         """Removes the weights of trials that are no longer among the best."""
         kept = {t.id for t in self.best(self.config.evaluation.keep)}
         for path in weights_path(self.directory, 0).parent.glob("*.safetensors"):
-            number = int(path.stem)
-            if number not in kept and self.trials[number].status != "running":
+            trial = self.trials.get(int(path.stem)) if path.stem.isdigit() else None
+            if trial and trial.status != "running" and trial.id not in kept:
                 path.unlink()
 
     def _out_of_time(self) -> bool:

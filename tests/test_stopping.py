@@ -1,5 +1,6 @@
 """Trials that are not worth training to their end: the rules by hand-computed cases, and searches that use them."""
 
+import dataclasses
 import json
 import math
 import os
@@ -317,6 +318,28 @@ def test_a_search_on_ray_decides_as_a_replay_of_fully_trained_trials(small_confi
         there = curves[report.trial, report.step]
         assert there.values == pytest.approx(report.values, abs=0.02)
         assert replayed.decide(there) == went_on
+
+
+def test_a_worker_that_dies_after_its_trial_was_stopped_changes_nothing(small_config, tmp_path, monkeypatch):
+    from nas_meta.execution import inline_engine
+
+    begun = []
+
+    class Dying(inline_engine.InlineEngine):
+        def submit(self, key, method, *arguments):
+            begun.append((method, key))
+            super().submit(key, method, *arguments)
+
+        def events(self):
+            for event in super().events():
+                closed = event.done and event.value is None and event.error is None
+                yield dataclasses.replace(event, died=True, error="the worker died") if closed else event
+
+    monkeypatch.setattr(inline_engine, "InlineEngine", Dying)
+    small_config |= {"stopping": {"name": "asha", "rungs": [1, 2]}, "strategy": {"name": "random"}}
+    run = search(small_config, tmp_path / "run", inline=True)
+    assert {t.status for t in run.trials} == {"completed", "stopped"}
+    assert [key for method, key in begun if method == "trial"] == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_trial_that_fails_after_a_rung_fails_and_the_search_goes_on(small_config, tmp_path, monkeypatch):

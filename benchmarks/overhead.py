@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import patch
 
 from benchmarks.table import Table
@@ -24,6 +25,14 @@ FEWER = 20  # for those that take more than a second a trial
 @dataclass(frozen=True)
 class Sleeper:
     """Stands where the evaluation stands."""
+
+    learner = SimpleNamespace(options=SimpleNamespace(steps=1))
+
+    def with_rungs(self, *_: object) -> Sleeper:
+        return self
+
+    def of(self, _: object) -> Sleeper:
+        return self
 
     def setup(self) -> None:
         time.sleep(0)
@@ -50,8 +59,9 @@ def whole_search() -> tuple[float, int]:
         "resources": {"workers": WORKERS},
     }
     silent = patch.object(controller, "meta_test", lambda *_: {})
+    untimed = patch.object(controller, "measure_each", lambda *_: [])
     asleep = patch.object(controller, "make_evaluation", lambda *_: Sleeper())
-    with tempfile.TemporaryDirectory() as folder, silent, asleep:
+    with tempfile.TemporaryDirectory() as folder, silent, untimed, asleep:
         finished = sorted(t.finished for t in controller.search(config, Path(folder) / "run").trials)
     return finished[-1] - finished[WORKERS - 1], TRIALS
 

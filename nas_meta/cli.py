@@ -12,7 +12,7 @@ import typer
 
 from nas_meta import cli_plugins
 from nas_meta.cli_plugins import JsonOption, print_json
-from nas_meta.errors import ConfigError, NasMetaError, nearest
+from nas_meta.errors import ConfigError, NasMetaError
 
 app = typer.Typer(
     name="nas-meta",
@@ -22,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+LISTED = 100  # trials, where nobody says how many
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="a run directory")]
 AllowOption = Annotated[bool, typer.Option("--allow-plugins", help="run the code of plugin files that the run names")]
 
@@ -116,27 +117,26 @@ def trials(
     run: RunArgument,
     as_json: JsonOption = False,
     sort: Annotated[Optional[str], typer.Option(metavar="METRIC", help="sort by a metric, best first")] = None,
+    last: Annotated[
+        Optional[int], typer.Option(min=0, help=f"only so many; 0 is all. By default {LISTED}, with --json all")
+    ] = None,
 ) -> None:
-    """Show every trial of a run, also while it runs."""
+    """Show the trials of a run, also while it runs."""
     from nas_meta.run import load_run
 
     opened = load_run(run)
-    rows = opened.trials
-    if sort:
-        known = {name for t in rows for name in t.metrics}
-        if sort not in known:
-            raise ConfigError(f"--sort: no trial has the metric '{sort}'; {nearest(sort, known)}")
-        directions = {o.metric: o.sign for o in opened.objectives}
-        smaller_first = directions.get(sort, 1 if sort == "accuracy" else -1) == -1
-        rows = sorted(
-            rows, key=lambda t: (sort not in t.metrics, t.metrics.get(sort, 0) * (1 if smaller_first else -1))
-        )
+    limit = last if last is not None else 0 if as_json else LISTED
+    rows = opened.listed(limit or None, sort)
     if as_json:
         print_json([t.as_dict() for t in rows])
         return
     from nas_meta.terminal import console, trials_table
 
-    console().print(trials_table(rows))
+    out = console()
+    out.print(trials_table(rows))
+    if opened.count > len(rows):
+        which = "best" if sort else "last"
+        out.print(f"the {which} {len(rows)} of {opened.count:,} trials; --last 0 shows all", highlight=False)
 
 
 @app.command()

@@ -208,15 +208,34 @@ class Journal:
         """What the search and its strategy said to each other, in that order."""
         return [Said(kind, trial) for kind, trial in self._rows("SELECT kind, trial FROM said ORDER BY number")]
 
-    def trials(self) -> list[Trial]:
-        """Every trial, in the order they started."""
+    def trials(self, last: int | None = None, sort: str | None = None, smallest: bool = False) -> list[Trial]:
+        """Every trial, in the order they started.
+
+        Args:
+            last: only so many of the last, or with ``sort`` of the first in that order.
+            sort: by a metric instead, the largest first, or the smallest; those without it come last.
+        """
         columns = "id, architecture, seed, fidelity, status, metrics, error, started, finished, planned"
+        limit = -1 if last is None else last
+        if sort is None:
+            rows = list(self._rows(f"SELECT {columns} FROM trials ORDER BY id DESC LIMIT ?", limit))[::-1]
+        else:
+            value = "json_extract(metrics, '$.' || json_quote(?))"
+            way = "ASC" if smallest else "DESC"
+            order = f"{value} IS NULL, {value} {way}, id"
+            rows = self._rows(f"SELECT {columns} FROM trials ORDER BY {order} LIMIT ?", sort, sort, limit)
         return [
             Trial(number, _plain(architecture), seed, fidelity, status, _plain(metrics), *rest)
-            for number, architecture, seed, fidelity, status, metrics, *rest in self._rows(
-                f"SELECT {columns} FROM trials ORDER BY id"
-            )
+            for number, architecture, seed, fidelity, status, metrics, *rest in rows
         ]
+
+    def count(self) -> int:
+        """How many trials there are."""
+        return next(self._rows("SELECT COUNT(*) FROM trials"))[0]
+
+    def metrics(self) -> set[str]:
+        """The names of all that trials have measured."""
+        return {name for (name,) in self._rows("SELECT DISTINCT each.key FROM trials, json_each(metrics) AS each")}
 
     def report(self, report: Report, went_on: bool) -> None:
         """Stores what a trial reported at a rung and what was decided; durable when this returns."""

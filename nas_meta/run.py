@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from nas_meta.config import ResolvedConfig, refuse_plugin_files, resolve
-from nas_meta.errors import RunError
+from nas_meta.errors import ConfigError, RunError, nearest
 from nas_meta.journal import Journal, Trial
 from nas_meta.objectives import Objective, fronts, signed
 from nas_meta.sections import Config
@@ -64,6 +64,25 @@ class Run:
     def trials(self) -> list[Trial]:
         """Every trial, in the order they started."""
         return self._journal.trials()
+
+    def listed(self, last: int | None = None, sort: str | None = None) -> list[Trial]:
+        """Some trials, without reading the others: the last ones, or the best by a metric.
+
+        Raises:
+            ConfigError: no trial has the metric.
+        """
+        if sort is None:
+            return self._journal.trials(last)
+        known = self._journal.metrics()
+        if sort not in known:
+            raise ConfigError(f"--sort: no trial has the metric '{sort}'; {nearest(sort, known)}")
+        directions = {o.metric: o.sign for o in self.objectives}
+        return self._journal.trials(last, sort, directions.get(sort, 1 if sort == "accuracy" else -1) == -1)
+
+    @property
+    def count(self) -> int:
+        """How many trials there are."""
+        return self._journal.count()
 
     @property
     def objectives(self) -> list[Objective]:
@@ -163,7 +182,7 @@ def load_run(path: str | Path, allow_plugins: bool = False) -> Run:
         RunError: it is not one, is damaged, or a newer version wrote it.
     """
     run = Run(Path(path), allow_plugins)
-    run.trials  # noqa: B018  reads the journal now, so that a bad one is refused here
+    run.count  # noqa: B018  reads the journal now, so that a bad one is refused here
     return run
 
 

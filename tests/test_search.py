@@ -15,6 +15,7 @@ from nas_meta import load_run, search
 from nas_meta.assembly import make_evaluation, prepare
 from nas_meta.config import resolve
 from nas_meta.evaluation import result_of
+from nas_meta.journal import Journal, Trial
 from nas_meta.sections import METRICS
 
 PROGRAM = [sys.executable, "-c", "from nas_meta.cli import main; main()"]
@@ -183,6 +184,25 @@ def test_a_failing_architecture_fails_its_trial_and_the_search_goes_on(small_con
     run = search(small_config, tmp_path / "run")
     assert sorted(t.status for t in run.trials) == ["completed"] * 4 + ["failed"] * 4
     assert {t.error for t in run.trials if t.error} == {"ValueError: this one cannot be built"}
+
+
+def test_many_trials_are_listed_by_their_last_or_best(tmp_path):
+    """Of a run with thousands of trials only what is shown is read."""
+    journal = Journal.create(tmp_path, config={"objectives": [{"metric": "accuracy", "direction": "maximize"}]})
+    for i in range(1, 151):
+        metrics = {"accuracy": i % 100 / 100, "accuracy_ci95": 0.01, "params": 1e6 + i, "flops": 1e6}
+        failed = {"status": "failed", "error": "too dark"} if i == 150 else {"status": "completed", "metrics": metrics}
+        journal.write(Trial(i, {"width": i}, 0, 1, **failed))
+    journal.close()
+    shown = nas_meta("trials", tmp_path).stdout
+    assert "the last 100 of 150 trials; --last 0 shows all" in shown and "width=51" in shown and "too dark" in shown
+    assert "width=50 " not in shown and "width=50 " in nas_meta("trials", tmp_path, "--last", 0).stdout
+    run = load_run(tmp_path)
+    assert [t.id for t in run.listed(3)] == [148, 149, 150]
+    assert [t.id for t in run.listed(3, "accuracy")] == [99, 98, 97]
+    assert [t.id for t in run.listed(2, "params")] == [1, 2]  # the smaller the better
+    assert run.listed(None, "params")[-1].id == 150 and run.count == 150
+    assert "did you mean 'params'" in nas_meta("trials", tmp_path, "--sort", "param", check=2).stderr
 
 
 def test_a_run_that_is_none_is_a_sentence(tmp_path):

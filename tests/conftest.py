@@ -65,7 +65,7 @@ def small_config(tiny_model, labelled_texts) -> dict:
         "strategy": {"name": "evolution"},
         "evaluation": {"episodes": 20, "test_episodes": 20, "interim_every": 2, "interim_episodes": 5},
         "budget": {"trials": 6},
-        "resources": {"workers": 2},
+        "resources": {"workers": 2, "cpus_per_trial": 1},
         "latency": {"seconds": 0.02},
         "seed": 3,
     }

@@ -57,10 +57,10 @@ def document(small_config):
     return small_config | {"evaluation": {"episodes": 10, "test_episodes": 10}, "budget": {"trials": 10}}
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("random", "grid", "tpe", "motpe", "auto")]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("random", "grid", "tpe", "nsga2", "motpe", "auto")]
 
 
-@pytest.mark.parametrize("strategy", ["evolution", "nsga2", "surrogate", "rl", *SLOW])
+@pytest.mark.parametrize("strategy", ["evolution", "surrogate", "rl", *SLOW])
 def test_a_search_that_is_killed_ends_with_the_same_trials(strategy, document, tmp_path):
     document["strategy"] = {"name": strategy}
     whole = search(document, tmp_path / "whole", inline=True)
@@ -81,7 +81,7 @@ def test_twenty_kills_change_nothing(strategy, document, tmp_path):
     assert results(run) == results(whole)
 
 
-@pytest.mark.parametrize("rule", ["asha", "racing"])
+@pytest.mark.parametrize("rule", ["asha", pytest.param("racing", marks=pytest.mark.slow)])
 def test_what_was_stopped_at_a_rung_stays_stopped(rule, document, tmp_path):
     document |= {"stopping": {"name": rule, "rungs": [1, 2]}, "strategy": {"name": "random"}}
     whole = search(document, tmp_path / "whole", inline=True)
@@ -200,7 +200,7 @@ def test_a_damaged_journal_says_so(document, tmp_path):
 PROGRAM = [sys.executable, "-c", "from nas_meta.cli import main; main()"]
 
 
-@pytest.mark.parametrize("kilobytes", [60, 150])
+@pytest.mark.parametrize("kilobytes", [60, pytest.param(150, marks=pytest.mark.slow)])
 def test_a_disk_without_room_is_a_sentence_and_the_search_goes_on_later(kilobytes, document, tmp_path):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(document))
     command = [*PROGRAM, "search", "config.yaml", "--run-dir", "run", "--inline"]

@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 
-def packed_state(state: Mapping[str, Any]) -> np.ndarray:
-    """Tensors and plain data in bytes, which Ray moves without a copy."""
+def packed_training(encoder: nn.Module, **parts: Any) -> np.ndarray:
+    """The encoder's weights, torch's random numbers, and what else a training consists of: tensors and plain data.
+
+    In bytes, which Ray moves without a copy.
+    """
+    random = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        random["gpu"] = torch.cuda.get_rng_state()
     buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
+    torch.save({**parts, "encoder": encoder.state_dict(), "random": random}, buffer)
     return np.frombuffer(buffer.getbuffer(), dtype=np.uint8)
 
 
-def unpacked_state(data: np.ndarray) -> dict[str, Any]:
-    """What :func:`packed_state` packed; nothing in it is executed."""
-    return torch.load(io.BytesIO(data.tobytes()), map_location="cpu", weights_only=True)
+def restored_training(data: np.ndarray, encoder: nn.Module) -> dict[str, Any]:
+    """Sets weights and random numbers to those that :func:`packed_training` packed; returns the parts beside them.
 
-
-def random_state() -> dict[str, torch.Tensor]:
-    """That of torch's global generators, on the CPU and on the current GPU if there is one."""
-    state = {"cpu": torch.get_rng_state()}
-    return state | {"gpu": torch.cuda.get_rng_state()} if torch.cuda.is_available() else state
-
-
-def set_random_state(state: Mapping[str, torch.Tensor]) -> None:
-    """Goes back to a :func:`random_state`."""
-    torch.set_rng_state(state["cpu"])
-    if "gpu" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["gpu"])
+    Nothing in the bytes is executed.
+    """
+    state = torch.load(io.BytesIO(data.tobytes()), map_location="cpu", weights_only=True)
+    encoder.load_state_dict(state.pop("encoder"))
+    random = state.pop("random")
+    torch.set_rng_state(random["cpu"])
+    if "gpu" in random and torch.cuda.is_available():
+        torch.cuda.set_rng_state(random["gpu"])
+    return state

@@ -210,9 +210,9 @@ class _Search:
         job = self.strategy.job()
         if job is None:
             return
-        known = Run(self.directory)
-        if known.findings:
-            self.strategy.receive(known.findings, known.supernet)
+        findings = self.journal.get("job")
+        if findings is not None:
+            self.strategy.receive(findings, Run(self.directory).supernet)
             return
         checkpoint = self.directory / CHECKPOINT
         self.job_steps = job.steps

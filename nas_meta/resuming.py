@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +27,19 @@ class Session:
 
     Attributes:
         trials, workers: those that the search began with: its strategy follows from them.
-        started: when each process began to search, in seconds since the epoch.
-        before: seconds that earlier processes took.
+        started: when the last process began, in seconds since the epoch.
+        before: seconds that the processes before it took.
     """
 
     trials: int
     workers: int
-    started: list[float] = field(default_factory=list)
+    started: float
     before: float = 0.0
 
 
 def new_session(config: Config, inline: bool) -> Session:
     """The session of a new search."""
-    return Session(config.budget.trials, 1 if inline else config.resources.workers, [time.time()])
+    return Session(config.budget.trials, 1 if inline else config.resources.workers, time.time())
 
 
 def next_session(directory: Path) -> Session:
@@ -51,8 +51,8 @@ def next_session(directory: Path) -> Session:
     finally:
         journal.close()
     # A process that was killed could not say when: it lived as long as the last thing that it wrote.
-    last = max([session.started[-1], *times])
-    return replace(session, started=[*session.started, time.time()], before=session.before + last - session.started[-1])
+    took = max([session.started, *times]) - session.started
+    return replace(session, started=time.time(), before=session.before + took)
 
 
 def earlier(
@@ -74,6 +74,7 @@ def earlier(
     finally:
         journal.close()
     if given is None:
+        _refuse_cluster(own.config.resources.address, directory, overrides)
         given = resolve(apply_overrides(own.document, overrides), Source("--set"))
     differences = list(_differences(own.document, given.document))
     if differences:
@@ -82,6 +83,15 @@ def earlier(
             "expected the same but for budget and resources, or another --run-dir"
         )
     return resolve({**own.document, **{name: given.document[name] for name in MAY_CHANGE}}, Source(str(directory)))
+
+
+def _refuse_cluster(address: str | None, directory: Path, overrides: Sequence[str]) -> None:
+    """A cluster and its driver execute what the other sends: one that only the run names is not joined."""
+    if address not in (None, "auto") and not any(o.startswith("resources.address=") for o in overrides):
+        raise ConfigError(
+            f"{directory} names the Ray cluster {address}, which would be trusted; "
+            f"expected --set resources.address={address} if it is yours"
+        )
 
 
 def _differences(own: Mapping[str, Any], given: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[str]:

@@ -20,6 +20,17 @@ from nas_meta.run import Run, write_whole
 FILE = "status.json"
 EVERY = 1.0  # seconds between two writings
 JOB = 0  # stands where trials have their number
+PHASES = {
+    "preparing": "preparing data and weights",
+    "training the supernet": "training the supernet",
+    "measuring latencies": "measuring latencies",
+    "searching": "searching",
+    "finishing": "finishing what runs (Ctrl-C again ends it at once)",
+    "meta-testing": "meta-testing the best",
+    "done": "done",
+    "interrupted": "interrupted",
+    "failed": "failed",
+}
 OVER = ("done", "interrupted", "failed")
 
 
@@ -28,7 +39,7 @@ class Status:
     """A search at one moment.
 
     Attributes:
-        phase: what it does, a key of :data:`nas_meta.terminal.PHASES`.
+        phase: what it does, a key of :data:`PHASES`.
         total: trials of the budget.
         started: when it began to search, in seconds since the epoch.
         steps: meta-training steps that running trials have taken, by trial; those of the strategy's job under 0.
@@ -93,7 +104,10 @@ def read_status(run: Run) -> Status:
     path = run.directory / FILE
     try:
         plain: dict[str, Any] = json.loads(path.read_bytes())
-        status = Status(trials=(), run_dir=run.directory, **plain)
+        PHASES[plain["phase"]]
+        times = {name: float(plain[name]) for name in ("started", "written")}
+        counts = {name: int(plain[name]) for name in ("total", "job_steps", "workers")}
+        status = Status(trials=(), run_dir=run.directory, **(plain | times | counts))
         numbered = {name: {int(key): value for key, value in plain[name].items()} for name in ("steps", "losses")}
         return replace(status, trials=tuple(run.trials), **numbered)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

@@ -17,20 +17,9 @@ from nas_meta.export import percent
 from nas_meta.journal import Trial
 from nas_meta.objectives import Objective
 from nas_meta.run import Run, rank
-from nas_meta.status import JOB, Status
+from nas_meta.status import JOB, PHASES, Status
 
 OLD = 30  # seconds after which a search that said nothing is taken for dead
-PHASES = {
-    "preparing": "preparing data and weights",
-    "training the supernet": "training the supernet",
-    "measuring latencies": "measuring latencies",
-    "searching": "searching",
-    "finishing": "finishing what runs (Ctrl-C again ends it at once)",
-    "meta-testing": "meta-testing the best",
-    "done": "done",
-    "interrupted": "interrupted",
-    "failed": "failed",
-}
 
 
 def console() -> Console:

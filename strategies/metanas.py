@@ -21,7 +21,7 @@ from pydantic import Field
 from torch import Tensor
 
 from nas_meta import Architecture, Outcome, PluginOptions, SearchContext, Strategy
-from nas_meta.checkpoint import packed_state, random_state, set_random_state, unpacked_state
+from nas_meta.checkpoint import packed_training, restored_training
 from nas_meta.embedding import Encoder
 from nas_meta.evaluation import Evaluation, JobResult, Progress, packed, unpacked
 from nas_meta.learners.base import finite
@@ -212,11 +212,9 @@ class MetaNASJob:
         pool, shape = evaluation.tasks["meta-train"], evaluation.train.of(evaluation.shape)
         done = 0
         if checkpoint is not None:
-            state = unpacked_state(checkpoint)
-            done = state["step"]
-            meta.encoder.load_state_dict(state["encoder"])
-            optimizer.load_state_dict(state["optimizer"])
-            set_random_state(state["random"])
+            parts = restored_training(checkpoint, meta.encoder)
+            done = parts["step"]
+            optimizer.load_state_dict(parts["optimizer"])
         for step in range(done, o.steps):
             tasks = [episode(pool, shape, self.seed, step * o.meta_batch + i) for i in range(o.meta_batch)]
             if o.method == "reptile":
@@ -226,12 +224,7 @@ class MetaNASJob:
             values = {"meta-train/loss": finite(loss, step + 1), **shown(meta.space, meta.learner.probabilities())}
             kept = None
             if (step + 1) % o.checkpoint_every == 0 or step + 1 == o.steps:
-                kept = packed_state(
-                    {
-                        "step": step + 1, "encoder": meta.encoder.state_dict(), "optimizer": optimizer.state_dict(),
-                        "random": random_state(),
-                    }
-                )  # fmt: skip
+                kept = packed_training(meta.encoder, step=step + 1, optimizer=optimizer.state_dict())
             yield Progress(step + 1, values, kept)
         rows = []
         for i in range(o.judged):

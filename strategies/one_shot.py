@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 
 from nas_meta import Architecture, ChoiceSupernet, Learner, Outcome, PluginOptions, SearchContext, SearchSpace, Strategy
-from nas_meta.checkpoint import packed_state, random_state, set_random_state, unpacked_state
+from nas_meta.checkpoint import packed_training, restored_training
 from nas_meta.embedding import Encoder
 from nas_meta.errors import ConfigError
 from nas_meta.evaluation import Evaluation, JobResult, Progress
@@ -148,29 +148,21 @@ class SupernetJob:
         torch.manual_seed(self.seed)
         training = self._training(evaluation)
         method = self.method(training)
-        start = None
+        encoder, lower = training.encoder, training.lower
+        start, last = None, 0
         if checkpoint is not None:
-            kept = unpacked_state(checkpoint)
-            start = kept["learner"]
-            training.encoder.load_state_dict(kept["encoder"])
-            method.restore(kept["method"])
-            set_random_state(kept["random"])
-        method.before_weights(start["step"] if start else 0)
+            parts = restored_training(checkpoint, encoder)
+            start, last = parts["learner"], parts["learner"]["step"]
+            method.restore(parts["method"])
+        method.before_weights(last)
         every = self.options.checkpoint_every or self.options.steps
-        last = start["step"] if start else 0
-        lower = training.lower
-        for step in training.learner.meta_train(training.encoder, lower, training.lower_episode, start):
+        for step in training.learner.meta_train(encoder, lower, training.lower_episode, start):
             values = {"meta-train/loss": step.loss, **method.architecture_step(step.number)}
             kept = None
             due = step.number - last >= every and method.settled
             if due or step.number == self.options.steps:
                 last = step.number
-                kept = packed_state(
-                    {
-                        "learner": step.state(), "encoder": training.encoder.state_dict(), "method": method.state(),
-                        "random": random_state(),
-                    }
-                )  # fmt: skip
+                kept = packed_training(encoder, learner=step.state(), method=method.state())
             method.before_weights(step.number)
             values |= shown(training.space, method.probabilities())
             yield Progress(step.number, values, kept)

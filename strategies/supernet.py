@@ -18,13 +18,13 @@ import torch
 from pydantic import Field
 
 from nas_meta import Architecture, Objective, Outcome, PluginOptions, SearchContext, Strategy, Supernet
-from nas_meta.checkpoint import packed_state, random_state, set_random_state, unpacked_state
+from nas_meta.checkpoint import packed_training, restored_training
 from nas_meta.embedding import Encoder
 from nas_meta.errors import ConfigError
 from nas_meta.evaluation import Evaluation, JobResult, Progress, packed, unpacked
 from nas_meta.learners.metric import MetricLearner
 from nas_meta.objectives import fronts, signed
-from nas_meta.tasks.episodes import episode
+from nas_meta.tasks.episodes import Episode, episode
 from nas_meta.wrapped import name_of
 from strategies.inherited import METRICS, VALIDATION, Inherited, size_of, supernet_encoder
 from strategies.nni_random import Random
@@ -164,21 +164,17 @@ class SupernetJob:
         pool, shape = evaluation.tasks["meta-train"], evaluation.train.of(evaluation.shape)
         start = None
         if checkpoint is not None:
-            state = unpacked_state(checkpoint)
-            start, sandwich.rng.bit_generator.state = state["learner"], state["rng"]
-            encoder.load_state_dict(state["encoder"])
-            set_random_state(state["random"])
-        draw = lambda i: episode(pool, shape, self.seed, EPISODES_FROM + i)  # noqa: E731
+            parts = restored_training(checkpoint, encoder)
+            start, sandwich.rng.bit_generator.state = parts["learner"], parts["rng"]
+
+        def draw(i: int) -> Episode:
+            return episode(pool, shape, self.seed, EPISODES_FROM + i)
+
         for step in sandwich.meta_train(encoder, pool, draw, start):
             values = {f"meta-train/{role}": loss for role, loss in sandwich.losses.items()}
             kept = None
             if step.number % o.checkpoint_every == 0 or step.number == o.steps:
-                kept = packed_state(
-                    {
-                        "learner": step.state(), "encoder": encoder.state_dict(), "random": random_state(),
-                        "rng": sandwich.rng.bit_generator.state,
-                    }
-                )  # fmt: skip
+                kept = packed_training(encoder, learner=step.state(), rng=sandwich.rng.bit_generator.state)
                 supernet.select(sandwich.largest)
                 few = evaluation.settings.interim_episodes
                 values["meta-validation/largest"] = float(evaluation.accuracies(encoder, VALIDATION, few).mean())

@@ -72,6 +72,19 @@ def small_config(tiny_model, labelled_texts) -> dict:
 
 
 @pytest.fixture
+def fragile_learner(tmp_path) -> str:
+    """The name of a learner whose training raises."""
+    plugin = tmp_path / "fragile.py"
+    plugin.write_text(
+        "from nas_meta.learners.protonet import ProtoNet\n"
+        "class Fragile(ProtoNet):\n"
+        "    def meta_loss(self, encoder, pool, episode):\n"
+        "        raise ZeroDivisionError('too dark')\n"
+    )
+    return f"{plugin}:Fragile"
+
+
+@pytest.fixture
 def small_config_file(small_config, tmp_path) -> Path:
     file = tmp_path / "small.yaml"
     file.write_text(yaml.safe_dump(small_config))

@@ -234,7 +234,7 @@ def test_a_worker_that_is_killed_fails_its_call_and_is_replaced(ray_engine):
 def test_a_cancelled_call_ends_wherever_it_is_and_the_others_do_not_notice(ray_engine, tmp_path):
     ray_engine.submit("hangs", "worker", 100)
     ray_engine.submit("waits", "climb", 2, tmp_path / "waits")
-    ends, began = {}, time.monotonic()
+    ends = {}
     for event in ray_engine.events():
         if event is not None and event.paused:
             ray_engine.cancel(event.key)
@@ -242,7 +242,7 @@ def test_a_cancelled_call_ends_wherever_it_is_and_the_others_do_not_notice(ray_e
             ray_engine.submit("next", "count", 2)
         elif event is not None and event.done:
             ends[event.key] = event.error or event.value
-    assert ends == {"next": "counted"} and time.monotonic() - began < 60
+    assert ends == {"next": "counted"}
     await_workers(ray_engine, 2)
 
 

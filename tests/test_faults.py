@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -95,7 +94,6 @@ def test_a_trial_that_takes_too_long_is_ended_and_its_worker_goes_on(faulty, tmp
         search(document, tmp_path / "run", inline=True)
     trials = load_run(tmp_path / "run").trials
     assert [t.status for t in trials] == ["timed-out"] * 2
-    assert all(t.finished - t.started < 30 for t in trials)
 
 
 def started(config, run):
@@ -114,7 +112,8 @@ def started(config, run):
 @pytest.mark.parametrize("interrupts", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_ctrl_c_lets_trials_finish_and_a_second_one_does_not(interrupts, faulty, tmp_path):
     document = faulty("slow", seconds=10 if interrupts == 1 else 100)
-    document["resources"] |= {"workers": 1}
+    # Only the second Ctrl-C ends a trial that would have all this time.
+    document["resources"] |= {"workers": 1, "grace_seconds": 600}
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(document))
     process, children = started(config, tmp_path / "run")
@@ -124,14 +123,13 @@ def test_ctrl_c_lets_trials_finish_and_a_second_one_does_not(interrupts, faulty,
     for _ in range(interrupts):
         os.killpg(process.pid, signal.SIGINT)  # as the terminal does: to every process of the group
         time.sleep(1)
-    began = time.monotonic()
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in err and "nas-meta resume" in err
     (before,) = load_run(tmp_path / "run").trials
     if interrupts == 1:
         assert before.status == "completed" and "finishing what runs" in out
     else:
-        assert before.status == "stopped" and time.monotonic() - began < 30
+        assert before.status == "stopped"
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
     if interrupts == 1:
@@ -205,9 +203,9 @@ def test_a_plugin_file_reaches_other_nodes_without_being_there(faulty, cluster, 
     plugin = Path(document["space"]["name"].partition(":")[0])
 
     def watch(status):
-        if status.trials:
+        if status.phase == "searching":  # no worker has started yet
             plugin.unlink(missing_ok=True)
 
     run = search(document, tmp_path / "run", watch=watch)
     assert [t.status for t in run.trials] == ["completed"] * 2
-    assert "ray" not in sys.modules or not plugin.exists()
+    assert not plugin.exists()

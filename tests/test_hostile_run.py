@@ -6,11 +6,12 @@ import sqlite3
 
 import numpy as np
 import pytest
+import torch
 from test_cli import nas_meta
 
 from nas_meta import load_run, resume, search
-from nas_meta.checkpoint import unpacked_state
-from nas_meta.errors import PluginError
+from nas_meta.checkpoint import restored_training
+from nas_meta.errors import ConfigError, PluginError
 from nas_meta.run import CHECKPOINT
 
 
@@ -61,6 +62,19 @@ def test_what_would_execute_a_plugin_file_asks_first(hostile, tmp_path):
     assert mark.exists() and len(load_run(run).trials) == 3
 
 
+def test_a_cluster_that_only_the_run_names_is_not_joined(small_config, tmp_path):
+    search(small_config | {"budget": {"trials": 1}}, tmp_path / "run", inline=True)
+    with sqlite3.connect(tmp_path / "run" / "journal.sqlite") as db:
+        (text,) = db.execute("SELECT value FROM info WHERE key = 'config'").fetchone()
+        document = json.loads(text)
+        document["resources"]["address"] = "203.0.113.7:6379"
+        db.execute("UPDATE info SET value = ? WHERE key = 'config'", (json.dumps(document),))
+    with pytest.raises(ConfigError, match=r"names the Ray cluster 203\.0\.113\.7:6379, which would be trusted"):
+        resume(tmp_path / "run")
+    # Named by the user it is no question any more; inline, nothing is joined.
+    resume(tmp_path / "run", ["resources.address=203.0.113.7:6379"], inline=True)
+
+
 class Bomb:
     def __init__(self, mark):
         self.mark = mark
@@ -73,7 +87,7 @@ def test_a_pickle_in_the_place_of_weights_or_a_checkpoint_is_not_unpickled(small
     mark = tmp_path / "mark"
     bomb = pickle.dumps(Bomb(mark))
     with pytest.raises(pickle.UnpicklingError):
-        unpacked_state(np.frombuffer(bomb, dtype=np.uint8))
+        restored_training(np.frombuffer(bomb, dtype=np.uint8), torch.nn.Linear(1, 1))
     small_config["strategy"] = {"name": "supernet", "steps": 2, "judged": 4, "texts": 4}
     small_config["budget"] = {"trials": 1}
 

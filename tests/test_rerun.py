@@ -40,17 +40,10 @@ def test_a_trial_that_began_with_a_supernets_weights_begins_with_them_again(smal
         assert rerun(run, trial)["accuracy"] == trial.metrics["accuracy"]
 
 
-def test_what_a_learner_raises_comes_through(small_config, tmp_path):
-    plugin = tmp_path / "fragile.py"
-    plugin.write_text(
-        "from nas_meta.learners.protonet import ProtoNet\n"
-        "class Fragile(ProtoNet):\n"
-        "    def meta_loss(self, encoder, pool, episode):\n"
-        "        raise ZeroDivisionError('in the middle of it')\n"
-    )
-    small_config["learner"]["name"] = f"{plugin}:Fragile"
+def test_what_a_learner_raises_comes_through(small_config, fragile_learner, tmp_path):
+    small_config["learner"]["name"] = fragile_learner
     small_config["budget"] = {"trials": 1}
-    with pytest.raises(Exception, match="in the middle of it"):
+    with pytest.raises(Exception, match="too dark"):
         search(small_config, tmp_path / "run", inline=True)
     run = load_run(tmp_path / "run", allow_plugins=True)
     with pytest.raises(ZeroDivisionError):

@@ -166,12 +166,12 @@ def test_a_second_search_in_the_same_directory_is_refused(document, tmp_path):
         while not Journal.begun(tmp_path) or not load_run(tmp_path).trials:
             time.sleep(0.05)
         for second in (lambda: resume(tmp_path, inline=True), lambda: search(document, tmp_path, resume=True)):
-            with pytest.raises(RunError, match=r"another search is at work in|another config"):
+            with pytest.raises(RunError, match="another search is at work in"):
                 second()
     finally:
         child.kill()
         child.join()
-    assert len(resume(tmp_path, ["budget.trials=1"], inline=True).trials) >= 1
+    assert {t.status for t in resume(tmp_path, ["budget.trials=1"], inline=True).trials} == {"completed"}
 
 
 def test_a_directory_without_a_run_cannot_be_resumed(tmp_path):

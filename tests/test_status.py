@@ -30,26 +30,22 @@ def test_running_trials_are_told_with_step_and_loss(small_config, tmp_path, monk
     assert read_status(load_run(tmp_path / "run")).phase == "done"
 
 
-def test_the_command_tells_workers_failures_and_a_search_that_is_silent(small_config, tmp_path):
-    plugin = tmp_path / "fragile.py"
-    plugin.write_text(
-        "from nas_meta.learners.protonet import ProtoNet\n"
-        "class Fragile(ProtoNet):\n"
-        "    def meta_loss(self, encoder, pool, episode):\n"
-        "        raise ValueError('too dark')\n"
-    )
-    small_config["learner"]["name"] = f"{plugin}:Fragile"
+def test_the_command_tells_workers_failures_and_a_search_that_is_silent(small_config, fragile_learner, tmp_path):
+    small_config["learner"]["name"] = fragile_learner
     small_config["budget"] = {"trials": 2}
     with pytest.raises(Exception, match="too dark"):
         search(small_config, tmp_path / "run", inline=True)
     printed = json.loads(nas_meta("status", tmp_path / "run", "--json").stdout)
     assert printed["phase"] == "failed" and printed["finished"] == 2 and printed["running"] == []
-    assert printed["failures"] == {"ValueError: too dark": 2}
-    assert "failed       2 because ValueError: too dark" in nas_meta("status", tmp_path / "run", "--watch").stdout
+    assert printed["failures"] == {"ZeroDivisionError: too dark": 2}
+    assert (
+        "failed       2 because ZeroDivisionError: too dark" in nas_meta("status", tmp_path / "run", "--watch").stdout
+    )
     file = tmp_path / "run" / FILE
     file.write_text(json.dumps(json.loads(file.read_text()) | {"phase": "searching", "written": time.time() - 90}))
     said = nas_meta("status", tmp_path / "run").stdout
     assert "no sign of the search for 1:30: nas-meta resume" in said and "workers      1" in said
-    for damage in ("", "[]", '{"phase": 3}'):
+    told = json.loads(file.read_text())
+    for damage in ("", "[]", '{"phase": 3}', json.dumps(told | {"phase": "?"}), json.dumps(told | {"started": "now"})):
         file.write_text(damage)
         assert "no search has said there how far it is" in nas_meta("status", tmp_path / "run", check=1).stderr

@@ -69,6 +69,7 @@ def train_shape(resolved: ResolvedConfig):
 
 def make_evaluation(resolved: ResolvedConfig, space: SearchSpace, tasks: Any, shape: Any, cpus: float):
     """The evaluation that every trial of a config goes through."""
+    from nas_meta.compute import Compute
     from nas_meta.evaluation import Evaluation, EvaluationSettings, check_ways
 
     config, section = resolved.config, resolved.config.tasks
@@ -93,7 +94,7 @@ def make_evaluation(resolved: ResolvedConfig, space: SearchSpace, tasks: Any, sh
         recipe=resolved.recipe if resolved.recipe.choices else None,
         settings=EvaluationSettings(**settings, seed=config.seed),
         pooling=section.pooling,
-        device="cuda" if config.resources.gpus_per_trial else "cpu",
+        compute=Compute(**config.compute.model_dump() | {"device": config.device}),
         threads=max(1, math.floor(cpus)),
     )
 

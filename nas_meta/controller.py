@@ -150,7 +150,7 @@ class _Search:
             ends.callback(lambda: board.close(list(self.loop.trials.values())))
             ends.callback(strategy.close)
             evaluation = make_evaluation(self.resolved, space, tasks, shape, self._cpus())
-            evaluation = evaluation.with_rungs(stopping.rungs, stopping.episodes)
+            self.evaluation = evaluation = evaluation.with_rungs(stopping.rungs, stopping.episodes)
             engine = self._engine(evaluation)
             ends.callback(engine.close)
             ends.callback(self.loop.abandon)
@@ -264,7 +264,7 @@ class _Search:
         return described(
             self.loop.table,
             self._timing,
-            self.config.resources.gpus_per_trial > 0,
+            self.evaluation.compute,
             {str(t.id): f for t, f in zip(front, found, strict=False)},
         )
 

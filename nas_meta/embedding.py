@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_map
 
+from nas_meta.compute import Compute, compiled, recomputable, recomputing
 from nas_meta.errors import TrialError
 from nas_meta.packing import Packing, pack, pack_sets
 from nas_meta.tasks.pool import Pool
@@ -25,16 +28,24 @@ class Encoder(nn.Module):
     Args:
         model: what a search space builds.
         pooling: ``mean`` over the tokens of the mask, or ``cls``, the first token.
+        compute: how the model computes; embeddings are never narrower than its parameters.
+
+    Raises:
+        TrialError: layers shall be computed again, and the model has none that can.
 
     Attributes:
         learned: what the learner learns beside the model (a head, a memory), saved and restored with it.
         inserted: names of the parameters that the learner put into the model.
     """
 
-    def __init__(self, model: nn.Module, pooling: str = "mean"):
+    def __init__(self, model: nn.Module, pooling: str = "mean", compute: Compute | None = None):
         super().__init__()
         self.model = model
         self.pooling = pooling
+        self.compute = compute or Compute()
+        self._layers = recomputable(model) if self.compute.gradient_checkpointing else ()
+        self._compiled: Callable[..., Any] | None = None
+        self._call: Callable[..., Any] | None = None  # in the place of the model
         self.learned = nn.Module()
         self.inserted: frozenset[str] = frozenset()
         self.one_text_a_row = False  # where somebody looks at each text between the layers: no packing
@@ -69,8 +80,9 @@ class Encoder(nn.Module):
         ids = torch.tensor([[5, 6, 7, 5, 6]], device=device)
         layout = ([[0, 0, 0, 1, 1]], [[0, 1, 2, 0, 1]], [0, 3], [3, 2])
         whose = Packing(*(torch.tensor(a, device=device) for a in layout))
-        training = self.training
+        training, compute = self.training, self.compute
         self.eval()
+        self.compute = replace(compute, precision="fp32")  # in which alike is told from nearly alike
         try:
             with torch.no_grad():
                 alone = torch.cat([self(i, torch.ones_like(i)) for i in (ids[:, :3], ids[:, 3:])])
@@ -83,6 +95,7 @@ class Encoder(nn.Module):
             return None
         finally:
             self.train(training)
+            self.compute = compute
 
     @property
     def _widest(self) -> int:
@@ -93,8 +106,7 @@ class Encoder(nn.Module):
         """Embeddings ``[B, D]``; ``layout`` is the attention mask ``[B, T]``, or says how texts are packed."""
         if isinstance(layout, Packing):
             return self._of_packed(input_ids, layout)
-        output = self.model(input_ids=input_ids, attention_mask=layout)
-        states = output if isinstance(output, Tensor) else output.last_hidden_state
+        states = self._states(input_ids=input_ids, attention_mask=layout)
         if states.ndim == 2:
             return states
         if self.pooling == "cls":
@@ -106,15 +118,48 @@ class Encoder(nn.Module):
         # transformers takes a mask [R, 1, L, L] as it is: 0 where a token is seen, the lowest number elsewhere.
         dtype = next(self.parameters()).dtype
         unseen = (whose.owner[:, :, None] != whose.owner[:, None, :]).unsqueeze(1)
-        mask = unseen.to(dtype) * torch.finfo(dtype).min
-        output = self.model(input_ids=input_ids, attention_mask=mask, position_ids=whose.positions)
-        states = output.last_hidden_state.flatten(0, 1)
+        lowest = torch.finfo(torch.bfloat16 if self.compute.precision == "bf16" else dtype).min
+        mask = unseen.to(dtype) * lowest
+        states = self._states(input_ids=input_ids, attention_mask=mask, position_ids=whose.positions).flatten(0, 1)
         if self.pooling == "cls":
             return states.index_select(0, whose.first)
         texts = whose.first.shape[0]
         sums = torch.zeros(texts + 1, states.shape[1], dtype=states.dtype, device=states.device)
         sums = sums.index_add(0, whose.owner.flatten(), states)[:texts]
         return sums / whose.lengths[:, None].to(states.dtype).clamp(min=1)
+
+    def _states(self, **inputs: Tensor) -> Tensor:
+        """What the model gives for these inputs, in the precision of its parameters."""
+        with self.compute.autocast():
+            output = (self._call or self.model)(**inputs)
+        states = output if isinstance(output, Tensor) else output.last_hidden_state
+        return states if self.compute.precision == "fp32" else states.to(next(self.model.parameters()).dtype)
+
+    def compile(self) -> None:
+        """From now on the model is compiled, where it computes with its own weights."""
+        self._compiled = compiled(self.model)
+
+    @contextmanager
+    def _own_weights(self) -> Iterator[None]:
+        """Within, the model computes with no other weights than its own.
+
+        Others (``functional_call``) would be compiled in, and be gone when a layer is computed again.
+        """
+        self._call = self._compiled
+        try:
+            with recomputing(self._layers):
+                yield
+        finally:
+            self._call = None
+
+    @contextmanager
+    def keeping_graphs(self) -> Iterator[None]:
+        """Within, no layer is computed again: what is differentiated there may be gone, or differentiated twice."""
+        layers, self._layers = self._layers, ()
+        try:
+            yield
+        finally:
+            self._layers = layers
 
     def embed(
         self, pool: Pool, indices: np.ndarray, rows: int = 10, weights: Mapping[str, Tensor] | None = None
@@ -137,9 +182,11 @@ class Encoder(nn.Module):
             calls = pool.lengths[indices].cumsum() // TOKENS
             chunks = np.split(indices, np.flatnonzero(np.diff(calls)) + 1)
             batches = [pack(pool, chunk, self._widest, self.packs_from) for chunk in chunks]
-        parts = []
-        for inputs in map(self._here, batches):
-            parts.append(self(*inputs) if weights is None else functional_call(self, dict(weights), inputs))
+        if weights is None:
+            with self._own_weights():
+                parts = [self(*inputs) for inputs in map(self._here, batches)]
+        else:
+            parts = [functional_call(self, dict(weights), inputs) for inputs in map(self._here, batches)]
         embeddings = torch.cat(parts)
         if not torch.isfinite(embeddings.detach()).all():
             raise TrialError("the embeddings are not finite: training diverged; lower learner.lr")

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from nas_meta.adapters import adapter_names, removed
+from nas_meta.compute import Compute, forget_compiled
 from nas_meta.embedding import Encoder
 from nas_meta.errors import ConfigError, TrialError
 from nas_meta.learners.base import Learner
@@ -93,6 +94,7 @@ class Evaluation:
         shape: the episodes of meta-validation and meta-test, and of meta-training as far as ``train`` does not differ.
         recipe: what of the learner and the tasks is chosen by the architecture, if anything.
         limits: a model that breaks one is not trained.
+        compute: on what and how models compute.
         threads: CPU threads of a trial; 0 leaves torch's own choice.
     """
 
@@ -102,11 +104,16 @@ class Evaluation:
     shape: EpisodeShape
     settings: EvaluationSettings
     pooling: str = "mean"
-    device: str = "cpu"
+    compute: Compute = field(default_factory=Compute)
     threads: int = 0
     train: TrainShape = field(default_factory=TrainShape)
     recipe: Recipe | None = None
     limits: Sequence[Limit] = ()
+
+    @property
+    def device(self) -> torch.device:
+        """Where models are."""
+        return torch.device(self.compute.device)
 
     def of(self, architecture: Architecture) -> Evaluation:
         """This evaluation with the learner and the tasks that the architecture chose."""
@@ -122,7 +129,12 @@ class Evaluation:
         return replace(self, settings=replace(self.settings, rungs=tuple(rungs), rung_episodes=episodes))
 
     def setup(self) -> None:
-        """Once per worker."""
+        """Once per worker.
+
+        Raises:
+            ConfigError: it cannot compute as it is asked to.
+        """
+        self.compute.check()
         if self.threads:
             torch.set_num_threads(self.threads)
 
@@ -135,7 +147,7 @@ class Evaluation:
         try:
             return (yield from job(self, checkpoint))
         finally:
-            release_memory(torch.device(self.device))
+            release_memory(self.device)
 
     def trial(
         self, architecture: Architecture, seed: int, keep_above: float | None = None, start: np.ndarray | None = None
@@ -152,7 +164,7 @@ class Evaluation:
     def _trial(
         self, architecture: Architecture, seed: int, keep_above: float | None, start: np.ndarray | None
     ) -> Generator[Progress, None, Result]:
-        device = torch.device(self.device)
+        device = self.device
         shape = self.train.of(self.shape)
         check_ways(self.learner, shape, self.shape)
         try:
@@ -173,6 +185,8 @@ class Evaluation:
             body = encoder.body_parameters(self.learner.options.train_embeddings)
             size["trained_params"] = sum(p.numel() for p in (*body, *encoder.learned.parameters()))
             self._check_limits(size)
+            if self.compute.compile:
+                encoder.compile()
             best = Best(self.learner.options.training.patience)
             started = time.perf_counter()
             train = self.tasks["meta-train"]
@@ -199,6 +213,8 @@ class Evaluation:
             return Result(metrics, weights)
         finally:
             model = encoder = None
+            if self.compute.compile:
+                forget_compiled()
             release_memory(device)
 
     def _measured(
@@ -218,13 +234,17 @@ class Evaluation:
         return metrics, scores
 
     def latency(self, architecture: Architecture, settings: LatencySettings) -> Result:
-        """How long the model of an architecture takes, as it would be exported; the weights make no difference."""
+        """How long the model of an architecture takes, as it would be exported; the weights make no difference.
+
+        In the precision of trials, and not compiled.
+        """
         model = removed(self.space.build(architecture), merge=True).to(self.device)
         try:
-            return Result(latency(model, settings))
+            with self.compute.autocast():
+                return Result(latency(model, settings))
         finally:
             del model
-            release_memory(torch.device(self.device))
+            release_memory(self.device)
 
     def test(self, architecture: Architecture, weights: np.ndarray) -> Result:
         """Scores trained weights on meta-test episodes."""
@@ -235,7 +255,7 @@ class Evaluation:
         """Scores the space's unsearched model with nearest centroid, without training, on the same episodes."""
         model = self.space.reference()
         assert model is not None
-        return self._test_result(Encoder(model.to(self.device), self.pooling), ProtoNet())
+        return self._test_result(Encoder(model.to(self.device), self.pooling, self.compute), ProtoNet())
 
     def test_tfidf(self) -> Result:
         """Scores TF-IDF with nearest centroid (cosine) on the same meta-test episodes."""
@@ -248,7 +268,7 @@ class Evaluation:
         """A model with pooling and what the learner learns beside it, on the device."""
         own = set(adapter_names(model))
         self.learner.equip(model)
-        encoder = Encoder(model, self.pooling).to(self.device)
+        encoder = Encoder(model, self.pooling, self.compute).to(self.device)
         encoder.inserted = frozenset(adapter_names(model)) - own
         encoder.learned = self.learner.learned(encoder, self.shape.ways).to(self.device)
         return encoder

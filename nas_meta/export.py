@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas_meta.assembly import episode_shape, make_evaluation, make_space
+from nas_meta.compute import Compute
 from nas_meta.config import ResolvedConfig
 from nas_meta.errors import ConfigError, RunError
 from nas_meta.journal import Trial
@@ -84,7 +85,7 @@ def export(run: Run, folder: str | Path, trial_id: int | None = None) -> Path:
     space = make_space(run.config)
     architecture = Architecture(trial.architecture)
     evaluation = make_evaluation(run.config, space, None, episode_shape(run.config), cpus=0)
-    encoder = dataclasses.replace(evaluation, device="cpu").restored(architecture, weights).eval()
+    encoder = dataclasses.replace(evaluation, compute=Compute()).restored(architecture, weights).eval()
     folder.mkdir(parents=True, exist_ok=True)
     if learned := learned_state(encoder):
         save_file(learned, folder / LEARNED)

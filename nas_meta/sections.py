@@ -98,6 +98,17 @@ class ObjectiveSection(Section):
         return metric
 
 
+class ComputeSection(Section):
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where trials get GPUs, else cpu")
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="bf16: matrix products and attention in bfloat16, weights and the rest in fp32"
+    )
+    compile: bool = Field(False, description="torch.compile for the model of every trial: for long trials")
+    gradient_checkpointing: bool = Field(
+        False, description="layers are computed again in the backward pass: less memory, about a third more time"
+    )
+
+
 class LatencySection(Section):
     batch: int = Field(1, ge=1, description="texts at a time")
     tokens: int = Field(32, ge=1, description="of each text")
@@ -139,6 +150,7 @@ class Config(Section):
     objectives: list[ObjectiveSection] = Field(
         default_factory=lambda: [ObjectiveSection(**o) for o in DEFAULT_OBJECTIVES], min_length=1
     )
+    compute: ComputeSection = Field(default_factory=ComputeSection)
     latency: LatencySection = Field(default_factory=LatencySection)
     budget: BudgetSection = Field(default_factory=BudgetSection)
     resources: ResourcesSection = Field(default_factory=ResourcesSection)
@@ -167,6 +179,12 @@ class Config(Section):
     def directed(self) -> list[Objective]:
         """What is optimised; the first ranks trials."""
         return [Objective(o.metric, o.direction, o.reference) for o in self.objectives if o.direction != "none"]
+
+    @property
+    def device(self) -> str:
+        """Where models compute."""
+        automatic = "cuda" if self.resources.gpus_per_trial else "cpu"
+        return automatic if self.compute.device == "auto" else self.compute.device
 
     @property
     def times(self) -> bool:

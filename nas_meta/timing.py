@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from nas_meta.compute import Compute
 from nas_meta.errors import NasMetaError
 from nas_meta.execution.engine import Engine
 from nas_meta.latency import LatencyTable
@@ -45,10 +46,11 @@ def models_to_time(space: SearchSpace, models: int, seed: int) -> list[Architect
 
 
 def described(
-    table: LatencyTable | None, settings: LatencySettings, gpu: bool, trials: Mapping[str, Any]
+    table: LatencyTable | None, settings: LatencySettings, compute: Compute, trials: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What a run's report says of latency: what stood in during the search, and what was measured after it."""
-    device = "a GPU" if gpu else f"{settings.threads} CPU thread{'s' * (settings.threads > 1)}"
+    device = "a GPU" if compute.device == "cuda" else f"{settings.threads} CPU thread{'s' * (settings.threads > 1)}"
+    device += f" in {compute.precision}" * (compute.precision != "fp32")
     stood_in = "FLOPs" if table is None else f"a table per choice, off by {table.error:.0%} on models left out of it"
     return {"batch": settings.batch, "tokens": settings.tokens, "device": device,
             "during_search": stood_in, "trials": dict(trials)}  # fmt: skip

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput
 
 
@@ -114,7 +115,7 @@ class State(nn.Module):
         return states[self.number]
 
 
-class Layer(nn.Module):
+class Layer(GradientCheckpointingLayer):
     """One operation and its wiring."""
 
     def __init__(self, operation: nn.Module, source: nn.Module, addend: nn.Module):
@@ -181,5 +182,6 @@ class CellEncoderModel(PreTrainedModel):
         places = torch.arange(input_ids.shape[1], device=input_ids.device)
         states = [self.norm(self.words(input_ids) + self.positions(places))]
         for layer in self.layers:
-            states.append(layer(states, mask))
+            # A copy: a layer that is computed again must see what was there before it.
+            states.append(layer(tuple(states), mask))
         return BaseModelOutput(last_hidden_state=self.last_norm(states[-1]))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 from torch.func import functional_call
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from nas_meta import Architecture, Supernet
 from search_spaces.slicing import layers_of, parts_of, replace_layers, slice_layer
@@ -32,7 +33,7 @@ def widths_of(architecture: Architecture) -> Widths:
     return {int(n.removeprefix("layer")): (architecture[f"{n}.heads"], architecture[f"{n}.ffn"]) for n in kept}
 
 
-class ElasticLayer(nn.Module):
+class ElasticLayer(GradientCheckpointingLayer):
     """An encoder layer that computes with its first heads and neurons alone, or hands its input on.
 
     Args:

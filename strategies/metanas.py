@@ -113,7 +113,7 @@ class MetaLearner:
         self.supernet = choice_supernet(self.space.supernet(), "metanas", name_of(self.space))
         softmax = Tempered()
         modules = differentiable(self.supernet, softmax)
-        self.encoder = Encoder(self.supernet, evaluation.pooling).to(evaluation.device)
+        self.encoder = Encoder(self.supernet, evaluation.pooling, evaluation.compute).to(evaluation.device)
         self.encoder.frozen |= {name for name, _ in self.encoder.model.named_parameters() if is_alpha(name)}
         self.learner = TaskLearner(self.encoder, modules, softmax, options)
         for parameter in self.encoder.parameters():
@@ -179,7 +179,7 @@ class MetaLearner:
         try:
             head = self.adapt(pool, task.support)
             architecture, model = self.hardened()
-            alone = Encoder(model, self.evaluation.pooling).to(self.evaluation.device).eval()
+            alone = Encoder(model, self.evaluation.pooling, self.evaluation.compute).to(self.evaluation.device).eval()
             with torch.inference_mode():
                 soft, hard = (
                     (head(embedded(e, pool, task.query.ravel())).argmax(1).cpu().numpy() == task.labels).mean()

@@ -90,13 +90,14 @@ class Mixed(GradientMethod):
             return super().gradient(step)
         training = self.training
         learner = training.learner.options
-        return second_order(
-            training.loss.of(training.lower, training.lower_episode(step * learner.meta_batch)),
-            training.loss.of(training.upper, training.upper_episode(step)),
-            training.loss.weights,
-            training.loss.alphas,
-            learner.lr,
-        )
+        with training.encoder.keeping_graphs():
+            return second_order(
+                training.loss.of(training.lower, training.lower_episode(step * learner.meta_batch)),
+                training.loss.of(training.upper, training.upper_episode(step)),
+                training.loss.weights,
+                training.loss.alphas,
+                learner.lr,
+            )
 
 
 class DARTS(OneShot):

@@ -1,6 +1,7 @@
 """How far a search is, as another process sees it."""
 
 import json
+import re
 import time
 
 import pytest
@@ -44,7 +45,7 @@ def test_the_command_tells_workers_failures_and_a_search_that_is_silent(small_co
     file = tmp_path / "run" / FILE
     file.write_text(json.dumps(json.loads(file.read_text()) | {"phase": "searching", "written": time.time() - 90}))
     said = nas_meta("status", tmp_path / "run").stdout
-    assert "no sign of the search for 1:30: nas-meta resume" in said and "workers      1" in said
+    assert re.search(r"no sign of the search for 1:[3-5]\d: nas-meta resume", said) and "workers      1" in said
     told = json.loads(file.read_text())
     for damage in ("", "[]", '{"phase": 3}', json.dumps(told | {"phase": "?"}), json.dumps(told | {"started": "now"})):
         file.write_text(damage)

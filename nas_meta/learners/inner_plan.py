@@ -77,6 +77,8 @@ def plan(learner: MAML, encoder: Encoder, pool: Pool, tasks: Sequence[Episode], 
 
 def bears_vmap(encoder: Encoder, pool: Pool, tasks: Sequence[Episode]) -> bool:
     """Whether the model gives the same embeddings when tasks run at once: not every plugin's model bears ``vmap``."""
+    if encoder.compute.precision != "fp32":
+        return False  # gradients through autocast have no rule there
     sets = [task.query.ravel()[:1] for task in tasks]
     training = encoder.training
     encoder.eval()

@@ -10,7 +10,7 @@ from nas_meta.errors import StrategyError
 from strategies.nni_adapter import NNIAdapter
 from strategies.unseen import neighbour
 
-PATIENCE = 100  # draws that the policy may repeat itself before its neighbourhood is tried
+PATIENCE = 30  # draws that the policy may repeat itself before its neighbourhood is tried
 
 
 class RLOptions(PluginOptions):

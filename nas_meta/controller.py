@@ -16,8 +16,10 @@ import yaml
 from nas_meta.assembly import make_evaluation, make_strategy, prepare
 from nas_meta.config import ResolvedConfig, resolve
 from nas_meta.errors import NasMetaError
+from nas_meta.evaluation import Progress
 from nas_meta.execution.engine import Engine
 from nas_meta.interruption import Interrupted, Stop, interruptible
+from nas_meta.job import check_workers, run_job
 from nas_meta.journal import Journal
 from nas_meta.latency import LatencyTable
 from nas_meta.measures import LatencySettings
@@ -150,8 +152,8 @@ class _Search:
             ends.callback(lambda: board.close(list(self.loop.trials.values())))
             ends.callback(strategy.close)
             evaluation = make_evaluation(self.resolved, space, tasks, shape, self._cpus())
-            self.evaluation = evaluation = evaluation.with_rungs(stopping.rungs, stopping.episodes)
-            engine = self._engine(evaluation)
+            self.evaluation = evaluation.with_rungs(stopping.rungs, stopping.episodes)
+            engine = self._engine()
             ends.callback(engine.close)
             ends.callback(self.loop.abandon)
             self.started = time.time()
@@ -161,7 +163,7 @@ class _Search:
             if not self.stop.is_set():
                 self.phase = "searching"
                 self.loop.restore()
-                self.loop.run(engine, evaluation)
+                self.loop.run(engine, self.evaluation)
             if not self.stop.is_set():
                 self._conclude(engine, space)
         if self.stop.is_set():
@@ -184,6 +186,11 @@ class _Search:
             self.journal.set("report", report)
             self._enter("done")
 
+    @property
+    def _workers(self) -> int:
+        """Trials at a time."""
+        return 1 if self.inline else self.config.resources.workers
+
     def _cpus(self) -> float:
         available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         if self.inline:
@@ -195,15 +202,16 @@ class _Search:
         choices, options = self.resolved.recipe.choices, self.resolved.options["learner"]
         return max(choices["learner.steps"].values) if "learner.steps" in choices else options.steps
 
-    def _engine(self, evaluation: Any) -> Engine:
+    def _engine(self) -> Engine:
         if self.inline:
             from nas_meta.execution.inline_engine import InlineEngine
 
-            return InlineEngine(evaluation)
+            return InlineEngine(self.evaluation)
         from nas_meta.execution.ray_engine import RayEngine, Resources
 
         section = self.config.resources
-        return RayEngine(evaluation, Resources(section.workers, self._cpus(), section.gpus_per_trial, section.address))
+        resources = Resources(section.workers, self._cpus(), section.gpus_per_trial, section.address)
+        return RayEngine(self.evaluation, resources)
 
     def _job(self, engine: Engine) -> None:
         """What the strategy wants done before it proposes anything; from its last checkpoint if there is one."""
@@ -214,28 +222,28 @@ class _Search:
         if findings is not None:
             self.strategy.receive(findings, Run(self.directory).supernet)
             return
+        check_workers(job, self._workers)
         checkpoint = self.directory / CHECKPOINT
         self.job_steps = job.steps
         self._enter("training the supernet")
-        start = np.fromfile(checkpoint, dtype=np.uint8) if checkpoint.is_file() else None
-        engine.submit(JOB, "run", job, start)
-        for event in engine.events():
-            if self.stop.is_set():
-                return
-            if event is not None and event.error:
-                raise NasMetaError(f"the supernet could not be trained: {event.error}")
-            if event is not None and event.done:
-                if event.value.weights is not None:
-                    write_whole(self.directory / SUPERNET, event.value.weights)
-                self.journal.set("job", dict(event.value.findings))
-                checkpoint.unlink(missing_ok=True)
-                self.strategy.receive(event.value.findings, event.value.weights)
-            elif event is not None:
-                if event.value.checkpoint is not None:
-                    write_whole(checkpoint, event.value.checkpoint)
-                self.job_step = event.value.step
-                self.board.job_progress(event.value.step, event.value.values)
+
+        def progressed(progress: Progress | None) -> bool:
+            if progress is not None:
+                if progress.checkpoint is not None:
+                    write_whole(checkpoint, progress.checkpoint)
+                self.job_step = progress.step
+                self.board.job_progress(progress.step, progress.values)
             self._happened()
+            return not self.stop.is_set()
+
+        result = run_job(job, engine, self.config, checkpoint, progressed)
+        if result is None:
+            return
+        if result.weights is not None:
+            write_whole(self.directory / SUPERNET, result.weights)
+        self.journal.set("job", dict(result.findings))
+        checkpoint.unlink(missing_ok=True)
+        self.strategy.receive(result.findings, result.weights)
 
     def _fit_latency(self, engine: Engine, space: SearchSpace) -> None:
         """Where latency is an objective: a table that stands in for it until the end of the search."""
@@ -298,5 +306,5 @@ class _Search:
             run_dir=self.directory,
             job_steps=self.job_steps,
             losses=dict(loop.losses) if loop else {},
-            workers=1 if self.inline else self.config.resources.workers,
+            workers=self._workers,
         )

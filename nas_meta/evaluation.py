@@ -16,6 +16,7 @@ import torch
 
 from nas_meta.adapters import adapter_names, removed
 from nas_meta.compute import Compute, forget_compiled
+from nas_meta.data_parallel import Rank, joined
 from nas_meta.embedding import Encoder
 from nas_meta.errors import ConfigError, TrialError
 from nas_meta.learners.base import Learner
@@ -142,10 +143,21 @@ class Evaluation:
         self,
         job: Callable[[Evaluation, np.ndarray | None], Generator[Progress, None, JobResult]],
         checkpoint: np.ndarray | None = None,
-    ) -> Generator[Progress, None, JobResult]:
-        """Work of a strategy that is no trial, on a worker, from its start or from a checkpoint."""
+        rank: Rank | None = None,
+    ) -> Generator[Progress, None, JobResult | None]:
+        """Work of a strategy that is no trial, on a worker, from its start or from a checkpoint.
+
+        Args:
+            rank: this worker's among those that do it together; all but the first keep silent.
+        """
         try:
-            return (yield from job(self, checkpoint))
+            with joined(rank):
+                steps = job(self, checkpoint)
+                if rank is None or rank.number == 0:
+                    return (yield from steps)
+                for _ in steps:
+                    continue
+                return None
         finally:
             release_memory(self.device)
 

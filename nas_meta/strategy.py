@@ -80,7 +80,7 @@ class Adapted:
 
 
 class Job(Protocol):
-    """Work on one worker before the first trial, such as training a supernet. Travels there by pickle.
+    """Work before the first trial, such as training a supernet, on one worker or several. Travels there by pickle.
 
     Called with the evaluation it yields :class:`~nas_meta.evaluation.Progress`, now and then with a checkpoint, and
     returns a :class:`~nas_meta.evaluation.JobResult`. Called with a checkpoint, too, it goes on where that was taken.
@@ -88,6 +88,9 @@ class Job(Protocol):
 
     steps: int
     """How many steps it takes."""
+
+    workers: int
+    """How many workers do it together (:mod:`nas_meta.data_parallel`); those without this attribute take one."""
 
     def __call__(
         self, evaluation: Evaluation, checkpoint: np.ndarray | None = None

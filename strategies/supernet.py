@@ -19,6 +19,7 @@ from pydantic import Field
 
 from nas_meta import Architecture, Objective, Outcome, PluginOptions, SearchContext, Strategy, Supernet
 from nas_meta.checkpoint import packed_training, restored_training
+from nas_meta.data_parallel import rank, ranks, shared_out
 from nas_meta.embedding import Encoder
 from nas_meta.errors import ConfigError
 from nas_meta.evaluation import Evaluation, JobResult, Progress, packed, unpacked
@@ -47,6 +48,9 @@ class SupernetOptions(PluginOptions):
     judged: int = Field(1000, ge=1, description="sub-networks that are judged with inherited weights")
     texts: int = Field(12, ge=1, description="of each meta-validation class, on which they are judged first")
     method: Literal["nsga2", "random"] = Field("nsga2", description="how the search among sub-networks goes")
+    workers: int = Field(
+        1, ge=1, description="workers that train the supernet together, each on episodes of its own, and judge together"
+    )
     checkpoint_every: int = Field(50, ge=1, description="steps between two checkpoints of the supernet")
 
 
@@ -121,6 +125,11 @@ class SupernetJob:
     seed: int
 
     @property
+    def workers(self) -> int:
+        """How many workers do it together."""
+        return self.options.workers
+
+    @property
     def again(self) -> int:
         """How many are judged again, at most."""
         return min(self.options.judged, max(10, round(AGAIN * self.trials)))
@@ -168,7 +177,9 @@ class SupernetJob:
             start, sandwich.rng.bit_generator.state = parts["learner"], parts["rng"]
 
         def draw(i: int) -> Episode:
-            return episode(pool, shape, self.seed, EPISODES_FROM + i)
+            batch, place = divmod(i, options.meta_batch)
+            mine = (batch * ranks() + rank()) * options.meta_batch + place
+            return episode(pool, shape, self.seed, EPISODES_FROM + mine)
 
         for step in sandwich.meta_train(encoder, pool, draw, start):
             values = {f"meta-train/{role}": loss for role, loss in sandwich.losses.items()}
@@ -191,7 +202,7 @@ class SupernetJob:
         chosen = best(np.array([signed(row, self.objectives) for row in rows]), self.again)
         with inherited.sharing():
             again = [Architecture(rows[i]["architecture"]) for i in chosen]
-            for number, (i, metrics) in enumerate(inherited.second(again), start=1):
+            for number, (i, metrics) in enumerate(shared_out(again, inherited.second), start=1):
                 rows[chosen[i]] |= {**metrics, "twice": True}
                 yield self._progress(self.options.judged + number, "judged again", metrics)
         return rows
@@ -205,7 +216,7 @@ class SupernetJob:
             if not batch:
                 break
             found = {}
-            for i, metrics in inherited.first(batch):
+            for i, metrics in shared_out(batch, inherited.first):
                 found[i] = metrics
                 yield self._progress(len(rows) + len(found), "judged", metrics)
             for i, architecture in enumerate(batch):

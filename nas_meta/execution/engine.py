@@ -54,6 +54,9 @@ class Engine(Protocol):
     def events(self) -> Iterator[Event | None]:
         """Blocks until something has happened; ends when no call runs. None after a while of silence."""
 
+    def host(self) -> str:
+        """The address under which workers reach this process."""
+
     def close(self) -> None:
         """Stops what still runs and what this engine started."""
 

@@ -54,6 +54,9 @@ class InlineEngine:
             else:
                 yield event
 
+    def host(self) -> str:
+        return "127.0.0.1"
+
     def close(self) -> None:
         self._pending = None
         gc.unfreeze()

@@ -109,6 +109,7 @@ class RayEngine:
     """
 
     def __init__(self, payload: Any, resources: Resources):
+        self._resources = resources
         self._started = not ray.is_initialized()
         if self._started:
             try:
@@ -191,6 +192,9 @@ class RayEngine:
                 elif event.paused:
                     self._paused[key] = worker
                 yield dataclasses.replace(event, key=key)
+
+    def host(self) -> str:
+        return ray.util.get_node_ip_address() if self._resources.address else "127.0.0.1"
 
     def _start_worker(self) -> None:
         worker = self._actor.remote(self._shared)

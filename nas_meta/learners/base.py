@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from nas_meta.data_parallel import averaged
 from nas_meta.embedding import Encoder
 from nas_meta.errors import TrialError
 from nas_meta.learners.regularisation import Regularisation, regularised
@@ -97,6 +98,8 @@ class Learner(ABC):
     ) -> Iterator[Step]:
         """Trains the encoder in place, yielding after every step; ``draw(i)`` is the i-th training episode.
 
+        Together with other workers, where this one has joined them (:mod:`nas_meta.data_parallel`).
+
         Args:
             start: the state of the step after which another process goes on; the encoder's weights are those of then.
 
@@ -130,7 +133,7 @@ class Learner(ABC):
                 encoder.train()
                 optimizer.zero_grad(set_to_none=True)
                 tasks = [draw(i) for i in range(step * options.meta_batch, (step + 1) * options.meta_batch)]
-                loss = finite(add_gradients(tasks), step + 1)
+                loss = finite(averaged(add_gradients(tasks), [*body, *learned]), step + 1)
                 torch.nn.utils.clip_grad_norm_([*body, *learned], training.clip)
                 optimizer.step()
                 schedule.step()

@@ -1,0 +1,93 @@
+"""A strategy's job, from its last checkpoint to its end: on one worker, or on several that work together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nas_meta.errors import ConfigError, NasMetaError
+from nas_meta.evaluation import JobResult, Progress
+from nas_meta.execution.engine import Engine, Event
+from nas_meta.sections import Config
+from nas_meta.strategy import Job
+
+SECONDS = 10.0  # in which the others of a worker that failed tell how they ended
+
+
+def workers_of(job: Job) -> int:
+    """How many workers do a job together."""
+    return getattr(job, "workers", 1)
+
+
+def check_workers(job: Job, there: int) -> None:
+    """Raises ConfigError where a job takes more workers than there are."""
+    if workers_of(job) > there:
+        raise ConfigError(
+            f"strategy.workers is {workers_of(job)}, but the search has {there}; expected at most as many as "
+            "resources.workers, and 1 with --inline"
+        )
+
+
+def run_job(
+    job: Job, engine: Engine, config: Config, checkpoint: Path, progressed: Callable[[Progress | None], bool]
+) -> JobResult | None:
+    """Does a job; where a worker dies under it, once more from its last checkpoint, ``resources.retries`` times.
+
+    Args:
+        checkpoint: where ``progressed`` keeps it.
+        progressed: hears of every step, and of None after a while of silence; returns whether to go on.
+
+    Returns:
+        What the job found; None where it was not to go on.
+
+    Raises:
+        NasMetaError: the job failed.
+    """
+    for left in reversed(range(config.resources.retries + 1)):
+        start = np.fromfile(checkpoint, dtype=np.uint8) if checkpoint.is_file() else None
+        end = _attempt(job, engine, config, start, progressed)
+        if end is None or not end.error:
+            return end and end.value
+        if not end.died or not left:
+            break
+    raise NasMetaError(f"the supernet could not be trained: {end.error}")
+
+
+def _attempt(
+    job: Job, engine: Engine, config: Config, start: Any, progressed: Callable[[Progress | None], bool]
+) -> Event | None:
+    """The event with which the job ended, well or not; None where it was not to go on."""
+    with _meeting_place(workers_of(job), engine, config) as ranks:
+        running = set(range(len(ranks)))
+        for number, rank in enumerate(ranks):
+            engine.submit(number, "run", job, start, rank)
+        result = failure = None
+        for event in engine.events():
+            if event is not None and event.done:
+                running.discard(event.key)
+                if event.error and (failure is None or event.died):
+                    failure, since = event, time.monotonic()  # that one died is why the others fail
+                elif event.key == 0:
+                    result = event
+            if not progressed(event.value if event is not None and event.key == 0 and not event.done else None):
+                return None
+            if failure is not None and (failure.died or time.monotonic() - since > SECONDS):
+                for number in running:
+                    engine.cancel(number)
+                return failure
+        return failure or result
+
+
+def _meeting_place(workers: int, engine: Engine, config: Config) -> Any:
+    """Where the workers of a job find each other; one alone needs to find nobody."""
+    if workers == 1:
+        return nullcontext([None])
+    from nas_meta.data_parallel import meeting_place
+
+    own_gpus = config.device == "cuda" and config.resources.gpus_per_trial >= 1
+    return meeting_place(engine.host(), workers, "nccl" if own_gpus else "gloo")

@@ -45,7 +45,7 @@ def search(
         raise ConfigError("--resume needs the directory of the run; expected --run-dir DIR, or run_dir in the config")
     from nas_meta.controller import search as run_search
 
-    watched(resolved.config.directed, lambda watch: run_search(resolved, run_dir, inline, watch, resume))
+    watched(lambda watch: run_search(resolved, run_dir, inline, watch, resume))
 
 
 @app.command()
@@ -59,18 +59,16 @@ def resume(
 ) -> None:
     """Go on with a search that was interrupted, or whose budget has grown."""
     from nas_meta.controller import resume as run_resume
-    from nas_meta.run import load_run
 
-    objectives = load_run(run).objectives
-    watched(objectives, lambda watch: run_resume(run, set_ or [], inline, watch, allow_plugins))
+    watched(lambda watch: run_resume(run, set_ or [], inline, watch, allow_plugins))
 
 
-def watched(objectives: Any, run_search: Any) -> None:
+def watched(run_search: Any) -> None:
     """Shows a search while it runs, and what came out of it."""
     from nas_meta.terminal import LiveProgress, console, result_table
 
     out = console()
-    with LiveProgress(out, objectives) as progress:
+    with LiveProgress(out) as progress:
         run = run_search(progress)
     where = run.directory
     out.print(result_table(run))
@@ -99,17 +97,15 @@ def status(
     opened = load_run(run)
     now = read_status(opened)
     if as_json:
-        running = [t.as_dict() for t in now.trials if t.status == "running"]
-        print_json(
-            {**now.as_dict(), "failures": now.failures, "finished": len(now.trials) - len(running), "running": running}
-        )
+        running = [t.as_dict() for t in now.standings.running.values()]
+        print_json({**now.as_dict(), "failures": now.failures, "finished": now.standings.finished, "running": running})
         return
     from nas_meta.terminal import console, status_view, watch_status
 
     if watch:
-        watch_status(lambda: read_status(opened), opened.objectives)
+        watch_status(lambda: read_status(opened))
     else:
-        console().print(status_view(now, opened.objectives), highlight=False)
+        console().print(status_view(now), highlight=False)
 
 
 @app.command()

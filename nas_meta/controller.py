@@ -25,8 +25,9 @@ from nas_meta.latency import LatencyTable
 from nas_meta.measures import LatencySettings
 from nas_meta.meta_test import meta_test
 from nas_meta.resuming import earlier, new_session, next_session, owned
-from nas_meta.run import CHECKPOINT, SUPERNET, Run, new_run_dir, pareto, rank, write_whole
+from nas_meta.run import CHECKPOINT, SUPERNET, Run, new_run_dir, pareto, write_whole
 from nas_meta.space import Architecture, SearchSpace
+from nas_meta.standings import Standings
 from nas_meta.status import JOB, Status, StatusFile, Watcher
 from nas_meta.stopping import RULES
 from nas_meta.timing import described, measure_each, models_to_time
@@ -149,7 +150,7 @@ class _Search:
         with ExitStack() as ends:  # every one of them, whatever the others raise; the last comes first
             ends.push(self._broken)
             ends.callback(journal.close)
-            ends.callback(lambda: board.close(list(self.loop.trials.values())))
+            ends.callback(lambda: board.close(self.loop.standings))
             ends.callback(strategy.close)
             evaluation = make_evaluation(self.resolved, space, tasks, shape, self._cpus())
             self.evaluation = evaluation.with_rungs(stopping.rungs, stopping.episodes)
@@ -171,7 +172,7 @@ class _Search:
             raise Interrupted(
                 f"interrupted; what had finished is kept, and 'nas-meta resume {self.directory}' goes on from there"
             )
-        if not rank(list(self.loop.trials.values()), self.objectives):
+        if self.loop.standings.leader is None:
             self._enter("failed")
             reason = next((t.error for t in self.loop.trials.values() if t.error), "no trial was proposed")
             raise NasMetaError(f"no trial was completed; the first one failed because {reason}")
@@ -179,7 +180,7 @@ class _Search:
     def _conclude(self, engine: Engine, space: SearchSpace) -> None:
         """What is measured once, when the search is over."""
         self._enter("meta-testing")
-        best = self.loop.best(self.config.evaluation.test_best)
+        best = self.loop.standings.best(self.config.evaluation.test_best)
         report = meta_test(engine, self.directory, best, space, self.stop.is_set)
         report = report | {"latency": self._latency(engine)}
         if not self.stop.is_set():
@@ -210,7 +211,7 @@ class _Search:
         from nas_meta.execution.ray_engine import RayEngine, Resources
 
         section = self.config.resources
-        resources = Resources(section.workers, self._cpus(), section.gpus_per_trial, section.address)
+        resources = Resources(section.workers, self._cpus(), section.gpus_per_trial, section.address, section.placement)
         return RayEngine(self.evaluation, resources)
 
     def _job(self, engine: Engine) -> None:
@@ -299,7 +300,7 @@ class _Search:
         loop, steps = self.loop, {JOB: self.job_step}
         return Status(
             phase="finishing" if self.phase == "searching" and self.stop.is_set() else self.phase,
-            trials=tuple(loop.trials.values()) if loop else (),
+            standings=loop.standings if loop else Standings(self.objectives),
             total=self.config.budget.trials,
             started=self.started,
             steps={**steps, **loop.steps} if loop else steps,

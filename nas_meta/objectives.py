@@ -65,6 +65,8 @@ def fronts(values: np.ndarray) -> np.ndarray:
     Returns:
         ``[candidates]`` whole numbers.
     """
+    if values.shape[1] == 1:
+        return np.unique(-values[:, 0], return_inverse=True)[1]
     beaten = dominates(values[:, None], values[None])  # row beats column
     ranks = np.full(len(values), -1)
     rank = 0
@@ -72,6 +74,20 @@ def fronts(values: np.ndarray) -> np.ndarray:
         ranks[left & ~beaten[left].any(0)] = rank
         rank += 1
     return ranks
+
+
+def front(values: np.ndarray) -> np.ndarray:
+    """The rows that no other dominates, as indices; takes rows times those of the front, not rows squared.
+
+    Args:
+        values: ``[candidates, objectives]``, more is better.
+    """
+    left = np.lexsort(-values.T[::-1])  # nobody dominates a row before it
+    found = []
+    while len(left):
+        found.append(left[0])
+        left = left[1:][~dominates(values[left[0]], values[left[1:]])]
+    return np.sort(np.array(found, dtype=int))
 
 
 def hypervolume(values: np.ndarray, reference: np.ndarray) -> float:

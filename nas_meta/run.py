@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from nas_meta.config import ResolvedConfig, refuse_plugin_files, resolve
 from nas_meta.errors import ConfigError, RunError, nearest
 from nas_meta.journal import Journal, Trial
-from nas_meta.objectives import Objective, fronts, signed
+from nas_meta.objectives import Objective, front, signed
 from nas_meta.sections import Config
 from nas_meta.stopping import Report
 
@@ -234,5 +234,4 @@ def pareto(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Tri
     ranked = rank(trials, objectives)
     if not ranked:
         return []
-    ranks = fronts(np.array([signed(t.metrics, objectives) for t in ranked]))
-    return [trial for trial, front in zip(ranked, ranks, strict=True) if front == 0]
+    return [ranked[i] for i in front(np.array([signed(t.metrics, objectives) for t in ranked]))]

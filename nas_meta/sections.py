@@ -127,6 +127,9 @@ class ResourcesSection(Section):
     workers: int = Field(2, ge=1, description="trials at a time")
     cpus_per_trial: float | None = Field(None, gt=0, description="CPUs a trial; by default shared out evenly")
     gpus_per_trial: float = Field(0, ge=0, description="GPUs a trial, may be a fraction")
+    placement: Literal["packed", "spread"] = Field(
+        "packed", description="on a cluster: fill a node before the next, or go round the nodes"
+    )
     retries: int = Field(2, ge=0, description="a trial whose worker dies is run again so many times")
     grace_seconds: float = Field(30, ge=0, description="for what runs to finish after Ctrl-C; a second one ends it")
     address: str | None = Field(None, description="an existing Ray cluster; by default one starts in this process")

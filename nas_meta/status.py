@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,7 @@ from typing import Any
 from nas_meta.errors import RunError
 from nas_meta.journal import Trial
 from nas_meta.run import Run, write_whole
+from nas_meta.standings import Standings
 
 FILE = "status.json"
 EVERY = 1.0  # seconds between two writings
@@ -40,6 +40,7 @@ class Status:
 
     Attributes:
         phase: what it does, a key of :data:`PHASES`.
+        standings: its trials; those of a search in this process go on changing when the watcher has returned.
         total: trials of the budget.
         started: when it began to search, in seconds since the epoch.
         steps: meta-training steps that running trials have taken, by trial; those of the strategy's job under 0.
@@ -50,7 +51,7 @@ class Status:
     """
 
     phase: str
-    trials: tuple[Trial, ...]
+    standings: Standings
     total: int
     started: float
     steps: Mapping[int, int]
@@ -63,7 +64,12 @@ class Status:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, without what the journal holds."""
-        return {name: value for name, value in vars(self).items() if name not in ("trials", "run_dir")}
+        return {name: value for name, value in vars(self).items() if name not in ("standings", "run_dir")}
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """Every trial so far, in the order they first started; looks through all of them."""
+        return tuple(self.standings.trials.values())
 
     @property
     def over(self) -> bool:
@@ -73,7 +79,7 @@ class Status:
     @property
     def failures(self) -> Mapping[str, int]:
         """How many trials failed, by reason, the most frequent first."""
-        return dict(Counter(t.error for t in self.trials if t.error and not t.metrics).most_common())
+        return {reason: count for reason, count in self.standings.failures.most_common() if count}
 
 
 Watcher = Callable[[Status], None]
@@ -107,8 +113,9 @@ def read_status(run: Run) -> Status:
         PHASES[plain["phase"]]
         times = {name: float(plain[name]) for name in ("started", "written")}
         counts = {name: int(plain[name]) for name in ("total", "job_steps", "workers")}
-        status = Status(trials=(), run_dir=run.directory, **(plain | times | counts))
+        standings = Standings.of(run.trials, run.objectives)
+        status = Status(standings=standings, run_dir=run.directory, **(plain | times | counts))
         numbered = {name: {int(key): value for key, value in plain[name].items()} for name in ("steps", "losses")}
-        return replace(status, trials=tuple(run.trials), **numbered)
+        return replace(status, **numbered)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise RunError(f"{path} cannot be read: no search has said there how far it is") from error

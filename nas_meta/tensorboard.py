@@ -13,10 +13,12 @@ from nas_meta.journal import Trial
 from nas_meta.objectives import Objective
 from nas_meta.run import pareto, rank
 from nas_meta.space import SearchSpace
+from nas_meta.standings import Standings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from torch.utils.tensorboard import SummaryWriter
+
+    from nas_meta.event_file import Writer
 
 FOLDER = "tensorboard"
 HPARAM_METRICS = ("accuracy", "params", "flops", "train_seconds")
@@ -26,18 +28,18 @@ class TensorBoardLog:
     """Writes a run's event files. Used by the controller alone.
 
     Args:
-        every: seconds between two pictures of the front while the search runs.
+        every: seconds between two pictures of the front while the search runs, more where drawing takes long.
     """
 
     def __init__(self, directory: Path, space: SearchSpace, objectives: Sequence[Objective], every: float = 20):
-        from torch.utils.tensorboard import SummaryWriter
+        from nas_meta.event_file import Writer
 
         self.directory = directory / FOLDER
         self.objectives = objectives
-        self._every, self._drawn = every, 0.0
-        self._writers: dict[int, SummaryWriter] = {}
-        self._search = SummaryWriter(str(self.directory / "search"))
-        self._job: SummaryWriter | None = None
+        self._every, self._next_picture = every, 0.0
+        self._writers: dict[int, Writer] = {}
+        self._search = Writer(str(self.directory / "search"))
+        self._job: Writer | None = None
         self._started = time.time()
         self._declare(space)
 
@@ -49,13 +51,13 @@ class TensorBoardLog:
 
     def job_progress(self, step: int, values: Mapping[str, float]) -> None:
         """Scalars of the strategy's job under their own names, such as ``meta-train/loss`` or ``probability/…``."""
-        from torch.utils.tensorboard import SummaryWriter
+        from nas_meta.event_file import Writer
 
-        self._job = self._job or SummaryWriter(str(self.directory / "supernet"))
+        self._job = self._job or Writer(str(self.directory / "supernet"))
         for name, value in values.items():
             self._job.add_scalar(name, value, step)
 
-    def trial_end(self, trial: Trial, trials: Sequence[Trial]) -> None:
+    def trial_end(self, trial: Trial, standings: Standings) -> None:
         """A trial's final metrics and hyper-parameters; best so far, throughput and the picture of the search."""
         from tensorboard.plugins.hparams import summary_v2 as api
 
@@ -70,14 +72,13 @@ class TensorBoardLog:
         file.add_summary(api.hparams_pb(values, trial_id=trial_name(trial)))
         file.add_summary(session_end(bool(trial.metrics), trial.finished))
         self._writers.pop(trial.id).close()
-        ranked = rank(trials, self.objectives)
-        finished = sum(t.status != "running" for t in trials)
-        if ranked:
-            self._search.add_scalar("search/best", ranked[0].metrics[self.objectives[0].metric], finished)
+        finished, leader = standings.finished, standings.leader
+        if leader:
+            self._search.add_scalar("search/best", leader.metrics[self.objectives[0].metric], finished)
         minutes = max(time.time() - self._started, 1e-9) / 60
         self._search.add_scalar("search/trials_per_minute", finished / minutes, finished)
-        if ranked and time.time() - self._drawn > self._every:
-            self._picture(trials, finished)
+        if leader and time.time() > self._next_picture:
+            self._picture(standings)
 
     def forget(self, trial: Trial) -> None:
         """Removes what a trial wrote: it is run again."""
@@ -85,19 +86,20 @@ class TensorBoardLog:
             self._writers.pop(trial.id).close()
         shutil.rmtree(self.directory / trial_name(trial), ignore_errors=True)
 
-    def close(self, trials: Sequence[Trial]) -> None:
+    def close(self, standings: Standings) -> None:
         """The last picture, also as ``pareto.png`` beside the event files' folder."""
-        if rank(trials, self.objectives):
-            self._picture(trials, sum(t.status != "running" for t in trials))
-            front_figure(trials, self.objectives).savefig(self.directory.parent / "pareto.png", dpi=120)
+        if standings.leader:
+            self._picture(standings)
+            figure = front_figure(list(standings.trials.values()), self.objectives)
+            figure.savefig(self.directory.parent / "pareto.png", dpi=120)
         for writer in [*self._writers.values(), self._search, *filter(None, [self._job])]:
             writer.close()
 
-    def _writer(self, trial: Trial) -> SummaryWriter:
-        from torch.utils.tensorboard import SummaryWriter
+    def _writer(self, trial: Trial) -> Writer:
+        from nas_meta.event_file import Writer
 
         if trial.id not in self._writers:
-            writer = SummaryWriter(str(self.directory / trial_name(trial)))
+            writer = Writer(str(self.directory / trial_name(trial)))
             writer.add_text("architecture", f"```\n{json.dumps(dict(trial.architecture), indent=1)}\n```")
             self._writers[trial.id] = writer
         return self._writers[trial.id]
@@ -117,10 +119,13 @@ class TensorBoardLog:
         ]
         self._search._get_file_writer().add_summary(api.hparams_config_pb(hparams, metrics))
 
-    def _picture(self, trials: Sequence[Trial], step: int) -> None:
-        self._search.add_figure("search/front", front_figure(trials, self.objectives), step)
+    def _picture(self, standings: Standings) -> None:
+        started = time.time()
+        figure = front_figure(list(standings.trials.values()), self.objectives)
+        self._search.add_figure("search/front", figure, standings.finished)
         self._search.flush()
-        self._drawn = time.time()
+        # With many trials it takes long: at most one part in fifty of the driver's time.
+        self._next_picture = time.time() + max(self._every, 50 * (time.time() - started))
 
 
 def session_end(success: bool, when: float) -> Any:

@@ -15,10 +15,11 @@ from rich.text import Text
 
 from nas_meta.export import percent
 from nas_meta.journal import Trial
-from nas_meta.objectives import Objective
 from nas_meta.run import Run, rank
 from nas_meta.status import JOB, PHASES, Status
 
+REFRESHES = 4  # a second, of what is shown while it changes
+SHOWN = 20  # trials that run, at most
 OLD = 30  # seconds after which a search that said nothing is taken for dead
 
 
@@ -30,10 +31,11 @@ def console() -> Console:
 class LiveProgress:
     """Live on a terminal; a line for every finished trial elsewhere. Call it with each :class:`Status`."""
 
-    def __init__(self, console: Console, objectives: Sequence[Objective]):
-        self.console, self.objectives = console, objectives
-        self._live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
-        self._reported: set[int] = set()
+    def __init__(self, console: Console):
+        self.console = console
+        self._live = Live(console=console, refresh_per_second=REFRESHES) if console.is_terminal else None
+        self._told = 0  # trials that ended, so far
+        self._drawn = 0.0
         self._phase = ""
 
     def __enter__(self) -> LiveProgress:
@@ -47,40 +49,45 @@ class LiveProgress:
 
     def __call__(self, status: Status) -> None:
         if self._live:
-            self._live.update(panel(status, self.objectives))
+            if status.over or status.written - self._drawn > 1 / REFRESHES:
+                self._drawn = status.written
+                self._live.update(panel(status))
             return
         if status.phase != self._phase:
             self._phase = status.phase
             self.console.print(PHASES[status.phase], highlight=False)
-        for trial in status.trials:
-            if trial.status != "running" and trial.id not in self._reported:
-                self._reported.add(trial.id)
+        ended, self._told = status.standings.ended[self._told :], len(status.standings.ended)
+        for trial in map(status.standings.trials.get, ended):
+            if trial.status != "running":
                 self.console.print(trial_line(trial), highlight=False)
 
 
-def panel(status: Status, objectives: Sequence[Objective]) -> Group:
+def panel(status: Status) -> Group:
     """How far a search is: trials, the best so far, and each that runs with its step and loss."""
     if status.phase == "training the supernet":
         step = status.steps.get(JOB, 0)
         head = Text.assemble((PHASES[status.phase], "bold"), f"  step {step}/{status.job_steps}")
         return Group(head, ProgressBar(total=status.job_steps, completed=step, width=60))
-    finished = [t for t in status.trials if t.status != "running"]
-    running = [t for t in status.trials if t.status == "running"]
-    failed, stopped = (sum(t.status == status for t in finished) for status in ("failed", "stopped"))
-    best = rank(finished, objectives)
+    standings = status.standings
+    finished, running = standings.finished, list(standings.running.values())
+    failed, stopped = standings.counts["failed"], standings.counts["stopped"]
     elapsed = (status.written if status.over else time.time()) - status.started
-    left = elapsed / len(finished) * (status.total - len(finished)) if finished else None
+    left = elapsed / finished * (status.total - finished) if finished else None
     head = Text.assemble(
         (PHASES[status.phase], "bold"),
-        f"  {len(finished)}/{status.total} done, {len(running)} running, {failed} failed",
+        f"  {finished}/{status.total} done, {len(running)} running, {failed} failed",
         f", {stopped} stopped early" if stopped else "",
         f"  elapsed {clock(elapsed)}",
         f"  left about {clock(left)}" if left is not None and status.phase == "searching" else "",
     )
-    lines: list[Any] = [head, ProgressBar(total=status.total, completed=len(finished), width=60)]
-    if best:
-        lines.append(Text.assemble(("best so far  ", "green"), trial_line(best[0])))
-    lines += [Text(f"running      trial {t.id}: {progress(status, t)}", style="dim") for t in running]
+    lines: list[Any] = [head, ProgressBar(total=status.total, completed=finished, width=60)]
+    if standings.leader:
+        lines.append(Text.assemble(("best so far  ", "green"), trial_line(standings.leader)))
+    lines += [Text(f"running      trial {t.id}: {progress(status, t)}", style="dim") for t in running[:SHOWN]]
+    if status.phase == "searching" and not running:
+        lines.append(Text("waiting for a worker to start", style="yellow"))
+    if len(running) > SHOWN:
+        lines.append(Text(f"             and {len(running) - SHOWN} more", style="dim"))
     return Group(*lines)
 
 
@@ -90,12 +97,12 @@ def progress(status: Status, trial: Trial) -> str:
     return f"step {status.steps.get(trial.id, 0)}/{trial.fidelity}{loss}"
 
 
-def status_view(status: Status, objectives: Sequence[Objective]) -> Group:
+def status_view(status: Status) -> Group:
     """:func:`panel` as another process sees it: with workers, throughput, failures, and how old the news are."""
     done = [t for t in status.trials if t.finished and t.finished >= status.started]
     minutes = max(status.written - status.started, 1e-9) / 60
     lines: list[Any] = [
-        panel(status, objectives),
+        panel(status),
         Text(f"workers      {status.workers}, {len(done) / minutes:.1f} trials a minute, on {status.where}"),
     ]
     lines += [Text(f"failed       {count} because {reason}", style="red") for reason, count in status.failures.items()]
@@ -105,12 +112,12 @@ def status_view(status: Status, objectives: Sequence[Objective]) -> Group:
     return Group(*lines)
 
 
-def watch_status(read: Callable[[], Status], objectives: Sequence[Objective]) -> None:
+def watch_status(read: Callable[[], Status]) -> None:
     """Shows a search that another process runs until it ends."""
     with Live(console=console(), refresh_per_second=2) as live:
         while True:
             status = read()
-            live.update(status_view(status, objectives))
+            live.update(status_view(status))
             if status.over:
                 return
             time.sleep(1)

@@ -17,10 +17,11 @@ from nas_meta.execution.engine import Engine, Event
 from nas_meta.interruption import Stop
 from nas_meta.journal import Journal, Trial
 from nas_meta.latency import LatencyTable
-from nas_meta.objectives import Objective, signed
+from nas_meta.objectives import signed
 from nas_meta.proposals import Proposals
-from nas_meta.run import rank, weights_path, write_whole
+from nas_meta.run import weights_path, write_whole
 from nas_meta.space import Architecture
+from nas_meta.standings import Standings
 from nas_meta.stopping import Report
 from nas_meta.stopping.rule import Rule
 from nas_meta.strategy import Strategy
@@ -48,7 +49,6 @@ class TrialLoop:
     rule: Rule
     stop: Stop
     happened: Callable[[], None]
-    trials: dict[int, Trial] = field(default_factory=dict)
     steps: dict[int, int] = field(default_factory=dict)
     losses: dict[int, float] = field(default_factory=dict)
     before: float = 0.0
@@ -56,10 +56,13 @@ class TrialLoop:
 
     def __post_init__(self) -> None:
         self.objectives = self.config.directed
+        self.standings = Standings(self.objectives)
+        self.trials = self.standings.trials
         self.proposals = Proposals(self.strategy, self.objectives, self.trials)
         self._again: deque[int] = deque()
         self._since: dict[int, float] = {}
         self._died: dict[int, int] = {}
+        self._weights: set[int] = set()  # trials whose weights are on disk
         self._hungry = False  # whether there are more trials than free workers
 
     def restore(self) -> None:
@@ -68,7 +71,10 @@ class TrialLoop:
         Raises:
             RunError: the strategy does not follow from its seed.
         """
-        self.trials.update({t.id: t for t in self.journal.trials()})
+        for trial in self.journal.trials():
+            self.standings.put(trial)
+        files = weights_path(self.directory, 0).parent.glob("*.safetensors")
+        self._weights |= {int(path.stem) for path in files if path.stem.isdigit()} & set(self.trials)
         self._again.extend(self.proposals.replay(self.journal.said()))
         for number in self._again:
             self._forget(self.trials[number])
@@ -99,13 +105,9 @@ class TrialLoop:
 
     def abandon(self) -> None:
         """What still runs is over, and will be run again if the search goes on."""
-        for trial in [t for t in self.trials.values() if t.status == "running"]:
+        for trial in list(self.standings.running.values()):
             self._store(trial, "stopped", {}, INTERRUPTED)
             self._show(self.trials[trial.id])
-
-    def best(self, count: int) -> list[Trial]:
-        """The most accurate completed trials."""
-        return rank(list(self.trials.values()), [Objective("accuracy")])[:count]
 
     def _fill(self) -> None:
         """Gives every free worker a trial, as far as the budget and the strategy go."""
@@ -135,7 +137,8 @@ class TrialLoop:
             started=time.time(),
             finished=None,
         )
-        self.trials[trial.id], self._since[trial.id] = trial, time.time()
+        self.standings.put(trial)
+        self._since[trial.id] = time.time()
         start = self.strategy.start_of(architecture)
         self.engine.submit(trial.id, "trial", architecture, trial.seed, self._keep_above(), start)
         self.journal.write(trial, self.proposals.said())
@@ -184,6 +187,7 @@ class TrialLoop:
             path = weights_path(self.directory, trial.id)
             path.parent.mkdir(exist_ok=True)
             write_whole(path, event.value.weights)
+            self._weights.add(trial.id)
         return self._conclude(trial, "completed", event.value.metrics, None)
 
     def _end_overdue(self) -> None:
@@ -191,8 +195,9 @@ class TrialLoop:
         minutes = self.config.budget.timeout_minutes
         if minutes is None:
             return
-        late = [number for number, since in self._since.items() if time.time() - since > 60 * minutes]
-        for number in late:
+        # They stand there in the order in which they started.
+        while self._since and time.time() - next(iter(self._since.values())) > 60 * minutes:
+            number = next(iter(self._since))
             self.engine.cancel(number)
             del self._since[number]
             trial = self.trials[number]
@@ -218,7 +223,7 @@ class TrialLoop:
             trial, fidelity=self.steps.get(trial.id, 0), status=status, metrics=self._with_latency(trial, metrics),
             error=error, finished=time.time(),
         )  # fmt: skip
-        self.trials[trial.id] = trial
+        self.standings.put(trial)
         # Durable before anybody, the strategy first of all, hears of it.
         self.journal.write(trial, self.proposals.said(trial if told else None))
         return trial
@@ -242,21 +247,20 @@ class TrialLoop:
 
     def _show(self, trial: Trial) -> None:
         self._forget_progress(trial)
-        self.board.trial_end(trial, list(self.trials.values()))
+        self.board.trial_end(trial, self.standings)
 
     def _keep_above(self) -> float:
         """Weights of trials below this accuracy are not worth sending."""
         keep = self.config.evaluation.keep
-        ranked = self.best(keep)
+        ranked = self.standings.best(keep)
         return ranked[-1].metrics["accuracy"] if len(ranked) == keep else 0.0
 
     def _drop_weights(self) -> None:
         """Removes the weights of trials that are no longer among the best."""
-        kept = {t.id for t in self.best(self.config.evaluation.keep)}
-        for path in weights_path(self.directory, 0).parent.glob("*.safetensors"):
-            trial = self.trials.get(int(path.stem)) if path.stem.isdigit() else None
-            if trial and trial.status != "running" and trial.id not in kept:
-                path.unlink()
+        kept = {t.id for t in self.standings.best(self.config.evaluation.keep)}
+        for number in self._weights - kept - self.standings.running.keys():
+            weights_path(self.directory, number).unlink(missing_ok=True)
+            self._weights.remove(number)
 
     def _out_of_time(self) -> bool:
         hours = self.config.budget.hours

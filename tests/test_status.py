@@ -18,16 +18,16 @@ def test_running_trials_are_told_with_step_and_loss(small_config, tmp_path, monk
 
     def watch(status):
         if status.phase == "searching":
-            seen.append((status, read_status(load_run(tmp_path / "run"))))
+            seen.append((status, status.trials, read_status(load_run(tmp_path / "run"))))
 
     search(small_config, tmp_path / "run", inline=True, watch=watch)
-    for inside, outside in seen:
+    for inside, trials, outside in seen:
         assert outside.steps == inside.steps and outside.losses == pytest.approx(inside.losses)
-        assert [t.id for t in outside.trials] == [t.id for t in inside.trials]
+        assert [t.id for t in outside.trials] == [t.id for t in trials]
         assert (outside.total, outside.workers, outside.over) == (6, 1, False)
-    steps = [(trial, outside.steps[trial]) for _, outside in seen for trial in outside.losses]
+    steps = [(trial, outside.steps[trial]) for *_, outside in seen for trial in outside.losses]
     assert list(dict.fromkeys(steps)) == [(trial, step) for trial in range(1, 7) for step in range(1, 5)]
-    assert all(loss > 0 for _, outside in seen for loss in outside.losses.values())
+    assert all(loss > 0 for *_, outside in seen for loss in outside.losses.values())
     assert read_status(load_run(tmp_path / "run")).phase == "done"
 
 

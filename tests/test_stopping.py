@@ -31,7 +31,7 @@ def rule(name, objectives=(ACCURACY,), **options):
 
 def arrive(rule, *values, step=10, scores=None):
     """Trials with these values reach a rung one after the other; returns who goes on."""
-    first = 1 + max((r.trial for r in rule._reports), default=0)
+    first = 1 + max((trial for rung in rule._reports.values() for trial in rung), default=0)
     decisions = []
     for i, value in enumerate(values):
         value = value if isinstance(value, tuple) else (value,)

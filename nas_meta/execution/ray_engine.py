@@ -1,18 +1,20 @@
 """Runs calls on Ray: long-lived workers that import once and hold the payload for their whole life.
 
 A call is an actor method that streams: what it yields arrives while it runs, and the driver sleeps in ``ray.wait``
-until something does. Where the call pauses, the stream ends and the worker keeps the generator; the driver's decision
-starts the next stream.
+until something does. What comes fast travels in bundles, the larger the more workers there are: a message costs the
+driver about a millisecond. Where the call pauses, the stream ends and the worker keeps the generator; the driver's
+decision starts the next stream.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import os
 import pickle
+import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import cloudpickle
@@ -20,6 +22,7 @@ import numpy as np
 
 from nas_meta.errors import ConfigError, NasMetaError
 from nas_meta.execution.engine import Event, call, cause
+from nas_meta.execution.placement import Placement, Resources
 
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -27,22 +30,16 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import ray
 from ray.exceptions import RayError
 
+log = logging.getLogger(__name__)
 TICK = 0.5  # seconds of silence after which the driver may look at something else
 MOST_FAILED_STARTS = 10
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What a worker gets. ``cpus`` and ``gpus`` may be fractions."""
-
-    workers: int
-    cpus: float
-    gpus: float = 0
-    address: str | None = None
+MESSAGES = 100  # a second, of all workers together, about: a tenth of the driver's time
+PATIENCE = 60  # seconds without a first worker after which it is said what is waited for
 
 
 class _Worker:
-    def __init__(self, pickled: tuple[bytes, list[np.ndarray]]):
+    def __init__(self, pickled: tuple[bytes, list[np.ndarray]], gather: float):
+        self._gather = gather
         # An actor whose constructor raises gives back no sentence, so the first call tells.
         self._failure: str | None = None
         self._running: Generator[Event, bool | None, None] | None = None
@@ -59,7 +56,7 @@ class _Worker:
     @ray.method(num_returns="streaming")
     def call(self, method: str, arguments: bytes):
         if self._failure:
-            yield Event(None, error=self._failure, done=True)
+            yield [Event(None, error=self._failure, done=True)]
         else:
             self._running = call(None, getattr(self._payload, method), *cloudpickle.loads(arguments))
             yield from self._to_pause(None)
@@ -68,15 +65,18 @@ class _Worker:
     def proceed(self, go_on: bool):
         yield from self._to_pause(go_on)
 
-    def _to_pause(self, answer: bool | None) -> Iterator[Event]:
-        """What the call does until it pauses or ends."""
-        event = self._running.send(answer)
+    def _to_pause(self, answer: bool | None) -> Iterator[list[Event]]:
+        """What the call does until it pauses or ends; the first at once, then what has gathered."""
+        event, gathered, sent = self._running.send(answer), [], -math.inf
         while not (event.paused or event.done):
-            yield event
+            gathered.append(event)
+            if time.monotonic() - sent >= self._gather:
+                yield gathered
+                gathered, sent = [], time.monotonic()
             event = next(self._running)
         if event.done:
             self._running = None
-        yield event
+        yield [*gathered, event]
 
 
 def pickled(payload: Any) -> tuple[bytes, list[np.ndarray]]:
@@ -126,8 +126,12 @@ class RayEngine:
                 raise NasMetaError(f"Ray cannot be started: {cause(error)}") from error
             if not resources.address:
                 _check_gpus(resources)
+        self._placement = Placement(resources)
+        self._placement.warn()
+        self._gather = resources.workers / MESSAGES
+        self._since, self._warned = time.monotonic(), False
         self._shared = ray.put(pickled(payload))
-        self._actor = ray.remote(_Worker).options(num_cpus=resources.cpus, num_gpus=resources.gpus, max_restarts=0)
+        self._actor = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_restarts=0)(_Worker)
         self._starting: dict[Any, Any] = {}
         self._idle: list[Any] = []
         self._running: dict[Any, tuple[Any, Any]] = {}
@@ -146,8 +150,12 @@ class RayEngine:
 
     def _look(self, seconds: float) -> None:
         """Waits so long for a worker that is starting."""
-        if self._starting:
-            self._welcome(ray.wait(list(self._starting), num_returns=1, timeout=seconds)[0])
+        if not self._starting:
+            return
+        self._welcome(ray.wait(list(self._starting), num_returns=1, timeout=seconds)[0])
+        if not self._warned and time.monotonic() - self._since > PATIENCE:
+            self._warned = True
+            log.warning("no worker has started for %d seconds: %s", PATIENCE, self._placement.needs)
 
     def submit(self, key: Any, method: str, *arguments: Any) -> None:
         while not self.await_worker():
@@ -172,6 +180,8 @@ class RayEngine:
         while self._running:
             waited_for = [*self._running, *self._starting]
             ready, _ = ray.wait(waited_for, num_returns=1, timeout=TICK, fetch_local=False)
+            if ready:  # and whatever else has come meanwhile
+                ready, _ = ray.wait(waited_for, num_returns=len(waited_for), timeout=0, fetch_local=False)
             self._welcome([reference for reference in ready if reference in self._starting])
             ready = [stream for stream in ready if stream in self._running]
             if not ready:
@@ -179,9 +189,16 @@ class RayEngine:
             for stream in ready:
                 key, worker = self._running[stream]
                 try:
-                    event = ray.get(next(stream))
+                    *earlier, event = ray.get(next(stream))
                 except (RayError, StopIteration) as error:
+                    earlier = []
                     event = Event(None, error=f"the worker died: {cause(error)}", done=True, died=True)
+                for progress in earlier:
+                    yield dataclasses.replace(progress, key=key)
+                    if stream not in self._running:
+                        break
+                if stream not in self._running:
+                    continue  # it was cancelled
                 if event.done or event.paused:
                     del self._running[stream]
                 if event.died:
@@ -197,17 +214,21 @@ class RayEngine:
         return ray.util.get_node_ip_address() if self._resources.address else "127.0.0.1"
 
     def _start_worker(self) -> None:
-        worker = self._actor.remote(self._shared)
+        strategy = self._placement.strategy()
+        worker = self._actor.options(scheduling_strategy=strategy).remote(self._shared, self._gather)
+        self._placement.took(worker, strategy)
         self._starting[worker.ready.remote()] = worker
 
     def _replace(self, worker: Any) -> None:
         ray.kill(worker)
+        self._placement.left(worker)
         self._start_worker()
 
     def _welcome(self, ready: list[Any]) -> None:
         """Workers that have started are idle; one that died of it is replaced, but not for ever."""
         for reference in ready:
             worker = self._starting.pop(reference)
+            self._warned = True  # the others may come later, but the search runs
             try:
                 ray.get(reference)
             except RayError as error:

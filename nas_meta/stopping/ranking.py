@@ -12,7 +12,10 @@ from nas_meta.stopping.rule import Report
 
 def standing(report: Report, others: Sequence[Report]) -> int:
     """How many of the others stand before a report; see :func:`places`."""
-    return int(places(np.array([report.values, *(o.values for o in others)], dtype=float))[0])
+    values = np.array([report.values, *(o.values for o in others)], dtype=float)
+    ranks = fronts(values)
+    room = crowding(values[ranks == ranks[0]])
+    return int((ranks < ranks[0]).sum() + (room > room[0]).sum())
 
 
 def places(values: np.ndarray) -> np.ndarray:

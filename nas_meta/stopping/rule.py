@@ -7,6 +7,7 @@ search replays them, and a finished one can be replayed through another rule.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -96,12 +97,12 @@ class Rule(ABC):
         self.objectives = objectives
         self.stopped: set[int] = set()
         """Trials that this rule has stopped."""
-        self._reports: list[Report] = []
+        self._reports: dict[int, dict[int, Report]] = defaultdict(dict)  # by step, then by trial
 
     def decide(self, report: Report) -> bool:
         """Takes in a report, and says whether its trial goes on."""
-        others = [r for r in self._reports if r.step == report.step and r.trial != report.trial]
-        self._reports.append(report)
+        others = [r for trial, r in self._reports[report.step].items() if trial != report.trial]
+        self._reports[report.step][report.trial] = report
         go_on = self.goes_on(report, others)
         if not go_on:
             self.stopped.add(report.trial)
@@ -109,13 +110,14 @@ class Rule(ABC):
 
     def recall(self, report: Report, went_on: bool) -> None:
         """Takes in a report that was decided on before, when the search was another process."""
-        self._reports.append(report)
+        self._reports[report.step][report.trial] = report
         if not went_on:
             self.stopped.add(report.trial)
 
     def forget(self, trial: int) -> None:
         """A trial has failed, or is run again: what it reported is no measure for others."""
-        self._reports = [r for r in self._reports if r.trial != trial]
+        for rung in self._reports.values():
+            rung.pop(trial, None)
 
     @abstractmethod
     def goes_on(self, report: Report, others: Sequence[Report]) -> bool:

@@ -9,14 +9,17 @@ import sys
 
 from benchmarks import (
     bert_table,
+    busy,
     distillation,
     inner_loops,
     learners,
+    many_workers,
     nas_bench_macro,
     one_shot,
     overhead,
     planted,
     sinusoid,
+    soak,
     startup,
     stopping,
     supernet,
@@ -26,8 +29,8 @@ from benchmarks import (
 from benchmarks.table import machine, publish
 
 MODULES = (
-    startup, overhead, trial_cost, truncation, nas_bench_macro, bert_table, stopping, planted, one_shot, supernet,
-    inner_loops, sinusoid, distillation, learners,
+    startup, overhead, busy, many_workers, soak, trial_cost, truncation, nas_bench_macro, bert_table, stopping, planted,
+    one_shot, supernet, inner_loops, sinusoid, distillation, learners,
 )  # fmt: skip
 BENCHMARKS = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 

@@ -1,5 +1,6 @@
 """Many workers and many trials: where workers go, what travels to them, and what a long search keeps in memory."""
 
+import logging
 import os
 import sys
 import time
@@ -80,3 +81,62 @@ def test_eight_trials_share_two_gpus_of_each_of_two_nodes(cluster, tmp_path):
         by_node[node] += count
     assert sorted(by_node.values()) == [2, 2]
     engine.close()
+
+
+def test_a_cluster_that_is_too_small_says_so_and_the_rest_runs(cluster, tmp_path, caplog):
+    payload = Place(str(tmp_path), np.zeros(1))
+    with caplog.at_level(logging.WARNING):
+        engine = RayEngine(payload, Resources(3, 6, 0, cluster.address))
+    assert caplog.messages == [
+        "resources.workers is 3, each with 6 CPUs, but the cluster has room for 2 of them; "
+        "the others wait for nodes to join"
+    ]
+    assert len(places(engine, 2, tmp_path)) == 2
+    engine.close()
+
+
+def test_packed_workers_go_elsewhere_when_their_node_dies(tmp_path):
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    nodes = {node.node_id: node for node in (cluster.add_node(num_cpus=2) for _ in range(2))}
+    cluster.wait_for_nodes()
+    try:
+        engine = RayEngine(Place(str(tmp_path), np.zeros(1)), Resources(2, 1, 0, cluster.address))
+        ((first, _),) = places(engine, 2, tmp_path)
+        cluster.remove_node(nodes[first], allow_graceful=False)
+        for key in range(2):
+            engine.submit(key, "where", key, 1)
+        ended = [event for event in engine.events() if event is not None and event.done]
+        assert all(event.died for event in ended)
+        ((then, _),) = places(engine, 2, tmp_path)
+        assert then != first
+        engine.close()
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+class Told:
+    """An engine's payload that yields fast."""
+
+    def setup(self):
+        return None
+
+    def count(self, to):
+        yield from range(to)
+        return "counted"
+
+
+def test_progress_that_comes_fast_travels_in_bundles_in_its_order(monkeypatch):
+    messages = []
+    get = ray.get
+    monkeypatch.setattr(ray, "get", lambda reference: messages.append(get(reference)) or messages[-1])
+    engine = RayEngine(Told(), Resources(1, 1))
+    while not engine.free():
+        time.sleep(0.02)
+    messages.clear()
+    engine.submit("a", "count", 1000)
+    events = [event for event in engine.events() if event is not None]
+    engine.close()
+    assert [event.value for event in events] == [*range(1000), "counted"]
+    assert len(messages[0]) == 1  # the first is not kept waiting
+    assert len(messages) < 500 and sum(map(len, messages)) == 1001

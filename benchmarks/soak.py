@@ -1,0 +1,175 @@
+"""A search of 5,000 short trials: what grows in the driver and in the workers, and whether the run remains usable."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
+
+import psutil
+
+from benchmarks.table import Table
+
+TRIALS = 5000
+EVERY = 500
+STEPS = 5
+WORKERS = 2
+SPACE = {"name": "bert-subnet", "heads": [1.0, 0.5], "ffn": [1.0, 0.75, 0.5]}
+MEBI = 2**20
+
+
+@dataclass(frozen=True)
+class Instant:
+    """Stands where the evaluation stands: a few steps, then an accuracy that follows from the architecture."""
+
+    learner = SimpleNamespace(options=SimpleNamespace(steps=STEPS))
+
+    def with_rungs(self, *_: object) -> Instant:
+        return self
+
+    def of(self, _: object) -> Instant:
+        return self
+
+    def setup(self) -> None:
+        import torch
+
+        torch.set_num_threads(1)
+
+    def trial(self, architecture: object, seed: int, keep_above: float, start: object) -> object:
+        import numpy as np
+
+        from nas_meta.evaluation import Progress, Result
+
+        for step in range(1, STEPS + 1):
+            yield Progress(step, {"loss": 1 / step})
+        accuracy = int(architecture.id[:8], 16) / 16**8
+        metrics = {
+            "accuracy": accuracy, "accuracy_ci95": 0.01, "params": 1e6 * (1 + accuracy), "flops": 1e6,
+            "train_seconds": 0.0, "evaluate_seconds": 0.0,
+        }  # fmt: skip
+        # A trial that may be among the best sends its weights, as always.
+        return Result(metrics, np.zeros(MEBI, dtype=np.uint8) if accuracy > keep_above else None)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the processes of a search hold after so many trials; bytes of memory that they share with nobody."""
+
+    trials: int
+    driver: int
+    workers: int
+    files: int
+    worker_files: int
+    threads: int
+    seconds: float
+
+
+def sample(trials: int, started: float) -> Sample:
+    """Looks at this process and at the workers among its descendants."""
+    driver = psutil.Process()
+    workers = [p for p in driver.children(recursive=True) if p.cmdline() and p.cmdline()[0].startswith("ray::_Worker")]
+    return Sample(
+        trials,
+        driver.memory_full_info().uss,
+        max((p.memory_full_info().uss for p in workers), default=0),
+        driver.num_fds(),
+        max((p.num_fds() for p in workers), default=0),
+        driver.num_threads(),
+        time.time() - started,
+    )
+
+
+def soak(directory: Path, trials: int, every: int) -> list[Sample]:
+    """Runs a search of so many instant trials in this process; all else is as users have it."""
+    from nas_meta import controller
+
+    config = {
+        "space": SPACE,
+        "tasks": {"source": "botocore"},
+        "evaluation": {"test_best": 0},
+        "budget": {"trials": trials},
+        "resources": {"workers": WORKERS},
+    }
+    started, samples = time.time(), []
+
+    def watch(status: object) -> None:
+        if status.standings.finished >= every * (len(samples) + 1):
+            samples.append(sample(status.standings.finished, started))
+
+    silent = patch.object(controller, "meta_test", lambda *_: {})
+    untimed = patch.object(controller, "measure_each", lambda *_: [])
+    instant = patch.object(controller, "make_evaluation", lambda *_: Instant())
+    with silent, untimed, instant:
+        controller.search(config, directory, watch=watch)
+    return samples
+
+
+def seconds_of(*arguments: str) -> float:
+    """How long a command of nas-meta takes."""
+    started = time.perf_counter()
+    program = [sys.executable, "-c", "from nas_meta.cli import main; main()"]
+    subprocess.run([*program, *arguments], check=True, capture_output=True)
+    return time.perf_counter() - started
+
+
+def tensorboard_seconds(directory: Path) -> tuple[float, float, int]:
+    """Until TensorBoard's own reader has loaded every run, until its HParams tab is told all of them, and how many."""
+    from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+    from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+    from tensorboard.context import RequestContext
+    from tensorboard.plugins.base_plugin import TBContext
+    from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
+
+    started = time.perf_counter()
+    multiplexer = EventMultiplexer().AddRunsFromDirectory(str(directory))
+    multiplexer.Reload()
+    loaded = time.perf_counter()
+    provider = MultiplexerDataProvider(multiplexer, str(directory))
+    context = backend_context.Context(TBContext(data_provider=provider))
+    request = api_pb2.ListSessionGroupsRequest(
+        start_index=0, slice_size=100_000, allowed_statuses=[api_pb2.STATUS_SUCCESS]
+    )
+    experiment = context.experiment_from_metadata(
+        RequestContext(), "", True, context.hparams_metadata(RequestContext(), ""),
+        context.hparams_from_data_provider(RequestContext(), "", 0),
+    )  # fmt: skip
+    handler = list_session_groups.Handler(RequestContext(), context, "", request)
+    groups = handler.run()
+    assert experiment.hparam_infos
+    return loaded - started, time.perf_counter() - loaded, groups.total_size
+
+
+def measure() -> Table:
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        samples = soak(run, TRIALS, EVERY)
+        files = [p for p in run.rglob("*") if p.is_file()]
+        size = sum(p.stat().st_size for p in files)
+        listed, told = seconds_of("trials", str(run)), seconds_of("status", str(run))
+        loaded, hparams, groups = tensorboard_seconds(run / "tensorboard")
+    rows = [
+        [f"{s.trials:,}", f"{s.driver / MEBI:.0f}", f"{s.workers / MEBI:.0f}", str(s.files), str(s.worker_files),
+         str(s.threads), f"{s.seconds:.0f}"]
+        for s in samples
+    ]  # fmt: skip
+    return Table(
+        ("trials", "driver, MiB", "a worker, MiB", "driver's files", "a worker's files", "driver's threads", "seconds"),
+        rows,
+        f"Memory that a process shares with no other (USS), open files and sockets. Trials of {STEPS} steps that "
+        f"compute nothing, {WORKERS} workers with torch; evolution, journal, TensorBoard and Ray as always. Afterwards "
+        f"the run directory has {len(files):,} files with {size / MEBI:.0f} MiB; `nas-meta trials` takes {listed:.1f} "
+        f"s, `nas-meta status` {told:.1f} s; TensorBoard's own reader (in Python) loads all runs in {loaded:.0f} s, "
+        f"and its HParams tab lists {groups:,} trials {hparams:.1f} s later.",
+    )
+
+
+if __name__ == "__main__":  # a shorter one, as JSON, for whoever looks for a leak
+    with tempfile.TemporaryDirectory() as target:
+        number = int(sys.argv[1])
+        print(json.dumps([vars(s) for s in soak(Path(target) / "run", number, number // 10)]))

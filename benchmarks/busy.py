@@ -22,6 +22,8 @@ SEEDS = (1, 2, 3)
 class Unequal:
     """Stands where the evaluation stands: sleeps as long as the architecture says."""
 
+    shortest: float = SHORTEST
+    longest: float = LONGEST
     learner = SimpleNamespace(options=SimpleNamespace(steps=1))
 
     def with_rungs(self, *_: object) -> Unequal:
@@ -38,7 +40,7 @@ class Unequal:
 
         draw = Random(architecture.id)
         started = time.time()
-        time.sleep(draw.uniform(SHORTEST, LONGEST))
+        time.sleep(draw.uniform(self.shortest, self.longest))
         metrics = {"accuracy": draw.random(), "accuracy_ci95": 0.0, "params": 1, "flops": 1}
         return Result(metrics | {"began": started, "ended": time.time()})
 

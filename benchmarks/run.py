@@ -10,6 +10,7 @@ import sys
 from benchmarks import (
     bert_table,
     busy,
+    bytes_per_node,
     distillation,
     inner_loops,
     learners,
@@ -29,8 +30,8 @@ from benchmarks import (
 from benchmarks.table import machine, publish
 
 MODULES = (
-    startup, overhead, busy, many_workers, soak, trial_cost, truncation, nas_bench_macro, bert_table, stopping, planted,
-    one_shot, supernet, inner_loops, sinusoid, distillation, learners,
+    startup, overhead, busy, many_workers, soak, bytes_per_node, trial_cost, truncation, nas_bench_macro, bert_table,
+    stopping, planted, one_shot, supernet, inner_loops, sinusoid, distillation, learners,
 )  # fmt: skip
 BENCHMARKS = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 

@@ -24,7 +24,7 @@ app = typer.Typer(
 
 LISTED = 100  # trials, where nobody says how many
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="a run directory")]
-AllowOption = Annotated[bool, typer.Option("--allow-plugins", help="run the code of plugin files that the run names")]
+AllowOption = Annotated[bool, typer.Option("--allow-plugins", help="run the plugin files and hooks that the run names")]
 
 
 @app.command()
@@ -52,7 +52,8 @@ def search(
 def resume(
     run: RunArgument,
     set_: Annotated[
-        Optional[list[str]], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="of budget and resources")
+        Optional[list[str]],
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="of budget, resources, watching"),
     ] = None,
     inline: Annotated[bool, typer.Option("--inline", help="run trials in this process, without Ray")] = False,
     allow_plugins: AllowOption = False,
@@ -199,6 +200,21 @@ def trial(
         out.print(f"again: accuracy {again['accuracy']} ({same})", highlight=False)
 
 
+@app.command()
+def logs(
+    run: RunArgument,
+    trial: Annotated[str, typer.Argument(metavar="ID", help="a trial, or supernet")],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="until it ends, or Ctrl-C")] = False,
+) -> None:
+    """Print the log of a trial: its steps, what it printed, and why it failed."""
+    from nas_meta.run import load_run
+    from nas_meta.watching.logs import numbered, read_log
+
+    for text in read_log(load_run(run), numbered(trial), follow):
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
 def step_line(number: int, values: Any) -> str:
     """What a meta-training step measured."""
     return f"step {number}  " + "  ".join(f"{name} {value:.4f}" for name, value in values.items())
@@ -294,7 +310,7 @@ def tensorboard(
 ) -> None:  # fmt: skip
     """Open TensorBoard on a run."""
     from nas_meta.run import load_run
-    from nas_meta.tensorboard import FOLDER
+    from nas_meta.watching.tensorboard import FOLDER
 
     folder = load_run(run).directory / FOLDER
     command = [

@@ -38,6 +38,7 @@ class ResolvedConfig:
     options: Mapping[str, PluginOptions]
     given: Mapping[str, Any] = field(default_factory=dict)
     recipe: Recipe = field(default_factory=Recipe)
+    source: Source = field(default_factory=lambda: Source("config"))
 
     def at(self, architecture: Architecture) -> ResolvedConfig:
         """The config of one candidate: every choice at the value that its architecture has."""
@@ -116,7 +117,7 @@ def resolve(document: Mapping[str, Any], source: Source | None = None, overrides
     choices = {path: choice for section in sections.values() for path, choice in section.choices.items()}
     learner = sections["learner"]
     classes = {name: plugins.load("learners", name) for name in learner.names}
-    return ResolvedConfig(config, options, document, Recipe(choices, learner.first, classes))
+    return ResolvedConfig(config, options, document, Recipe(choices, learner.first, classes), source)
 
 
 def plugin_files(document: Mapping[str, Any]) -> set[str]:

@@ -17,7 +17,7 @@ from nas_meta.assembly import make_evaluation, make_strategy, prepare
 from nas_meta.config import ResolvedConfig, resolve
 from nas_meta.errors import NasMetaError
 from nas_meta.evaluation import Progress
-from nas_meta.execution.engine import Engine
+from nas_meta.execution.engine import Engine, Event, cause
 from nas_meta.interruption import Interrupted, Stop, interruptible
 from nas_meta.job import check_workers, run_job
 from nas_meta.journal import Journal
@@ -60,7 +60,7 @@ def search(
     directory = run_dir or resolved.config.run_dir
     if resume and directory is not None and Journal.begun(Path(directory)):
         return _run(earlier(Path(directory), resolved), Path(directory), inline, watch, True)
-    return _run(resolved, new_run_dir(directory), inline, watch, False)
+    return _run(resolved, directory, inline, watch, False)
 
 
 def resume(
@@ -85,19 +85,27 @@ def resume(
     return _run(earlier(directory, None, overrides, allow_plugins), directory, inline, watch, True)
 
 
-def _run(resolved: ResolvedConfig, directory: Path, inline: bool, watch: Watcher | None, resumed: bool) -> Run:
+def _run(
+    resolved: ResolvedConfig, directory: str | Path | None, inline: bool, watch: Watcher | None, resumed: bool
+) -> Run:
+    from nas_meta.watching.assembly import check_watching
+
+    hooks = check_watching(resolved, inline)
+    directory = Path(directory) if resumed else new_run_dir(directory)
     with owned(directory), interruptible() as stop:
-        _Search(resolved, directory, inline, watch or (lambda status: None), stop, resumed).run()
+        _Search(resolved, directory, inline, watch or (lambda status: None), stop, resumed, hooks).run()
     return Run(directory, allow_plugins=True)
 
 
 class _Search:
     def __init__(
-        self, resolved: ResolvedConfig, directory: Path, inline: bool, watch: Watcher, stop: Stop, resumed: bool
-    ):
+        self, resolved: ResolvedConfig, directory: Path, inline: bool, watch: Watcher, stop: Stop, resumed: bool,
+        hooks: dict[str, Any],
+    ):  # fmt: skip
         self.resolved, self.config, self.directory = resolved, resolved.config, directory
         self.inline, self.watch, self.stop, self.resumed = inline, watch, stop, resumed
         self.objectives = self.config.directed
+        self.hooks, self.board = hooks, None
         self.started = time.time()
         self.phase = "preparing"
         self.job_steps = self.job_step = 0
@@ -105,7 +113,7 @@ class _Search:
         self.file = StatusFile(directory)
 
     def run(self) -> None:
-        from nas_meta.tensorboard import TensorBoardLog
+        from nas_meta.watching.assembly import make_observers
 
         self._happened()
         space, tasks, shape = prepare(self.resolved)
@@ -133,7 +141,7 @@ class _Search:
         else:
             journal = Journal.create(self.directory, **info)
         (self.directory / "config.yaml").write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-        board = TensorBoardLog(self.directory, space, self.objectives)
+        board = make_observers(self.resolved, self.hooks, self.directory, space, document, journal.get("created", 0.0))
         rule = RULES[stopping.name](stopping, self.objectives)
         self.loop = TrialLoop(
             self.config,
@@ -150,11 +158,11 @@ class _Search:
         with ExitStack() as ends:  # every one of them, whatever the others raise; the last comes first
             ends.push(self._broken)
             ends.callback(journal.close)
-            ends.callback(lambda: board.close(self.loop.standings))
+            ends.push(self._watched)
             ends.callback(strategy.close)
             evaluation = make_evaluation(self.resolved, space, tasks, shape, self._cpus())
-            self.evaluation = evaluation.with_rungs(stopping.rungs, stopping.episodes)
-            engine = self._engine()
+            evaluation = evaluation.with_rungs(stopping.rungs, stopping.episodes)
+            engine = self._engine(evaluation)
             ends.callback(engine.close)
             ends.callback(self.loop.abandon)
             self.started = time.time()
@@ -164,18 +172,19 @@ class _Search:
             if not self.stop.is_set():
                 self.phase = "searching"
                 self.loop.restore()
-                self.loop.run(engine, self.evaluation)
+                self.loop.run(engine, evaluation)
             if not self.stop.is_set():
                 self._conclude(engine, space)
+        if board.troubles:
+            self._happened()  # that of the last moment too
         if self.stop.is_set():
             self._enter("interrupted")
             raise Interrupted(
                 f"interrupted; what had finished is kept, and 'nas-meta resume {self.directory}' goes on from there"
             )
-        if self.loop.standings.leader is None:
+        if nothing := self._nothing():
             self._enter("failed")
-            reason = next((t.error for t in self.loop.trials.values() if t.error), "no trial was proposed")
-            raise NasMetaError(f"no trial was completed; the first one failed because {reason}")
+            raise NasMetaError(nothing)
 
     def _conclude(self, engine: Engine, space: SearchSpace) -> None:
         """What is measured once, when the search is over."""
@@ -203,16 +212,16 @@ class _Search:
         choices, options = self.resolved.recipe.choices, self.resolved.options["learner"]
         return max(choices["learner.steps"].values) if "learner.steps" in choices else options.steps
 
-    def _engine(self) -> Engine:
+    def _engine(self, evaluation: Any) -> Engine:
         if self.inline:
             from nas_meta.execution.inline_engine import InlineEngine
 
-            return InlineEngine(self.evaluation)
+            return InlineEngine(evaluation)
         from nas_meta.execution.ray_engine import RayEngine, Resources
 
         section = self.config.resources
         resources = Resources(section.workers, self._cpus(), section.gpus_per_trial, section.address, section.placement)
-        return RayEngine(self.evaluation, resources)
+        return RayEngine(evaluation, dataclasses.replace(resources, metrics_port=self.config.watching.prometheus))
 
     def _job(self, engine: Engine) -> None:
         """What the strategy wants done before it proposes anything; from its last checkpoint if there is one."""
@@ -228,23 +237,34 @@ class _Search:
         self.job_steps = job.steps
         self._enter("training the supernet")
 
-        def progressed(progress: Progress | None) -> bool:
-            if progress is not None:
-                if progress.checkpoint is not None:
-                    write_whole(checkpoint, progress.checkpoint)
-                self.job_step = progress.step
-                self.board.job_progress(progress.step, progress.values)
+        def heard(event: Event | None) -> bool:
+            if event is not None:
+                self.board.output(JOB, event.output, event.worker)
+                if not event.done:
+                    self._job_step(event.value, checkpoint)
             self._happened()
             return not self.stop.is_set()
 
-        result = run_job(job, engine, self.config, checkpoint, progressed)
+        try:
+            result = run_job(job, engine, self.config, checkpoint, heard)
+        except NasMetaError as error:
+            self.board.job_end(str(error))
+            raise
         if result is None:
             return
+        self.board.job_end(None)
         if result.weights is not None:
             write_whole(self.directory / SUPERNET, result.weights)
         self.journal.set("job", dict(result.findings))
         checkpoint.unlink(missing_ok=True)
         self.strategy.receive(result.findings, result.weights)
+
+    def _job_step(self, progress: Progress, checkpoint: Path) -> None:
+        """A step of the job; its checkpoint is kept."""
+        if progress.checkpoint is not None:
+            write_whole(checkpoint, progress.checkpoint)
+        self.job_step = progress.step
+        self.board.job_progress(progress.step, progress.values)
 
     def _fit_latency(self, engine: Engine, space: SearchSpace) -> None:
         """Where latency is an objective: a table that stands in for it until the end of the search."""
@@ -273,7 +293,7 @@ class _Search:
         return described(
             self.loop.table,
             self._timing,
-            self.evaluation.compute,
+            self.config,
             {str(t.id): f for t, f in zip(front, found, strict=False)},
         )
 
@@ -289,6 +309,24 @@ class _Search:
         status = self._status()
         self.file.write(status)
         self.watch(status)
+
+    def _nothing(self) -> str | None:
+        """Why a search that went to its end has failed all the same; None if it has not."""
+        if self.loop.standings.leader is not None:
+            return None
+        reason = next((t.error for t in self.loop.trials.values() if t.error), "no trial was proposed")
+        return f"no trial was completed; the first one failed because {reason}"
+
+    def _watched(self, kind: type[BaseException] | None, error: BaseException | None, _: Any) -> None:
+        """Tells whoever watches how the search ended."""
+        standings = self.loop.standings
+        if self.stop.is_set() or kind is KeyboardInterrupt:
+            self.board.close(standings, "interrupted", None)
+        elif error is not None:
+            self.board.close(standings, "failed", cause(error))
+        else:
+            nothing = self._nothing()
+            self.board.close(standings, "failed" if nothing else "done", nothing)
 
     def _broken(self, kind: type[BaseException] | None, *_: Any) -> None:
         """The last word of a search that an exception ends."""
@@ -308,4 +346,5 @@ class _Search:
             job_steps=self.job_steps,
             losses=dict(loop.losses) if loop else {},
             workers=self._workers,
+            troubles=tuple(self.board.troubles) if self.board else (),
         )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nas_meta.errors import ConfigError, NasMetaError
-from nas_meta.evaluation import JobResult, Progress
+from nas_meta.evaluation import JobResult
 from nas_meta.execution.engine import Engine, Event
 from nas_meta.sections import Config
 from nas_meta.strategy import Job
@@ -34,13 +34,13 @@ def check_workers(job: Job, there: int) -> None:
 
 
 def run_job(
-    job: Job, engine: Engine, config: Config, checkpoint: Path, progressed: Callable[[Progress | None], bool]
+    job: Job, engine: Engine, config: Config, checkpoint: Path, heard: Callable[[Event | None], bool]
 ) -> JobResult | None:
     """Does a job; where a worker dies under it, once more from its last checkpoint, ``resources.retries`` times.
 
     Args:
-        checkpoint: where ``progressed`` keeps it.
-        progressed: hears of every step, and of None after a while of silence; returns whether to go on.
+        checkpoint: where ``heard`` keeps it.
+        heard: told of every event, and of None after a while of silence; returns whether to go on.
 
     Returns:
         What the job found; None where it was not to go on.
@@ -50,7 +50,7 @@ def run_job(
     """
     for left in reversed(range(config.resources.retries + 1)):
         start = np.fromfile(checkpoint, dtype=np.uint8) if checkpoint.is_file() else None
-        end = _attempt(job, engine, config, start, progressed)
+        end = _attempt(job, engine, config, start, heard)
         if end is None or not end.error:
             return end and end.value
         if not end.died or not left:
@@ -59,7 +59,7 @@ def run_job(
 
 
 def _attempt(
-    job: Job, engine: Engine, config: Config, start: Any, progressed: Callable[[Progress | None], bool]
+    job: Job, engine: Engine, config: Config, start: Any, heard: Callable[[Event | None], bool]
 ) -> Event | None:
     """The event with which the job ended, well or not; None where it was not to go on."""
     with _meeting_place(workers_of(job), engine, config) as ranks:
@@ -74,7 +74,7 @@ def _attempt(
                     failure, since = event, time.monotonic()  # that one died is why the others fail
                 elif event.key == 0:
                     result = event
-            if not progressed(event.value if event is not None and event.key == 0 and not event.done else None):
+            if not heard(event):
                 return None
             if failure is not None and (failure.died or time.monotonic() - since > SECONDS):
                 for number in running:

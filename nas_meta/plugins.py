@@ -108,11 +108,24 @@ def _from_entry_points(kind: str, offers: list[EntryPoint]) -> type:
 
 
 def _from_file(kind: str, name: str) -> tuple[Any, str]:
-    word = KINDS[kind].word
+    word = f"{KINDS[kind].word} '{name}'"
     path_text, _, attribute = name.rpartition(":")
+    module = module_of(path_text, word)
+    if not hasattr(module, attribute):
+        classes = [n for n, v in vars(module).items() if isinstance(v, type) and v.__module__ == module.__name__]
+        raise PluginError(f"{path_text} has no '{attribute}'; {nearest(attribute, classes)}")
+    return getattr(module, attribute), word
+
+
+def module_of(path_text: str, word: str) -> Any:
+    """The module in a file, imported once; ``word`` says in an error what it is for.
+
+    Raises:
+        PluginError: there is no such file, or it cannot be imported.
+    """
     path = Path(path_text).expanduser().resolve()
     if not path.is_file():
-        raise PluginError(f"{word} '{name}': there is no file {path_text}; expected path/to/file.py:Name")
+        raise PluginError(f"{word}: there is no file {path_text}; expected path/to/file.py:Name")
     module_name = f"nas_meta_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
     module = sys.modules.get(module_name)
     if module is None:
@@ -127,13 +140,10 @@ def _from_file(kind: str, name: str) -> tuple[Any, str]:
             del sys.modules[module_name]
             if not isinstance(error, Exception):
                 raise
-            raise PluginError(f"{word} '{name}' cannot be imported: {_cause(error)}") from error
+            raise PluginError(f"{word} cannot be imported: {_cause(error)}") from error
         # Workers do not have the file: its classes travel with the pickle.
         cloudpickle.register_pickle_by_value(module)
-    if not hasattr(module, attribute):
-        classes = [n for n, v in vars(module).items() if isinstance(v, type) and v.__module__ == module_name]
-        raise PluginError(f"{path_text} has no '{attribute}'; {nearest(attribute, classes)}")
-    return getattr(module, attribute), f"{word} '{name}'"
+    return module
 
 
 def _checked(kind: str, name: str, plugin: Any, origin: str) -> type:

@@ -13,12 +13,12 @@ from filelock import FileLock, Timeout
 
 from nas_meta.config import ResolvedConfig, plugin_files, refuse_plugin_files, resolve
 from nas_meta.config_source import Source, apply_overrides
-from nas_meta.errors import ConfigError, RunError
+from nas_meta.errors import ConfigError, PluginError, RunError
 from nas_meta.journal import Journal
-from nas_meta.sections import Config
+from nas_meta.sections import HOOKS, Config, WatchingSection
 
 LOCK = "lock"
-MAY_CHANGE = ("budget", "resources", "run_dir")
+MAY_CHANGE = ("budget", "resources", "watching", "run_dir")
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,11 @@ def next_session(directory: Path) -> Session:
 def earlier(
     directory: Path, given: ResolvedConfig | None = None, overrides: Sequence[str] = (), allow_plugins: bool = False
 ) -> ResolvedConfig:
-    """The config that a run goes on with: its own, with the budget and the resources of ``given`` or ``overrides``.
+    """The config that a run goes on with: its own, but for what :data:`MAY_CHANGE`, from ``given`` or ``overrides``.
 
     Raises:
         ConfigError: something else differs; the sentence shows it.
-        PluginError: the run names a plugin file that ``given`` does not, and that is not allowed.
+        PluginError: the run names a plugin file that ``given`` does not, or a hook, and that is not allowed.
         RunError: the directory holds no run.
     """
     journal = Journal.open(directory)
@@ -75,12 +75,14 @@ def earlier(
         journal.close()
     if given is None:
         _refuse_cluster(own.config.resources.address, directory, overrides)
+        if not allow_plugins:
+            refuse_hooks(own.config.watching, directory, overrides)
         given = resolve(apply_overrides(own.document, overrides), Source("--set"))
     differences = list(_differences(own.document, given.document))
     if differences:
         raise ConfigError(
             f"{directory} cannot go on with another config: {'; '.join(differences)}; "
-            "expected the same but for budget and resources, or another --run-dir"
+            "expected the same but for budget, resources and watching, or another --run-dir"
         )
     return resolve({**own.document, **{name: given.document[name] for name in MAY_CHANGE}}, Source(str(directory)))
 
@@ -92,6 +94,18 @@ def _refuse_cluster(address: str | None, directory: Path, overrides: Sequence[st
             f"{directory} names the Ray cluster {address}, which would be trusted; "
             f"expected --set resources.address={address} if it is yours"
         )
+
+
+def refuse_hooks(section: WatchingSection, directory: Path, overrides: Sequence[str]) -> None:
+    """Raises PluginError where a run names a hook, which would be run, and the user did not."""
+    said = {override.partition("=")[0] for override in overrides}
+    for key in HOOKS:
+        hook = getattr(section, key)
+        if hook is not None and said.isdisjoint({"watching", f"watching.{key}"}):
+            raise PluginError(
+                f"{directory} names the hook {hook!r} as watching.{key}, which would be run; "
+                f"expected --allow-plugins if you trust it, or --set watching.{key}=null"
+            )
 
 
 def _differences(own: Mapping[str, Any], given: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[str]:

@@ -135,6 +135,35 @@ class ResourcesSection(Section):
     address: str | None = Field(None, description="an existing Ray cluster; by default one starts in this process")
 
 
+class WandbSection(Section):
+    project: str = Field("nas-meta", min_length=1, description="the project that the search is a run of")
+    mode: Literal["offline", "online"] = Field("offline", description="offline writes below the run directory alone")
+
+
+HOOKS = ("on_trial_end", "on_search_end")
+HOOK = "a command as a list, or path/to/file.py:function or module:function; it gets the event as JSON or a dict"
+
+
+class WatchingSection(Section):
+    on_trial_end: list[str] | str | None = Field(None, description=HOOK)
+    on_search_end: list[str] | str | None = Field(None, description=HOOK)
+    hook_seconds: float = Field(60, gt=0, description="an event may take a hook so long")
+    prometheus: int | None = Field(None, ge=1, le=65535, description="port on which Ray's exporter listens")
+    wandb: WandbSection | None = Field(None, description="a logger beside TensorBoard; by default none")
+
+    @field_validator(*HOOKS, mode="before")
+    @classmethod
+    def _is_a_hook(cls, given: Any) -> Any:
+        command = isinstance(given, list) and given and all(isinstance(part, str) and part for part in given)
+        function = isinstance(given, str) and all(given.rpartition(":")[::2])
+        if given is not None and not command and not function:
+            raise ValueError(
+                f"{given!r} is no hook; expected a command as a list such as [notify-send, nas-meta], "
+                "or path/to/file.py:function"
+            )
+        return given
+
+
 DEFAULT_OBJECTIVES = [
     {"metric": "accuracy", "direction": "maximize"},
     {"metric": "flops", "direction": "minimize"},
@@ -157,6 +186,7 @@ class Config(Section):
     latency: LatencySection = Field(default_factory=LatencySection)
     budget: BudgetSection = Field(default_factory=BudgetSection)
     resources: ResourcesSection = Field(default_factory=ResourcesSection)
+    watching: WatchingSection = Field(default_factory=WatchingSection)
     seed: int = Field(0, ge=0, description="of everything random")
     run_dir: Path | None = Field(None, description="where the run lies; by default a new folder under runs/")
 

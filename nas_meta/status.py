@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -46,6 +46,7 @@ class Status:
         steps: meta-training steps that running trials have taken, by trial; those of the strategy's job under 0.
         losses: the loss of the last of these.
         workers: trials at a time.
+        troubles: what went wrong with watching it (logs, hooks, ...), in sentences.
         written: when this was so.
         where: host and process.
     """
@@ -59,6 +60,7 @@ class Status:
     job_steps: int = 0
     losses: Mapping[int, float] = field(default_factory=dict)
     workers: int = 1
+    troubles: Sequence[str] = ()
     written: float = field(default_factory=time.time)
     where: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
 

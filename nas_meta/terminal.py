@@ -106,6 +106,10 @@ def status_view(status: Status) -> Group:
         Text(f"workers      {status.workers}, {len(done) / minutes:.1f} trials a minute, on {status.where}"),
     ]
     lines += [Text(f"failed       {count} because {reason}", style="red") for reason, count in status.failures.items()]
+    failed = [t.id for t in status.trials if t.error and not t.metrics]
+    if failed:
+        lines.append(Text(f"why          nas-meta logs {status.run_dir} {failed[-1]}", style="dim"))
+    lines += [Text(f"watching     {trouble}", style="yellow") for trouble in status.troubles]
     age = time.time() - status.written
     if not status.over and age > OLD:
         lines.append(Text(f"no sign of the search for {clock(age)}: nas-meta resume {status.run_dir}", style="yellow"))

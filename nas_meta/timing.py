@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from nas_meta.compute import Compute
 from nas_meta.errors import NasMetaError
 from nas_meta.execution.engine import Engine
 from nas_meta.latency import LatencyTable
 from nas_meta.measures import LatencySettings
+from nas_meta.sections import Config
 from nas_meta.space import Architecture, SearchSpace
 
 
@@ -46,11 +46,12 @@ def models_to_time(space: SearchSpace, models: int, seed: int) -> list[Architect
 
 
 def described(
-    table: LatencyTable | None, settings: LatencySettings, compute: Compute, trials: Mapping[str, Any]
+    table: LatencyTable | None, settings: LatencySettings, config: Config, trials: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What a run's report says of latency: what stood in during the search, and what was measured after it."""
-    device = "a GPU" if compute.device == "cuda" else f"{settings.threads} CPU thread{'s' * (settings.threads > 1)}"
-    device += f" in {compute.precision}" * (compute.precision != "fp32")
+    device = "a GPU" if config.device == "cuda" else f"{settings.threads} CPU thread{'s' * (settings.threads > 1)}"
+    if config.compute.precision != "fp32":
+        device += f" in {config.compute.precision}"
     stood_in = "FLOPs" if table is None else f"a table per choice, off by {table.error:.0%} on models left out of it"
     return {"batch": settings.batch, "tokens": settings.tokens, "device": device,
             "during_search": stood_in, "trials": dict(trials)}  # fmt: skip

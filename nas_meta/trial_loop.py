@@ -25,7 +25,7 @@ from nas_meta.standings import Standings
 from nas_meta.stopping import Report
 from nas_meta.stopping.rule import Rule
 from nas_meta.strategy import Strategy
-from nas_meta.tensorboard import TensorBoardLog
+from nas_meta.watching.observer import Observer
 
 INTERRUPTED = "the search was interrupted"
 
@@ -44,7 +44,7 @@ class TrialLoop:
     config: Config
     directory: Path
     journal: Journal
-    board: TensorBoardLog
+    board: Observer
     strategy: Strategy
     rule: Rule
     stop: Stop
@@ -77,7 +77,7 @@ class TrialLoop:
         self._weights |= {int(path.stem) for path in files if path.stem.isdigit()} & set(self.trials)
         self._again.extend(self.proposals.replay(self.journal.said()))
         for number in self._again:
-            self._forget(self.trials[number])
+            self._forget(self.trials[number], INTERRUPTED)
         for report, went_on in self.journal.reports():
             if self.trials[report.trial].status in ("completed", "stopped"):
                 self.rule.recall(report, went_on)
@@ -142,9 +142,11 @@ class TrialLoop:
         start = self.strategy.start_of(architecture)
         self.engine.submit(trial.id, "trial", architecture, trial.seed, self._keep_above(), start)
         self.journal.write(trial, self.proposals.said())
+        self.board.trial_start(trial)
 
     def _take(self, event: Event) -> None:
         trial = self.trials[event.key]
+        self.board.output(trial.id, event.output, event.worker)
         if not event.done:
             self.steps[event.key] = event.value.step
             self.losses[event.key] = event.value.values.get("loss", math.nan)
@@ -155,7 +157,7 @@ class TrialLoop:
         del self._since[event.key]
         if trial.status == "running" and event.died and self._died.get(trial.id, 0) < self.config.resources.retries:
             self._died[trial.id] = self._died.get(trial.id, 0) + 1
-            self._forget(trial)
+            self._forget(trial, event.error)
             self._again.append(trial.id)
             self._fill()
             return
@@ -234,11 +236,11 @@ class TrialLoop:
             return metrics
         return {**metrics, "latency": self.table.predict(Architecture(trial.architecture))}
 
-    def _forget(self, trial: Trial) -> None:
+    def _forget(self, trial: Trial, reason: str) -> None:
         """A trial will be run again: nothing of this time counts."""
         self.rule.forget(trial.id)
         self.journal.forget_reports(trial.id)
-        self.board.forget(trial)
+        self.board.forget(trial, reason)
         self._forget_progress(trial)
 
     def _forget_progress(self, trial: Trial) -> None:

@@ -112,3 +112,31 @@ def test_tags_in_a_yaml_file_are_not_executed(tmp_path):
     config.write_text(f"seed: !!python/object/apply:builtins.open [{tmp_path / 'mark'}, w]\n")
     assert "not YAML" in nas_meta("search", config, check=2).stderr
     assert not (tmp_path / "mark").exists()
+
+
+def test_a_hook_that_only_the_run_names_is_not_run(small_config, tmp_path):
+    mark, run = tmp_path / "mark", tmp_path / "run"
+    (tmp_path / "hooks.py").write_text(
+        f"from pathlib import Path\nPath({str(mark)!r}).touch()\ndef hook(event):\n    print(event)\n"
+    )
+    search(small_config | {"budget": {"trials": 2}}, run, inline=True)
+    hooks = {"on_trial_end": ["touch", str(mark)], "on_search_end": f"{tmp_path / 'hooks.py'}:hook"}
+    for key, hook in hooks.items():
+        with sqlite3.connect(run / "journal.sqlite") as db:
+            (text,) = db.execute("SELECT value FROM info WHERE key = 'config'").fetchone()
+            document = json.loads(text) | {"watching": {key: hook}}
+            document["budget"]["trials"] = 3
+            db.execute("UPDATE info SET value = ? WHERE key = 'config'", (json.dumps(document),))
+        with pytest.raises(PluginError, match=rf"names the hook .* as watching\.{key}, which would be run"):
+            resume(run, inline=True)
+        # A config of one's own is that of the search from then on, without them.
+        search(small_config | {"budget": {"trials": 2}}, run, inline=True, resume=True)
+        with sqlite3.connect(run / "journal.sqlite") as db:
+            db.execute("UPDATE info SET value = ? WHERE key = 'config'", (json.dumps(document),))
+        assert load_run(run).config.config.watching.model_dump()[key] == hook
+        nas_meta("trial", run, 1, "--rerun")
+        nas_meta("export", run, "--to", tmp_path / f"model of {key}")
+        assert "done" in nas_meta("status", run).stdout
+        assert not mark.exists()
+    resume(run, inline=True, allow_plugins=True)
+    assert mark.exists() and len(load_run(run).trials) == 3

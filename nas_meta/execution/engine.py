@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import traceback
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from nas_meta.execution.output import Output
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,8 @@ class Event:
         paused: whether the call waits for :meth:`Engine.proceed`: what it yielded has an attribute ``pauses`` and it is
             true.
         died: whether its worker died under it: the call itself may be right, and can be tried on another.
+        output: what it printed since the event before, and at an error its traceback.
+        worker: where it runs, ``host:process``; empty where it died.
     """
 
     key: Any
@@ -28,6 +33,8 @@ class Event:
     done: bool = False
     paused: bool = False
     died: bool = False
+    output: str = ""
+    worker: str = ""
 
 
 class Engine(Protocol):
@@ -61,33 +68,40 @@ class Engine(Protocol):
         """Stops what still runs and what this engine started."""
 
 
-def call(key: Any, function: Callable[..., Any], *arguments: Any) -> Generator[Event, bool | None, None]:
+def call(
+    key: Any, output: Output, function: Callable[..., Any], *arguments: Any
+) -> Generator[Event, bool | None, None]:
     """Calls a function and tells what happens: what it yields if it is a generator, then its result or its error.
 
     After a paused event it is told by ``send`` whether to go on.
     """
     # What is there before a call stays: to look through all that is imported takes longer than a short trial.
     gc.freeze()
+    output.renew()
     try:
-        result = function(*arguments)
+        with output:
+            result = function(*arguments)
         if isinstance(result, Generator):
-            result = yield from _streamed(key, result)
+            result = yield from _streamed(key, output, result)
     except Exception as error:
-        yield Event(key, error=cause(error), done=True)
+        told = output.take() + traceback.format_exc()
+        yield Event(key, error=cause(error), done=True, output=told, worker=output.worker)
     else:
-        yield Event(key, result, done=True)
+        yield Event(key, result, done=True, output=output.take(), worker=output.worker)
 
 
-def _streamed(key: Any, stream: Generator) -> Generator[Event, bool | None, Any]:
+def _streamed(key: Any, output: Output, stream: Generator) -> Generator[Event, bool | None, Any]:
     while True:
         try:
-            value = next(stream)
+            with output:
+                value = next(stream)
         except StopIteration as end:
             return end.value
         paused = bool(getattr(value, "pauses", False))
-        go_on = yield Event(key, value, paused=paused)
+        go_on = yield Event(key, value, paused=paused, output=output.take(), worker=output.worker)
         if paused and not go_on:
-            stream.close()
+            with output:
+                stream.close()
             return None
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from nas_meta.execution.engine import Event, call
+from nas_meta.execution.output import Output
 
 
 class InlineEngine:
@@ -17,6 +18,7 @@ class InlineEngine:
         self._pending: tuple[Any, str, tuple] | None = None
         self._answer: bool | None = None
         self._cancelled = False
+        self._output = Output(through=True)
         payload.setup()
 
     def free(self) -> int:
@@ -38,7 +40,7 @@ class InlineEngine:
     def events(self) -> Iterator[Event]:
         while self._pending:
             key, method, arguments = self._pending
-            running = call(key, getattr(self._payload, method), *arguments)
+            running = call(key, self._output, getattr(self._payload, method), *arguments)
             event = next(running)
             while not event.done:
                 self._answer = None

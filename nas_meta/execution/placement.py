@@ -19,6 +19,9 @@ class Resources:
     """What a worker gets, and where: ``packed`` fills a node before the next, ``spread`` goes round them.
 
     ``cpus`` and ``gpus`` may be fractions. Fractions of a GPU fill one before the next of a node either way.
+
+    Attributes:
+        metrics_port: where the exporter of a Ray that starts here listens; None where nobody reads it.
     """
 
     workers: int
@@ -26,6 +29,7 @@ class Resources:
     gpus: float = 0
     address: str | None = None
     placement: Literal["packed", "spread"] = "packed"
+    metrics_port: int | None = None
 
 
 class Placement:

@@ -15,6 +15,7 @@ import os
 import pickle
 import time
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import cloudpickle
@@ -22,6 +23,7 @@ import numpy as np
 
 from nas_meta.errors import ConfigError, NasMetaError
 from nas_meta.execution.engine import Event, call, cause
+from nas_meta.execution.output import Output
 from nas_meta.execution.placement import Placement, Resources
 
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -35,6 +37,7 @@ TICK = 0.5  # seconds of silence after which the driver may look at something el
 MOST_FAILED_STARTS = 10
 MESSAGES = 100  # a second, of all workers together, about: a tenth of the driver's time
 PATIENCE = 60  # seconds without a first worker after which it is said what is waited for
+REPORT_EVERY = 2000  # milliseconds; Ray's own 10 s are longer than short searches
 
 
 class _Worker:
@@ -43,6 +46,8 @@ class _Worker:
         # An actor whose constructor raises gives back no sentence, so the first call tells.
         self._failure: str | None = None
         self._running: Generator[Event, bool | None, None] | None = None
+        # For good, and before anything is imported: a handler of logging keeps the stream that it finds.
+        self._output = Output(through=False).__enter__()
         try:
             data, buffers = pickled
             self._payload = cloudpickle.loads(data, buffers=buffers)
@@ -58,7 +63,7 @@ class _Worker:
         if self._failure:
             yield [Event(None, error=self._failure, done=True)]
         else:
-            self._running = call(None, getattr(self._payload, method), *cloudpickle.loads(arguments))
+            self._running = call(None, self._output, getattr(self._payload, method), *cloudpickle.loads(arguments))
             yield from self._to_pause(None)
 
     @ray.method(num_returns="streaming")
@@ -89,6 +94,22 @@ def pickled(payload: Any) -> tuple[bytes, list[np.ndarray]]:
     return data, [np.frombuffer(buffer.raw(), dtype=np.uint8) for buffer in buffers]
 
 
+@contextmanager
+def _exporting(port: int | None) -> Iterator[dict[str, Any]]:
+    """Options of ``ray.init`` with which its exporter listens on a port of 127.0.0.1."""
+    if port is None:
+        yield {}
+        return
+    # Ray's exporter listens everywhere, unless its node has the address 127.0.0.1; only one without others may have it.
+    from ray._private import ray_constants
+
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield {"_metrics_export_port": port, "_system_config": {"metrics_report_interval_ms": REPORT_EVERY}}
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
 def _check_gpus(resources: Resources) -> None:
     """Ray would wait forever for a GPU that this machine does not have."""
     here, needed = ray.cluster_resources().get("GPU", 0), resources.gpus * resources.workers
@@ -116,12 +137,15 @@ class RayEngine:
                 if resources.address:
                     ray.init(address=resources.address, log_to_driver=False, logging_level=logging.ERROR)
                 else:
-                    ray.init(
-                        num_cpus=max(1, round(resources.cpus * resources.workers)),
-                        include_dashboard=False,
-                        log_to_driver=False,
-                        logging_level=logging.ERROR,
-                    )
+                    with _exporting(resources.metrics_port) as options:
+                        ray.init(
+                            address="local",  # not one that somebody started on this machine
+                            num_cpus=max(1, round(resources.cpus * resources.workers)),
+                            include_dashboard=False,
+                            log_to_driver=False,
+                            logging_level=logging.ERROR,
+                            **options,
+                        )
             except (RayError, ConnectionError, RuntimeError, ValueError) as error:
                 raise NasMetaError(f"Ray cannot be started: {cause(error)}") from error
             if not resources.address:

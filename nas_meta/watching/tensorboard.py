@@ -14,25 +14,26 @@ from nas_meta.objectives import Objective
 from nas_meta.run import pareto, rank
 from nas_meta.space import SearchSpace
 from nas_meta.standings import Standings
+from nas_meta.watching.observer import Observer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from nas_meta.event_file import Writer
+    from nas_meta.watching.event_file import Writer
 
 FOLDER = "tensorboard"
 HPARAM_METRICS = ("accuracy", "params", "flops", "train_seconds")
 
 
-class TensorBoardLog:
-    """Writes a run's event files. Used by the controller alone.
+class TensorBoardLog(Observer):
+    """Writes a run's event files.
 
     Args:
         every: seconds between two pictures of the front while the search runs, more where drawing takes long.
     """
 
     def __init__(self, directory: Path, space: SearchSpace, objectives: Sequence[Objective], every: float = 20):
-        from nas_meta.event_file import Writer
+        from nas_meta.watching.event_file import Writer
 
         self.directory = directory / FOLDER
         self.objectives = objectives
@@ -51,7 +52,7 @@ class TensorBoardLog:
 
     def job_progress(self, step: int, values: Mapping[str, float]) -> None:
         """Scalars of the strategy's job under their own names, such as ``meta-train/loss`` or ``probability/…``."""
-        from nas_meta.event_file import Writer
+        from nas_meta.watching.event_file import Writer
 
         self._job = self._job or Writer(str(self.directory / "supernet"))
         for name, value in values.items():
@@ -80,13 +81,13 @@ class TensorBoardLog:
         if leader and time.time() > self._next_picture:
             self._picture(standings)
 
-    def forget(self, trial: Trial) -> None:
-        """Removes what a trial wrote: it is run again."""
+    def forget(self, trial: Trial, reason: str) -> None:
+        """Removes what a trial wrote."""
         if trial.id in self._writers:
             self._writers.pop(trial.id).close()
         shutil.rmtree(self.directory / trial_name(trial), ignore_errors=True)
 
-    def close(self, standings: Standings) -> None:
+    def close(self, standings: Standings, phase: str, error: str | None) -> None:
         """The last picture, also as ``pareto.png`` beside the event files' folder."""
         if standings.leader:
             self._picture(standings)
@@ -96,7 +97,7 @@ class TensorBoardLog:
             writer.close()
 
     def _writer(self, trial: Trial) -> Writer:
-        from nas_meta.event_file import Writer
+        from nas_meta.watching.event_file import Writer
 
         if trial.id not in self._writers:
             writer = Writer(str(self.directory / trial_name(trial)))

@@ -1,0 +1,163 @@
+"""A log for each trial, and how others read it.
+
+Written by the driver from what travels with the events, so that it does not matter on which machine a trial runs.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from nas_meta.errors import RunError
+from nas_meta.journal import Trial
+from nas_meta.run import Run
+from nas_meta.standings import Standings
+from nas_meta.status import JOB, read_status
+from nas_meta.watching.observer import Observer
+
+FOLDER = "logs"
+SUPERNET = "supernet"
+MOST = 2_000_000  # characters that one part of a log may have before only its end is told
+TICK = 0.5  # seconds between two looks at a log that is followed
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+
+@dataclass
+class _Part:
+    """What one attempt at a trial has written."""
+
+    file: TextIO
+    room: int = MOST
+    worker: str = ""
+
+
+class TrialLogs(Observer):
+    """``RUN/logs/trial-0001.log`` for each trial and ``supernet.log`` for the strategy's job; open while it runs."""
+
+    def __init__(self, directory: Path):
+        self._directory = directory
+        self._open: dict[int, _Part] = {}
+
+    def trial_start(self, trial: Trial) -> None:
+        part = self._part(trial.id)
+        if part.file.tell():
+            part.file.write("\n")
+        steps = f"{trial.planned} steps, seed {trial.seed}"
+        part.file.write(f"{now()}  trial {trial.id} begins: {steps}\n{json.dumps(dict(trial.architecture))}\n")
+        part.file.flush()
+
+    def output(self, number: int, text: str, worker: str) -> None:
+        part = self._part(number)
+        if worker and part.worker != worker:
+            part.worker = worker
+            self._write(number, f"{now()}  on the worker {worker}")
+        if text:
+            self._write(number, text.removesuffix("\n"))
+
+    def trial_progress(self, trial: Trial, step: int, values: Mapping[str, float]) -> None:
+        self._step(trial.id, step, values)
+
+    def job_progress(self, step: int, values: Mapping[str, float]) -> None:
+        self._step(JOB, step, values)
+
+    def job_end(self, error: str | None) -> None:
+        self._end(JOB, f"the supernet is {f'not trained: {error}' if error else 'trained'}")
+
+    def _step(self, number: int, step: int, values: Mapping[str, float]) -> None:
+        measured = "  ".join(f"{name} {value:.6g}" for name, value in values.items())
+        self._write(number, f"{now()}  step {step}  {measured}")
+
+    def trial_end(self, trial: Trial, standings: Standings) -> None:
+        accuracy = f", accuracy {trial.metrics['accuracy']:.4f}" if "accuracy" in trial.metrics else ""
+        reason = f": {trial.error}" if trial.error else ""
+        self._end(trial.id, f"trial {trial.id} is {trial.status} after {trial.fidelity} steps{accuracy}{reason}")
+
+    def forget(self, trial: Trial, reason: str) -> None:
+        self._end(trial.id, f"trial {trial.id} will be run again: {reason}")
+
+    def close(self, standings: Standings, phase: str, error: str | None) -> None:
+        for number in list(self._open):
+            self._end(number, f"the search is {phase}" + (f": {error}" if error else ""))
+
+    def _part(self, number: int) -> _Part:
+        if number not in self._open:
+            path = log_path(self._directory, number)
+            # A run from somebody else must not lead what is written here to another place.
+            if path.is_symlink() or path.parent.is_symlink():
+                raise RunError(f"{path} is a link; expected a file of the run's own")
+            path.parent.mkdir(exist_ok=True)
+            self._open[number] = _Part(path.open("a", encoding="utf-8", errors="backslashreplace"))
+        return self._open[number]
+
+    def _write(self, number: int, text: str) -> None:
+        part = self._part(number)
+        if part.room <= 0:
+            return
+        part.file.write(f"{text}\n")
+        part.room -= len(text) + 1
+        if part.room <= 0:
+            part.file.write(f"[more than {MOST:,} characters: what follows is left out up to the end]\n")
+        part.file.flush()
+
+    def _end(self, number: int, sentence: str) -> None:
+        self._part(number).file.write(f"{now()}  {sentence}\n")
+        self._open.pop(number).file.close()
+
+
+def now() -> str:
+    """The time as it stands in a log."""
+    return time.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def log_path(directory: Path, number: int) -> Path:
+    """Where the log of a trial lies, or under 0 that of the strategy's job."""
+    return directory / FOLDER / (f"{SUPERNET}.log" if number == JOB else f"trial-{number:04d}.log")
+
+
+def numbered(name: str) -> int:
+    """The number under which a log is kept, from a trial's id or ``supernet``.
+
+    Raises:
+        RunError: it is neither.
+    """
+    if name == SUPERNET:
+        return JOB
+    if not name.isdecimal() or int(name) == JOB:
+        raise RunError(f"'{name}' is no trial; expected its number, or {SUPERNET}")
+    return int(name)
+
+
+def read_log(run: Run, number: int, follow: bool = False) -> Iterator[str]:
+    """The text of a log, without what would command a terminal; with ``follow`` also what comes until its end.
+
+    Raises:
+        RunError: there is no such trial, or it has no log.
+    """
+    path = log_path(run.directory, number)
+    what = "its supernet" if number == JOB else f"trial {number}"
+    ended = (lambda: job_ended(run)) if number == JOB else lambda: run.trial(number).status != "running"
+    ended()  # refuses a trial that is not there
+    if not path.is_file():
+        raise RunError(f"{run.directory} has no log of {what}: it has not begun, or an older nas-meta ran it")
+    return _text(path, ended if follow else lambda: True)
+
+
+def job_ended(run: Run) -> bool:
+    """Whether the strategy's job no longer runs."""
+    return read_status(run).phase not in ("preparing", "training the supernet")
+
+
+def _text(path: Path, ended: Callable[[], bool]) -> Iterator[str]:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        while True:
+            last = ended()  # before the look: what comes with the end is still told
+            while text := file.read(1 << 16):
+                yield UNPRINTABLE.sub("?", text)
+            if last:
+                return
+            time.sleep(TICK)

@@ -1,0 +1,106 @@
+"""What is told of a search, and to whom: the search talks to one observer, which hands it on to all the others."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from nas_meta.execution.engine import cause
+from nas_meta.journal import Trial
+from nas_meta.standings import Standings
+
+logger = logging.getLogger("nas_meta")
+
+
+class Observer:
+    """Hears what happens in a search, from one thread; each overrides what concerns it."""
+
+    def trial_start(self, trial: Trial) -> None:
+        """A trial was given to a worker, for the first time or again."""
+
+    def output(self, number: int, text: str, worker: str) -> None:
+        """What a trial, or under 0 the strategy's job, printed on its worker (``host:process``) since the last time."""
+
+    def trial_progress(self, trial: Trial, step: int, values: Mapping[str, float]) -> None:
+        """A meta-training step: its loss, and the validation accuracy where it was measured."""
+
+    def job_progress(self, step: int, values: Mapping[str, float]) -> None:
+        """A step of the strategy's job."""
+
+    def job_end(self, error: str | None) -> None:
+        """The end of the strategy's job, and why it failed."""
+
+    def trial_end(self, trial: Trial, standings: Standings) -> None:
+        """The end of a trial; ``standings`` are those of all trials, this one among them."""
+
+    def forget(self, trial: Trial, reason: str) -> None:
+        """A trial will be run again: what it did this time does not count."""
+
+    def close(self, standings: Standings, phase: str, error: str | None) -> None:
+        """The end of the search.
+
+        Args:
+            phase: ``done``, ``interrupted`` or ``failed``.
+            error: why it failed, a sentence.
+        """
+
+
+class Observers(Observer):
+    """Hands everything on. One that breaks is told of once, and the search goes on without it.
+
+    Attributes:
+        troubles: what went wrong, in sentences.
+    """
+
+    def __init__(self) -> None:
+        self.troubles: list[str] = []
+        self._all: dict[str, Observer] = {}
+
+    def add(self, name: str, make: Any, *arguments: Any) -> None:
+        """Makes an observer and hands everything on to it, if it can be made."""
+        try:
+            self._all[name] = make(*arguments)
+        except Exception as error:
+            self._lose(name, error)
+
+    def trouble(self, sentence: str) -> None:
+        """Something about watching went wrong."""
+        if sentence not in self.troubles:
+            self.troubles.append(sentence)
+            logger.warning("%s", sentence)
+
+    def _lose(self, name: str, error: Exception) -> None:
+        self._all.pop(name, None)
+        self.trouble(f"{name}: {cause(error)}; the search goes on without it")
+
+    def _each(self, method: str, *arguments: Any) -> None:
+        for name, observer in list(self._all.items()):
+            try:
+                getattr(observer, method)(*arguments)
+            except Exception as error:
+                self._lose(name, error)
+
+    def trial_start(self, trial: Trial) -> None:
+        self._each("trial_start", trial)
+
+    def output(self, number: int, text: str, worker: str) -> None:
+        self._each("output", number, text, worker)
+
+    def trial_progress(self, trial: Trial, step: int, values: Mapping[str, float]) -> None:
+        self._each("trial_progress", trial, step, values)
+
+    def job_progress(self, step: int, values: Mapping[str, float]) -> None:
+        self._each("job_progress", step, values)
+
+    def job_end(self, error: str | None) -> None:
+        self._each("job_end", error)
+
+    def trial_end(self, trial: Trial, standings: Standings) -> None:
+        self._each("trial_end", trial, standings)
+
+    def forget(self, trial: Trial, reason: str) -> None:
+        self._each("forget", trial, reason)
+
+    def close(self, standings: Standings, phase: str, error: str | None) -> None:
+        self._each("close", standings, phase, error)

@@ -1,0 +1,50 @@
+"""Numbers of a search for Prometheus, through the exporter of the Ray that runs it.
+
+Ray's agent on the driver's node shows them on its ``/metrics`` page: ``ray_nas_meta_trials`` by status,
+``ray_nas_meta_trials_finished_total``, ``ray_nas_meta_busy_workers`` and ``ray_nas_meta_best``, each with the name of
+the run directory. They go with Ray, at the end of the search.
+"""
+
+from __future__ import annotations
+
+from nas_meta.journal import Trial
+from nas_meta.objectives import Objective
+from nas_meta.standings import Standings
+from nas_meta.watching.observer import Observer
+
+STATUSES = ("running", "completed", "failed", "stopped", "timed-out")
+
+
+class PrometheusMetrics(Observer):
+    """Keeps Ray's metrics of a search up to date. Made before Ray starts: nothing is sent until a trial does."""
+
+    def __init__(self, run: str, objective: Objective):
+        from ray.util import metrics
+
+        self._run, self._objective = {"run": run}, objective
+        self._trials = metrics.Gauge("nas_meta_trials", "trials of the search by status", ("run", "status"))
+        self._best = metrics.Gauge("nas_meta_best", "the best value of the first objective", ("run", "metric"))
+        self._busy = metrics.Gauge("nas_meta_busy_workers", "workers that run a trial", ("run",))
+        self._finished = metrics.Counter("nas_meta_trials_finished", "trials that ended in this process", ("run",))
+        self._running: set[int] = set()
+
+    def trial_start(self, trial: Trial) -> None:
+        self._running.add(trial.id)
+        self._show_running()
+
+    def trial_end(self, trial: Trial, standings: Standings) -> None:
+        self._running.discard(trial.id)
+        self._finished.inc(1, self._run)
+        for status in STATUSES[1:]:
+            self._trials.set(standings.counts[status], {**self._run, "status": status})
+        if standings.leader:
+            metric = self._objective.metric
+            self._best.set(standings.leader.metrics[metric], {**self._run, "metric": metric})
+        self._show_running()
+
+    def forget(self, trial: Trial, reason: str) -> None:
+        self._running.discard(trial.id)
+
+    def _show_running(self) -> None:
+        self._trials.set(len(self._running), {**self._run, "status": "running"})
+        self._busy.set(len(self._running), self._run)

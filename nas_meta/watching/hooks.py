@@ -89,7 +89,7 @@ class Hooks(Observer):
             name, event = waiting
             try:
                 self._hooks[name](event)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 self._failures.put(f"watching.{name} failed: {cause(error)}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -67,12 +68,27 @@ def fronts(values: np.ndarray) -> np.ndarray:
     """
     if values.shape[1] == 1:
         return np.unique(-values[:, 0], return_inverse=True)[1]
+    if values.shape[1] == 2:
+        return _fronts_of_two(values)
     beaten = dominates(values[:, None], values[None])  # row beats column
     ranks = np.full(len(values), -1)
     rank = 0
     while (left := ranks < 0).any():
         ranks[left & ~beaten[left].any(0)] = rank
         rank += 1
+    return ranks
+
+
+def _fronts_of_two(values: np.ndarray) -> np.ndarray:
+    """:func:`fronts` of two objectives in n log n: from the best in the first down, only the second decides."""
+    ranks, best, before, rank = np.zeros(len(values), dtype=int), [], None, 0
+    for index in np.lexsort(-values.T[::-1]):
+        row = values[index].tolist()
+        if row != before:  # equals share a front
+            # ``best`` has the best second objective of every front so far, negated: whoever is no better is behind it.
+            rank = bisect_right(best, -row[1])
+            best[rank : rank + 1] = [-row[1]]
+        ranks[index], before = rank, row
     return ranks
 
 

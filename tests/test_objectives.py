@@ -10,7 +10,7 @@ from nas_meta.config import resolve
 from nas_meta.controller import search
 from nas_meta.errors import ConfigError
 from nas_meta.measures import flops, parameters
-from nas_meta.objectives import Limit, Objective, fronts, hypervolume, signed
+from nas_meta.objectives import Limit, Objective, front, fronts, hypervolume, signed
 
 points = st.lists(st.tuples(*[st.integers(0, 6)] * 3), min_size=1, max_size=12).map(lambda p: np.array(p, dtype=float))
 
@@ -67,9 +67,11 @@ def test_hypervolume_counts_the_unit_cells_that_are_dominated(values):
     assert hypervolume(values, np.zeros(3)) == (values[None] >= cells).all(-1).any(1).sum()
 
 
-@given(points)
-def test_nothing_in_a_front_is_beaten_there_and_everything_behind_by_something_in_front(values):
+@given(points, st.integers(1, 3))
+def test_nothing_in_a_front_is_beaten_there_and_everything_behind_by_something_in_front(points, objectives):
+    values = points[:, :objectives]
     ranks = fronts(values)
+    assert front(values).tolist() == np.flatnonzero(ranks == 0).tolist()
     for value, rank in zip(values, ranks, strict=True):
         beaten_by = [r for v, r in zip(values, ranks, strict=True) if (v >= value).all() and (v > value).any()]
         assert rank not in beaten_by

@@ -1,0 +1,57 @@
+"""Standings kept trial by trial are those that a look at all trials finds; event files hold no thread and no handle."""
+
+import threading
+
+import psutil
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nas_meta.event_file import EVERY, Writer
+from nas_meta.journal import Trial
+from nas_meta.objectives import Objective
+from nas_meta.run import rank
+from nas_meta.standings import Standings
+
+OBJECTIVES = [Objective("flops", "minimize"), Objective("accuracy")]
+ends = st.sampled_from(["completed", "failed", "stopped", "running"])
+histories = st.lists(st.tuples(st.integers(1, 8), ends, st.integers(0, 3), st.integers(0, 3)), max_size=30)
+
+
+@given(histories)
+def test_standings_are_what_a_look_at_all_trials_finds(history):
+    standings, trials = Standings(OBJECTIVES), {}
+    for number, status, accuracy, flops in history:
+        if number in trials and trials[number].status == "completed":
+            continue
+        metrics = {"accuracy": accuracy, "flops": flops} if status in ("completed", "stopped") else {}
+        trials[number] = Trial(number, {}, 0, 1, status, metrics, "too dark" if status == "failed" else None)
+        standings.put(trials[number])
+    everything = list(trials.values())
+    assert standings.trials == trials
+    assert standings.running == {t.id: t for t in everything if t.status == "running"}
+    assert standings.finished == sum(t.status != "running" for t in everything)
+    assert all(
+        standings.counts[s] == sum(t.status == s for t in everything) for s in ("completed", "failed", "stopped")
+    )
+    assert standings.failures["too dark"] == standings.counts["failed"]
+    assert standings.best(3) == rank(everything, OBJECTIVES[1:])[:3]
+    assert standings.leader == next(iter(rank(everything, OBJECTIVES)), None)
+    assert Standings.of(everything, OBJECTIVES).leader == standings.leader
+
+
+def test_hundreds_of_event_files_take_no_thread_and_no_handle(tmp_path, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    writers = [Writer(str(tmp_path / str(i))) for i in range(300)]
+    threads, files = threading.active_count(), psutil.Process().num_fds()
+    for step in range(5):
+        for writer in writers:
+            writer.add_scalar("loss", 1 / (step + 1), step)
+    assert threading.active_count() == threads and psutil.Process().num_fds() == files
+    # What waits is written with whatever comes after a while, and at the end.
+    monkeypatch.setattr("nas_meta.event_file.time.monotonic", lambda: 1e9 + EVERY)
+    writers[0].add_scalar("loss", 0.1, 5)
+    writers[1].close()
+    for writer, steps in zip(writers[:2], (6, 5), strict=True):
+        events = EventAccumulator(writer.log_dir).Reload()
+        assert [event.step for event in events.Scalars("loss")] == list(range(steps))

@@ -120,11 +120,12 @@ def watch_status(read: Callable[[], Status]) -> None:
     """Shows a search that another process runs until it ends."""
     with Live(console=console(), refresh_per_second=2) as live:
         while True:
+            started = time.time()
             status = read()
             live.update(status_view(status))
             if status.over:
                 return
-            time.sleep(1)
+            time.sleep(max(1, 5 * (time.time() - started)))  # reading a hundred thousand trials takes seconds
 
 
 def clock(seconds: float) -> str:

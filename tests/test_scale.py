@@ -14,6 +14,7 @@ import ray
 from ray.cluster_utils import Cluster
 
 from nas_meta import controller
+from nas_meta.execution import ray_engine
 from nas_meta.execution.ray_engine import RayEngine, Resources
 
 # Workers cannot import this file.
@@ -84,7 +85,7 @@ def test_eight_trials_share_two_gpus_of_each_of_two_nodes(cluster, tmp_path):
     engine.close()
 
 
-def test_a_cluster_that_is_too_small_says_so_and_the_rest_runs(cluster, tmp_path, caplog):
+def test_a_cluster_that_is_too_small_says_so_and_the_rest_runs(cluster, tmp_path, caplog, monkeypatch):
     payload = Place(str(tmp_path), np.zeros(1))
     with caplog.at_level(logging.WARNING):
         engine = RayEngine(payload, Resources(3, 6, 0, cluster.address))
@@ -93,6 +94,12 @@ def test_a_cluster_that_is_too_small_says_so_and_the_rest_runs(cluster, tmp_path
         "the others wait for nodes to join"
     ]
     assert len(places(engine, 2, tmp_path)) == 2
+    engine.close()
+    caplog.clear()
+    monkeypatch.setattr(ray_engine, "PATIENCE", 0)
+    engine = RayEngine(payload, Resources(1, 100, 0, cluster.address))
+    assert not engine.await_worker() and not engine.await_worker()
+    assert len(caplog.messages) == 2 and caplog.messages[1].startswith("no worker has started for 0 seconds: resources")
     engine.close()
 
 
@@ -126,6 +133,30 @@ class Told:
     def count(self, to):
         yield from range(to)
         return "counted"
+
+
+def test_a_call_that_is_cancelled_is_not_heard_of_again(monkeypatch):
+    """Neither what came with the event after which it was cancelled, nor what waits while another's is told."""
+    monkeypatch.setattr(ray_engine, "MESSAGES", 1)
+    engine = RayEngine(Told(), Resources(2, 1))
+    while engine.free() < 2:
+        time.sleep(0.02)
+    for key in "ab":
+        engine.submit(key, "count", 1000)
+    time.sleep(1)  # both have something to tell
+    heard = Counter()
+    for event in engine.events():
+        if event is None:
+            continue
+        heard[event.key] += 1
+        if sum(heard.values()) == 1:
+            told = event.key
+            engine.cancel("b" if told == "a" else "a")
+        if event.key == told and heard[told] == 5:
+            engine.cancel(told)
+            engine.submit("c", "count", 3)
+    assert heard == {told: 5, "c": 4}
+    engine.close()
 
 
 def test_progress_that_comes_fast_travels_in_bundles_in_its_order(monkeypatch):

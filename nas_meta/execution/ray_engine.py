@@ -211,6 +211,8 @@ class RayEngine:
             if not ready:
                 yield None
             for stream in ready:
+                if stream not in self._running:
+                    continue  # it was cancelled while others were told of
                 key, worker = self._running[stream]
                 try:
                     *earlier, event = ray.get(next(stream))
@@ -222,7 +224,7 @@ class RayEngine:
                     if stream not in self._running:
                         break
                 if stream not in self._running:
-                    continue  # it was cancelled
+                    continue
                 if event.done or event.paused:
                     del self._running[stream]
                 if event.died:

@@ -5,8 +5,8 @@ import threading
 import psutil
 from hypothesis import given
 from hypothesis import strategies as st
-
 from nas_meta.event_file import EVERY, Writer
+
 from nas_meta.journal import Trial
 from nas_meta.objectives import Objective
 from nas_meta.run import rank

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from nas_meta.asking import asking
 from nas_meta.config import ResolvedConfig
 from nas_meta.errors import ConfigError
 from nas_meta.recipe import JointSpace
@@ -23,7 +24,9 @@ def prepare(resolved: ResolvedConfig):
 
     section = resolved.config.tasks
     space = make_space(resolved)
-    source = resolved.plugin("tasks")(resolved.options["tasks"])
+    plugin = resolved.plugin("tasks")
+    with asking(plugin, "__init__"):
+        source = plugin(resolved.options["tasks"])
     tasks = load_tasks(source, load_tokenizer(space.tokenizer), section.max_tokens)
     if largest(resolved, "synonyms") > 0:
         tasks = with_synonyms(tasks, load_tokenizer(space.tokenizer))
@@ -40,7 +43,9 @@ def largest(resolved: ResolvedConfig, option: str) -> float:
 
 def make_space(resolved: ResolvedConfig) -> SearchSpace:
     """What is searched: the space, joined with the choices of the learner and tasks sections, within the limits."""
-    space = resolved.plugin("space")(resolved.options["space"])
+    plugin = resolved.plugin("space")
+    with asking(plugin, "__init__"):
+        space = plugin(resolved.options["space"])
     if resolved.recipe.choices:
         space = JointSpace(space, resolved.recipe)
     if resolved.config.times:
@@ -112,7 +117,9 @@ def make_strategy(
         seed=config.seed,
         tokens=config.evaluation.flops_tokens,
     )
-    return resolved.plugin("strategy")(context, resolved.options["strategy"])
+    plugin = resolved.plugin("strategy")
+    with asking(plugin, "__init__"):
+        return plugin(context, resolved.options["strategy"])
 
 
 def with_teacher(tasks: Any, space: SearchSpace, pooling: str):

@@ -12,7 +12,7 @@ import typer
 
 from nas_meta import cli_plugins
 from nas_meta.cli_plugins import JsonOption, print_json
-from nas_meta.errors import ConfigError, NasMetaError
+from nas_meta.errors import ConfigError, NasMetaError, one_line
 
 app = typer.Typer(
     name="nas-meta",
@@ -124,6 +124,8 @@ def trials(
     opened = load_run(run)
     limit = last if last is not None else 0 if as_json else LISTED
     rows = opened.listed(limit or None, sort)
+    if opened.damage:
+        sys.stderr.write(f"nas-meta: {opened.directory} is damaged: {one_line(opened.damage)}\n")
     if as_json:
         print_json([t.as_dict() for t in rows])
         return
@@ -150,18 +152,16 @@ def best(run: RunArgument, as_json: JsonOption = False) -> None:
                 **trial.as_dict(),
                 "test_accuracy": test.get("test_accuracy"),
                 "test_accuracy_ci95": test.get("test_accuracy_ci95"),
-                "latency": opened.report.get("latency", {}).get("trials", {}).get(str(trial.id), {}).get("latency"),
+                "latency": (opened.report.get("latency") or {}).get("trials", {}).get(str(trial.id), {}).get("latency"),
                 "steps_taken": opened.steps.taken,
                 "steps_planned": opened.steps.planned,
             }
         )
         return
-    from nas_meta.terminal import console, result_table, trial_line
+    from nas_meta.terminal import choices, console, result_table, trial_line
 
     out = console()
-    out.print(trial_line(trial), highlight=False)
-    for name, value in trial.architecture.items():
-        out.print(f"  {name}: {value}", highlight=False)
+    out.print("\n".join([trial_line(trial), *choices(trial)]), highlight=False)
     out.print(result_table(opened))
 
 
@@ -188,12 +188,10 @@ def trial(
     if as_json:
         print_json(row.as_dict() | ({"rerun": again} if rerun else {}))
         return
-    from nas_meta.terminal import console, trial_line
+    from nas_meta.terminal import choices, console, trial_line
 
     out = console()
-    out.print(trial_line(row), highlight=False)
-    for name, value in row.architecture.items():
-        out.print(f"  {name}: {value}", highlight=False)
+    out.print("\n".join([trial_line(row), *choices(row)]), highlight=False)
     if again is not None:
         before = row.metrics.get("accuracy")
         same = "the same" if before == again["accuracy"] else f"the journal has {before}"

@@ -14,12 +14,16 @@ import yaml
 from pydantic import ConfigDict, Field, create_model
 
 from nas_meta import plugins
-from nas_meta.config_source import Source, apply_overrides, validate
+from nas_meta.config_source import Source, apply_overrides, check_plain, validate
 from nas_meta.errors import ConfigError, PluginError, nearest
+from nas_meta.plain_yaml import read_yaml
+from nas_meta.reading import regular
 from nas_meta.recipe import CHOICE, TASK_CHOICES, Recipe, choices_in, known_to, with_values
 from nas_meta.sections import Config, LearnerSection, Section, SpaceSection, StrategySection, TasksSection
 from nas_meta.space import Architecture, Choice, PluginOptions, Value
 from nas_meta.stopping import RULES, read_section
+
+MOST_BYTES = 256 * 1024  # of a config file
 
 # section of the file -> (its model, kind of plugin whose options stand in it, key that names the plugin)
 PLUGIN_SECTIONS = {
@@ -83,26 +87,23 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> ResolvedConf
         ConfigError: one sentence naming file, line and key, what was expected and the nearest valid name.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
-        document = yaml.safe_load(text)
+        text = regular(path, MOST_BYTES).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not UTF-8 (byte {error.start}); expected a YAML file") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise ConfigError(f"{where}: not YAML ({getattr(error, 'problem', None) or 'unreadable'})") from error
+    document, lines = read_yaml(text, str(path))
     if document is None:
         document = {}
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: a {type(document).__name__}; expected sections such as 'space:' and 'tasks:'")
-    return resolve(document, Source(str(path), text, [o.partition("=")[0] for o in overrides]), overrides)
+    return resolve(document, Source(str(path), lines, [o.partition("=")[0] for o in overrides]), overrides)
 
 
 def resolve(document: Mapping[str, Any], source: Source | None = None, overrides: Sequence[str] = ()) -> ResolvedConfig:
     """Validates a config given as plain data; see :func:`read_config`."""
     source = source or Source("config")
+    check_plain(document, source)
     document = apply_overrides(document, overrides)
     for section in document:
         if section not in Config.model_fields:

@@ -6,32 +6,24 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from nas_meta.errors import ConfigError, nearest
+from nas_meta.plain_yaml import DEEPEST, read_yaml
 
 
 class Source:
-    """Where a value stands: turns a key path into ``file:line``."""
+    """Where a value stands: turns a key path into ``file:line``.
 
-    def __init__(self, name: str, text: str = "", overridden: Sequence[str] = ()):
+    Args:
+        lines: of every key path of the file.
+        overridden: key paths that the command line set.
+    """
+
+    def __init__(self, name: str, lines: Mapping[tuple, int] | None = None, overridden: Sequence[str] = ()):
         self.name = name
-        self.lines: dict[tuple, int] = {}
+        self.lines = lines or {}
         self.overridden = set(overridden)
-        if text:
-            self._walk(yaml.compose(text, Loader=yaml.SafeLoader), ())
-
-    def _walk(self, node: yaml.Node | None, path: tuple) -> None:
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                here = (*path, key.value)
-                self.lines[here] = key.start_mark.line + 1
-                self._walk(value, here)
-        elif isinstance(node, yaml.SequenceNode):
-            for index, value in enumerate(node.value):
-                self.lines[(*path, index)] = value.start_mark.line + 1
-                self._walk(value, (*path, index))
 
     def at(self, path: tuple) -> str:
         """``file:line`` of the deepest part of the path that the file has."""
@@ -58,10 +50,7 @@ def apply_overrides(document: Mapping[str, Any], overrides: Sequence[str]) -> di
             target = target[parent]
             if not isinstance(target, dict):
                 raise ConfigError(f"--set {override}: '{parent}' has no keys")
-        try:
-            target[last] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {override}: the value is not YAML") from error
+        target[last], _ = read_yaml(value, f"--set {override}")
         if isinstance(target[last], str):
             # YAML 1.1 reads 1e-4 as a string
             try:
@@ -69,6 +58,21 @@ def apply_overrides(document: Mapping[str, Any], overrides: Sequence[str]) -> di
             except ValueError:
                 continue
     return result
+
+
+def check_plain(value: Any, source: Source, path: tuple = ()) -> None:
+    """Raises ConfigError where a config given as data has keys that are no text, or is nested without end."""
+    if len(path) > DEEPEST:
+        raise ConfigError(f"{source.at(path)}: values are nested deeper than {DEEPEST} times; expected sections")
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                name = ".".join((*path, repr(key)))
+                raise ConfigError(f"{source.at(path)}: the key {name} is a {type(key).__name__}; expected text")
+            check_plain(inner, source, (*path, key))
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            check_plain(inner, source, (*path, "-"))
 
 
 def validate(model: type[BaseModel], data: Mapping[str, Any], source: Source, prefix: tuple, also: set[str]) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from nas_meta.asking import asking
 from nas_meta.assembly import make_evaluation, make_strategy, prepare
 from nas_meta.config import ResolvedConfig, resolve
 from nas_meta.errors import NasMetaError
@@ -117,7 +118,8 @@ class _Search:
 
         self._happened()
         space, tasks, shape = prepare(self.resolved)
-        space.prepare(tasks, self.config.seed)
+        with asking(space, "prepare"):
+            space.prepare(tasks, self.config.seed)
         # Refuses limits that no architecture meets before anything is trained.
         space.sample(np.random.default_rng(self.config.seed))
         session = next_session(self.directory) if self.resumed else new_session(self.config, self.inline)
@@ -225,12 +227,14 @@ class _Search:
 
     def _job(self, engine: Engine) -> None:
         """What the strategy wants done before it proposes anything; from its last checkpoint if there is one."""
-        job = self.strategy.job()
+        with asking(self.strategy, "job"):
+            job = self.strategy.job()
         if job is None:
             return
         findings = self.journal.get("job")
         if findings is not None:
-            self.strategy.receive(findings, Run(self.directory).supernet)
+            with asking(self.strategy, "receive"):
+                self.strategy.receive(findings, Run(self.directory).supernet)
             return
         check_workers(job, self._workers)
         checkpoint = self.directory / CHECKPOINT

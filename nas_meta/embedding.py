@@ -14,12 +14,36 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_map
 
+from nas_meta.asking import kind
 from nas_meta.compute import Compute, compiled, recomputable, recomputing
 from nas_meta.errors import TrialError
 from nas_meta.packing import Packing, pack, pack_sets
 from nas_meta.tasks.pool import Pool
 
 TOKENS = 4096  # in one call of the model, where texts are packed
+
+
+def check_model(model: Any, space: str) -> None:
+    """Raises TrialError where what the space of that name built is no model of texts."""
+    built = f"build() of {space} returned "
+    if not isinstance(model, nn.Module):
+        raise TrialError(f"{built}{kind(model)}; expected a torch module")
+    if next(model.parameters(), None) is None:
+        raise TrialError(f"{built}a {type(model).__name__} without parameters; expected some")
+    ids = torch.ones(2, 4, dtype=torch.long, device=next(model.parameters()).device)
+    training = model.training
+    with torch.no_grad():
+        output = model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids))
+    model.train(training)
+    states = output if isinstance(output, Tensor) else getattr(output, "last_hidden_state", None)
+    if not isinstance(states, Tensor):
+        raise TrialError(f"{built}a model that gives {kind(output)}; expected last_hidden_state, or a tensor")
+    shape = tuple(states.shape)
+    if not states.is_floating_point() or shape[:-1] not in ((2, 4), (2,)) or not shape[-1]:
+        raise TrialError(
+            f"{built}a model that gives {states.dtype} {list(shape)} for 2 texts of 4 tokens; "
+            "expected floating point [2, 4, width] or [2, width]"
+        )
 
 
 class Encoder(nn.Module):

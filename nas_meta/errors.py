@@ -8,11 +8,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST = 1000  # characters of a sentence
+
 
 class NasMetaError(Exception):
-    """Something failed; the message is one sentence that a user can act on."""
+    """Something failed; the message is one sentence that a user can act on, and one line whatever it quotes."""
 
     exit_code = 1
+
+    def __init__(self, sentence: str):
+        super().__init__(one_line(sentence))
 
 
 class ConfigError(NasMetaError):
@@ -43,6 +48,14 @@ class TrialError(NasMetaError):
 
 class StrategyError(NasMetaError):
     """A strategy broke down while proposing or observing."""
+
+
+def one_line(text: str) -> str:
+    """Text that may hold anything, as one line for a terminal: controls as escapes, of a long one its ends."""
+    if len(text) > LONGEST:
+        half = LONGEST // 2
+        text = f"{text[:half]} [...] {text[-half:]}"
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

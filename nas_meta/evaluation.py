@@ -17,7 +17,7 @@ import torch
 from nas_meta.adapters import adapter_names, removed
 from nas_meta.compute import Compute, forget_compiled
 from nas_meta.data_parallel import Rank, joined
-from nas_meta.embedding import Encoder
+from nas_meta.embedding import Encoder, check_model
 from nas_meta.errors import ConfigError, TrialError
 from nas_meta.learners.base import Learner
 from nas_meta.learners.protonet import ProtoNet
@@ -27,6 +27,7 @@ from nas_meta.recipe import Recipe
 from nas_meta.space import Architecture, SearchSpace
 from nas_meta.tasks.episodes import EpisodeShape, TrainShape, episode, episodes
 from nas_meta.tasks.pool import Tasks
+from nas_meta.wrapped import name_of
 
 
 @dataclass(frozen=True)
@@ -183,6 +184,7 @@ class Evaluation:
             memory = PeakMemory(device)
             torch.manual_seed(seed)
             model = self.space.build(architecture)
+            check_model(model, name_of(self.space))
             if start is not None:
                 model.load_state_dict(unpacked(bytes(start)))
             # Again: a space may draw more numbers for its first architecture, where it loads what all share.

@@ -10,11 +10,13 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from nas_meta.errors import RunError
+from nas_meta.journal_file import read_rows, read_some
+from nas_meta.journal_rows import checked, plain, problem_of
 from nas_meta.space import Architecture
 from nas_meta.stopping import Report
 
@@ -82,10 +84,15 @@ class Said:
 
 
 class Journal:
-    """A run's journal, open for writing (``create``, ``append``) or for reading (``open``)."""
+    """A run's journal, open for writing (``create``, ``append``) or for reading (``open``).
 
-    def __init__(self, connection: sqlite3.Connection):
-        self._db = connection
+    Attributes:
+        damage: what is wrong with the file, where only a part of what was asked for could be read.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection | None = None):
+        self._path, self._db = path, connection
+        self.damage: str | None = None
 
     @classmethod
     def create(cls, run_dir: Path, **info: Any) -> Journal:
@@ -95,7 +102,7 @@ class Journal:
             RunError: the directory cannot be written.
         """
         try:
-            journal = cls(cls._writable(run_dir / FILE))
+            journal = cls(run_dir / FILE, cls._writable(run_dir / FILE))
             with journal._transaction() as db:
                 for statement in filter(None, map(str.strip, SCHEMA.split(";"))):
                     db.execute(statement)
@@ -112,9 +119,8 @@ class Journal:
         if not path.is_file():
             return False
         try:
-            with closing(sqlite3.connect(path)) as db:
-                return db.execute("SELECT 1 FROM sqlite_master WHERE name = 'info'").fetchone() is not None
-        except sqlite3.Error:
+            return bool(read_rows(path, "SELECT 1 FROM sqlite_master WHERE name = 'info'"))
+        except RunError:
             return True
 
     @classmethod
@@ -126,7 +132,6 @@ class Journal:
         """
         reader = cls.open(run_dir)
         version = reader.get("version", 0)
-        reader.close()
         path = Path(run_dir) / FILE
         if version < VERSION:
             raise RunError(
@@ -134,7 +139,7 @@ class Journal:
                 "it can be read, but its search cannot go on"
             )
         try:
-            return cls(cls._writable(path))
+            return cls(path, cls._writable(path))
         except sqlite3.Error as error:
             raise RunError(f"the journal {path} cannot be written: {error}") from error
 
@@ -156,16 +161,8 @@ class Journal:
         path = Path(run_dir) / FILE
         if not path.is_file():
             raise RunError(f"{run_dir} is not a run: it has no {FILE}")
-        try:
-            db = sqlite3.connect(path, isolation_level=None)
-            db.execute("PRAGMA query_only=ON")
-        except sqlite3.Error as error:
-            raise RunError(f"the journal {path} cannot be read: {error}") from error
-        journal = cls(db)
-        try:
-            version = journal.get("version", 0)
-        except RunError as error:
-            raise RunError(f"{path}: {error}") from error
+        journal = cls(path)
+        version = checked(int, journal.get("version", 0), "version")
         if version > VERSION:
             raise RunError(f"{path} was written by a newer nas-meta (version {version}, this one reads {VERSION})")
         return journal
@@ -180,7 +177,7 @@ class Journal:
     def get(self, key: str, default: Any = None) -> Any:
         """The JSON value of a key."""
         rows = list(self._rows("SELECT value FROM info WHERE key = ?", key))
-        return _plain(rows[0][0]) if rows else default
+        return plain(rows[0][0]) if rows else default
 
     def write(self, trial: Trial, said: Sequence[Said] = ()) -> None:
         """Stores a trial as it is now, and what was said with the strategy; both durable when this returns."""
@@ -206,7 +203,9 @@ class Journal:
 
     def said(self) -> list[Said]:
         """What the search and its strategy said to each other, in that order."""
-        return [Said(kind, trial) for kind, trial in self._rows("SELECT kind, trial FROM said ORDER BY number")]
+        rows = self._rows("SELECT kind, trial FROM said ORDER BY number")
+        checked(list[tuple[Literal["asked", "told"], int | None]], rows, "said")
+        return [Said(kind, trial) for kind, trial in rows]
 
     def trials(self, last: int | None = None, sort: str | None = None, smallest: bool = False) -> list[Trial]:
         """Every trial, in the order they started.
@@ -218,24 +217,62 @@ class Journal:
         columns = "id, architecture, seed, fidelity, status, metrics, error, started, finished, planned"
         limit = -1 if last is None else last
         if sort is None:
-            rows = list(self._rows(f"SELECT {columns} FROM trials ORDER BY id DESC LIMIT ?", limit))[::-1]
+            rows = self._from_both_ends(f"SELECT {columns} FROM trials ORDER BY id", limit)
         else:
-            value = "json_extract(metrics, '$.' || json_quote(?))"
+            value = "CASE WHEN json_valid(metrics) THEN json_extract(metrics, '$.' || json_quote(?)) END"
             way = "ASC" if smallest else "DESC"
             order = f"{value} IS NULL, {value} {way}, id"
             rows = self._rows(f"SELECT {columns} FROM trials ORDER BY {order} LIMIT ?", sort, sort, limit)
-        return [
-            Trial(number, _plain(architecture), seed, fidelity, status, _plain(metrics), *rest)
-            for number, architecture, seed, fidelity, status, metrics, *rest in rows
-        ]
+        return [self._trial(row) for row in rows]
+
+    def _trial(self, row: tuple) -> Trial:
+        number, architecture, seed, fidelity, status, metrics, *rest = row
+        try:
+            row = (number, plain(architecture), seed, fidelity, status, plain(metrics), *rest)
+            problem = problem_of(row)
+        except RunError as error:
+            problem = str(error)
+        if problem is None:
+            return Trial(*row)
+        problem = f"row {number} of its trials cannot be read: {problem}"
+        if self._db is not None or not isinstance(number, int):
+            raise RunError(f"{self._path} is damaged: {problem}")
+        # To be looked at, the others are still good.
+        self.damage = problem
+        return Trial(number, {}, 0, 0, "failed", error=problem)
+
+    def _from_both_ends(self, query: str, limit: int) -> list[tuple]:
+        """The last rows; where the file is damaged between them, those before and behind the damage."""
+        backwards = f"{query} DESC LIMIT ?"
+        if self._db is not None:
+            return self._rows(backwards, limit)[::-1]
+        last, damage = read_some(self._path, backwards, limit)
+        if damage is None:
+            return last[::-1]
+        first, _ = read_some(self._path, query)
+        if not first and not last:
+            raise RunError(f"{self._path} cannot be read: {damage}")
+        both = {row[0]: row for row in [*first, *last] if isinstance(row[0], int)}
+        self.damage = f"{damage}; {len(both)} of its trials can be read"
+        rows = [both[number] for number in sorted(both)]
+        return rows if limit < 0 else rows[-limit:]
 
     def count(self) -> int:
         """How many trials there are."""
-        return next(self._rows("SELECT COUNT(*) FROM trials"))[0]
+        query = "SELECT COUNT(*) FROM trials"
+        if self._db is not None:
+            return self._rows(query)[0][0]
+        rows, damage = read_some(self._path, query)
+        return len(self.trials()) if damage else rows[0][0]
 
     def metrics(self) -> set[str]:
         """The names of all that trials have measured."""
-        return {name for (name,) in self._rows("SELECT DISTINCT each.key FROM trials, json_each(metrics) AS each")}
+        return {
+            name
+            for (name,) in self._rows(
+                "SELECT DISTINCT each.key FROM trials, json_each(CASE WHEN json_valid(metrics) THEN metrics END) AS each"
+            )
+        }
 
     def report(self, report: Report, went_on: bool) -> None:
         """Stores what a trial reported at a rung and what was decided; durable when this returns."""
@@ -250,27 +287,24 @@ class Journal:
 
     def reports(self) -> list[tuple[Report, bool]]:
         """What trials reported at rungs, in the order of the decisions, and whether they went on."""
-        return [
-            (Report(trial, step, tuple(_plain(values)), np.array(_plain(scores))), bool(went_on))
+        rows = [
+            (trial, step, plain(values), plain(scores), went_on)
             for trial, step, values, scores, went_on in self._rows(
                 "SELECT trial, step, reported, scores, went_on FROM reports ORDER BY number"
             )
         ]
+        checked(list[tuple[int, int, list[float], list[float], int]], rows, "reports")
+        return [(Report(trial, step, tuple(v), np.array(s)), bool(on)) for trial, step, v, s, on in rows]
 
-    def _rows(self, query: str, *values: Any) -> Iterator[tuple]:
+    def _rows(self, query: str, *values: Any) -> list[tuple]:
+        if self._db is None:
+            return read_rows(self._path, query, *values)
         try:
             with closing(self._db.execute(query, values)) as rows:
-                yield from rows
+                return list(rows)
         except sqlite3.Error as error:
             raise RunError(f"the journal cannot be read: {error}") from error
 
     def close(self) -> None:
-        self._db.close()
-
-
-def _plain(text: str) -> Any:
-    """Plain data from the journal's JSON."""
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise RunError(f"the journal cannot be read: {error}") from error
+        if self._db is not None:
+            self._db.close()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from nas_meta.asking import asking
 from nas_meta.errors import NasMetaError
 from nas_meta.execution.engine import Engine
 from nas_meta.journal import Trial
@@ -30,7 +31,9 @@ def meta_test(
         if weights.is_file():
             key = ("trials", str(trial.id))
             calls.append((key, "test", Architecture(trial.architecture), weights.read_bytes()))
-    if space.reference() is not None:
+    with asking(space, "reference"):
+        reference = space.reference()
+    if reference is not None:
         calls.append((("references", "unsearched model, no training"), "test_reference"))
     calls.append((("references", "TF-IDF, nearest centroid"), "test_tfidf"))
     report: dict[str, dict[str, Any]] = {"trials": {}, "references": {}}

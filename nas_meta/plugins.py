@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import sys
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from typing import Any
 
 from nas_meta.errors import PluginError, nearest
+from nas_meta.reading import regular
 from nas_meta.space import PluginOptions
 
 
@@ -80,6 +82,7 @@ def options_of(kind: str, name: str) -> type[PluginOptions]:
     return load(kind, name).Options
 
 
+@cache
 def _points(kind: str) -> dict[str, list[EntryPoint]]:
     points: dict[str, list[EntryPoint]] = {}
     for point in entry_points(group=KINDS[kind].group):
@@ -123,9 +126,12 @@ def module_of(path_text: str, word: str) -> Any:
     Raises:
         PluginError: there is no such file, or it cannot be imported.
     """
-    path = Path(path_text).expanduser().resolve()
-    if not path.is_file():
-        raise PluginError(f"{word}: there is no file {path_text}; expected path/to/file.py:Name")
+    try:
+        path = regular(os.path.expanduser(path_text)).resolve()
+    except OSError as error:
+        raise PluginError(
+            f"{word}: there is no file {path_text} ({error.strerror}); expected path/to/file.py:Name"
+        ) from error
     module_name = f"nas_meta_plugin_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
     module = sys.modules.get(module_name)
     if module is None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 
-from nas_meta.errors import RunError
+from nas_meta.asking import asking, kind
+from nas_meta.errors import ConfigError, RunError, StrategyError
 from nas_meta.journal import Said, Trial
 from nas_meta.objectives import Objective, signed
 from nas_meta.space import Architecture
-from nas_meta.strategy import Outcome, Strategy
+from nas_meta.strategy import WAIT, Outcome, Strategy
 
 log = logging.getLogger(__name__)
 MOST_REPEATS = 1000
@@ -37,8 +38,8 @@ class Proposals:
     def ask(self) -> Architecture | None:
         """The next architecture that was not tried, for a trial of the next id; None if there is none right now."""
         for _ in range(MOST_REPEATS):
-            proposal = self.strategy.ask()
-            if not isinstance(proposal, Architecture):
+            proposal = self._proposal()
+            if proposal is None:
                 self._said.append(Said(ASKED))
                 return None
             known = self._by_architecture.get(proposal.id)
@@ -80,8 +81,8 @@ class Proposals:
                 self._told.add(entry.trial)
                 self._repeats.pop(entry.trial, None)
                 continue
-            proposal = self.strategy.ask()
-            now = proposal.id if isinstance(proposal, Architecture) else None
+            proposal = self._proposal()
+            now = proposal.id if proposal is not None else None
             then = self.trials[entry.trial].architecture_id if entry.trial is not None else None
             if now != then:
                 raise RunError(
@@ -95,6 +96,27 @@ class Proposals:
                 self._by_architecture[now] = entry.trial
         return [number for number in self._by_architecture.values() if number not in self._told]
 
+    def _proposal(self) -> Architecture | None:
+        """What the strategy proposes: an architecture of the space, or nothing right now.
+
+        Raises:
+            StrategyError: it is something else.
+        """
+        name = type(self.strategy).__name__
+        with asking(self.strategy, "ask"):
+            proposal = self.strategy.ask()
+        if proposal is None or proposal is WAIT:
+            return None
+        if not isinstance(proposal, Architecture):
+            raise StrategyError(f"{name}.ask() returned {kind(proposal)}; expected an Architecture, WAIT or None")
+        try:
+            own = self.strategy.context.space.canonical(proposal.values)
+        except (ConfigError, AttributeError, TypeError) as error:
+            raise StrategyError(f"{name}.ask() returned an architecture that is not in the space: {error}") from error
+        if own != proposal:
+            raise StrategyError(f"{name}.ask() returned {proposal}, which has choices without effect; expected {own}")
+        return proposal
+
     def _times(self, trial: Trial) -> int:
         return 1 + self._repeats.get(trial.id, 0)
 
@@ -102,4 +124,5 @@ class Proposals:
         measured = trial.status in ("completed", "stopped") and all(o.metric in trial.metrics for o in self.objectives)
         values = signed(trial.metrics, self.objectives) if measured else None
         score = values[0] if values else None
-        self.strategy.tell(Outcome(Architecture(trial.architecture), trial.status, trial.metrics, score, values))
+        with asking(self.strategy, "tell"):
+            self.strategy.tell(Outcome(Architecture(trial.architecture), trial.status, trial.metrics, score, values))

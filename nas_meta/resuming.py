@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from nas_meta.config import ResolvedConfig, plugin_files, refuse_plugin_files, r
 from nas_meta.config_source import Source, apply_overrides
 from nas_meta.errors import ConfigError, PluginError, RunError
 from nas_meta.journal import Journal
+from nas_meta.journal_rows import checked
 from nas_meta.sections import HOOKS, Config, WatchingSection
 
 LOCK = "lock"
@@ -46,7 +48,7 @@ def next_session(directory: Path) -> Session:
     """The session of a search that goes on."""
     journal = Journal.open(directory)
     try:
-        session = Session(**journal.get("session"))
+        session = Session(**checked(Session, journal.get("session"), "session"))
         times = [t for trial in journal.trials() for t in (trial.started, trial.finished or trial.started)]
     finally:
         journal.close()
@@ -67,7 +69,7 @@ def earlier(
     """
     journal = Journal.open(directory)
     try:
-        document = journal.get("config", {})
+        document = checked(dict[str, Any], journal.get("config", {}), "config")
         if not allow_plugins:
             refuse_plugin_files(document, directory, plugin_files(given.given) if given else ())
         own = resolve(document, Source(str(directory)))
@@ -108,6 +110,17 @@ def refuse_hooks(section: WatchingSection, directory: Path, overrides: Sequence[
             )
 
 
+def _refuse_links(directory: Path) -> None:
+    """Raises RunError where writing into a run would write somewhere else: in one from somebody else it may."""
+    for folder, folders, files in os.walk(directory):
+        for name in [*folders, *files]:
+            path = Path(folder) / name
+            if path.is_symlink() or not (path.is_file() or path.is_dir() or not path.exists()):
+                raise RunError(
+                    f"{path} is a link or no file; a search goes on only where its run holds files of its own"
+                )
+
+
 def _differences(own: Mapping[str, Any], given: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[str]:
     keys = dict.fromkeys([*own, *given])
     for plugin in ("name", "source"):
@@ -131,6 +144,7 @@ def owned(directory: Path) -> Iterator[None]:
     Raises:
         RunError: another one is at work there, or the directory cannot be written.
     """
+    _refuse_links(directory)
     lock = FileLock(directory / LOCK)
     try:
         lock.acquire(timeout=0)

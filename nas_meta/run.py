@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from nas_meta.config import ResolvedConfig, refuse_plugin_files, resolve
 from nas_meta.errors import ConfigError, RunError, nearest
 from nas_meta.journal import Journal, Trial
+from nas_meta.journal_rows import MetaTest, checked
 from nas_meta.objectives import Objective, front, signed
 from nas_meta.sections import Config
 from nas_meta.stopping import Report
@@ -55,7 +56,7 @@ class Run:
         Raises:
             PluginError: it names a plugin file, whose code would be run.
         """
-        document = self._journal.get("config", {})
+        document = self._known("config", dict[str, Any], {})
         if not self.allow_plugins:
             refuse_plugin_files(document, self.directory)
         return resolve(document)
@@ -89,19 +90,19 @@ class Run:
         """What the search optimises; the first ranks trials."""
         try:
             # Without the plugins: to look at a run executes nothing of it.
-            return Config(objectives=self._journal.get("config", {}).get("objectives")).directed
-        except (ValidationError, AttributeError) as error:
+            return Config(objectives=self._known("config", dict[str, Any], {}).get("objectives")).directed
+        except (ValidationError, RecursionError) as error:
             raise RunError(f"the config in the journal of {self.directory} cannot be read") from error
 
     @property
     def report(self) -> Mapping[str, Any]:
         """Meta-test results by trial id and the rows to compare with; empty until the search has ended."""
-        return self._journal.get("report", {})
+        return self._known("report", MetaTest, {})
 
     @property
     def findings(self) -> Mapping[str, Any]:
         """What the strategy's job found, such as a trained supernet's architectures; empty where it had none."""
-        return self._journal.get("job", {})
+        return self._known("job", dict[str, Any], {})
 
     @property
     def supernet(self) -> np.ndarray | None:
@@ -112,7 +113,15 @@ class Run:
     @property
     def cpus(self) -> float:
         """CPUs that a trial had, for the number of its threads."""
-        return self._journal.get("cpus", 0)
+        return self._known("cpus", Annotated[float, Field(ge=0, le=1e6)], 0.0)
+
+    @property
+    def damage(self) -> str | None:
+        """What of the journal could not be read, of that what was asked for so far; None where all could."""
+        return self._journal.damage
+
+    def _known(self, key: str, kind: Any, default: Any) -> Any:
+        return checked(kind, self._journal.get(key, default), key)
 
     @property
     def rung_reports(self) -> list[tuple[Report, bool]]:
@@ -166,7 +175,7 @@ class Run:
         """
         path = weights_path(self.directory, trial.id)
         if not path.is_file():
-            kept = sorted(int(p.stem) for p in path.parent.glob("*.safetensors"))
+            kept = sorted(int(p.stem) for p in path.parent.glob("*.safetensors") if p.stem.isdecimal())
             known = ", ".join(map(str, kept)) or "none"
             raise RunError(f"the weights of trial {trial.id} were not kept; kept are those of {known}")
         return path.read_bytes()
@@ -222,7 +231,7 @@ def write_whole(path: Path, data: Any) -> None:
 def rank(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Trial]:
     """Completed trials, best first by the first objective; ties go to the earlier trial."""
     objective = objectives[0]
-    done = [t for t in trials if t.status == "completed"]
+    done = [t for t in trials if t.status == "completed" and all(o.metric in t.metrics for o in objectives)]
     return sorted(done, key=lambda t: (-objective.sign * t.metrics[objective.metric], t.id))
 
 

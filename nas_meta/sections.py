@@ -13,7 +13,7 @@ from nas_meta.stopping import RULES, StoppingOptions
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_default=True)
+    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class TasksSection(Section):
@@ -87,7 +87,7 @@ class ObjectiveSection(Section):
     def _direction(cls, given: Any) -> Any:
         if isinstance(given, dict) and "direction" not in given:
             limited = not {"min", "max"}.isdisjoint(given) and "reference" not in given
-            given = given | {"direction": "none" if limited else DIRECTIONS.get(given.get("metric"), "minimize")}
+            given = given | {"direction": "none" if limited else DIRECTIONS.get(str(given.get("metric")), "minimize")}
         return given
 
     @field_validator("metric")
@@ -196,6 +196,9 @@ class Config(Section):
         """``{accuracy: maximize, params: {max: 16e6}}`` as a list of objectives."""
         if not isinstance(given, dict):
             return given
+        for metric, rest in given.items():
+            if not isinstance(rest, (str, dict, type(None))):
+                raise ValueError(f"that of {metric} is {rest!r}; expected a direction, or keys such as 'direction:'")
         return [
             {"metric": metric, **({"direction": rest} if isinstance(rest, str) else rest or {})}
             for metric, rest in given.items()

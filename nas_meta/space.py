@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from nas_meta.errors import ConfigError, nearest
+from nas_meta.asking import asking, kind
+from nas_meta.errors import ConfigError, PluginError, nearest
+from nas_meta.reading import encodable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -84,9 +86,9 @@ class Architecture:
 
 
 class PluginOptions(BaseModel):
-    """Base of every plugin's options: unknown keys are refused, defaults are validated."""
+    """Base of every plugin's options: unknown keys and numbers without end are refused, defaults validated."""
 
-    model_config = ConfigDict(extra="forbid", validate_default=True)
+    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class SearchSpace(ABC):
@@ -156,20 +158,32 @@ class SearchSpace(ABC):
         """
         from transformers import AutoModel
 
-        return AutoModel.from_pretrained(folder)
+        return AutoModel.from_pretrained(folder, trust_remote_code=False)
 
     @cached_property
     def table(self) -> dict[str, Choice]:
         """The choices, normalised and checked, in an order in which conditions come before what they rule."""
-        raw = {n: c if isinstance(c, Choice) else Choice(tuple(c)) for n, c in self.choices().items()}
         where = f"search space {type(self).__name__}"
+        with asking(self, "choices"):
+            given = self.choices()
+        if not isinstance(given, Mapping):
+            raise ConfigError(f"{where}: choices() returned {kind(given)}; expected a mapping from names to values")
+        raw: dict[str, Choice] = {}
+        for name, listed in given.items():
+            if not isinstance(name, str) or not encodable(name):
+                raise ConfigError(f"{where}: choices() has the name {name!r}; expected text")
+            values, when = (listed.values, listed.when) if isinstance(listed, Choice) else (listed, {})
+            if isinstance(values, (str, Mapping)) or not isinstance(values, Sequence) or not isinstance(when, Mapping):
+                raise ConfigError(f"{where}: choice '{name}' is {listed!r}; expected a list of values, or a Choice")
+            raw[name] = Choice(tuple(values), when)
         for name, choice in raw.items():
             if len(choice.values) == 0:
                 raise ConfigError(f"{where}: choice '{name}' has no values; expected at least one")
             if len(set(map(repr, choice.values))) != len(choice.values):
                 raise ConfigError(f"{where}: choice '{name}' lists a value twice; expected distinct values")
             for value in choice.values:
-                if not isinstance(value, (bool, int, float, str, type(None))):
+                good = isinstance(value, (bool, int, float, str, type(None))) and value == value
+                if not good or (isinstance(value, str) and not encodable(value)):
                     raise ConfigError(
                         f"{where}: choice '{name}' has the value {value!r}; expected a number, a string, "
                         "true, false or null"
@@ -197,10 +211,22 @@ class SearchSpace(ABC):
         for name in values:
             if name not in self.table:
                 raise ConfigError(f"'{name}' is not a choice of {type(self).__name__}; {nearest(name, self.table)}")
-        problem = self.problem(architecture)
+        problem = self.problem_of(architecture)
         if problem:
             raise ConfigError(f"architecture {architecture} is not in {type(self).__name__}: {problem}")
         return architecture
+
+    def problem_of(self, architecture: Architecture) -> str | None:
+        """What :meth:`problem` says, if that is a clause or None.
+
+        Raises:
+            PluginError: it is something else.
+        """
+        with asking(self, "problem"):
+            problem = self.problem(architecture)
+        if not isinstance(problem, (str, type(None))):
+            raise PluginError(f"{type(self).__name__}.problem() returned {kind(problem)}; expected a clause or None")
+        return problem
 
     def canonical(self, values: Mapping[str, Value]) -> Architecture:
         """Like :meth:`architecture`, but without asking for constraints."""
@@ -230,7 +256,7 @@ class SearchSpace(ABC):
             architecture = self.canonical(
                 {n: c.values[int(rng.integers(len(c.values)))] for n, c in self.table.items()}
             )
-            if self.problem(architecture) is None:
+            if self.problem_of(architecture) is None:
                 return architecture
         raise ConfigError(
             f"search space {type(self).__name__}: none of {tries} random architectures meets its constraints; "

@@ -8,16 +8,18 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nas_meta.errors import RunError
 from nas_meta.journal import Trial
+from nas_meta.reading import regular
 from nas_meta.run import Run, write_whole
 from nas_meta.standings import Standings
 
 FILE = "status.json"
+MOST_BYTES = 16 * 2**20  # of a status file
 EVERY = 1.0  # seconds between two writings
 JOB = 0  # stands where trials have their number
 PHASES = {
@@ -111,13 +113,23 @@ def read_status(run: Run) -> Status:
     """
     path = run.directory / FILE
     try:
-        plain: dict[str, Any] = json.loads(path.read_bytes())
+        plain: dict[str, Any] = json.loads(regular(path, MOST_BYTES).read_bytes())
         PHASES[plain["phase"]]
-        times = {name: float(plain[name]) for name in ("started", "written")}
+        times = {name: _finite(plain[name]) for name in ("started", "written")}
         counts = {name: int(plain[name]) for name in ("total", "job_steps", "workers")}
+        told = {"where": str(plain["where"]), "troubles": tuple(map(str, plain.get("troubles", ())))}
+        steps = {int(key): int(value) for key, value in plain["steps"].items()}
+        losses = {int(key): float(value) for key, value in plain["losses"].items()}
+        numbered = {"steps": steps, "losses": losses}
         standings = Standings.of(run.trials, run.objectives)
-        status = Status(standings=standings, run_dir=run.directory, **(plain | times | counts))
-        numbered = {name: {int(key): value for key, value in plain[name].items()} for name in ("steps", "losses")}
-        return replace(status, **numbered)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        return Status(standings=standings, run_dir=run.directory, **(plain | times | counts | told | numbered))
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
         raise RunError(f"{path} cannot be read: no search has said there how far it is") from error
+
+
+def _finite(value: Any) -> float:
+    """Seconds that can be shown."""
+    seconds = float(value)
+    if not abs(seconds) < 1e12:
+        raise ValueError(seconds)
+    return seconds

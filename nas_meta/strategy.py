@@ -41,6 +41,9 @@ class Outcome:
 
 
 class _Wait:
+    def __reduce__(self) -> str:
+        return "WAIT"  # one object, wherever it was sent
+
     def __repr__(self) -> str:
         return "WAIT"
 

@@ -13,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from nas_meta.errors import one_line
 from nas_meta.export import percent
 from nas_meta.journal import Trial
 from nas_meta.run import Run, rank
@@ -25,7 +26,9 @@ OLD = 30  # seconds after which a search that said nothing is taken for dead
 
 def console() -> Console:
     """Standard output; where it is no terminal, wide enough that tables do not wrap."""
-    return Console() if sys.stdout.isatty() else Console(width=160)
+    # What trials and plugins say is shown as it is: no [tags] of rich's in it.
+    plain = {"markup": False, "emoji": False}
+    return Console(**plain) if sys.stdout.isatty() else Console(width=160, **plain)
 
 
 class LiveProgress:
@@ -103,13 +106,14 @@ def status_view(status: Status) -> Group:
     minutes = max(status.written - status.started, 1e-9) / 60
     lines: list[Any] = [
         panel(status),
-        Text(f"workers      {status.workers}, {len(done) / minutes:.1f} trials a minute, on {status.where}"),
+        Text(f"workers      {status.workers}, {len(done) / minutes:.1f} trials a minute, on {one_line(status.where)}"),
     ]
-    lines += [Text(f"failed       {count} because {reason}", style="red") for reason, count in status.failures.items()]
+    for reason, count in status.failures.items():
+        lines.append(Text(f"failed       {count} because {one_line(reason)}", style="red"))
     failed = [t.id for t in status.trials if t.error and not t.metrics]
     if failed:
         lines.append(Text(f"why          nas-meta logs {status.run_dir} {failed[-1]}", style="dim"))
-    lines += [Text(f"watching     {trouble}", style="yellow") for trouble in status.troubles]
+    lines += [Text(f"watching     {one_line(trouble)}", style="yellow") for trouble in status.troubles]
     age = time.time() - status.written
     if not status.over and age > OLD:
         lines.append(Text(f"no sign of the search for {clock(age)}: nas-meta resume {status.run_dir}", style="yellow"))
@@ -138,12 +142,12 @@ def clock(seconds: float) -> str:
 def trial_line(trial: Trial) -> str:
     """A finished trial in one line."""
     if not trial.metrics:
-        return f"trial {trial.id}: {trial.status}: {trial.error}"
+        return f"trial {trial.id}: {trial.status}: {one_line(str(trial.error))}"
     m = trial.metrics
     return (
         f"trial {trial.id}: {f'stopped at step {trial.fidelity}: ' if trial.status == 'stopped' else ''}"
         f"{percent(m['accuracy'], m['accuracy_ci95'])}, {m['params'] / 1e6:.1f} M parameters, "
-        f"{m['flops'] / 1e6:.0f} MFLOPs, {m['train_seconds'] + m['evaluate_seconds']:.1f} s"
+        f"{m['flops'] / 1e6:.0f} MFLOPs, {m.get('train_seconds', 0) + m.get('evaluate_seconds', 0):.1f} s"
     )
 
 
@@ -154,7 +158,7 @@ def result_table(run: Run) -> Table:
         table.add_column(name, justify="left" if name == "trial" else "right")
     table.add_column("architecture")
     report = run.report
-    timing = report.get("latency", {})
+    timing = report.get("latency") or {}
     front = {t.id for t in run.pareto}
     shown = [t for t in rank(run.trials, run.objectives) if t.id in front or str(t.id) in report.get("trials", {})]
     for trial in shown[:12]:
@@ -170,7 +174,7 @@ def result_table(run: Run) -> Table:
         )
     for name, test in report.get("references", {}).items():
         table.add_row(
-            name,
+            one_line(name),
             "",
             percent(test["test_accuracy"], test["test_accuracy_ci95"]),
             f"{test['params'] / 1e6:.1f} M" if "params" in test else "",
@@ -186,8 +190,8 @@ def result_table(run: Run) -> Table:
     )
     if timing:
         table.caption += (
-            f"\nlatency: median for {timing['batch']} × {timing['tokens']} tokens on {timing['device']}, "
-            f"alone on the machine;\nduring the search stood in for it: {timing['during_search']}"
+            f"\nlatency: median for {timing['batch']} × {timing['tokens']} tokens on {one_line(timing['device'])}, "
+            f"alone on the machine;\nduring the search stood in for it: {one_line(timing['during_search'])}"
         )
     table.caption_justify = "left"
     return table
@@ -206,7 +210,12 @@ def short(trial: Trial) -> str:
         if value is False:
             continue
         groups.setdefault(group, []).append(choice if value is True else f"{choice}={value}")
-    return "; ".join(f"{g} {' '.join(v)}".strip() for g, v in groups.items())
+    return one_line("; ".join(f"{g} {' '.join(v)}".strip() for g, v in groups.items()))
+
+
+def choices(trial: Trial) -> list[str]:
+    """An architecture in lines."""
+    return [f"  {one_line(name)}: {one_line(str(value))}" for name, value in trial.architecture.items()]
 
 
 def trials_table(trials: Sequence[Trial]) -> Table:
@@ -224,6 +233,6 @@ def trials_table(trials: Sequence[Trial]) -> Table:
             f"{m['params'] / 1e6:.1f} M" if measured else "",
             f"{m['flops'] / 1e6:.0f}" if measured else "",
             f"{(trial.finished or time.time()) - trial.started:.1f}",
-            trial.error or short(trial),
+            one_line(trial.error) if trial.error else short(trial),
         )
     return table

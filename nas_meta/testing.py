@@ -54,7 +54,7 @@ def check_space(name: str, seed: int = 0) -> tuple[list[str], list[str]]:
     try:
         space = plugins.load("spaces", name)()
         architectures = space.size()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return [cause(error)], []
     passed.append(f"{len(space.table)} choices, {architectures:,} architectures")
     checks: dict[str, Callable[[SearchSpace, int], None]] = {
@@ -67,7 +67,7 @@ def check_space(name: str, seed: int = 0) -> tuple[list[str], list[str]]:
         try:
             check(space, seed)
             passed.append(words)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             detail = str(error) if isinstance(error, (AssertionError, NasMetaError)) else cause(error)
             problems.append(f"{words}: {detail}")
     return problems, passed

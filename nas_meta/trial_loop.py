@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nas_meta.asking import asking
 from nas_meta.config import Config
+from nas_meta.errors import RunError
 from nas_meta.evaluation import Evaluation
 from nas_meta.execution.engine import Engine, Event
 from nas_meta.interruption import Stop
@@ -69,16 +71,20 @@ class TrialLoop:
         """Goes back to where the journal ends: strategy and rule as they were, and trials in flight to be run again.
 
         Raises:
-            RunError: the strategy does not follow from its seed.
+            RunError: the strategy does not follow from its seed, or the journal lacks trials.
         """
         for trial in self.journal.trials():
             self.standings.put(trial)
         files = weights_path(self.directory, 0).parent.glob("*.safetensors")
         self._weights |= {int(path.stem) for path in files if path.stem.isdigit()} & set(self.trials)
-        self._again.extend(self.proposals.replay(self.journal.said()))
+        said, reports = self.journal.said(), self.journal.reports()
+        named = {s.trial for s in said if s.trial is not None} | {report.trial for report, _ in reports}
+        if list(self.trials) != list(range(1, len(self.trials) + 1)) or not named <= set(self.trials):
+            raise RunError(f"the search cannot go on: the journal of {self.directory} has lost trials")
+        self._again.extend(self.proposals.replay(said))
         for number in self._again:
             self._forget(self.trials[number], INTERRUPTED)
-        for report, went_on in self.journal.reports():
+        for report, went_on in reports:
             if self.trials[report.trial].status in ("completed", "stopped"):
                 self.rule.recall(report, went_on)
 
@@ -139,7 +145,8 @@ class TrialLoop:
         )
         self.standings.put(trial)
         self._since[trial.id] = time.time()
-        start = self.strategy.start_of(architecture)
+        with asking(self.strategy, "start_of"):
+            start = self.strategy.start_of(architecture)
         self.engine.submit(trial.id, "trial", architecture, trial.seed, self._keep_above(), start)
         self.journal.write(trial, self.proposals.said())
         self.board.trial_start(trial)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas_meta.errors import ConfigError
+from nas_meta.asking import asking
+from nas_meta.errors import ConfigError, PluginError
 from nas_meta.objectives import Limit
 from nas_meta.space import Architecture, Choice, SearchSpace, Value
 
@@ -39,16 +40,18 @@ class WrappedSpace(SearchSpace):
         return self.space.build(self.own(architecture))
 
     def problem(self, architecture: Architecture) -> str | None:
-        return self.space.problem(self.own(architecture))
+        return self.space.problem_of(self.own(architecture))
 
     def counts(self, architecture: Architecture, tokens: int) -> Mapping[str, float]:
         return self.space.counts(self.own(architecture), tokens)
 
     def prepare(self, tasks: Tasks, seed: int) -> None:
-        self.space.prepare(tasks, seed)
+        with asking(self.space, "prepare"):
+            self.space.prepare(tasks, seed)
 
     def reference(self) -> nn.Module | None:
-        return self.space.reference()
+        with asking(self.space, "reference"):
+            return self.space.reference()
 
     def supernet(self) -> Supernet | None:
         return self.space.supernet()
@@ -98,7 +101,10 @@ class LimitedSpace(WrappedSpace):
     def problem(self, architecture: Architecture) -> str | None:
         problem = super().problem(architecture)
         if problem is None:
-            counts = self.counts(architecture, self.tokens)
+            with asking(self.space, "counts"):
+                counts = self.counts(architecture, self.tokens)
+            if not isinstance(counts, Mapping) or not all(isinstance(c, (int, float)) for c in counts.values()):
+                raise PluginError(f"{name_of(self)}.counts() returned {counts!r}; expected numbers by metric")
             problem = next(filter(None, (limit.problem(counts) for limit in self.limits)), None)
         return problem
 

@@ -60,12 +60,15 @@ class BertSubnet(SearchSpace):
         """Layers, heads, neurons and hidden size of the pretrained model, read from its config alone."""
         path = Path(model_path(self.options.model)) / "config.json"
         if path.is_file():
-            raw = json.loads(path.read_text(encoding="utf-8"))
+            try:
+                raw = dict(json.loads(path.read_text(encoding="utf-8")))
+            except (ValueError, TypeError, RecursionError) as error:
+                raise ConfigError(f"{path} is not JSON with the sizes of a model") from error
         else:
             from transformers import AutoConfig
 
             try:
-                raw = AutoConfig.from_pretrained(self.options.model).to_dict()
+                raw = AutoConfig.from_pretrained(self.options.model, trust_remote_code=False).to_dict()
             except (OSError, ValueError) as error:
                 raise ConfigError(
                     f"space.model '{self.options.model}' is neither a folder with a config.json "
@@ -78,12 +81,16 @@ class BertSubnet(SearchSpace):
             "hidden": ("hidden_size", "dim"),
         }
         try:
-            return {n: next(raw[k] for k in keys if k in raw) for n, keys in names.items()}
+            found = {n: next(raw[k] for k in keys if k in raw) for n, keys in names.items()}
         except StopIteration as error:
             raise ConfigError(
                 f"space.model '{self.options.model}' is a {raw.get('model_type')} model; "
                 "expected a BERT-family encoder (BERT, MiniLM, RoBERTa, DistilBERT)"
             ) from error
+        for name, size in found.items():
+            if not isinstance(size, int) or not 1 <= size <= 100_000:
+                raise ConfigError(f"space.model '{self.options.model}' has {size!r} {name}; expected a number from 1")
+        return found
 
     def choices(self) -> Mapping[str, Choice]:
         d = self.dimensions

@@ -22,6 +22,9 @@ def load_pretrained(name: str) -> nn.Module:
 
     logging.disable_progress_bar()
     try:
-        return AutoModel.from_pretrained(model_path(name)).eval()
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"space.model '{name}' cannot be loaded: {str(error).splitlines()[0]}") from error
+        # False, not left out: transformers would ask on the terminal whether to run a folder's own code.
+        return AutoModel.from_pretrained(model_path(name), trust_remote_code=False, weights_only=True).eval()
+    except ConfigError:
+        raise
+    except Exception as error:  # a folder may hold anything, and so may what the libraries below raise
+        raise ConfigError(f"space.model '{name}' cannot be loaded: {error}") from error

@@ -159,7 +159,7 @@ def load_sliced(folder: str | Path) -> nn.Module:
     """An exported model with its absent heads and neurons cut out again: smaller and faster, the same outputs."""
     from transformers import AutoModel
 
-    model = AutoModel.from_pretrained(folder).eval()
+    model = AutoModel.from_pretrained(folder, trust_remote_code=False).eval()
     kept = getattr(model.config, "nas_meta_widths", None) or widths(model)
     cut = [
         slice_layer(layer, np.arange(heads), np.arange(neurons))

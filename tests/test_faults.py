@@ -209,3 +209,49 @@ def test_a_plugin_file_reaches_other_nodes_without_being_there(faulty, cluster, 
     run = search(document, tmp_path / "run", watch=watch)
     assert [t.status for t in run.trials] == ["completed"] * 2
     assert not plugin.exists()
+
+
+RAISING = """
+import ctypes, os, resource
+from search_spaces.bert_subnet import BertSubnet
+
+class Faulty(BertSubnet):
+    def build(self, architecture):
+        with open({log!r}, "a") as file:
+            file.write(f"{{os.getpid()}}\\n")
+        if len(self.kept_layers(architecture)) == 1:
+            {fault}
+        return super().build(architecture)
+"""
+FAULTS = {
+    "segfault": ("ctypes.string_at(0)", "the worker died"),
+    "allocation": ("bytearray(2**46)", "MemoryError"),
+    "limit": (
+        # Room for what is there and a little: torch cannot allocate, as on a machine without memory.
+        "import torch; free = resource.RLIMIT_AS; kb = int(open('/proc/self/statm').read().split()[0]) * 4096; "
+        "limits = resource.getrlimit(free); resource.setrlimit(free, (kb + 2**26, limits[1]))\n"
+        "            try:\n                torch.ones(2**30)\n            finally:\n                resource.setrlimit(free, limits)",
+        "memory",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_segmentation_fault_and_a_lack_of_memory_cost_one_trial_each(fault, small_config, tmp_path):
+    code, words = FAULTS[fault]
+    plugin, log = tmp_path / "faulty.py", tmp_path / "log"
+    plugin.write_text(RAISING.format(log=str(log), fault=code))
+    # One layer of each, and both: the first two meet the fault.
+    small_config["space"] |= {"name": f"{plugin}:Faulty", "heads": [1.0], "ffn": [1.0]}
+    document = small_config | {"strategy": {"name": "grid"}, "budget": {"trials": 3}}
+    document["resources"] = {"workers": 2, "cpus_per_trial": 1, "retries": 1}
+    run = search(document, tmp_path / "run")
+    by_layers = {sum(t.architecture[f"layer{i}.keep"] for i in range(2)): t for t in run.trials}
+    bad = [t for t in run.trials if sum(t.architecture[f"layer{i}.keep"] for i in range(2)) == 1]
+    assert by_layers[2].status == "completed" and len(bad) == 2
+    for trial in bad:
+        assert trial.status == "failed" and words in trial.error, trial.error
+        # The segmentation fault is tried again on a fresh worker; what raises in one that lives is not.
+        assert ("(2 times)" in trial.error) == (fault == "segfault")
+    # Every build of a bad trial was one try: two of them each with a fault that kills.
+    assert len(log.read_text().split()) >= (5 if fault == "segfault" else 3)

@@ -83,7 +83,9 @@ def call(
             result = function(*arguments)
         if isinstance(result, Generator):
             result = yield from _streamed(key, output, result)
-    except Exception as error:
+    except GeneratorExit:
+        raise
+    except BaseException as error:  # a plugin may exit, or interrupt itself
         told = output.take() + traceback.format_exc()
         yield Event(key, error=cause(error), done=True, output=told, worker=output.worker)
     else:

@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from nas_meta.asking import kind
 from nas_meta.data_parallel import averaged
 from nas_meta.embedding import Encoder
 from nas_meta.errors import TrialError
@@ -153,12 +154,31 @@ class Learner(ABC):
             first: the first meta-batch, by which a learner may plan.
             regularisation: takes the place of ``loss.backward()``.
         """
-        return one_by_one(lambda task: self.meta_loss(encoder, pool, task), regularisation)
+        return one_by_one(lambda task: self._scalar(self.meta_loss(encoder, pool, task)), regularisation)
+
+    def _scalar(self, loss: Tensor) -> Tensor:
+        """A loss, if it is one that training can follow."""
+        if not isinstance(loss, Tensor):
+            found = kind(loss)
+        elif loss.ndim or not loss.is_floating_point():
+            found = f"{loss.dtype} {list(loss.shape)}"
+        elif not loss.requires_grad:
+            found = "a tensor without a gradient"
+        else:
+            return loss
+        raise TrialError(f"{type(self).__name__}.meta_loss() returned {found}; expected a differentiable scalar tensor")
 
     def accuracies(self, encoder: Encoder, pool: Pool, tasks: Sequence[Episode]) -> np.ndarray:
         """``[len(tasks)]``: the share of query examples of each episode that are classified correctly."""
         encoder.eval()
-        return np.array([accuracy(self.classify(encoder, pool, task), task) for task in tasks])
+        return np.array([accuracy(self._logits_of(encoder, pool, task), task) for task in tasks])
+
+    def _logits_of(self, encoder: Encoder, pool: Pool, task: Episode) -> Tensor:
+        logits, expected = self.classify(encoder, pool, task), [task.query.size, len(task.query)]
+        if not isinstance(logits, Tensor) or list(logits.shape) != expected:
+            found = f"shape {list(logits.shape)}" if isinstance(logits, Tensor) else kind(logits)
+            raise TrialError(f"{type(self).__name__}.classify() returned {found}; expected logits of shape {expected}")
+        return logits
 
 
 def finite(loss: float, step: int) -> float:

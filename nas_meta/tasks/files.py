@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import Field, model_validator
 
 from nas_meta.errors import DataError, nearest
+from nas_meta.reading import encodable, regular
 from nas_meta.tasks.source import SPLITS, Classes, SourceOptions, TaskSource
 
 
@@ -54,20 +55,30 @@ class FileSource(TaskSource):
     def _classes(self, file: Path) -> Classes:
         classes: dict[str, list[str]] = defaultdict(list)
         try:
-            for line, row in self.rows(file):
-                for key in (self.options.text, self.options.label):
-                    if key not in row:
-                        raise DataError(f"{file}:{line}: there is no field '{key}'; {nearest(key, map(str, row))}")
-                    if not isinstance(row[key], (str, int)):
-                        raise DataError(f"{file}:{line}: '{key}' is {type(row[key]).__name__}; expected a string")
-                classes[str(row[self.options.label])].append(str(row[self.options.text]))
+            for line, row in self.rows(regular(file)):
+                text, label = (
+                    self._value(row, key, f"{file}:{line}") for key in (self.options.text, self.options.label)
+                )
+                if not label.strip():
+                    raise DataError(f"{file}:{line}: '{self.options.label}' is empty; expected the name of a class")
+                classes[label].append(text)
         except OSError as error:
             raise DataError(f"{file} cannot be read: {error.strerror}") from error
         except UnicodeDecodeError as error:
             raise DataError(f"{file} is not UTF-8 (byte {error.start}); expected UTF-8 text") from error
         if not classes:
             raise DataError(f"{file} holds no examples; expected one example a line")
-        return classes
+        return dict(classes)
+
+    def _value(self, row: dict, key: str, where: str) -> str:
+        if key not in row:
+            raise DataError(f"{where}: there is no field '{key}'; {nearest(key, map(str, row))}")
+        if not isinstance(row[key], (str, int)):
+            raise DataError(f"{where}: '{key}' is {type(row[key]).__name__}; expected a string")
+        value = str(row[key])
+        if not encodable(value):
+            raise DataError(f"{where}: '{key}' holds half a character (a lone surrogate); expected text")
+        return value
 
 
 class JSONLines(FileSource):
@@ -80,8 +91,9 @@ class JSONLines(FileSource):
                     continue
                 try:
                     row = json.loads(content)
-                except json.JSONDecodeError as error:
-                    raise DataError(f"{file}:{line}: not JSON ({error.msg}); expected one object a line") from error
+                except (ValueError, RecursionError) as error:
+                    reason = getattr(error, "msg", None) or str(error)
+                    raise DataError(f"{file}:{line}: not JSON ({reason}); expected one object a line") from error
                 if not isinstance(row, dict):
                     raise DataError(f"{file}:{line}: a {type(row).__name__}; expected an object")
                 yield line, row
@@ -92,9 +104,19 @@ class CSV(FileSource):
 
     def rows(self, file: Path) -> Iterator[tuple[int, dict]]:
         with open(file, encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream, strict=True)
+            reader = csv.reader(stream, strict=True)
             try:
-                for row in reader:
-                    yield reader.line_num, {k: v for k, v in row.items() if k is not None and v is not None}
+                header = next(reader, [])
+                for name in (self.options.text, self.options.label):
+                    if header.count(name) > 1:
+                        raise DataError(f"{file}:1: {header.count(name)} columns are named '{name}'; expected one")
+                for values in reader:
+                    if len(values) > len(header):
+                        raise DataError(
+                            f"{file}:{reader.line_num}: {len(values)} values, but the header has {len(header)}; "
+                            "expected quotes around a value with a comma"
+                        )
+                    if values:
+                        yield reader.line_num, dict(zip(header, values, strict=False))
             except csv.Error as error:
                 raise DataError(f"{file}:{reader.line_num}: not CSV ({error})") from error

@@ -40,7 +40,8 @@ class Pool:
     @cached_property
     def members(self) -> list[np.ndarray]:
         """For each class, the indices of its texts."""
-        return [np.flatnonzero(self.labels == c) for c in range(len(self.classes))]
+        ends = np.cumsum(np.bincount(self.labels, minlength=len(self.classes)))
+        return np.split(np.argsort(self.labels, kind="stable"), ends)[: len(self.classes)]
 
     @cached_property
     def lengths(self) -> np.ndarray:
@@ -80,7 +81,9 @@ class Tasks:
         return self.pools[split]
 
 
-def tokenise(split: SplitClasses, encode: Callable[[list[str]], tuple[list[list[int]], list[list[int]]]]) -> Tasks:
+def tokenise(
+    split: SplitClasses, encode: Callable[[list[str]], tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]]]
+) -> Tasks:
     """Tokenises every split once; ``encode`` maps texts to token ids and to the word of each token."""
     pools = {}
     for name in SPLITS:

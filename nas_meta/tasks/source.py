@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from pydantic import Field
 
+from nas_meta.asking import asking, kind
 from nas_meta.errors import DataError
+from nas_meta.reading import encodable
 from nas_meta.space import PluginOptions
 
 SPLITS = ("meta-train", "meta-validation", "meta-test")
@@ -51,10 +53,17 @@ class TaskSource(ABC):
         """The cleaned, class-disjoint splits.
 
         Raises:
-            DataError: classes shared between given splits, or no class left in one.
+            DataError: classes shared between given splits, or something else than texts by class.
         """
-        raw = self.read()
+        with asking(self, "read"):
+            raw = self.read()
+        if not isinstance(raw, Mapping):
+            raise DataError(
+                f"{self.where()}: read() returned {kind(raw)}; expected a mapping from classes to their texts"
+            )
         if set(raw) == set(SPLITS) and all(isinstance(v, Mapping) for v in raw.values()):
+            for part in raw.values():
+                self._check(part)
             shared = [
                 (name, a, b)
                 for i, a in enumerate(SPLITS)
@@ -68,6 +77,7 @@ class TaskSource(ABC):
             cleaned, report = clean(every, self.options.min_examples)
             splits = {split: {n: cleaned[n] for n in sorted(raw[split]) if n in cleaned} for split in SPLITS}
         else:
+            self._check(raw)
             cleaned, report = clean(raw, self.options.min_examples)
             splits = split_classes(cleaned, self.options.fractions, self.options.split_seed)
         assert_disjoint(splits)
@@ -76,6 +86,20 @@ class TaskSource(ABC):
     def where(self) -> str:
         """What an error message calls this source."""
         return f"task source {type(self).__name__}"
+
+    def _check(self, classes: Classes) -> None:
+        for name, texts in classes.items():
+            if not isinstance(name, str) or not encodable(name):
+                raise DataError(f"{self.where()}: read() has the class {name!r}; expected text as its name")
+            if isinstance(texts, str) or not isinstance(texts, Sequence):
+                raise DataError(
+                    f"{self.where()}: read() has {kind(texts)} for the class '{name}'; expected a list of texts"
+                )
+            for text in texts:
+                if not isinstance(text, str) or not encodable(text):
+                    raise DataError(
+                        f"{self.where()}: read() has {kind(text)} {text!r} in the class '{name}'; expected text"
+                    )
 
 
 def clean(classes: Classes, min_examples: int) -> tuple[dict[str, list[str]], list[str]]:
@@ -88,7 +112,7 @@ def clean(classes: Classes, min_examples: int) -> tuple[dict[str, list[str]], li
     kept = {name: [t for t in texts if owners[t] == 1] for name, texts in sorted(unique.items())}
     repeated = sum(len(texts) for texts in classes.values()) - sum(map(len, unique.values()))
     ambiguous = sum(1 for n in owners.values() if n > 1)
-    small = [name for name, texts in kept.items() if len(texts) < min_examples]
+    small = {name for name, texts in kept.items() if len(texts) < min_examples}
     report = []
     if repeated:
         report.append(f"{repeated} repeated or empty texts left out")
@@ -96,7 +120,7 @@ def clean(classes: Classes, min_examples: int) -> tuple[dict[str, list[str]], li
         report.append(f"{ambiguous} texts that stand in several classes left out")
     if small:
         report.append(f"{len(small)} classes with fewer than {min_examples} distinct texts left out")
-    return {n: t for n, t in kept.items() if n not in set(small)}, report
+    return {n: t for n, t in kept.items() if n not in small}, report
 
 
 def split_classes(

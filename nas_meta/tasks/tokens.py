@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from nas_meta.errors import ConfigError
 from nas_meta.tasks.augmentation import synonym_table
 from nas_meta.tasks.pool import Tasks, tokenise
@@ -15,28 +17,43 @@ from nas_meta.tasks.starter import model_path
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+CHUNK = 10_000  # texts that are tokenised at once
+LONGEST_TOKEN = 1000  # characters, by which a text is cut before its tokens are counted
+
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """A tokenizer from a folder, a hub name or ``starter:minilm``."""
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(model_path(name))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"the tokenizer '{name}' cannot be loaded: {str(error).splitlines()[0]}") from error
+        # False, not left out: transformers would ask on the terminal whether to run a folder's own code.
+        return AutoTokenizer.from_pretrained(model_path(name), trust_remote_code=False)
+    except ConfigError:
+        raise
+    except Exception as error:  # a folder may hold anything, and so may what the libraries below raise
+        raise ConfigError(f"the tokenizer '{name}' cannot be loaded: {error}") from error
 
 
 def load_tasks(source: TaskSource, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Tasks:
     """The source's splits, tokenised once, every text cut to ``max_tokens``."""
 
-    def encode(texts: list[str]) -> tuple[list[list[int]], list[list[int]]]:
+    def encode(texts: list[str]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        # Some at a time, then as arrays: what a tokenizer says of a text takes kilobytes.
+        parts = [encode_some(texts[start : start + CHUNK]) for start in range(0, len(texts), CHUNK)]
+        return [ids for part in parts for ids in part[0]], [words for part in parts for words in part[1]]
+
+    def encode_some(texts: list[str]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        # A word of many megabytes would be looked at whole.
+        texts = [text[: LONGEST_TOKEN * max_tokens] for text in texts]
         encoded = tokenizer(texts, truncation=True, max_length=max_tokens, padding=False)
         ids = encoded["input_ids"]
-        if not tokenizer.is_fast:
+        if tokenizer.is_fast:
+            words = [[-1 if w is None else w for w in encoded.word_ids(i)] for i in range(len(texts))]
+        else:
             # Such a tokenizer does not tell: every token is a word of its own.
             special = set(tokenizer.all_special_ids)
-            return ids, [[-1 if token in special else i for i, token in enumerate(text)] for text in ids]
-        return ids, [[-1 if w is None else w for w in encoded.word_ids(i)] for i in range(len(texts))]
+            words = [[-1 if token in special else i for i, token in enumerate(text)] for text in ids]
+        return [np.asarray(i, dtype=np.int32) for i in ids], [np.asarray(w, dtype=np.int32) for w in words]
 
     return tokenise(source.load(), encode)
 

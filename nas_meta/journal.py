@@ -270,7 +270,7 @@ class Journal:
         return {
             name
             for (name,) in self._rows(
-                "SELECT DISTINCT each.key FROM trials, json_each(CASE WHEN json_valid(metrics) THEN metrics END) AS each"
+                "SELECT DISTINCT each.key FROM trials, json_each(CASE WHEN json_valid(metrics) THEN metrics END) each"
             )
         }
 

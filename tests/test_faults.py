@@ -230,7 +230,8 @@ FAULTS = {
         # Room for what is there and a little: torch cannot allocate, as on a machine without memory.
         "import torch; free = resource.RLIMIT_AS; kb = int(open('/proc/self/statm').read().split()[0]) * 4096; "
         "limits = resource.getrlimit(free); resource.setrlimit(free, (kb + 2**26, limits[1]))\n"
-        "            try:\n                torch.ones(2**30)\n            finally:\n                resource.setrlimit(free, limits)",
+        "            try:\n                torch.ones(2**30)\n"
+        "            finally:\n                resource.setrlimit(free, limits)",
         "memory",
     ),
 }

@@ -50,8 +50,10 @@ def document_of():
         if rule.get("type") == "number":
             return st.floats(least, most)
         return {
-            "boolean": st.booleans(), "null": st.none(), "string": st.sampled_from(["x", "out.jsonl", "protonet"])
-        }.get(rule.get("type"), junk)  # fmt: skip
+            "boolean": st.booleans(),
+            "null": st.none(),
+            "string": st.sampled_from(["x", "out.jsonl", "protonet"]),
+        }.get(rule.get("type"), junk)
 
     return value(whole)
 
@@ -79,9 +81,46 @@ def test_what_the_schema_allows_and_what_it_does_not(cases, document_of):
 @tried(150, 5000)
 def test_texts_and_bytes_in_the_place_of_a_config(cases, tmp_path):
     file = tmp_path / "c.yaml"
-    pieces = ["&a ", "*a", "<<: ", "? ", "- ", "[", "]", "{", "}", ": ", "\n", "  ", "!!int ", "!!python/name:os.system ",
-              "!!timestamp ", "!!binary ", "!!set ", "%YAML 1.1\n", "--- ", "| ", "'", '"', "\t", "0x", "1:60", "=", "~",
-              "2024-13-45", "seed", "tasks", "learner", "choice", ".nan", ".inf", "1e400", "\ud7ff", "\x85", "#"]  # fmt: skip
+    pieces = [
+        "&a ",
+        "*a",
+        "<<: ",
+        "? ",
+        "- ",
+        "[",
+        "]",
+        "{",
+        "}",
+        ": ",
+        "\n",
+        "  ",
+        "!!int ",
+        "!!python/name:os.system ",
+        "!!timestamp ",
+        "!!binary ",
+        "!!set ",
+        "%YAML 1.1\n",
+        "--- ",
+        "| ",
+        "'",
+        '"',
+        "\t",
+        "0x",
+        "1:60",
+        "=",
+        "~",
+        "2024-13-45",
+        "seed",
+        "tasks",
+        "learner",
+        "choice",
+        ".nan",
+        ".inf",
+        "1e400",
+        "\ud7ff",
+        "\x85",
+        "#",
+    ]
     yamlish = st.lists(st.sampled_from(pieces) | st.text(max_size=3), max_size=25).map("".join)
 
     @many(cases)
@@ -117,8 +156,23 @@ def test_ready_configs_with_a_few_bytes_changed(cases, tmp_path):
 
 @tried(100, 3000)
 def test_overrides_of_every_shape(cases):
-    keys = st.sampled_from(["learner.lr", "tasks.path", "space", "space.name", "learner.training.clip", "", ".", "a..b",
-                            "objectives", "objectives.0.metric", "stopping", "tasks.source", "seed"]) | st.text(max_size=12)  # fmt: skip
+    keys = st.sampled_from(
+        [
+            "learner.lr",
+            "tasks.path",
+            "space",
+            "space.name",
+            "learner.training.clip",
+            "",
+            ".",
+            "a..b",
+            "objectives",
+            "objectives.0.metric",
+            "stopping",
+            "tasks.source",
+            "seed",
+        ]
+    ) | st.text(max_size=12)
     values = (
         st.text(max_size=20)
         | junk.map(lambda v: yaml.safe_dump(v))
@@ -169,7 +223,7 @@ MERGES = "a: &a {x: 1}\n" + "".join(
         ("space: {name: " + "x" * 5000 + ".py:X}", r"\[\.\.\.\].*\(File name too long\)"),
         ("a" * 300_000, r"it has 300,000 bytes; expected at most 262,144"),
     ],
-)  # fmt: skip
+)
 def test_what_would_break_a_reader_is_refused_in_a_sentence(content, sentence, tmp_path):
     (tmp_path / "c.yaml").write_text(content)
     with pytest.raises(ConfigError, match=sentence):

@@ -8,7 +8,7 @@ import sqlite3
 
 import pytest
 from fuzzing import TEXTS, junk, many, sentence, spoiled, tried
-from hypothesis import given
+from hypothesis import given, reject
 from hypothesis import strategies as st
 from test_cli import nas_meta
 
@@ -19,8 +19,15 @@ from nas_meta.journal import FILE, Journal, Trial
 from nas_meta.resuming import next_session
 from nas_meta.status import read_status
 
-COMMANDS = [["trials"], ["trials", "--json"], ["trials", "--sort", "accuracy"], ["best"], ["best", "--json"], ["status"],
-            ["status", "--json"]]  # fmt: skip
+COMMANDS = [
+    ["trials"],
+    ["trials", "--json"],
+    ["trials", "--sort", "accuracy"],
+    ["best"],
+    ["best", "--json"],
+    ["status"],
+    ["status", "--json"],
+]
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +139,7 @@ def test_values_that_are_wrong(cases, copy, capsys):
         try:
             db.execute(f"UPDATE OR REPLACE {table} SET {name} = ? {only}", (value,))
         except (sqlite3.Error, UnicodeEncodeError):
-            pass  # SQLite itself does not take it there
+            reject()  # SQLite itself does not take it there
         db.close()
         looked_at(run, capsys)
 
@@ -172,8 +179,14 @@ def digits(value):
 @pytest.mark.parametrize(
     "statement",
     [
-        "DROP TABLE trials", "DROP TABLE info", "DROP TABLE said", "DROP TABLE reports", "DELETE FROM info",
-        "DELETE FROM trials WHERE id = 2", "DELETE FROM trials", "ALTER TABLE trials DROP COLUMN seed",
+        "DROP TABLE trials",
+        "DROP TABLE info",
+        "DROP TABLE said",
+        "DROP TABLE reports",
+        "DELETE FROM info",
+        "DELETE FROM trials WHERE id = 2",
+        "DELETE FROM trials",
+        "ALTER TABLE trials DROP COLUMN seed",
         "ALTER TABLE trials RENAME TO t; CREATE VIEW trials AS SELECT * FROM t",
         "DROP TABLE info; CREATE VIEW info AS WITH RECURSIVE n(key, value) AS (SELECT 'config', '{}' UNION ALL SELECT "
         "key, value FROM n) SELECT * FROM n WHERE key = 'x'",
@@ -181,7 +194,7 @@ def digits(value):
         "status, metrics, error, started, finished, planned FROM t",
         "PRAGMA user_version = 99; PRAGMA journal_mode = DELETE",
     ],
-)  # fmt: skip
+)
 def test_tables_that_are_wrong(statement, copy, capsys):
     run = copy()
     with sqlite3.connect(run / FILE) as db:
@@ -189,7 +202,7 @@ def test_tables_that_are_wrong(statement, copy, capsys):
     db.close()
     looked_at(run, capsys)
     if "user_version" not in statement:
-        assert sentence(resume, run, ["budget.trials=7"], inline=True) is None or "DROP TABLE" in statement
+        assert sentence(resume, run, ["budget.trials=7"], inline=True) is None
 
 
 def test_one_bad_row_hides_no_other_but_ends_the_search(copy):

@@ -38,28 +38,85 @@ class Bag(Learner):
     def classify(self, encoder, pool, episode):
         return torch.zeros(episode.query.size, len(episode.query))
 """
-RAISED = ["raise ValueError('a\\nb')", "raise SystemExit(0)", "raise RecursionError", "raise MemoryError", "raise StopIteration",
-          "sys.exit('out')", "1 / 0", "raise GeneratorError"]  # fmt: skip
+RAISED = [
+    "raise ValueError('a\\nb')",
+    "raise SystemExit(0)",
+    "raise RecursionError",
+    "raise MemoryError",
+    "raise StopIteration",
+    "sys.exit('out')",
+    "1 / 0",
+    "raise KeyboardInterrupt",
+]
 BAD = {
-    "Good.choices": ["None", "['a']", "'abc'", "3", "{1: [1]}", "{'w': 'abc'}", "{'w': 3}", "{'w': None}", "{'w': []}",
-                     "{'w': [[1]]}", "{'w': [object()]}", "{'w': {1: 2}}", "(x for x in 'ab')", "{'w': [float('nan')]}",
-                     "{'w': Choice(3)}", "{'w': Choice([1], when=3)}", "{'w': Choice([1], when={'x': 1})}", "{'w': ['\\ud800']}"],
+    "Good.choices": [
+        "None",
+        "['a']",
+        "'abc'",
+        "3",
+        "{1: [1]}",
+        "{'w': 'abc'}",
+        "{'w': 3}",
+        "{'w': None}",
+        "{'w': []}",
+        "{'w': [[1]]}",
+        "{'w': [object()]}",
+        "{'w': {1: 2}}",
+        "(x for x in 'ab')",
+        "{'w': [float('nan')]}",
+        "{'w': Choice(3)}",
+        "{'w': Choice([1], when=3)}",
+        "{'w': Choice([1], when={'x': 1})}",
+        "{'w': ['\\ud800']}",
+    ],
     "Good.problem": ["3", "['no']", "True"],
     "Good.counts": ["None", "[1]", "{'params': 'many'}"],
     "Good.prepare": [],
-    "Once.ask": ["'w=1'", "3", "{'w': 1}", "['w']", "Architecture({'w': 9})", "Architecture({'x': 1})", "Architecture(None)",
-                 "Architecture({})", "(a for a in [])", "Architecture({'w': 1, 'more': 2})"],
+    "Once.ask": [
+        "'w=1'",
+        "3",
+        "{'w': 1}",
+        "['w']",
+        "Architecture({'w': 9})",
+        "Architecture({'x': 1})",
+        "Architecture(None)",
+        "Architecture({})",
+        "(a for a in [])",
+        "Architecture({'w': 1, 'more': 2})",
+    ],
     "Once.tell": [],
-}  # fmt: skip
+}
 TRIAL = {
-    "Good.build": ["None", "'model'", "3", "Model", "nn.Module()", "nn.Linear(2, 2)", "Model(lambda x: None)",
-                   "Model(lambda x: x[0])", "Model(lambda x: x.long())", "Model(lambda x: x.sum())", "Model(lambda x: x * float('nan'))",
-                   "Model(lambda x: x.to(torch.complex64))", "Model(lambda x: (x,))", "Model(lambda x: x[..., :0])",
-                   "Model().requires_grad_(False)", "Model(lambda x: x.detach())", "Model(lambda x: sys.exit(0))"],
-    "Bag.meta_loss": ["0.5", "None", "'loss'", "torch.zeros(3)", "torch.tensor(1.0)", "torch.tensor(1)", "[torch.zeros(1)]"],
+    "Good.build": [
+        "None",
+        "'model'",
+        "3",
+        "Model",
+        "nn.Module()",
+        "nn.Linear(2, 2)",
+        "Model(lambda x: None)",
+        "Model(lambda x: x[0])",
+        "Model(lambda x: x.long())",
+        "Model(lambda x: x.sum())",
+        "Model(lambda x: x * float('nan'))",
+        "Model(lambda x: x.to(torch.complex64))",
+        "Model(lambda x: (x,))",
+        "Model(lambda x: x[..., :0])",
+        "Model().requires_grad_(False)",
+        "Model(lambda x: x.detach())",
+        "Model(lambda x: sys.exit(0))",
+    ],
+    "Bag.meta_loss": [
+        "0.5",
+        "None",
+        "'loss'",
+        "torch.zeros(3)",
+        "torch.tensor(1.0)",
+        "torch.tensor(1)",
+        "[torch.zeros(1)]",
+    ],
     "Bag.classify": ["None", "torch.zeros(2, 2)", "numpy.zeros((9, 3))", "[[0]]", "torch.zeros(())"],
-}  # fmt: skip
-RAISE = "raise GeneratorError"
+}
 
 
 @pytest.fixture
@@ -73,10 +130,15 @@ def written(tmp_path, tiny_model, small_config):
         file.write_text(HEAD.format(model=str(tiny_model)) + lines)
         names = {"Good": ("space", "name"), "Once": ("strategy", "name"), "Bag": ("learner", "name")}
         document = small_config | {
-            "space": {"name": f"{file}:Good"}, "strategy": {"name": f"{file}:Once"}, "learner": {"name": f"{file}:Bag", "steps": 1},
-            "evaluation": {"episodes": 2, "test_episodes": 2}, "objectives": {"accuracy": "maximize", "params": {"max": 1e9}},
-            "budget": {"trials": 1}, "resources": {"workers": 1, "retries": 1}, "latency": {"seconds": 0.01},
-        }  # fmt: skip
+            "space": {"name": f"{file}:Good"},
+            "strategy": {"name": f"{file}:Once"},
+            "learner": {"name": f"{file}:Bag", "steps": 1},
+            "evaluation": {"episodes": 2, "test_episodes": 2},
+            "objectives": {"accuracy": "maximize", "params": {"max": 1e9}},
+            "budget": {"trials": 1},
+            "resources": {"workers": 1, "retries": 1},
+            "latency": {"seconds": 0.01},
+        }
         section, key = names[owner]
         document[section] = document[section] | {key: f"{file}:Bad"}
         return document

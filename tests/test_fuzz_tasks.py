@@ -34,9 +34,35 @@ def whole(source, tokenizer):
 @pytest.mark.parametrize("reader", [CSV, JSONLines])
 def test_bytes_in_the_place_of_examples(reader, cases, tmp_path, tokenizer):
     file = tmp_path / "data"
-    pieces = ["text", "label", ",", '"', "\n", "\r\n", "\r", "\0", "{", "}", "[", "]", ":", "null", "NaN", "1e999", "true",
-              '{"text": "a b", "label": "x"}', '{"text": "a c", "label": "y"}', "text,label\n", "a,x\n", '"a\nb",x\n',
-              "\ufeff", "\u2028", "\\ud800", "9" * 5000, "[" * 3000]  # fmt: skip
+    pieces = [
+        "text",
+        "label",
+        ",",
+        '"',
+        "\n",
+        "\r\n",
+        "\r",
+        "\0",
+        "{",
+        "}",
+        "[",
+        "]",
+        ":",
+        "null",
+        "NaN",
+        "1e999",
+        "true",
+        '{"text": "a b", "label": "x"}',
+        '{"text": "a c", "label": "y"}',
+        "text,label\n",
+        "a,x\n",
+        '"a\nb",x\n',
+        "\ufeff",
+        "\u2028",
+        "\\ud800",
+        "9" * 5000,
+        "[" * 3000,
+    ]
     content = st.binary(max_size=100) | st.lists(st.sampled_from(pieces) | texts, max_size=20).flatmap(
         lambda parts: st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "latin-1", "utf-8", "utf-8"]).map(
             lambda encoding: "".join(parts).encode(encoding, "replace")

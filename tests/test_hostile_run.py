@@ -1,7 +1,9 @@
 """A run directory from somebody else executes nothing when it is opened, listed or resumed."""
 
 import json
+import os
 import pickle
+import shutil
 import sqlite3
 
 import numpy as np
@@ -140,3 +142,99 @@ def test_a_hook_that_only_the_run_names_is_not_run(small_config, tmp_path):
         assert not mark.exists()
     resume(run, inline=True, allow_plugins=True)
     assert mark.exists() and len(load_run(run).trials) == 3
+
+
+@pytest.fixture
+def strangers(small_config, tmp_path):
+    """A finished run, and a way to write into its journal what no search wrote there."""
+    search(small_config | {"budget": {"trials": 2}}, tmp_path / "run", inline=True)
+
+    def change(statement, *values):
+        with sqlite3.connect(tmp_path / "run" / "journal.sqlite") as db:
+            db.executescript(statement) if not values else db.execute(statement, values)
+        db.close()
+
+    return tmp_path / "run", change
+
+
+def test_links_in_a_run_lead_nowhere(strangers, tmp_path):
+    run, _ = strangers
+    mine = tmp_path / "mine"
+    mine.write_text("dear to me")
+    for name in ("config.yaml", "status.part", "pareto.png", "lock", "weights/3.part", "status.json", "more"):
+        path = run / name
+        kept = path.read_bytes() if path.is_file() else None
+        path.unlink(missing_ok=True)
+        path.symlink_to(mine)
+        refused = nas_meta("resume", run, "--inline", "--set", "budget.trials=3", check=1).stderr
+        assert f"{name} is a link or no file" in refused and mine.read_text() == "dear to me"
+        path.unlink()
+        if kept is not None:
+            path.write_bytes(kept)
+    number = json.loads(nas_meta("best", run, "--json").stdout)["id"]
+    weights = run / "weights" / f"{number}.safetensors"
+    for target, words in (("/etc/passwd", "not a safetensors file"), ("/dev/zero", "were not kept")):
+        weights.unlink()
+        weights.symlink_to(target)
+        assert words in nas_meta("export", run, "--to", tmp_path / "model", check=1).stderr
+    weights.unlink()
+    os.mkfifo(weights)
+    assert "were not kept" in nas_meta("export", run, "--to", tmp_path / "model", check=1).stderr
+
+
+def test_an_id_that_is_a_path_names_no_file(strangers, tmp_path):
+    run, change = strangers
+    change(
+        "ALTER TABLE trials RENAME TO t; CREATE TABLE trials AS SELECT '../../mine' AS id, architecture, seed, "
+        "fidelity, status, metrics, error, started, finished, planned FROM t"
+    )
+    for command in (("trials", run), ("best", run), ("export", run, "--to", tmp_path / "model")):
+        assert "its id is no whole number" in nas_meta(*command, check=1).stderr
+    assert not (tmp_path / "model").exists()
+
+
+def test_what_a_run_says_cannot_steer_the_terminal(strangers):
+    run, change = strangers
+    change("UPDATE trials SET status = 'failed', metrics = '{}', error = ? WHERE id = 1", "\x1b]0;mine\x07[red]\n[/x]")
+    shown = nas_meta("trials", run).stdout
+    assert r"\x1b]0;mine\x07[red]\n[/x]" in shown and "\x1b" not in shown
+
+
+MODEL = """
+from pathlib import Path
+Path({mark!r}).touch()
+from transformers import BertConfig, BertModel, BertTokenizerFast
+"""
+
+
+def test_the_code_and_pickles_of_a_model_folder_that_a_run_names_are_not_run(strangers, tiny_model, tmp_path):
+    """Neither on a terminal, where transformers would ask, nor for its tokenizer."""
+    run, change = strangers
+    mark = tmp_path / "mark"
+    (text,) = sqlite3.connect(run / "journal.sqlite").execute("SELECT value FROM info WHERE key = 'config'").fetchone()
+    for kind in ("auto_map", "pickle", "tokenizer"):
+        model = tmp_path / kind
+        shutil.copytree(tiny_model, model)
+        (model / "evil.py").write_text(MODEL.format(mark=str(mark)))
+        described = json.loads((model / "config.json").read_text())
+        if kind == "auto_map":
+            described |= {
+                "model_type": "evil",
+                "auto_map": {"AutoConfig": "evil.BertConfig", "AutoModel": "evil.BertModel"},
+            }
+        elif kind == "pickle":
+            (model / "model.safetensors").unlink()
+            (model / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb(mark)))
+        else:
+            settings = {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.BertTokenizerFast", None]}}
+            (model / "tokenizer_config.json").write_text(json.dumps(settings))
+            (model / "vocab.txt").unlink()
+            (model / "tokenizer.json").unlink()
+        (model / "config.json").write_text(json.dumps(described))
+        document = json.loads(text)
+        document["space"]["model"] = str(model)
+        change("UPDATE info SET value = ? WHERE key = 'config'", json.dumps(document))
+        for command in (("resume", run, "--inline", "--set", "budget.trials=3"), ("trial", run, 1, "--rerun")):
+            refused = nas_meta(*command, check=2).stderr
+            assert "cannot be loaded" in refused and str(model) in refused
+        assert not mark.exists()

@@ -40,8 +40,9 @@ class Pool:
     @cached_property
     def members(self) -> list[np.ndarray]:
         """For each class, the indices of its texts."""
-        ends = np.cumsum(np.bincount(self.labels, minlength=len(self.classes)))
-        return np.split(np.argsort(self.labels, kind="stable"), ends)[: len(self.classes)]
+        order = np.argsort(self.labels, kind="stable")
+        starts = np.searchsorted(self.labels[order], np.arange(len(self.classes) + 1))
+        return np.split(order, starts)[1:-1]
 
     @cached_property
     def lengths(self) -> np.ndarray:

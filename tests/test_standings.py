@@ -5,7 +5,7 @@ import threading
 import psutil
 from hypothesis import given
 from hypothesis import strategies as st
-from nas_meta.event_file import EVERY, Writer
+from nas_meta.watching.event_file import EVERY, Writer
 
 from nas_meta.journal import Trial
 from nas_meta.objectives import Objective
@@ -49,7 +49,7 @@ def test_hundreds_of_event_files_take_no_thread_and_no_handle(tmp_path, monkeypa
             writer.add_scalar("loss", 1 / (step + 1), step)
     assert threading.active_count() == threads and psutil.Process().num_fds() == files
     # What waits is written with whatever comes after a while, and at the end.
-    monkeypatch.setattr("nas_meta.event_file.time.monotonic", lambda: 1e9 + EVERY)
+    monkeypatch.setattr("nas_meta.watching.event_file.time.monotonic", lambda: 1e9 + EVERY)
     writers[0].add_scalar("loss", 0.1, 5)
     writers[1].close()
     for writer, steps in zip(writers[:2], (6, 5), strict=True):

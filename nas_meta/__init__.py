@@ -8,8 +8,10 @@ from importlib import import_module
 _EXPORTS = {
     "Architecture": "nas_meta.space",
     "Choice": "nas_meta.space",
+    "ComposedSpace": "nas_meta.composed",
     "PluginOptions": "nas_meta.space",
     "SearchSpace": "nas_meta.space",
+    "SubSpace": "nas_meta.composed",
     "Strategy": "nas_meta.strategy",
     "Supernet": "nas_meta.supernet",
     "ChoiceInput": "nas_meta.choice_layer",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -122,14 +122,16 @@ def resolve(document: Mapping[str, Any], source: Source | None = None, overrides
 
 
 def plugin_files(document: Mapping[str, Any]) -> set[str]:
-    """The plugin files that a config names, as ``path/to/file.py:Name``."""
-    found: set[str] = set()
-    for section, (_, _, key) in PLUGIN_SECTIONS.items():
-        part = document.get(section)
-        named = part.get(key) if isinstance(part, dict) else None
-        names = named.get(CHOICE) if isinstance(named, dict) else [named]
-        found |= {name for name in names or () if isinstance(name, str) and ".py:" in name}
-    return found
+    """The plugin files that a config names, as ``path/to/file.py:Name``, also in the options of plugins."""
+
+    def named(value: Any) -> Iterator[str]:
+        if isinstance(value, str) and ".py:" in value:
+            yield value
+        elif isinstance(value, (Mapping, list)):
+            for inner in value.values() if isinstance(value, Mapping) else value:
+                yield from named(inner)
+
+    return {file for section in PLUGIN_SECTIONS for file in named(document.get(section))}
 
 
 def refuse_plugin_files(document: Mapping[str, Any], run_dir: Path, named: Collection[str] = ()) -> None:

@@ -87,8 +87,10 @@ def validate(model: type[BaseModel], data: Mapping[str, Any], source: Source, pr
 def _sentence(model: type[BaseModel], error: Mapping[str, Any], path: tuple, also: set[str]) -> str:
     name = ".".join(map(str, path))
     if error["type"] == "extra_forbidden":
-        known = _fields_at(model, error["loc"][:-1]) | also
+        known = fields_at(model, error["loc"][:-1]) | (also if len(error["loc"]) == 1 else set())
         return f"'{name}' is not a known key; {nearest(str(path[-1]), known)}"
+    if error["type"] == "unknown_key":  # of a space that an option names
+        return f"'{name}' is not a known key; {error['msg']}"
     if error["type"] == "missing":
         return f"'{name}' is missing"
     expected = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
@@ -97,7 +99,8 @@ def _sentence(model: type[BaseModel], error: Mapping[str, Any], path: tuple, als
     return f"{name} is {error['input']!r}; expected {expected}"
 
 
-def _fields_at(model: type[BaseModel], path: tuple) -> set[str]:
+def fields_at(model: type[BaseModel], path: tuple) -> set[str]:
+    """The keys that a model has at a path into it."""
     for part in path:
         if isinstance(part, str) and part in model.model_fields:
             annotation = model.model_fields[part].annotation

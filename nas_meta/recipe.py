@@ -9,15 +9,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from nas_meta.counting import assignments, count
 from nas_meta.errors import ConfigError
 from nas_meta.space import Architecture, Choice, SearchSpace, Value
 from nas_meta.wrapped import WrappedSpace
 
 if TYPE_CHECKING:
-    from torch import nn
 
     from nas_meta.learners.base import Learner
     from nas_meta.supernet import Supernet
@@ -104,8 +105,20 @@ class JointSpace(WrappedSpace):
     def choices(self) -> Mapping[str, Choice | Sequence[Value]]:
         return {**self.space.table, **self.recipe.choices}
 
+    def representative(self, architecture: Architecture) -> Architecture:
+        chosen = {n: v for n, v in architecture.values.items() if n in self.recipe.choices}
+        return Architecture({**self.space.representative(self.own(architecture)).values, **chosen})
+
+    def sample(self, rng: np.random.Generator, tries: int = 1000) -> Architecture:
+        chosen = {n: c.values[int(rng.integers(len(c.values)))] for n, c in self.recipe.choices.items()}
+        return self.canonical({**self.space.sample(rng, tries).values, **chosen})
+
     def size(self) -> int:
-        return self.space.size() * self._recipes
+        return self.space.size() * count(self.recipe.choices)
+
+    def walk(self) -> Iterator[Architecture]:
+        chosen = list(assignments({n: c for n, c in self.table.items() if n in self.recipe.choices}))
+        return (Architecture({**a.values, **values}) for a in self.space.walk() for values in chosen)
 
     def supernet(self) -> Supernet | None:
         name = next(iter(self.recipe.choices))
@@ -114,14 +127,3 @@ class JointSpace(WrappedSpace):
     def own(self, architecture: Architecture) -> Architecture:
         """The part of an architecture that the space itself knows."""
         return Architecture({n: v for n, v in architecture.values.items() if n not in self.recipe.choices})
-
-    @cached_property
-    def _recipes(self) -> int:
-        class Alone(SearchSpace):
-            def choices(space) -> Mapping[str, Choice]:
-                return self.recipe.choices
-
-            def build(space, architecture: Architecture) -> nn.Module:
-                raise AssertionError("nothing to build")
-
-        return Alone().size()

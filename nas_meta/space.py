@@ -6,13 +6,11 @@ A search space is plain data (its choices) and one function (``build``). Everyth
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +18,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from nas_meta.asking import asking, kind
+from nas_meta.counting import assignments, count
 from nas_meta.errors import ConfigError, PluginError, nearest
 from nas_meta.reading import encodable
 
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from nas_meta.tasks.pool import Tasks
 
 Value = bool | int | float | str | None
+COUNTABLE = 20_000  # architectures before constraints up to which those within them are counted one by one
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,13 @@ class SearchSpace(ABC):
     def problem(self, architecture: Architecture) -> str | None:
         """Why the architecture is not in the space (a clause), or None where it is."""
         return None
+
+    def representative(self, architecture: Architecture) -> Architecture:
+        """The one architecture that stands for all that are the same model; by default the architecture itself.
+
+        Strategies propose nothing else. What is returned has the same choices, and represents itself.
+        """
+        return architecture
 
     def counts(self, architecture: Architecture, tokens: int) -> Mapping[str, float]:
         """What is known of an architecture before it is built: ``params``, ``flops`` of one text of so many tokens."""
@@ -229,7 +236,7 @@ class SearchSpace(ABC):
         return problem
 
     def canonical(self, values: Mapping[str, Value]) -> Architecture:
-        """Like :meth:`architecture`, but without asking for constraints."""
+        """Like :meth:`architecture`, but without asking for constraints: what :meth:`representative` gives."""
         kept: dict[str, Value] = {}
         for name, choice in self.table.items():
             if not choice.applies(kept):
@@ -244,7 +251,7 @@ class SearchSpace(ABC):
                     f"'{name}' cannot be {values[name]!r}; expected one of {', '.join(map(repr, choice.values))}"
                 )
             kept[name] = matches[0]
-        return Architecture(kept)
+        return self.representative(Architecture(kept))
 
     def sample(self, rng: np.random.Generator, tries: int = 1000) -> Architecture:
         """An architecture drawn with every choice uniform, by rejection of those outside the constraints.
@@ -264,24 +271,23 @@ class SearchSpace(ABC):
         )
 
     def size(self) -> int:
-        """The number of distinct architectures before constraints; override where constraints can be counted.
+        """The number of distinct architectures.
 
-        Choices that condition each other are counted together, independent groups are multiplied.
+        Exact where nothing is constrained, and where at most ``COUNTABLE`` architectures have to be asked; else the
+        number before constraints. Override where constraints can be counted.
         """
-        groups: list[set[str]] = []
-        for name, choice in self.table.items():
-            linked = {name, *choice.when}
-            touching = [g for g in groups if g & linked]
-            groups = [g for g in groups if not g & linked] + [linked.union(*touching)]
-        return prod(self._count(group) for group in groups)
+        cls, base = type(self), SearchSpace
+        free = cls.problem is base.problem and cls.representative is base.representative
+        return self.unconstrained if free or self.unconstrained > COUNTABLE else sum(1 for _ in self.walk())
 
-    def _count(self, group: set[str]) -> int:
-        names = [n for n in self.table if n in group]
-        seen = set()
-        for values in itertools.product(*(self.table[n].values for n in names)):
-            kept: dict[str, Value] = {}
-            for name, value in zip(names, values, strict=True):
-                if self.table[name].applies(kept):
-                    kept[name] = value
-            seen.add(tuple(kept.items()))
-        return len(seen)
+    @cached_property
+    def unconstrained(self) -> int:
+        """The number of architectures before constraints, those that are represented by another among them."""
+        return count(self.table)
+
+    def walk(self) -> Iterator[Architecture]:
+        """Every architecture once, in the order of the choices and their values."""
+        for values in assignments(self.table):
+            architecture = Architecture(values)
+            if self.representative(architecture) == architecture and self.problem_of(architecture) is None:
+                yield architecture

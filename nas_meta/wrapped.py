@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from nas_meta.asking import asking
 from nas_meta.errors import ConfigError, PluginError
 from nas_meta.objectives import Limit
-from nas_meta.space import Architecture, Choice, SearchSpace, Value
+from nas_meta.space import COUNTABLE, Architecture, Choice, SearchSpace, Value
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,6 +42,9 @@ class WrappedSpace(SearchSpace):
     def problem(self, architecture: Architecture) -> str | None:
         return self.space.problem_of(self.own(architecture))
 
+    def representative(self, architecture: Architecture) -> Architecture:
+        return self.space.representative(architecture)
+
     def counts(self, architecture: Architecture, tokens: int) -> Mapping[str, float]:
         return self.space.counts(self.own(architecture), tokens)
 
@@ -59,8 +62,14 @@ class WrappedSpace(SearchSpace):
     def save(self, model: nn.Module, architecture: Architecture, folder: Path) -> None:
         self.space.save(model, self.own(architecture), folder)
 
+    def sample(self, rng: np.random.Generator, tries: int = 1000) -> Architecture:
+        return self.space.sample(rng, tries)
+
     def size(self) -> int:
         return self.space.size()
+
+    def walk(self) -> Iterator[Architecture]:
+        return self.space.walk()
 
 
 def name_of(space: SearchSpace) -> str:
@@ -109,11 +118,18 @@ class LimitedSpace(WrappedSpace):
         return problem
 
     def sample(self, rng: np.random.Generator, tries: int = 1000) -> Architecture:
-        try:
-            return super().sample(rng, tries)
-        except ConfigError as error:
-            inside = self.space.sample(rng, tries)  # where this raises, the limits are not to blame
-            raise ConfigError(
-                f"objectives: none of {tries} random architectures keeps the limits; "
-                f"of one of them {self.problem(inside)}"
-            ) from error
+        for _ in range(tries):
+            architecture = self.space.sample(rng, tries)  # where this raises, the limits are not to blame
+            problem = self.problem_of(architecture)
+            if problem is None:
+                return architecture
+        raise ConfigError(
+            f"objectives: none of {tries} random architectures keeps the limits; of one of them {problem}"
+        )
+
+    def size(self) -> int:
+        """Exact where few enough architectures have to be asked, else of the space without limits."""
+        return super().size() if self.unconstrained > COUNTABLE else sum(1 for _ in self.walk())
+
+    def walk(self) -> Iterator[Architecture]:
+        return (architecture for architecture in self.space.walk() if self.problem_of(architecture) is None)

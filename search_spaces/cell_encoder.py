@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import cached_property
+from math import comb
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,8 @@ class CellEncoder(SearchSpace):
     """Each layer chooses its operation, the state it reads and the state it is added to.
 
     States are numbered: 0 are the embeddings, i + 1 what layer i gives. The output is the last one. A layer that
-    nothing reads has to be the identity, so that no architecture has parameters without effect.
+    nothing reads has to be the identity, so that no architecture has parameters without effect. What an identity gives
+    is an earlier state under another number: wirings that differ only in that number are one architecture.
     """
 
     Options = CellEncoderOptions
@@ -95,13 +97,42 @@ class CellEncoder(SearchSpace):
                 return f"nothing reads layer {i}; expected the identity there"
         return None
 
+    def representative(self, architecture: Architecture) -> Architecture:
+        """States by their first number; an identity, whose state then nothing reads, passes on the embeddings.
+
+        Layers stay where they are, since in a supernet each has weights of its own.
+        """
+        first, last = self._first_numbers(architecture), self.options.layers - 1
+        values = dict(architecture.values)
+        for i in range(self.options.layers):
+            for name in (f"layer{i}.input", f"layer{i}.add"):
+                if name in values:
+                    values[name] = first[values[name]]
+            if i < last and f"layer{i}.add" in values and values[f"layer{i}.op"] == IDENTITY:
+                values[f"layer{i}.add"] = 0
+        return Architecture(values)
+
+    def size(self) -> int:
+        """Exact: Σ over the number m of layers that are no identity of C(L, m) · operations^m · wirings(m)."""
+        layers, choices = self.options.layers, len(self.operations) - 1
+        return sum(comb(layers, m) * choices**m * wirings(m) for m in range(layers + 1))
+
     def used_layers(self, architecture: Architecture) -> set[int]:
-        """The layers that the output depends on."""
-        used = {self.options.layers}  # states first: layer i gives state i + 1
+        """The layers that the output depends on, but for identities."""
+        first = self._first_numbers(architecture)
+        used = {first[self.options.layers]}  # states first: layer i gives state i + 1
         for i in reversed(range(self.options.layers)):
             if i + 1 in used:
-                used |= {_state(architecture, i, "add"), _state(architecture, i, "input")}
+                used |= {first[_state(architecture, i, part)] for part in ("add", "input")}
         return {state - 1 for state in used if state > 0}
+
+    def _first_numbers(self, architecture: Architecture) -> list[int]:
+        """Of every state the lowest number of one that is the same."""
+        first = [0]
+        for i in range(self.options.layers):
+            passed = architecture[f"layer{i}.op"] == IDENTITY
+            first.append(first[_state(architecture, i, "add")] if passed else i + 1)
+        return first
 
     def prepare(self, tasks: Tasks, seed: int) -> None:
         self._tables = self._loaded
@@ -213,6 +244,22 @@ class CellEncoder(SearchSpace):
 def _state(architecture: Architecture, layer: int, part: str) -> int:
     """The state that a layer reads or is added to; that before it where there is no choice."""
     return architecture.values.get(f"layer{layer}.{part}", layer)
+
+
+def wirings(layers: int) -> int:
+    """How layers without identities can be wired so that each is read.
+
+    Layer i reads one of the i + 1 states before it and is added to one; by inclusion and exclusion of the layers
+    but the last that nothing reads, Σ over sets S of them of (-1)^|S| · Π_i (i + 1 - |S below i|)².
+    """
+    ways = {0: 1}  # by the size of S so far, signs included
+    for i in range(layers):
+        wired = {out: count * (i + 1 - out) ** 2 for out, count in ways.items()}
+        ways = dict(wired)
+        if i < layers - 1:
+            for out, count in wired.items():
+                ways[out + 1] = ways.get(out + 1, 0) - count
+    return sum(ways.values())
 
 
 def operation_counts(value: str, hidden: int, tokens: int) -> tuple[int, int]:

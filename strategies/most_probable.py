@@ -20,7 +20,7 @@ def most_probable(
 ) -> list[Architecture]:
     """The ``count`` most probable architectures of a space, distinct, best first; fewer where it has no more.
 
-    The first has the most probable value of every choice; the others follow by Π p(value) / p(most probable value) over
+    The first has the most probable value of every choice, or is what represents that one; the others follow by Π p(value) / p(most probable value) over
     the choices they have, so that one that leaves choices without effect gains nothing by that. Where too many of the
     probable ones break the space's constraints, the rest are neighbours of the best.
 
@@ -30,7 +30,7 @@ def most_probable(
     found: dict[str, Architecture] = {}
     for architecture in _descending(space, probabilities):
         if space.problem(architecture) is None:
-            found[architecture.id] = architecture
+            found.setdefault(architecture.id, architecture)
             if len(found) == count:
                 break
     rng = np.random.default_rng(seed)
@@ -57,7 +57,7 @@ def _descending(space: SearchSpace, probabilities: Mapping[str, Sequence[float]]
         paid, depth, _, kept = heapq.heappop(heap)
         depth = -depth  # of equal ones the most finished first
         if depth == len(names):
-            yield Architecture(kept)
+            yield space.canonical(kept)
             continue
         name = names[depth]
         choice = space.table[name]

@@ -62,16 +62,9 @@ class _Space(ExecutableModelSpace):
 
     def grid(self, memo: Sample | None = None, granularity: int | None = None) -> Iterable[_Space]:
         """Every valid architecture once; NNI's own walk would end at the first invalid sample."""
-
-        def walk(names: list[str], sample: Sample) -> Iterable[_Space]:
-            if not names:
-                if self.check_contains(sample) is None:
-                    yield self.freeze(sample)
-                return
-            for value in self.space.table[names[0]].values:
-                yield from walk(names[1:], {**sample, names[0]: value})
-
-        yield from walk(list(self.space.table), {})
+        for architecture in self.space.walk():
+            if architecture.id not in self.seen:
+                yield self.freeze(architecture.values)
 
 
 class _Engine(ExecutionEngine):

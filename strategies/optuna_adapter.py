@@ -63,7 +63,7 @@ class OptunaAdapter(Strategy):
         for name, choice in self.context.space.table.items():
             if choice.applies(kept):
                 kept[name] = trial.suggest_categorical(name, list(choice.values))
-        return trial, Architecture(kept)
+        return trial, self.context.space.canonical(kept)
 
     def _handed_out(self, trial: Trial, architecture: Architecture) -> Architecture:
         self._seen.add(architecture.id)

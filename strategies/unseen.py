@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 
 import numpy as np
 
@@ -17,7 +16,7 @@ WALKABLE = 200_000  # larger spaces are not walked through to find what is left
 def mutated(
     space: SearchSpace, architecture: Architecture, rng: np.random.Generator, changes: int = 1
 ) -> Architecture | None:
-    """A copy with ``changes`` choices redrawn to another value; None where that is not in the space.
+    """A copy with ``changes`` choices redrawn to another value; None where that is the same, or not in the space.
 
     A choice that the change brings into effect is drawn, too.
     """
@@ -30,7 +29,7 @@ def mutated(
         values[name] = others[int(next(luck) * len(others))]
     drawn = {n: c.values[int(next(luck) * len(c.values))] for n, c in space.table.items() if n not in values}
     child = space.canonical({**drawn, **values})
-    return child if space.problem(child) is None else None
+    return child if child != architecture and space.problem(child) is None else None
 
 
 def neighbour(
@@ -51,22 +50,12 @@ def unseen(space: SearchSpace, seen: Collection[str], rng: np.random.Generator) 
         found = first(lambda: space.sample(rng), seen)
     except ConfigError:
         found = None  # too few are left within the constraints to be met by chance
-    if found is not None or space.size() > WALKABLE:
+    if found is not None or space.unconstrained > WALKABLE:
         return found
-    left = [a for a in walk(space) if a.id not in seen]
+    left = [a for a in space.walk() if a.id not in seen]
     return left[int(rng.integers(len(left)))] if left else None
 
 
 def first(draw: Callable[[], Architecture], seen: Collection[str]) -> Architecture | None:
     """The first of some draws that was not seen."""
     return next((a for a in (draw() for _ in range(TRIES)) if a.id not in seen), None)
-
-
-def walk(space: SearchSpace) -> Iterable[Architecture]:
-    """Every architecture of a space, once."""
-    met = set()
-    for values in itertools.product(*(choice.values for choice in space.table.values())):
-        architecture = space.canonical(dict(zip(space.table, values, strict=True)))
-        if architecture.id not in met and space.problem(architecture) is None:
-            met.add(architecture.id)
-            yield architecture

@@ -215,15 +215,14 @@ def test_training_makes_the_smallest_better_too(evaluation):
 
 
 def test_the_largest_and_the_smallest_are_those_of_all(space):
-    from strategies.unseen import walk
 
     def size(architecture):
         return sum(9 + 4 * h + f for h, f in widths_of(architecture).values())
 
-    every = sorted(size(a) for a in walk(space))
+    every = sorted(size(a) for a in space.walk())
     assert size(largest(space, size)) == every[-1] == 3 * 37
     found = {smallest(space, size, np.random.default_rng(i)).id for i in range(20)}
-    assert {size(a) for a in walk(space) if a.id in found} == {every[0]} == {17}
+    assert {size(a) for a in space.walk() if a.id in found} == {every[0]} == {17}
     assert len(found) == 3  # each layer may be the one that is left
 
 

@@ -125,7 +125,7 @@ class ComposedSpace(SearchSpace):
         for part in self.spaces:
             if "." in part:
                 raise PluginError(f"{type(self).__name__} has the part '{part}'; expected a name without a dot")
-        texts = {n: s.tokenizer for n, s in self.spaces.items() if getattr(s, "modality", "text") == "text"}
+        texts = {n: s.tokenizer for n, s in self.spaces.items() if getattr(s, "modality", "text") != "image"}
         if len(set(texts.values())) > 1:
             words = ", ".join(f"{part} by {tokenizer}" for part, tokenizer in texts.items())
             raise ConfigError(f"space: its parts read texts by different tokenizers ({words}); expected one for all")

@@ -1,30 +1,21 @@
 """The wall before NNI's super-modules: a supernet's choices as NNI's, in a plain loop, without Lightning.
 
-NNI's package of them imports Lightning, its modules do not: the package is registered bare, so that its ``__init__`` is
-not run. What is replaced keeps its name and those of its parameters; architecture parameters are NNI's, one vector a
+What is replaced keeps its name and those of its parameters; architecture parameters are NNI's, one vector a
 choice, under ``_arch_alpha``.
 """
 
 from __future__ import annotations
 
-import sys
-import types
 import warnings
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
-import nni
 import torch
 from torch import Tensor, nn
 
 from nas_meta import Architecture, ChoiceInput, ChoiceLayer, ChoiceSupernet
 from nas_meta.errors import ConfigError
+from strategies import nni_bare  # noqa: F401  before NNI's super-modules
 
-_PACKAGE = "nni.nas.oneshot.pytorch"
-if _PACKAGE not in sys.modules:
-    _bare = types.ModuleType(_PACKAGE)
-    _bare.__path__ = [str(Path(nni.__file__).parent.joinpath(*_PACKAGE.split(".")[1:]))]
-    sys.modules[_PACKAGE] = _bare
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", RuntimeWarning)  # that it does not know what newer versions of torch have
     from nni.mutable import frozen_context

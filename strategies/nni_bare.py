@@ -1,0 +1,18 @@
+"""NNI's package of super-modules without its ``__init__``, which would import Lightning.
+
+Registered bare, its modules can be imported, and so can what imports them: the hub of model spaces.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from pathlib import Path
+
+import nni
+
+PACKAGE = "nni.nas.oneshot.pytorch"
+if PACKAGE not in sys.modules:
+    _bare = types.ModuleType(PACKAGE)
+    _bare.__path__ = [str(Path(nni.__file__).parent.joinpath(*PACKAGE.split(".")[1:]))]
+    sys.modules[PACKAGE] = _bare

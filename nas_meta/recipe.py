@@ -19,7 +19,6 @@ from nas_meta.space import Architecture, Choice, SearchSpace, Value
 from nas_meta.wrapped import WrappedSpace
 
 if TYPE_CHECKING:
-
     from nas_meta.learners.base import Learner
     from nas_meta.supernet import Supernet
 

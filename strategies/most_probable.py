@@ -20,9 +20,10 @@ def most_probable(
 ) -> list[Architecture]:
     """The ``count`` most probable architectures of a space, distinct, best first; fewer where it has no more.
 
-    The first has the most probable value of every choice, or is what represents that one; the others follow by Π p(value) / p(most probable value) over
-    the choices they have, so that one that leaves choices without effect gains nothing by that. Where too many of the
-    probable ones break the space's constraints, the rest are neighbours of the best.
+    The first has the most probable value of every choice, or is what represents that one; the others follow by
+    Π p(value) / p(most probable value) over the choices they have, so that one that leaves choices without effect gains
+    nothing by that. Where too many of the probable ones break the space's constraints, the rest are neighbours of the
+    best.
 
     Args:
         probabilities: of every choice, in the order of its values.

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 from nni.mutable import Categorical, LabeledMutable, Sample, SampleValidationError
 from nni.nas.execution import ExecutionEngine
 from nni.nas.execution.event import FinalMetricEvent, TrainingEndEvent
@@ -20,6 +21,7 @@ from nni.nas.strategy.base import Strategy as NNIStrategy
 
 from nas_meta import WAIT, Architecture, Outcome, SearchContext, SearchSpace, Strategy
 from nas_meta.errors import StrategyError
+from strategies.unseen import neighbour, unseen
 
 _ASK = object()
 _STOP = object()
@@ -129,6 +131,9 @@ class _Engine(ExecutionEngine):
 class NNIAdapter(Strategy):
     """Runs an NNI strategy; subclasses define :meth:`make`.
 
+    NNI gives up after some hundred draws of what is invalid or was proposed before. What is left of the space then
+    follows from the neighbourhood of the best.
+
     Raises:
         StrategyError: NNI's code raised; its words are in the sentence.
     """
@@ -141,6 +146,10 @@ class NNIAdapter(Strategy):
         self._inbox: queue.SimpleQueue = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue = queue.SimpleQueue()
         self._in_flight: set[str] = set()
+        self._proposed: set[str] = set()
+        self._near: set[str] = set()  # proposed without NNI
+        self._scores: dict[Architecture, float] = {}
+        self._rng = np.random.default_rng(context.seed)
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="nni-strategy", daemon=True)
         self._thread.start()
@@ -157,13 +166,28 @@ class NNIAdapter(Strategy):
         if self.most_in_flight is not None and len(self._in_flight) >= self.most_in_flight:
             return WAIT
         answer = self._say(_ASK)
+        if answer is None:
+            answer = self._left()
+            if answer is not None:
+                self._near.add(answer.id)
         if isinstance(answer, Architecture):
             self._in_flight.add(answer.id)
+            self._proposed.add(answer.id)
         return answer
 
     def tell(self, outcome: Outcome) -> None:
         self._in_flight.discard(outcome.architecture.id)
-        self._say((outcome.architecture.id, self.reward(outcome), outcome.score is not None))
+        if outcome.architecture.id not in self._near:
+            self._say((outcome.architecture.id, self.reward(outcome), outcome.score is not None))
+        if outcome.score is not None:
+            self._scores[outcome.architecture] = outcome.score
+
+    def _left(self) -> Architecture | None:
+        """What was not proposed yet, near the best; None where nothing is left."""
+        if not self._scores:
+            return unseen(self.context.space, self._proposed, self._rng)
+        best = max(self._scores, key=self._scores.get)
+        return neighbour(self.context.space, best, self._proposed, self._rng)
 
     def close(self) -> None:
         self._inbox.put(_STOP)

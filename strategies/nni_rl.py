@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
-from nas_meta import WAIT, Architecture, Outcome, PluginOptions, SearchContext
+from nas_meta import Outcome, PluginOptions, SearchContext
 from nas_meta.errors import StrategyError
 from strategies.nni_adapter import NNIAdapter
-from strategies.unseen import neighbour
 
 PATIENCE = 30  # draws that the policy may repeat itself before its neighbourhood is tried
 
@@ -40,29 +39,8 @@ class RL(NNIAdapter):
                 "strategy 'rl' needs packages that are not installed; expected: pip install 'nas-meta[rl]'"
             ) from error
         self.update_every = options.update_every or min(20, max(4, context.trials // 15))
-        self._scores: dict[Architecture, float] = {}
-        self._near: set[str] = set()
-        self._rng = np.random.default_rng(context.seed)
         super().__init__(context, options)
         self.resolved = {"update_every": self.update_every}
-
-    def ask(self):
-        proposal = super().ask()
-        if proposal is not None or not self._scores:
-            return proposal
-        best = max(self._scores, key=self._scores.get)
-        seen = {a.id for a in self._scores} | self._near | self._in_flight
-        near = neighbour(self.context.space, best, seen, self._rng)
-        if near is None:
-            return WAIT if self._in_flight else None
-        self._near.add(near.id)
-        return near
-
-    def tell(self, outcome: Outcome) -> None:
-        if outcome.architecture.id not in self._near:
-            super().tell(outcome)
-        if outcome.score is not None:
-            self._scores[outcome.architecture] = outcome.score
 
     def reward(self, outcome: Outcome) -> float:
         known = [*self._scores.values(), *([] if outcome.score is None else [outcome.score])]

@@ -1,5 +1,6 @@
 """Cells: a slice of the supernet is the stand-alone model, padding is silent, counts are exact, exports load."""
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -7,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from landscapes import context, run
 
-from nas_meta import ChoiceLayer, ChoiceSupernet
+from nas_meta import ChoiceLayer, ChoiceSupernet, plugins
 from nas_meta.embedding import Encoder
 from nas_meta.errors import ConfigError
 from nas_meta.measures import flops, parameters
 from nas_meta.testing import SpaceTests
 from search_spaces.cell_encoder import CellEncoder, CellEncoderOptions
+from strategies.most_probable import most_probable
 
 IDS = torch.tensor([[2, 7, 9, 11, 3], [2, 8, 3, 0, 0]])
 MASK = (IDS > 0).long()
@@ -133,6 +136,81 @@ def test_a_layer_that_nothing_reads_has_to_be_the_identity(space):
         space.architecture(values)
     allowed = space.architecture({**values, "layer1.op": "identity"})
     assert "layer1.input" not in allowed.values  # the identity reads nothing
+
+
+def test_wirings_that_read_an_identity_are_mapped_to_what_it_passes_on(space):
+    values = {
+        "layer0.op": "identity", "layer1.op": "attention-2", "layer1.input": 1, "layer1.add": 0,
+        "layer2.op": "identity", "layer2.add": 2,
+    }  # fmt: skip
+    first = space.architecture({**values, "layer1.input": 0})
+    assert space.architecture(values) == space.architecture({**values, "layer1.add": 1}) == first
+    # What an identity that nothing reads is added to makes no difference.
+    unread = {
+        "layer0.op": "attention-2", "layer1.op": "identity",
+        "layer2.op": "convolution-3", "layer2.input": 1, "layer2.add": 0,
+    }  # fmt: skip
+    one, other = (space.architecture({**unread, "layer1.add": add}) for add in (0, 1))
+    assert one == other and one["layer1.add"] == 0
+
+
+def test_a_layer_behind_an_identity_that_passes_it_over_has_no_effect(space):
+    """Layer 2 passes on state 0: the output knows nothing of layer 1, whose state would come next."""
+    values = {"layer0.op": "identity", "layer1.op": "attention-2", "layer1.input": 0, "layer1.add": 0}
+    with pytest.raises(ConfigError, match="nothing reads layer 1"):
+        space.architecture({**values, "layer2.op": "identity", "layer2.add": 0})
+
+
+@pytest.mark.parametrize("operations", [{"heads": [2]}, {"heads": [2], "kernels": [3]}])
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_every_architecture_is_another_function(tiny_model, operations, layers):
+    """Written out as a formula, every wiring without an idle layer is one that the space has, once; none is missing."""
+    none = {"heads": [], "kernels": [], "gated": [], "ffn": []}
+    space = CellEncoder(CellEncoderOptions(model=str(tiny_model), layers=layers, **(none | operations)))
+
+    def formula(values):
+        """The output as a sum of sums, and the layers in it: s0, or (a, layer, operation, b) for a + operation(b)."""
+        states, parts = [("s0", frozenset())], range(layers)
+        for i in parts:
+            a, b = (states[values.get(f"layer{i}.{part}", i)] for part in ("add", "input"))
+            op = values[f"layer{i}.op"]
+            states.append(a if op == "identity" else ((a[0], i, op, b[0]), a[1] | b[1] | {i}))
+        return states[-1]
+
+    rows = [
+        dict(zip(space.table, row, strict=True)) for row in itertools.product(*(c.values for c in space.table.values()))
+    ]
+    busy = [
+        row for row in rows if len(formula(row)[1]) == sum(row[f"layer{i}.op"] != "identity" for i in range(layers))
+    ]
+    walked = list(space.walk())
+    assert {formula(a.values)[0] for a in walked} == {formula(row)[0] for row in busy}
+    assert len({formula(row)[0] for row in busy}) == len(walked) == space.size()
+    assert all(formula(space.architecture(row).values) == formula(row) for row in busy)
+
+
+def test_strategies_propose_no_model_of_cells_twice(tiny_model):
+    options = {"heads": [2], "kernels": [], "gated": [], "ffn": [], "layers": 3}
+    space = CellEncoder(CellEncoderOptions(model=str(tiny_model), **options))
+    everything = {a.id for a in space.walk()}
+    for name in ("random", "evolution", "grid", "nsga2", "surrogate"):
+        strategy = plugins.load("strategies", name)(context(space, 40))
+        done = [a.id for a, _ in run(strategy, 40, lambda a: float(len(space.used_layers(a))), in_flight=2)]
+        assert len(done) == len(everything) == 30 and set(done) == everything, name
+
+
+def test_the_most_probable_cells_are_the_ones_that_represent_them(tiny_model):
+    """Layer 1 surely reads state 1, which layer 0, surely an identity, makes the embeddings."""
+    options = {"heads": [2], "kernels": [3], "gated": [], "ffn": [], "layers": 2}
+    space = CellEncoder(CellEncoderOptions(model=str(tiny_model), **options))
+    probabilities = {
+        "layer0.op": [0.1, 0.1, 0.8], "layer1.op": [0.8, 0.1, 0.1], "layer1.input": [0.2, 0.8], "layer1.add": [0.3, 0.7],
+    }  # fmt: skip
+    found = most_probable(space, probabilities, 100, 0)
+    assert dict(found[0].values) == {
+        "layer0.op": "identity", "layer1.op": "attention-2", "layer1.input": 0, "layer1.add": 0,
+    }  # fmt: skip
+    assert {a.id for a in found} == {a.id for a in space.walk()} and len(found) == space.size()
 
 
 def test_only_the_layers_and_norms_learn_unless_the_tables_are_asked_for(space):

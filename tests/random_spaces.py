@@ -1,4 +1,4 @@
-"""Random search spaces, conditional, constrained and composed, each with the list of its architectures by brute force."""
+"""Random spaces, conditional, constrained and composed, each with the list of its architectures by brute force."""
 
 import itertools
 

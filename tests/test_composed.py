@@ -245,7 +245,7 @@ def test_plugin_files_within_options_are_asked_for_too(tmp_path):
 
 
 def test_parts_that_read_texts_differently_are_refused(tiny_model):
-    with pytest.raises(ConfigError, match="different tokenizers .*left by .*, right by starter:minilm"):
+    with pytest.raises(ConfigError, match=r"different tokenizers .*left by .*, right by starter:minilm"):
         Pair(PairOptions(left=small(tiny_model)))
     with pytest.raises(ConfigError, match=r"space.left: space.heads has the share 2.0"):
         Pair(PairOptions(left=small(tiny_model, heads=[2.0]), right=small(tiny_model)))

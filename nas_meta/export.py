@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,7 +125,7 @@ def model_card(run: Run, trial: Trial, folder: Path) -> str:
     """The model card of a trial, in Markdown."""
     config, test = run.config.at(Architecture(trial.architecture)).config, run.test_of(trial)
     described = (folder / "config.json").read_text(encoding="utf-8")
-    return CARD.format(
+    card = CARD.format(
         title=folder.name,
         space=f"sub-network of the space `{config.space.name}`",
         learner=config.learner.name,
@@ -144,6 +145,12 @@ def model_card(run: Run, trial: Trial, folder: Path) -> str:
         note=SLICED_NOTE.format(folder=folder.name) if "nas_meta_widths" in described else "",
         architecture=json.dumps(dict(trial.architecture), indent=1),
     )
+    loading = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("nas_meta_loading")
+    if loading is None:
+        return card
+    # A model that transformers does not know: its space says in Python how it is loaded.
+    before, _, after = re.split("(?<=```python\n)(.*?)(?=```)", card, maxsplit=1, flags=re.DOTALL)
+    return before.replace("library_name: transformers", "library_name: nas-meta") + loading + after
 
 
 def percent(accuracy: float, interval: float) -> str:

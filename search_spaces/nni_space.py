@@ -41,6 +41,11 @@ SMALL: dict[str, Any] = {
     "in_channels": 1,
     "num_labels": 0,
 }
+WEIGHTS, MODEL_TYPE = "model.safetensors", "nni-space"
+LOADING = """from search_spaces.nni_space import load_frozen
+
+model = load_frozen("{folder}")
+"""
 MOST_SUBSETS = 10_000  # that one choice may list
 Condition = dict[str, tuple[Value, ...]]
 
@@ -49,7 +54,10 @@ class NNISpaceOptions(PluginOptions):
     """Options of ``nni-space``; by default a small AutoFormer for the digits."""
 
     model_space: str = Field(AUTOFORMER, description="the class: path/to/file.py:Name or package.module:Name")
-    arguments: dict[str, Any] = Field(default_factory=dict, description="those of its constructor, by name")
+    arguments: dict[str, Any] = Field(
+        default_factory=lambda: dict(SMALL),
+        description="those of its constructor, by name; where a model space is named, by default none",
+    )
     image_shape: tuple[int, int, int] = Field(
         (1, 8, 8), description="channels, height and width of the images, where the models take images"
     )
@@ -58,8 +66,8 @@ class NNISpaceOptions(PluginOptions):
     @model_validator(mode="before")
     @classmethod
     def _defaults(cls, given: Any) -> Any:
-        if isinstance(given, Mapping) and given.keys().isdisjoint(("model_space", "arguments")):
-            return {**given, "arguments": dict(SMALL)}
+        if isinstance(given, Mapping) and "model_space" in given:
+            return {"arguments": {}, **given}
         return given
 
     @field_validator("model_space")
@@ -117,29 +125,28 @@ class NNISpace(SearchSpace):
         return Positional(model) if self.modality == "image" and "pixel_values" not in self.takes else model
 
     def save(self, model: nn.Module, architecture: Architecture, folder: Path) -> None:
-        """The weights, and how to freeze the model space to what they belong to; :meth:`load` reads that."""
+        """The weights, and what :func:`load_frozen` needs to build what they belong to."""
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
-        # One name for each tensor: some layers share theirs.
-        save_file({n: t.contiguous().clone() for n, t in model.state_dict().items()}, folder / "model.safetensors")
+        # Copies: layers may share a tensor, and a file may not.
+        save_file({n: t.detach().cpu().clone().contiguous() for n, t in model.state_dict().items()}, folder / WEIGHTS)
         described = {
-            "model_space": self.options.model_space,
-            "arguments": self.options.arguments,
-            "sample": self._sample(architecture),
+            "model_type": MODEL_TYPE,
+            "nas_meta_loading": LOADING.format(folder=folder.name),
+            "options": self.options.model_dump(mode="json"),
             "architecture": dict(architecture.values),
         }
-        (folder / "nni_space.json").write_text(json.dumps(described, indent=1), encoding="utf-8")
+        (folder / "config.json").write_text(json.dumps(described, indent=1), encoding="utf-8")
 
     def load(self, folder: Path) -> nn.Module:
         from safetensors.torch import load_file
 
-        file = folder / "nni_space.json"
-        if not file.is_file():
+        described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if described.get("model_type") != MODEL_TYPE:
             return super().load(folder)
-        described = json.loads(file.read_text(encoding="utf-8"))
         model = self.build(self.architecture(described["architecture"]))
-        model.load_state_dict(load_file(folder / "model.safetensors"))
+        model.load_state_dict(load_file(folder / WEIGHTS))
         return model
 
     def __getstate__(self) -> dict[str, Any]:
@@ -186,6 +193,12 @@ class NNISpace(SearchSpace):
             label: values[architecture[label]] if label in architecture.values else next(iter(values.values()))
             for label, values in self._values.items()
         }
+
+
+def load_frozen(folder: str | Path) -> nn.Module:
+    """The model of a folder that :meth:`NNISpace.save` wrote; the code of its model space is run."""
+    described = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    return NNISpace(NNISpaceOptions.model_validate(described["options"])).load(Path(folder)).eval()
 
 
 class Positional(nn.Module):

@@ -7,11 +7,13 @@ import pytest
 import torch
 import yaml
 
-from nas_meta.config import read_config
+from nas_meta import load_run, search
+from nas_meta.config import read_config, resolve
 from nas_meta.errors import ConfigError
+from nas_meta.export import evaluate_folder, export
 from nas_meta.measures import flops, parameters
 from nas_meta.testing import SpaceTests
-from search_spaces.nni_space import SMALL, NNISpace, NNISpaceOptions
+from search_spaces.nni_space import SMALL, NNISpace, NNISpaceOptions, load_frozen
 
 TINY = {**SMALL, "search_embed_dim": [16, 24], "search_mlp_ratio": [1.0, 2.0], "search_depth": [1, 2], "patch_size": 4}
 
@@ -45,12 +47,12 @@ class TextSpace(ModelSpace):
 
     def __init__(self, words: int = 50):
         super().__init__()
-        self.words = nn.Embedding(words, 12)
+        self.words, self.norm = nn.Embedding(words, 12), nn.LayerNorm(12)
         self.blocks = Repeat(Block, (1, 2), label="depth")
         self.sum = InputChoice(3, n_chosen=2, reduction="sum", label="sum")
 
     def forward(self, input_ids, attention_mask):
-        states = self.words(input_ids)
+        states = self.norm(self.words(input_ids))
         blocks = self.blocks(states)
         return self.sum([states, blocks, 2 * blocks])
 
@@ -165,8 +167,8 @@ def test_the_model_is_nnis_own(text):
 def test_an_mlp_of_a_block_has_the_parameters_of_a_count_by_hand(text):
     wide = text.architecture({"depth": 1, "op0": "mlp", "wide0": 16, "sum": "0+1"})
     pooled = text.architecture({"depth": 2, "op0": "pool", "op1": "pool", "sum": "0+1"})
-    assert parameters(text.build(wide)) == 50 * 12 + (12 * 16 + 16) + (16 * 12 + 12)
-    assert parameters(text.build(pooled)) == 50 * 12
+    assert parameters(text.build(wide)) == 50 * 12 + 2 * 12 + (12 * 16 + 16) + (16 * 12 + 12)
+    assert parameters(text.build(pooled)) == 50 * 12 + 2 * 12
 
 
 def test_a_model_is_saved_and_loaded(text, autoformer, tmp_path):
@@ -177,6 +179,7 @@ def test_a_model_is_saved_and_loaded(text, autoformer, tmp_path):
         folder = tmp_path / space.modality
         space.save(model, architecture, folder)
         torch.testing.assert_close(space.load(folder).eval()(**inputs), model(**inputs))
+        torch.testing.assert_close(load_frozen(folder)(**inputs), model(**inputs))
 
 
 def test_autoformer_takes_images_and_agrees_with_nnis_frozen_model(autoformer):
@@ -219,6 +222,17 @@ def test_a_constraint_of_nnis_is_one_of_the_space(file):
     with pytest.raises(ConfigError, match="one=8, other=8 is not in NNISpace: NNI says"):
         space.architecture({"one": 8, "other": 8})
     assert space.build(space.architecture({"one": 2, "other": 4}))(torch.rand(2, 1, 8, 8)).shape == (2, 4)
+
+
+@pytest.mark.slow
+def test_a_search_over_a_model_space_ends_in_a_folder_that_can_be_loaded_and_scored(small_config, file, tmp_path):
+    named = {"name": "nni-space", "model_space": f"{file}:TextSpace", "tokenizer": small_config["space"]["model"]}
+    best = search(resolve({**small_config, "space": named}), tmp_path / "run", inline=True).best
+    folder = export(load_run(tmp_path / "run", allow_plugins=True), tmp_path / "model")
+    card = (folder / "README.md").read_text()
+    assert 'model = load_frozen("model")' in card and "AutoModel" not in card and "library_name: nas-meta" in card
+    scored = evaluate_folder(folder, read_config(folder / "nas_meta.yaml"), "meta-validation", 20)
+    assert scored["accuracy"] == pytest.approx(best.metrics["accuracy"])
 
 
 @pytest.mark.parametrize(

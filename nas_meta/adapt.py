@@ -50,7 +50,12 @@ with torch.no_grad():
 {architecture}
 ```
 """
-POOLED = {"mean": "(states * mask).sum(1) / mask.sum(1)", "cls": "states[:, 0]"}
+POOLED = {
+    "mean": "(states * mask).sum(1) / mask.sum(1)",
+    "cls": "states[:, 0]",
+    "last": "states[torch.arange(len(states)), mask.sum(1).flatten() - 1]",
+    "attention": "(states * (model.pooling_scores(states)[..., None] + mask.log()).softmax(1)).sum(1)",
+}
 
 
 class _OneTask(TaskSource):

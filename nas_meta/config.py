@@ -44,12 +44,18 @@ class ResolvedConfig:
     recipe: Recipe = field(default_factory=Recipe)
     source: Source = field(default_factory=lambda: Source("config"))
 
-    def at(self, architecture: Architecture) -> ResolvedConfig:
-        """The config of one candidate: every choice at the value that its architecture has."""
+    def at(self, architecture: Architecture, pooling: str | None = None) -> ResolvedConfig:
+        """The config of one candidate: every choice at the value that its architecture has.
+
+        Args:
+            pooling: that of the architecture, where it chooses it (:meth:`SearchSpace.pooling`).
+        """
         choices = self.recipe.choices
         # A choice that the architecture does not have is an option of a learner that was not chosen.
         values = {tuple(n.split(".")): architecture.values.get(n, c.values[0]) for n, c in choices.items()}
         document = with_values(self.given, values)
+        if pooling is not None:
+            document["tasks"] = {**document.get("tasks", {}), "pooling": pooling}
         if "learner.name" in choices:
             options = plugins.options_of("learners", document["learner"]["name"])
             document["learner"] = known_to(options, document["learner"]) | known_to(LearnerSection, document["learner"])

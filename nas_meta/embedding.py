@@ -21,6 +21,7 @@ from nas_meta.packing import Packing, pack, pack_sets
 from nas_meta.tasks.pool import Pool
 
 TOKENS = 4096  # in one call of the model, where texts are packed
+POOLINGS = ("mean", "cls", "last", "attention")
 
 
 def check_model(model: Any, space: str) -> None:
@@ -46,16 +47,36 @@ def check_model(model: Any, space: str) -> None:
         )
 
 
+def check_pooling(encoder: Encoder) -> None:
+    """Raises TrialError where embeddings would be states that have seen nothing of their text: causal and ``cls``."""
+    if encoder.pooling != "cls":
+        return
+    device = next(encoder.parameters()).device
+    ids = torch.tensor([[1, 2], [1, 3], [4, 2]], device=device)
+    training = encoder.training
+    encoder.eval()
+    with torch.no_grad():
+        states = encoder._states(input_ids=ids, attention_mask=torch.ones_like(ids))
+    encoder.train(training)
+    if states.ndim == 3 and torch.equal(states[0, 0], states[1, 0]) and not torch.equal(states[0, 1], states[2, 1]):
+        raise TrialError(
+            f"tasks.pooling is cls, but {type(encoder.model).__name__} is causal: a first token sees no other; "
+            "expected mean or last"
+        )
+
+
 class Encoder(nn.Module):
     """A model with pooling: token ids ``[B, T]`` to embeddings ``[B, D]``.
 
     Args:
         model: what a search space builds.
-        pooling: ``mean`` over the tokens of the mask, or ``cls``, the first token.
+        pooling: ``mean`` over the tokens of the mask; ``cls``, the first token; ``last``, the last one of the mask; or
+            ``attention``, the mean weighted by the softmax of ``model.pooling_scores(states)``, a number a token.
         compute: how the model computes; embeddings are never narrower than its parameters.
 
     Raises:
-        TrialError: layers shall be computed again, and the model has none that can.
+        TrialError: layers shall be computed again, and the model has none that can; or there is no such pooling, or the
+            model has no scores for it.
 
     Attributes:
         learned: what the learner learns beside the model (a head, a memory), saved and restored with it.
@@ -64,6 +85,13 @@ class Encoder(nn.Module):
 
     def __init__(self, model: nn.Module, pooling: str = "mean", compute: Compute | None = None):
         super().__init__()
+        if pooling not in POOLINGS:
+            raise TrialError(f"pooling is {pooling!r}; expected {', '.join(POOLINGS)}")
+        if pooling == "attention" and not hasattr(model, "pooling_scores"):
+            raise TrialError(
+                f"tasks.pooling is attention, but {type(model).__name__} scores no tokens (pooling_scores); "
+                "expected mean, cls or last"
+            )
         self.model = model
         self.pooling = pooling
         self.compute = compute or Compute()
@@ -76,8 +104,9 @@ class Encoder(nn.Module):
         # Set while a learner trains with regularisation: in the place of pool.batch, and behind the embeddings.
         self.inputs_of: Callable[[Pool, np.ndarray], tuple[np.ndarray, ...]] | None = None
         self.changed: Callable[[Tensor, Pool, np.ndarray], Tensor] | None = None
-        # A space may freeze what it builds, or parts of it.
-        self.frozen = frozenset(name for name, p in model.named_parameters() if not p.requires_grad)
+        # A space may freeze what it builds, or parts of it; and embeddings say nothing to the head of a language model.
+        head = _head_of_its_own(model)
+        self.frozen = frozenset(n for n, p in model.named_parameters() if not p.requires_grad or p is head)
 
     @cached_property
     def width(self) -> int:
@@ -94,22 +123,24 @@ class Encoder(nn.Module):
     def packs_from(self) -> int | None:
         """The model's first position if it bears packed texts, else None.
 
-        Tried, not looked up: the embeddings of two texts in one row must be those of the two alone.
+        Tried, not looked up: the embeddings of two texts in one row must be those of the two alone. The first text is
+        longer than the window of sliding attention, which a mask for packed texts may put out of force.
         """
         from transformers import PreTrainedModel
 
         if not isinstance(self.model, PreTrainedModel):
             return None
         device = next(self.parameters()).device
-        ids = torch.tensor([[5, 6, 7, 5, 6]], device=device)
-        layout = ([[0, 0, 0, 1, 1]], [[0, 1, 2, 0, 1]], [0, 3], [3, 2])
+        long = min((getattr(self.model.config, "sliding_window", None) or 0) + 3, self._widest - 2)
+        ids = torch.tensor([[5 + i % 3 for i in (*range(long), 0, 1)]], device=device)
+        layout = ([[0] * long + [1, 1]], [[*range(long), 0, 1]], [0, long], [long, 2])
         whose = Packing(*(torch.tensor(a, device=device) for a in layout))
         training, compute = self.training, self.compute
         self.eval()
         self.compute = replace(compute, precision="fp32")  # in which alike is told from nearly alike
         try:
             with torch.no_grad():
-                alone = torch.cat([self(i, torch.ones_like(i)) for i in (ids[:, :3], ids[:, 3:])])
+                alone = torch.cat([self(i, torch.ones_like(i)) for i in (ids[:, :long], ids[:, long:])])
                 for start in (0, (self.model.config.pad_token_id or 0) + 1):  # BERT's, RoBERTa's
                     together = self(ids, whose._replace(positions=whose.positions + start))
                     if torch.allclose(together, alone, atol=1e-4, rtol=1e-3):
@@ -135,6 +166,13 @@ class Encoder(nn.Module):
             return states
         if self.pooling == "cls":
             return states[:, 0]
+        if self.pooling == "last":
+            places = torch.arange(layout.shape[1], device=layout.device)
+            last = (layout * places).argmax(1)[:, None, None]
+            return states.gather(1, last.expand(-1, 1, states.shape[2])).squeeze(1)
+        if self.pooling == "attention":
+            scores = self._scores(states).masked_fill(layout == 0, -torch.inf)
+            return (states * scores.softmax(1).unsqueeze(-1)).sum(1)
         mask = layout.unsqueeze(-1).to(states.dtype)
         return (states * mask).sum(1) / mask.sum(1).clamp(min=1)
 
@@ -147,10 +185,19 @@ class Encoder(nn.Module):
         states = self._states(input_ids=input_ids, attention_mask=mask, position_ids=whose.positions).flatten(0, 1)
         if self.pooling == "cls":
             return states.index_select(0, whose.first)
-        texts = whose.first.shape[0]
-        sums = torch.zeros(texts + 1, states.shape[1], dtype=states.dtype, device=states.device)
-        sums = sums.index_add(0, whose.owner.flatten(), states)[:texts]
-        return sums / whose.lengths[:, None].to(states.dtype).clamp(min=1)
+        if self.pooling == "last":
+            return states.index_select(0, whose.first + whose.lengths - 1)
+        if self.pooling == "attention":
+            scores = self._scores(states)
+            # The softmax of each text. One number for all keeps it in range, for a norm bounds the states.
+            weights = (scores - scores.detach().max()).exp().unsqueeze(-1)
+            tiny = torch.finfo(weights.dtype).tiny
+            return _sums(states * weights, whose) / _sums(weights, whose).clamp(min=tiny)
+        return _sums(states, whose) / whose.lengths[:, None].to(states.dtype).clamp(min=1)
+
+    def _scores(self, states: Tensor) -> Tensor:
+        """What the model gives each token for pooling by attention, in the precision of the states."""
+        return self.model.pooling_scores(states).to(states.dtype)
 
     def _states(self, **inputs: Tensor) -> Tensor:
         """What the model gives for these inputs, in the precision of its parameters."""
@@ -236,3 +283,18 @@ class Encoder(nn.Module):
             p for name, p in self.model.named_parameters()
             if name not in self.frozen and (train_embeddings or id(p) not in tables)
         )  # fmt: skip
+
+
+def _sums(of: Tensor, whose: Packing) -> Tensor:
+    """Sums ``[B, D]`` over the tokens of each packed text, of ``[R * L, D]``."""
+    texts = whose.first.shape[0]
+    sums = torch.zeros(texts + 1, of.shape[1], dtype=of.dtype, device=of.device)
+    return sums.index_add(0, whose.owner.flatten(), of)[:texts]
+
+
+def _head_of_its_own(model: nn.Module) -> nn.Parameter | None:
+    """The weight that turns states into tokens, where a model has one that is not its table of tokens."""
+    from transformers import PreTrainedModel
+
+    head = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
+    return None if head is None or head.weight is model.get_input_embeddings().weight else head.weight

@@ -17,7 +17,7 @@ import torch
 from nas_meta.adapters import adapter_names, removed
 from nas_meta.compute import Compute, forget_compiled
 from nas_meta.data_parallel import Rank, joined
-from nas_meta.embedding import Encoder, check_model
+from nas_meta.embedding import Encoder, check_model, check_pooling
 from nas_meta.errors import ConfigError, TrialError
 from nas_meta.learners.base import Learner
 from nas_meta.learners.protonet import ProtoNet
@@ -118,11 +118,12 @@ class Evaluation:
         return torch.device(self.compute.device)
 
     def of(self, architecture: Architecture) -> Evaluation:
-        """This evaluation with the learner and the tasks that the architecture chose."""
+        """This evaluation with the pooling, the learner and the tasks that the architecture chose."""
+        own = self.space.pooling(architecture)
         if self.recipe is None:
-            return self
+            return self if own is None else replace(self, pooling=own)
         values = self.recipe.task_values(architecture)
-        pooling = values.pop("pooling", self.pooling)
+        pooling = values.pop("pooling", own or self.pooling)
         train = replace(self.train, **{name.removeprefix("train_"): value for name, value in values.items()})
         return replace(self, learner=self.recipe.learner_of(architecture), pooling=pooling, train=train, recipe=None)
 
@@ -190,6 +191,7 @@ class Evaluation:
             # Again: a space may draw more numbers for its first architecture, where it loads what all share.
             torch.manual_seed(seed)
             encoder = self.encoder(model)
+            check_pooling(encoder)
             size = {
                 "params": parameters(encoder.model),
                 "flops": flops(encoder.model, self.settings.flops_tokens),

@@ -12,7 +12,7 @@ import numpy as np
 
 from nas_meta.assembly import episode_shape, make_evaluation, make_space
 from nas_meta.compute import Compute
-from nas_meta.config import ResolvedConfig
+from nas_meta.config import Config, ResolvedConfig
 from nas_meta.errors import ConfigError, RunError
 from nas_meta.journal import Trial
 from nas_meta.run import Run
@@ -42,7 +42,7 @@ A {space} found by nas-meta: meta-trained with `{learner}` for {steps} steps of 
 | parameters of the architecture | {params:,} |
 | FLOPs a text of {tokens} tokens | {flops:,} |
 
-Embeddings are the {pooling} of the last hidden state{pooling_note}:
+Embeddings are {pooling}:
 
 ```python
 from transformers import AutoModel, AutoTokenizer
@@ -57,6 +57,12 @@ model = AutoModel.from_pretrained("{folder}"{own_code})
 {architecture}
 ```
 """
+POOLED = {
+    "mean": "the mean of the last hidden state over the tokens of the attention mask",
+    "cls": "the last hidden state of the first token",
+    "last": "the last hidden state of the last token of the attention mask",
+    "attention": "the model's `pooler_output`: the mean of the last hidden state, weighted by scores of the tokens",
+}
 SLICED_NOTE = """
 Heads and neurons that the architecture does not have are stored as zeros, so that plain transformers loads it. With
 nas-meta installed, `search_spaces.slicing.load_sliced("{folder}")` cuts them out: the same outputs, smaller and faster.
@@ -94,9 +100,9 @@ def export(run: Run, folder: str | Path, trial_id: int | None = None) -> Path:
     model = removed(encoder.model, merge=False) if encoder.inserted else encoder.model
     space.save(model, architecture, folder)
     load_tokenizer(space.tokenizer).save_pretrained(folder)
-    config = run.config.at(architecture)
+    config = run.config.at(architecture, space.pooling(architecture))
     (folder / CONFIG).write_text(config.as_yaml(), encoding="utf-8")
-    (folder / "README.md").write_text(model_card(run, trial, folder), encoding="utf-8")
+    (folder / "README.md").write_text(model_card(run, trial, folder, config.config), encoding="utf-8")
     return folder
 
 
@@ -121,13 +127,13 @@ def restore_learned(encoder: Encoder, state: dict[str, torch.Tensor], config: Re
     encoder.load_state_dict(state, strict=False)
 
 
-def model_card(run: Run, trial: Trial, folder: Path) -> str:
-    """The model card of a trial, in Markdown."""
-    config, test = run.config.at(Architecture(trial.architecture)).config, run.test_of(trial)
+def model_card(run: Run, trial: Trial, folder: Path, config: Config) -> str:
+    """The model card of a trial, whose own config that is, in Markdown."""
+    test = run.test_of(trial)
     described = (folder / "config.json").read_text(encoding="utf-8")
     card = CARD.format(
         title=folder.name,
-        space=f"sub-network of the space `{config.space.name}`",
+        space=f"model of the space `{config.space.name}`",
         learner=config.learner.name,
         steps=trial.fidelity,
         ways=config.tasks.ways,
@@ -138,8 +144,7 @@ def model_card(run: Run, trial: Trial, folder: Path) -> str:
         params=int(trial.metrics["params"]),
         flops=int(trial.metrics["flops"]),
         tokens=config.evaluation.flops_tokens,
-        pooling="mean" if config.tasks.pooling == "mean" else "first token",
-        pooling_note=" over the tokens of the attention mask" if config.tasks.pooling == "mean" else "",
+        pooling=POOLED[config.tasks.pooling],
         folder=folder.name,
         own_code=", trust_remote_code=True" if '"auto_map"' in described else "",
         note=SLICED_NOTE.format(folder=folder.name) if "nas_meta_widths" in described else "",

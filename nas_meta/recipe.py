@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nas_meta.asking import asking
 from nas_meta.counting import assignments, count
 from nas_meta.errors import ConfigError
 from nas_meta.space import Architecture, Choice, SearchSpace, Value
@@ -100,6 +101,11 @@ class JointSpace(WrappedSpace):
         both = set(space.table) & set(recipe.choices)
         if both:
             raise ConfigError(f"{min(both)} is a choice of {type(space).__name__} and of the config; rename one")
+        if "tasks.pooling" in recipe.choices:
+            with asking(space, "pooling"):
+                own = space.pooling(space.canonical({name: c.values[0] for name, c in space.table.items()}))
+            if own is not None:
+                raise ConfigError(f"tasks.pooling is a choice, but architectures of {type(space).__name__} choose it")
 
     def choices(self) -> Mapping[str, Choice | Sequence[Value]]:
         return {**self.space.table, **self.recipe.choices}

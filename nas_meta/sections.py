@@ -27,7 +27,9 @@ class TasksSection(Section):
     train_shots: int | None = Field(None, ge=1, description="the same for shots")
     train_queries: int | None = Field(None, ge=1, description="the same for queries")
     max_tokens: int = Field(32, ge=4, description="texts are cut to this many tokens")
-    pooling: Literal["mean", "cls"] = Field("mean", description="how token states become one embedding")
+    pooling: Literal["mean", "cls", "last", "attention"] = Field(
+        "mean", description="how token states become one embedding, where the architecture does not choose it"
+    )
 
 
 class NamedSection(Section):

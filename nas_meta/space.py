@@ -115,7 +115,8 @@ class SearchSpace(ABC):
 
         Returns a module that takes ``input_ids`` and ``attention_mask`` of shape ``[batch, tokens]`` as
         keywords and returns a Hugging Face output with ``last_hidden_state`` ``[batch, tokens, hidden]``, such
-        a tensor itself, or embeddings ``[batch, hidden]``.
+        a tensor itself, or embeddings ``[batch, hidden]``. Texts are packed, several in a row, where it is a model
+        of transformers that also takes ``position_ids`` and a mask ``[rows, 1, tokens, tokens]``.
         """
 
     def problem(self, architecture: Architecture) -> str | None:
@@ -132,6 +133,13 @@ class SearchSpace(ABC):
     def counts(self, architecture: Architecture, tokens: int) -> Mapping[str, float]:
         """What is known of an architecture before it is built: ``params``, ``flops`` of one text of so many tokens."""
         return {}
+
+    def pooling(self, architecture: Architecture) -> str | None:
+        """How token states become an embedding where the architecture chooses it; None leaves it to ``tasks.pooling``.
+
+        ``mean``, ``cls``, ``last``, or ``attention`` where the model has ``pooling_scores`` (:class:`Encoder`).
+        """
+        return None
 
     def prepare(self, tasks: Tasks, seed: int) -> None:  # noqa: B027
         """Once per run, in the driver: load pretrained weights, measure importance on meta-train text."""

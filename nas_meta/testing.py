@@ -95,7 +95,7 @@ def check_building(space: SearchSpace, seed: int = 0) -> None:
         assert isinstance(model, torch.nn.Module), (
             f"build() returned {type(model).__name__} for {architecture}; expected a torch module"
         )
-        embeddings = Encoder(model)(ids, mask)
+        embeddings = Encoder(model, space.pooling(architecture) or "mean")(ids, mask)
         assert embeddings.ndim == 2 and len(embeddings) == 2, (
             f"the model of {architecture} gives embeddings of shape {list(embeddings.shape)} for 2 texts; "
             "expected [2, width]"

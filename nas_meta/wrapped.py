@@ -48,6 +48,9 @@ class WrappedSpace(SearchSpace):
     def counts(self, architecture: Architecture, tokens: int) -> Mapping[str, float]:
         return self.space.counts(self.own(architecture), tokens)
 
+    def pooling(self, architecture: Architecture) -> str | None:
+        return self.space.pooling(self.own(architecture))
+
     def prepare(self, tasks: Tasks, seed: int) -> None:
         with asking(self.space, "prepare"):
             self.space.prepare(tasks, seed)

@@ -7,11 +7,31 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel, RobertaConfig, RobertaModel
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers import (
+    BertConfig,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaModel,
+    ModernBertConfig,
+    ModernBertModel,
+    RobertaConfig,
+    RobertaModel,
+)
 
-from nas_meta.embedding import Encoder
+from nas_meta.compute import Compute
+from nas_meta.embedding import Encoder, check_pooling
+from nas_meta.errors import TrialError
 from nas_meta.packing import ROW, pack, rows_of
 from nas_meta.tasks.pool import Pool
+from search_spaces.causal_lm import CausalStates
+from search_spaces.encoder_model import EncoderConfig, EncoderModel
 
 SIZE = {"vocab_size": 50, "num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 16}
 MODELS = {
@@ -20,7 +40,30 @@ MODELS = {
     "distilbert": lambda: DistilBertModel(
         DistilBertConfig(vocab_size=50, dim=16, n_layers=2, n_heads=2, hidden_dim=32, max_position_embeddings=70)
     ),
+    "llama": lambda: CausalStates(
+        LlamaForCausalLM(LlamaConfig(**SIZE, intermediate_size=32, num_key_value_heads=1, pad_token_id=0))
+    ),
+    "gpt2": lambda: CausalStates(
+        GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=16, n_layer=2, n_head=2, n_positions=70, pad_token_id=0))
+    ),
+    "learned": lambda: scratch(positions="learned", norm_place="post"),
+    "rotary": lambda: scratch(positions="rotary", norm="rms"),
+    "alibi, near": lambda: scratch(positions="alibi", sliding_window=4),
 }
+
+
+def scratch(**chosen):
+    config = EncoderConfig(
+        vocab_size=50, hidden_size=16, num_attention_heads=2, intermediate_sizes=[32, 16], max_position_embeddings=70,
+        initializer_range=0.3, pooling="attention", pad_token_id=0, **chosen,
+    )  # fmt: skip
+    return EncoderModel(config)
+
+
+CASES = [
+    *itertools.product(MODELS, ["mean", "cls", "last"]),
+    *itertools.product(["learned", "rotary", "alibi, near"], ["attention"]),
+]
 
 
 def pool_of(lengths):
@@ -56,8 +99,7 @@ def test_rows_are_balanced(lengths):
     assert max(sum(lengths[i] for i in row) for row in rows) <= sum(lengths) / len(rows) + max(lengths)
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls"])
-@pytest.mark.parametrize("family", MODELS)
+@pytest.mark.parametrize(("family", "pooling"), CASES)
 def test_embeddings_and_gradients_are_those_of_texts_one_by_one(family, pooling):
     torch.manual_seed(0)
     pool = pool_of([3, 20, 7, 1, 33, 12, 5, 9, 60])
@@ -87,3 +129,73 @@ def test_a_model_that_mixes_the_texts_of_a_row_is_not_packed():
 
     torch.manual_seed(0)
     assert Encoder(Mixing(BertConfig(**SIZE, intermediate_size=32))).packs_from is None
+
+
+@pytest.mark.parametrize("padded", ["right", "left"])
+def test_the_last_token_is_that_of_the_mask(padded):
+    torch.manual_seed(0)
+    encoder = Encoder(MODELS["bert"](), "last").eval()
+    ids, mask = torch.tensor([[5, 6, 7, 8]]), torch.tensor([[1, 1, 0, 0] if padded == "right" else [0, 0, 1, 1]])
+    with torch.no_grad():
+        states = encoder.model(input_ids=ids, attention_mask=mask).last_hidden_state
+        torch.testing.assert_close(encoder(ids, mask), states[:, 1 if padded == "right" else 3])
+
+
+def test_a_window_that_a_mask_for_packed_texts_puts_out_of_force_is_noticed():
+    config = ModernBertConfig(
+        **SIZE, intermediate_size=32, pad_token_id=0, local_attention=4, layer_types=["sliding_attention"] * 2
+    )
+    torch.manual_seed(0)
+    assert Encoder(ModernBertModel(config)).packs_from is None
+    assert Encoder(scratch(sliding_window=2)).packs_from == 0
+
+
+def test_a_causal_model_that_would_see_what_is_behind_is_not_packed():
+    torch.manual_seed(0)
+    assert Encoder(LlamaModel(LlamaConfig(**SIZE, intermediate_size=32, pad_token_id=0))).packs_from is None
+
+
+def test_the_first_token_of_a_causal_model_is_refused_as_an_embedding():
+    torch.manual_seed(0)
+    check_pooling(Encoder(MODELS["llama"](), "last"))
+    check_pooling(Encoder(MODELS["bert"](), "cls"))
+    with pytest.raises(TrialError, match=r"tasks\.pooling is cls, but CausalStates is causal"):
+        check_pooling(Encoder(MODELS["llama"](), "cls"))
+
+
+def test_pooling_by_attention_needs_scores():
+    with pytest.raises(TrialError, match=r"tasks\.pooling is attention, but BertModel scores no tokens"):
+        Encoder(MODELS["bert"](), "attention")
+
+
+def test_the_head_of_a_language_model_does_not_learn_from_embeddings():
+    """Embeddings do not go through it; where it is the table of tokens, it learns as that one does."""
+    tied = LlamaForCausalLM(LlamaConfig(**SIZE, intermediate_size=32, tie_word_embeddings=True))
+    apart = LlamaForCausalLM(LlamaConfig(**SIZE, intermediate_size=32, tie_word_embeddings=False))
+    learning = [
+        [sum(p.numel() for p in Encoder(CausalStates(lm)).body_parameters(tables)) for tables in (False, True)]
+        for lm in (tied, apart)
+    ]
+    assert learning[0] == learning[1] and learning[0][1] == learning[0][0] + 50 * 16
+
+
+@pytest.mark.parametrize("family", ["alibi, near", "llama"])
+def test_narrow_precision_changes_little(family):
+    """What is masked must not become minus infinity there, of which a softmax is no number."""
+    torch.manual_seed(0)
+    model, pool = MODELS[family](), pool_of([3, 1, 12, 7])
+    exact, narrow = (
+        Encoder(model, "last", Compute(precision=precision)).eval().embed(pool, np.arange(4)).detach()
+        for precision in ("fp32", "bf16")
+    )
+    torch.testing.assert_close(narrow, exact, atol=0.05, rtol=0.05)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last", "attention"])
+def test_packed_texts_of_several_tasks_go_through_vmap(pooling):
+    torch.manual_seed(0)
+    encoder, pool = Encoder(scratch(positions="alibi"), pooling).eval(), pool_of([3, 20, 7, 1, 33, 12])
+    inputs = encoder.stacked(pool, [np.arange(3), np.arange(3, 6)])
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        together = torch.vmap(lambda *given: functional_call(encoder, {}, given))(*inputs)
+        torch.testing.assert_close(together.flatten(0, 1), encoder.embed(pool, np.arange(6)), atol=1e-5, rtol=1e-5)

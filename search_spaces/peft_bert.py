@@ -115,9 +115,7 @@ class PeftBert(SearchSpace):
 
     def count_trained(self, architecture: Architecture) -> int:
         """The parameters that are put in, counted from the sizes of the encoder without a build."""
-        config = self._full.config
-        hidden = getattr(config, "dim", None) or config.hidden_size
-        neurons = getattr(config, "hidden_dim", None) or config.intermediate_size
+        hidden, neurons = self._sizes
         total = 0
         for part in self.insertions(architecture).values():
             if part.kind == "adapter":
@@ -128,6 +126,31 @@ class PeftBert(SearchSpace):
             else:
                 total += ("attention" in part.on) * 2 * hidden + ("ffn" in part.on) * neurons
         return total
+
+    def counts(self, architecture: Architecture, tokens: int) -> Mapping[str, float]:
+        """Parameters, and FLOPs: those of the encoder, and 2 · tokens · (weights of what is put in); IA³ has none."""
+        if self._weights is None:
+            return {}
+        hidden, neurons = self._sizes
+        pooler = self._weights.get("pooler.dense.weight", np.empty(0))  # of the first token alone
+        matrices = self.layers * (4 * hidden**2 + 2 * hidden * neurons)
+        for part in self.insertions(architecture).values():
+            if part.kind == "adapter":
+                matrices += part.rank * 2 * hidden
+            elif part.kind == "lora":
+                matrices += ("attention" in part.on) * 4 * part.rank * hidden
+                matrices += ("ffn" in part.on) * 2 * part.rank * (hidden + neurons)
+        return {
+            "params": sum(w.size for w in self._weights.values()) + self.count_trained(architecture),
+            "flops": 2 * tokens * matrices + self.layers * 4 * tokens**2 * hidden + 2 * pooler.size,
+        }
+
+    @property
+    def _sizes(self) -> tuple[int, int]:
+        """The hidden width of the encoder, and that of its feed-forward."""
+        config = self._full.config
+        hidden = getattr(config, "dim", None) or config.hidden_size
+        return hidden, getattr(config, "hidden_dim", None) or config.intermediate_size
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_full"}

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from nas_meta import cli_plugins
+from nas_meta import cli_plugins, cli_pretrain
 from nas_meta.cli_plugins import JsonOption, print_json
 from nas_meta.errors import ConfigError, NasMetaError, one_line
 
@@ -325,6 +325,7 @@ def tensorboard(
     raise SystemExit(subprocess.run(command).returncode)
 
 
+app.command()(cli_pretrain.pretrain)
 cli_plugins.add_to(app)
 
 

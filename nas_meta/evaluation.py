@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -28,6 +28,9 @@ from nas_meta.space import Architecture, SearchSpace
 from nas_meta.tasks.episodes import EpisodeShape, TrainShape, episode, episodes
 from nas_meta.tasks.pool import Tasks
 from nas_meta.wrapped import name_of
+
+if TYPE_CHECKING:
+    from nas_meta.pretraining.stage import Pretraining
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ class Progress:
             (:mod:`nas_meta.checkpoint`).
         metrics: at a rung, what the trial's metrics are if it ends there.
         scores: at a rung, the accuracy of each of the first validation episodes, the same for every trial.
+        pretraining: whether it is a step of pre-training: meta-training has yet to begin.
+        pretrained: at the end of pre-training, the model's weights (safetensors), for others that are equal to it.
     """
 
     step: int
@@ -65,6 +70,8 @@ class Progress:
     checkpoint: np.ndarray | None = field(default=None, repr=False)
     metrics: Mapping[str, float] = field(default_factory=dict)
     scores: np.ndarray | None = field(default=None, repr=False)
+    pretraining: bool = False
+    pretrained: np.ndarray | None = field(default=None, repr=False)
 
     @property
     def pauses(self) -> bool:
@@ -98,6 +105,7 @@ class Evaluation:
         limits: a model that breaks one is not trained.
         compute: on what and how models compute.
         threads: CPU threads of a trial; 0 leaves torch's own choice.
+        pretraining: what a model goes through before it is meta-trained (:mod:`nas_meta.pretraining.stage`).
     """
 
     space: SearchSpace
@@ -111,6 +119,7 @@ class Evaluation:
     train: TrainShape = field(default_factory=TrainShape)
     recipe: Recipe | None = None
     limits: Sequence[Limit] = ()
+    pretraining: Pretraining | None = None
 
     @property
     def device(self) -> torch.device:
@@ -164,20 +173,24 @@ class Evaluation:
             release_memory(self.device)
 
     def trial(
-        self, architecture: Architecture, seed: int, keep_above: float | None = None, start: np.ndarray | None = None
-    ) -> Generator[Progress, None, Result]:
+        self, architecture: Architecture, seed: int, keep_above: float | None = None, start: np.ndarray | None = None,
+        donor: np.ndarray | None = None,
+    ) -> Generator[Progress, None, Result]:  # fmt: skip
         """Builds, meta-trains and meta-validates an architecture; closed at a rung, it ends there and frees its memory.
 
         Args:
             seed: of initial weights, dropout and training episodes.
             keep_above: the weights are returned where the accuracy is at least this; None returns none.
-            start: the model's weights to start from (safetensors); by default those it is built with.
+            start: the model's weights to start from (safetensors), pre-trained if that is asked for; by default those
+                it is built with.
+            donor: without ``start``, the weights of another architecture from which pre-training begins.
         """
-        return (yield from self.of(architecture)._trial(architecture, seed, keep_above, start))
+        return (yield from self.of(architecture)._trial(architecture, seed, keep_above, start, donor))
 
     def _trial(
-        self, architecture: Architecture, seed: int, keep_above: float | None, start: np.ndarray | None
-    ) -> Generator[Progress, None, Result]:
+        self, architecture: Architecture, seed: int, keep_above: float | None, start: np.ndarray | None,
+        donor: np.ndarray | None,
+    ) -> Generator[Progress, None, Result]:  # fmt: skip
         device = self.device
         shape = self.train.of(self.shape)
         check_ways(self.learner, shape, self.shape)
@@ -186,8 +199,12 @@ class Evaluation:
             torch.manual_seed(seed)
             model = self.space.build(architecture)
             check_model(model, name_of(self.space))
+            spent = 0.0
             if start is not None:
                 model.load_state_dict(unpacked(bytes(start)))
+            elif self.pretraining is not None:
+                self._check_limits({"params": parameters(model), "flops": flops(model, self.settings.flops_tokens)})
+                spent = yield from self.pretraining(model.to(device), seed, self.compute, donor)
             # Again: a space may draw more numbers for its first architecture, where it loads what all share.
             torch.manual_seed(seed)
             encoder = self.encoder(model)
@@ -196,6 +213,8 @@ class Evaluation:
                 "params": parameters(encoder.model),
                 "flops": flops(encoder.model, self.settings.flops_tokens),
             }
+            if self.pretraining is not None:
+                size["pretrain_seconds"] = spent
             moving = sum(p.numel() for p in self.learner.adapted(encoder).values())
             size["adapted_share"] = moving / size["params"]
             body = encoder.body_parameters(self.learner.options.train_embeddings)

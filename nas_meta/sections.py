@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validat
 
 from nas_meta.errors import nearest
 from nas_meta.objectives import Limit, Objective
+from nas_meta.pretraining.section import PretrainingSection
 from nas_meta.stopping import RULES, StoppingOptions
 
 
@@ -178,6 +179,9 @@ class Config(Section):
     space: SpaceSection = Field(default_factory=SpaceSection)
     tasks: TasksSection = Field(default_factory=TasksSection)
     learner: LearnerSection = Field(default_factory=LearnerSection)
+    pretraining: PretrainingSection | None = Field(
+        None, description="self-supervised training on unlabelled text before meta-training; left out: none"
+    )
     strategy: StrategySection = Field(default_factory=StrategySection)
     evaluation: EvaluationSection = Field(default_factory=EvaluationSection)
     stopping: SerializeAsAny[StoppingOptions] = Field(default_factory=RULES["none"].Options)

@@ -38,6 +38,7 @@ class Look:
         loss: their mean since the look before.
         tokens: how many were seen, padding aside.
         seconds: spent in all, those before a checkpoint among them.
+        over: whether the budget is spent.
         state: gives bytes with which :func:`pretrain` goes on after this step.
     """
 
@@ -45,6 +46,7 @@ class Look:
     loss: float
     tokens: int
     seconds: float
+    over: bool
     state: Callable[[], np.ndarray] = field(repr=False, compare=False)
 
     def values(self, section: PretrainingSection) -> dict[str, float]:
@@ -106,7 +108,9 @@ def pretrain(
     begun = time.perf_counter()
     losses: list[Tensor] = []
     both.train()
-    while (share := _spent(section, step, before + time.perf_counter() - begun)) < 1:
+    over = False
+    while not over:
+        share = _spent(section, step, before + time.perf_counter() - begun)
         for group in optimizer.param_groups:
             group["lr"] = section.rate * _factor(section, step, share)
         inputs = objective.inputs(*rows.batch(step, section.batch), np.random.default_rng([seed, 1, step]))
@@ -120,7 +124,8 @@ def pretrain(
         step, tokens = step + 1, tokens + seen
         losses.append(loss.detach())
         seconds = before + time.perf_counter() - begun
-        if step % LOOK_EVERY == 0 or _spent(section, step, seconds) >= 1:
+        over = _spent(section, step, seconds) >= 1
+        if step % LOOK_EVERY == 0 or over:
             mean = _finite(float(torch.stack(losses).mean()), step)
             losses.clear()
 
@@ -129,7 +134,7 @@ def pretrain(
                     both, optimizer=optimizer.state_dict(), step=step, tokens=tokens, seconds=seconds
                 )
 
-            yield Look(step, mean, tokens, seconds, state)
+            yield Look(step, mean, tokens, seconds, over, state)
 
 
 def _spent(section: PretrainingSection, step: int, seconds: float) -> float:

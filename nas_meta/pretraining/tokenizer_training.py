@@ -76,9 +76,7 @@ def _trained(corpus: Corpus, section: TrainedTokenizer) -> PreTrainedTokenizerFa
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=section.train, special_tokens=list(SPECIAL), show_progress=False
-    )
+    trainer = trainers.WordPieceTrainer(vocab_size=section.train, special_tokens=list(SPECIAL), show_progress=False)
     tokenizer.train_from_iterator(batches(), trainer)
     first, last = (tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]"))
     tokenizer.post_processor = processors.TemplateProcessing(

@@ -74,6 +74,4 @@ def vocabulary_of(tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
     end = tokenizer.sep_token_id if tokenizer.sep_token_id is not None else tokenizer.eos_token_id
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (end or 0)
     key = hashlib.sha256(f"{told}{special.nonzero()[0].tolist()}".encode()).hexdigest()[:32]
-    return Vocabulary(
-        special, np.array(continues) & ~special, tokenizer.mask_token_id, pad, end, key
-    )
+    return Vocabulary(special, np.array(continues) & ~special, tokenizer.mask_token_id, pad, end, key)

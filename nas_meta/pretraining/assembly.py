@@ -1,0 +1,100 @@
+"""From a config to the parts of its pre-training: the corpus, the tokenizer learned from it, the stage of a trial."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nas_meta.asking import asking
+from nas_meta.errors import ConfigError
+from nas_meta.pretraining.corpora import Corpus, open_corpus
+from nas_meta.pretraining.default_corpus import default_corpus, held_out_texts
+from nas_meta.pretraining.section import DEFAULT, PretrainingSection
+from nas_meta.pretraining.token_file import tokenised
+from nas_meta.pretraining.tokenizer_training import trained_tokenizer
+from nas_meta.tasks.starter import model_path
+from nas_meta.tasks.tokens import load_tokenizer
+from nas_meta.wrapped import name_of
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from nas_meta.config import ResolvedConfig
+    from nas_meta.pretraining.stage import Pretraining
+    from nas_meta.space import SearchSpace
+
+TOKENIZER = "tokenizer"  # in a run directory, the one learned for it
+
+
+def read_corpus(resolved: ResolvedConfig) -> Corpus:
+    """The corpus of a config, without the texts that its candidates are judged on.
+
+    Raises:
+        DataError: it cannot be read.
+        ConfigError: a package of the default corpus is not installed.
+    """
+    section, plugin = resolved.config.pretraining, resolved.plugin("tasks")
+    with asking(plugin, "__init__"):
+        source = plugin(resolved.options["tasks"])
+    split = source.load()
+    if section.corpus == DEFAULT:
+        return default_corpus(source, split)
+    return open_corpus(paths_of(section), section.field).without(held_out_texts(split))
+
+
+def paths_of(section: PretrainingSection) -> list[str]:
+    """The paths that a section names."""
+    return [section.corpus] if isinstance(section.corpus, str) else list(section.corpus)
+
+
+def learn_tokenizer(section: PretrainingSection, corpus: Corpus, directory: Path) -> None:
+    """Learns a tokenizer from the corpus, if one is asked for, and keeps it in the run directory."""
+    target = directory / TOKENIZER
+    if section.tokenizer is not None and not target.is_dir():
+        part = target.with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(trained_tokenizer(corpus, section.tokenizer), part)
+        part.rename(target)
+
+
+def make_stage(section: PretrainingSection, corpus: Corpus, space: SearchSpace, pooling: str) -> Pretraining:
+    """The stage that every candidate of a search goes through.
+
+    Raises:
+        ConfigError: the pretrained model to inherit from cannot be loaded, or has another tokenizer.
+    """
+    from nas_meta.evaluation import packed
+    from nas_meta.pretraining.stage import Pretraining
+    from nas_meta.pretraining.vocabulary import vocabulary_of
+
+    tokens, base = tokenised(corpus, load_tokenizer(space.tokenizer)), None
+    if isinstance(section.inherit, str):
+        if vocabulary_of(load_tokenizer(section.inherit)).key != tokens.vocabulary.key:
+            raise ConfigError(
+                f"pretraining.inherit: the tokenizer of '{section.inherit}' is not that of {name_of(space)}, "
+                f"'{space.tokenizer}': its word embeddings would belong to other words; expected the same tokenizer"
+            )
+        base = packed(load_model(section.inherit, "pretraining.inherit"))
+    return Pretraining(section, tokens, pooling, base)
+
+
+def load_model(name: str, key: str, causal: bool = False) -> nn.Module:
+    """A pretrained model from a folder, a hub name or the starter extra; ``causal``: with its head for words.
+
+    Raises:
+        ConfigError: it cannot be loaded; the sentence begins with the key.
+    """
+    from transformers import AutoModel, AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    kind = AutoModelForCausalLM if causal else AutoModel
+    try:
+        # False, not left out: transformers would ask on the terminal whether to run a folder's own code.
+        return kind.from_pretrained(model_path(name), trust_remote_code=False, weights_only=True).eval()
+    except ConfigError:
+        raise
+    except Exception as error:  # a folder may hold anything, and so may what the libraries below raise
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ConfigError(f"{key} '{name}' cannot be loaded: {first}") from error

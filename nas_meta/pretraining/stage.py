@@ -1,0 +1,68 @@
+"""What a candidate goes through between being built and being meta-trained."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import nn
+
+from nas_meta.compute import Compute
+from nas_meta.errors import ConfigError, TrialError
+from nas_meta.evaluation import Progress, packed, unpacked
+from nas_meta.pretraining.inheritance import inherit
+from nas_meta.pretraining.loop import make_objective, pretrain
+from nas_meta.pretraining.section import PretrainingSection
+from nas_meta.pretraining.token_file import TokenFile
+from nas_meta.space import Architecture
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """Brief pre-training, the same for equal architectures. Travels to every worker once.
+
+    Attributes:
+        pooling: how a text becomes one embedding, for ``simcse``.
+        base: weights of the pretrained model that those inherit from who have no other donor (safetensors).
+    """
+
+    section: PretrainingSection
+    corpus: TokenFile
+    pooling: str = "mean"
+    base: np.ndarray | None = field(default=None, repr=False)
+
+    def key(self, architecture: Architecture, seed: int, donor: str | None) -> str:
+        """A hash of all that the weights follow from, within a run.
+
+        Args:
+            architecture: as the space itself knows it.
+            donor: the key of the weights that it inherits from.
+        """
+        section = self.section.model_dump_json(exclude={"corpus", "field", "keep", "checkpoint_every"})
+        told = (architecture.canonical, section, self.corpus.key, self.pooling, seed, donor)
+        return hashlib.sha256(repr(told).encode()).hexdigest()[:32]
+
+    def __call__(
+        self, model: nn.Module, seed: int, compute: Compute, donor: np.ndarray | None = None
+    ) -> Generator[Progress, None, float]:
+        """Pre-trains a model in place, yielding now and then; returns the seconds that it took.
+
+        Raises:
+            TrialError: the model cannot learn so, or its loss is no number.
+        """
+        start = donor if donor is not None else self.base
+        inherited = {} if start is None else {"pretrain/inherited": inherit(model, unpacked(bytes(start)))}
+        torch.manual_seed(seed)  # of the head: a space may draw more numbers for its first architecture
+        try:
+            objective = make_objective(model, self.corpus, self.section, self.pooling)
+        except ConfigError as error:
+            raise TrialError(str(error)) from error
+        seconds = 0.0
+        for look in pretrain(model, objective, self.corpus, self.section, seed, compute):
+            seconds = look.seconds
+            values = {**look.values(self.section), **inherited}
+            yield Progress(look.step, values, pretraining=True, pretrained=packed(model) if look.over else None)
+        return seconds

@@ -1,0 +1,276 @@
+"""Pre-training of one model alone: an architecture of a space from nothing, or a pretrained model further."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nas_meta.assembly import make_space
+from nas_meta.compute import Compute
+from nas_meta.config import ResolvedConfig, read_config, resolve
+from nas_meta.config_source import Source
+from nas_meta.errors import ConfigError, RunError
+from nas_meta.interruption import Interrupted, interruptible
+from nas_meta.pretraining.assembly import TOKENIZER, learn_tokenizer, load_model, read_corpus
+from nas_meta.pretraining.corpora import Corpus
+from nas_meta.pretraining.section import PretrainingSection
+from nas_meta.pretraining.token_file import tokenised
+from nas_meta.run import write_whole
+from nas_meta.space import Architecture, SearchSpace
+from nas_meta.tasks.tokens import load_tokenizer
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from nas_meta.pretraining.loop import Look
+    from nas_meta.pretraining.objective import Objective
+
+CHECKPOINT = "pretraining.checkpoint"
+ABOUT = "pretraining.json"
+HEAD = "pretraining_head.safetensors"  # of mlm, so that pre-training can go on another day
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """What came out.
+
+    Attributes:
+        loss: the mean of the last steps.
+        perplexity: its exponential; None where the objective is no language model's.
+        tokens: how many were seen.
+        resumed: whether it went on with one that had been interrupted.
+    """
+
+    folder: str
+    objective: str
+    steps: int
+    tokens: int
+    seconds: float
+    loss: float
+    perplexity: float | None
+    params: int
+    resumed: bool
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What is trained: the model, the name of its tokenizer, and how it is written."""
+
+    model: nn.Module
+    tokenizer: str
+    save: Callable[[nn.Module, Path], None]
+    about: Mapping[str, Any]
+    head: Path | None = None
+
+
+def resolved_for(
+    subject: str, corpus: Sequence[str] | None, steps: int | None, overrides: Sequence[str]
+) -> tuple[ResolvedConfig, str | None]:
+    """The config of a stand-alone pre-training, and the pretrained model where one is named instead of a config.
+
+    Raises:
+        ConfigError: the config or an override is wrong, or there is no such config.
+    """
+    named = Path(subject)
+    said = list(overrides)
+    if corpus:
+        said.append(f"pretraining.corpus={json.dumps(list(corpus) if len(corpus) > 1 else corpus[0])}")
+    if steps is not None:
+        said.append(f"pretraining.steps={steps}")
+    is_config = named.suffix.lower() in (".yaml", ".yml")
+    # Of one model there are no candidates.
+    said.append(f"pretraining.of={'candidates' if is_config else 'model'}")
+    said.append("pretraining.inherit=false")
+    if is_config:
+        return read_config(named, said), None
+    return resolve({}, Source("--set", overridden=[o.partition("=")[0] for o in said]), said), subject
+
+
+def pretrain_alone(
+    resolved: ResolvedConfig,
+    folder: str | Path,
+    model: str | None = None,
+    architecture: Mapping[str, Any] | None = None,
+    watch: Callable[[Look, Mapping[str, float]], None] = lambda look, values: None,
+) -> Pretrained:
+    """Pre-trains a model by the section ``pretraining`` of a config and writes it as a Hugging Face folder.
+
+    Killed or interrupted, the same call goes on from its last checkpoint, to the same weights.
+
+    Args:
+        folder: a new or empty one, or that of the same pre-training which did not end.
+        model: a pretrained model (a folder, a hub name, ``starter:minilm``); None takes the config's space.
+        architecture: of the space; None takes its reference model.
+        watch: called with each look at the training.
+
+    Raises:
+        ConfigError: the model, the corpus or the architecture cannot be used.
+        RunError: the folder holds something else.
+        Interrupted: by SIGINT; a checkpoint is kept.
+    """
+    from nas_meta.measures import parameters
+
+    folder, section = Path(folder), resolved.config.pretraining
+    _claim(folder)
+    corpus = read_corpus(resolved)
+    learn_tokenizer(section, corpus, folder)
+    subject = _subject_of(resolved, section, folder, model, architecture)
+    resumed = (folder / CHECKPOINT).is_file()
+    last, objective = _train(resolved, section, corpus, subject, folder, watch)
+    _write(folder, subject, objective, last)
+    return Pretrained(
+        folder=str(folder), objective=section.objective, steps=last.step, tokens=last.tokens, seconds=last.seconds,
+        loss=last.loss, perplexity=last.values(section).get("pretrain/perplexity"),
+        params=parameters(subject.model), resumed=resumed,
+    )  # fmt: skip
+
+
+def _claim(folder: Path) -> None:
+    """Raises RunError where a folder holds something that is no pre-training which can go on."""
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file; expected a new folder")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / ABOUT).is_file():
+        raise RunError(f"{folder} is not an empty folder; name another one with --to")
+    if (folder / "config.json").is_file():
+        raise RunError(f"{folder} holds a pre-trained model already; name another folder with --to")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _subject_of(
+    resolved: ResolvedConfig, section: PretrainingSection, folder: Path, model: str | None,
+    architecture: Mapping[str, Any] | None,
+) -> _Subject:  # fmt: skip
+    import torch
+
+    if model is not None:
+        if section.tokenizer is not None:
+            raise ConfigError("a pretrained model has its own tokenizer; expected no pretraining.tokenizer")
+        loaded = load_model(model, "the model", causal=section.objective == "clm")
+        return _Subject(loaded, model, lambda m, f: m.save_pretrained(f), {"model": model}, Path(model) / HEAD)
+    space = make_space(resolved)
+    learned = folder / TOKENIZER
+    if learned.is_dir():
+        space.tokenizer = str(learned)
+    torch.manual_seed(resolved.config.seed)
+    if architecture is None:
+        built = space.reference()
+        if built is None:
+            raise ConfigError(_needs_architecture(resolved, space))
+        return _Subject(
+            built, space.tokenizer, lambda m, f: m.save_pretrained(f), {"space": resolved.config.space.name}
+        )
+    chosen = space.architecture(architecture)
+    about = {"space": resolved.config.space.name, "architecture": dict(chosen.values)}
+    return _Subject(space.build(chosen), space.tokenizer, lambda m, f: space.save(m, chosen, f), about)
+
+
+def _needs_architecture(resolved: ResolvedConfig, space: SearchSpace) -> str:
+    example: Architecture = space.sample(np.random.default_rng(0))
+    return (
+        f"search space {resolved.config.space.name} has no reference model; expected an architecture, such as "
+        f"--architecture '{example.canonical}'"
+    )
+
+
+def _train(
+    resolved: ResolvedConfig, section: PretrainingSection, corpus: Corpus, subject: _Subject, folder: Path,
+    watch: Callable[[Look, Mapping[str, float]], None],
+) -> tuple[Look, Objective]:  # fmt: skip
+    import torch
+
+    from nas_meta.pretraining.loop import make_objective, pretrain
+
+    config = resolved.config
+    compute = Compute(**config.compute.model_dump() | {"device": config.device})
+    compute.check()
+    tokens = tokenised(corpus, load_tokenizer(subject.tokenizer))
+    torch.manual_seed(config.seed)
+    objective = make_objective(subject.model.to(compute.device), tokens, section, config.tasks.pooling)
+    _same(folder, {**subject.about, "corpus": tokens.key, "seed": config.seed, "pretraining": told(section)})
+    if subject.head is not None and subject.head.is_file():
+        _restore(objective, subject.head)
+    checkpoint = folder / CHECKPOINT
+    start = np.fromfile(checkpoint, dtype=np.uint8) if checkpoint.is_file() else None
+    looks = pretrain(subject.model, objective, tokens, section, config.seed, compute, start)
+    with interruptible() as stop:
+        stop.listened = True
+        for look in _kept(looks, checkpoint, section.checkpoint_every, folder, section, watch):
+            if stop.is_set() and not look.over:
+                write_whole(checkpoint, look.state())
+                raise Interrupted(f"interrupted at step {look.step}; the same command goes on from there")
+    return look, objective
+
+
+def _kept(
+    looks: Iterator[Look], checkpoint: Path, every: int, folder: Path, section: PretrainingSection,
+    watch: Callable[[Look, Mapping[str, float]], None],
+) -> Iterator[Look]:  # fmt: skip
+    """The looks of a training, each shown, and now and then a checkpoint written."""
+    from nas_meta.watching.event_file import Writer
+
+    board, kept = Writer(str(folder / "tensorboard")), None
+    try:
+        for look in looks:
+            kept = look.step // every if kept is None else kept
+            values = look.values(section)
+            for name, value in values.items():
+                board.add_scalar(name, value, look.step)
+            if look.step // every > kept and not look.over:
+                write_whole(checkpoint, look.state())
+                kept = look.step // every
+            watch(look, values)
+            yield look
+    finally:
+        board.close()
+
+
+def told(section: PretrainingSection) -> dict[str, Any]:
+    """A section as plain data, without what changes nothing of the result."""
+    return section.model_dump(mode="json", exclude={"of", "inherit", "keep", "checkpoint_every"})
+
+
+def _same(folder: Path, about: Mapping[str, Any]) -> None:
+    """Raises ConfigError where a folder holds an unfinished pre-training of another kind; else notes down this one."""
+    file = folder / ABOUT
+    if file.is_file():
+        try:
+            before = dict(json.loads(file.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise RunError(f"{file} cannot be read: it is not what a pre-training writes") from error
+        differing = [key for key in {**before, **about} if before.get(key) != about.get(key)]
+        if differing:
+            raise ConfigError(
+                f"{folder} holds an unfinished pre-training with another {', '.join(sorted(differing))}; expected the "
+                "same to go on with it, or another folder with --to"
+            )
+    write_whole(file, json.dumps(about, indent=1).encode())
+
+
+def _restore(objective: Objective, head: Path) -> None:
+    """Goes on with the head of an earlier pre-training, if it is one for this objective."""
+    from safetensors.torch import load_file
+
+    state, own = load_file(head), objective.state_dict()
+    if {n: t.shape for n, t in state.items()} == {n: t.shape for n, t in own.items()}:
+        objective.load_state_dict(state)
+
+
+def _write(folder: Path, subject: _Subject, objective: Objective, last: Look) -> None:
+    """The folder that transformers loads; its ``config.json`` comes with the model, when all else is there."""
+    from safetensors.torch import save_file
+
+    load_tokenizer(subject.tokenizer).save_pretrained(folder)
+    if state := objective.state_dict():
+        save_file({name: tensor.cpu().contiguous() for name, tensor in state.items()}, folder / HEAD)
+    about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    result = {"steps": last.step, "tokens": last.tokens, "seconds": last.seconds, "loss": last.loss}
+    write_whole(folder / ABOUT, json.dumps({**about, "result": result}, indent=1).encode())
+    subject.save(subject.model.eval().cpu(), folder)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    shutil.rmtree(folder / TOKENIZER, ignore_errors=True)

@@ -44,8 +44,13 @@ def largest(resolved: ResolvedConfig, option: str) -> float:
 def make_space(resolved: ResolvedConfig) -> SearchSpace:
     """What is searched: the space, joined with the choices of the learner and tasks sections, within the limits."""
     plugin = resolved.plugin("space")
+    options = resolved.options["space"]
+    if resolved.tokenizer is not None and "tokenizer" in type(options).model_fields:
+        options = options.model_copy(update={"tokenizer": resolved.tokenizer})
     with asking(plugin, "__init__"):
-        space = plugin(resolved.options["space"])
+        space = plugin(options)
+    if resolved.tokenizer is not None:
+        space.tokenizer = resolved.tokenizer
     if resolved.recipe.choices:
         space = JointSpace(space, resolved.recipe)
     if resolved.config.times:

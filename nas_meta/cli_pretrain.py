@@ -24,7 +24,7 @@ def pretrain(
     steps: Annotated[Optional[int], typer.Option(min=1, help="the budget")] = None,
     set_: Annotated[
         Optional[list[str]],
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="such as pretraining.objective=clm"),
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="e.g. pretraining.objective=clm"),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

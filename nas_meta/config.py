@@ -43,6 +43,8 @@ class ResolvedConfig:
     given: Mapping[str, Any] = field(default_factory=dict)
     recipe: Recipe = field(default_factory=Recipe)
     source: Source = field(default_factory=lambda: Source("config"))
+    tokenizer: str | None = None
+    """In the place of the space's own: the folder of one that was learned for the run."""
 
     def at(self, architecture: Architecture, pooling: str | None = None) -> ResolvedConfig:
         """The config of one candidate: every choice at the value that its architecture has.

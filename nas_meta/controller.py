@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
@@ -17,7 +17,7 @@ from nas_meta.asking import asking
 from nas_meta.assembly import make_evaluation, make_strategy, prepare
 from nas_meta.config import ResolvedConfig, resolve
 from nas_meta.errors import NasMetaError
-from nas_meta.evaluation import Progress
+from nas_meta.evaluation import Evaluation, JobResult, Progress
 from nas_meta.execution.engine import Engine, Event, cause
 from nas_meta.interruption import Interrupted, Stop, interruptible
 from nas_meta.job import check_workers, run_job
@@ -25,15 +25,20 @@ from nas_meta.journal import Journal
 from nas_meta.latency import LatencyTable
 from nas_meta.measures import LatencySettings
 from nas_meta.meta_test import meta_test
+from nas_meta.pretraining.made import ADAPTED, made
 from nas_meta.resuming import earlier, new_session, next_session, owned
 from nas_meta.run import CHECKPOINT, SUPERNET, Run, new_run_dir, pareto, write_whole
 from nas_meta.space import Architecture, SearchSpace
 from nas_meta.standings import Standings
-from nas_meta.status import JOB, Status, StatusFile, Watcher
+from nas_meta.status import ADAPTATION, JOB, Status, StatusFile, Watcher
 from nas_meta.stopping import RULES
+from nas_meta.strategy import Job
 from nas_meta.timing import described, measure_each, models_to_time
 from nas_meta.trial_loop import TrialLoop
 from nas_meta.wrapped import timed
+
+if TYPE_CHECKING:
+    from nas_meta.pretraining.corpora import Corpus
 
 
 def search(
@@ -114,10 +119,12 @@ class _Search:
         self.file = StatusFile(directory)
 
     def run(self) -> None:
+        from nas_meta.pretraining.assembly import prepare_pretraining
         from nas_meta.watching.assembly import make_observers
 
         self._happened()
-        space, tasks, shape = prepare(self.resolved)
+        corpus = prepare_pretraining(self.resolved, self.directory)
+        space, tasks, shape = prepare(made(self.resolved, self.directory))
         with asking(space, "prepare"):
             space.prepare(tasks, self.config.seed)
         # Refuses limits that no architecture meets before anything is trained.
@@ -162,8 +169,13 @@ class _Search:
             ends.callback(journal.close)
             ends.push(self._watched)
             ends.callback(strategy.close)
+            if corpus is not None:
+                self._adapt(corpus, space, tasks)
+            if self.stop.is_set():
+                raise self._interrupted()
             evaluation = make_evaluation(self.resolved, space, tasks, shape, self._cpus())
             evaluation = evaluation.with_rungs(stopping.rungs, stopping.episodes)
+            evaluation = self._share_weights(evaluation, corpus)
             engine = self._engine(evaluation)
             ends.callback(engine.close)
             ends.callback(self.loop.abandon)
@@ -181,12 +193,15 @@ class _Search:
             self._happened()  # that of the last moment too
         if self.stop.is_set():
             self._enter("interrupted")
-            raise Interrupted(
-                f"interrupted; what had finished is kept, and 'nas-meta resume {self.directory}' goes on from there"
-            )
+            raise self._interrupted()
         if nothing := self._nothing():
             self._enter("failed")
             raise NasMetaError(nothing)
+
+    def _interrupted(self) -> Interrupted:
+        return Interrupted(
+            f"interrupted; what had finished is kept, and 'nas-meta resume {self.directory}' goes on from there"
+        )
 
     def _conclude(self, engine: Engine, space: SearchSpace) -> None:
         """What is measured once, when the search is over."""
@@ -237,13 +252,25 @@ class _Search:
                 self.strategy.receive(findings, Run(self.directory).supernet)
             return
         check_workers(job, self._workers)
-        checkpoint = self.directory / CHECKPOINT
-        self.job_steps = job.steps
-        self._enter("training the supernet")
+        result = self._run_job(engine, job, JOB, "training the supernet", CHECKPOINT)
+        if result is None:
+            return
+        if result.weights is not None:
+            write_whole(self.directory / SUPERNET, result.weights)
+        self.journal.set("job", dict(result.findings))
+        (self.directory / CHECKPOINT).unlink(missing_ok=True)
+        self.strategy.receive(result.findings, result.weights)
+
+    def _run_job(self, engine: Engine, job: Job, number: int, phase: str, file: str) -> JobResult | None:
+        """Does a job, from its last checkpoint in that file if there is one; None where the search is interrupted."""
+        checkpoint = self.directory / file
+        self.job_steps, self.job_step = job.steps, 0
+        self._enter(phase)
+        self.board.job_start(number)
 
         def heard(event: Event | None) -> bool:
             if event is not None:
-                self.board.output(JOB, event.output, event.worker)
+                self.board.output(number, event.output, event.worker)
                 if not event.done:
                     self._job_step(event.value, checkpoint)
             self._happened()
@@ -254,14 +281,43 @@ class _Search:
         except NasMetaError as error:
             self.board.job_end(str(error))
             raise
+        if result is not None:
+            self.board.job_end(None)
+        return result
+
+    def _adapt(self, corpus: Corpus, space: SearchSpace, tasks: Any) -> None:
+        """Trains the pretrained model further on unlabelled text; candidates are cut from what it becomes."""
+        if self.config.pretraining.of != "model" or (self.directory / ADAPTED).is_dir():
+            return
+        from nas_meta.pretraining import adaptation
+
+        job = adaptation.adaptation_of(self.resolved, corpus, space.tokenizer)
+        engine = self._engine(adaptation.adapting(self.config, self._cpus()))
+        self.stop.listened = True
+        try:
+            result = self._run_job(engine, job, ADAPTATION, "adapting the model", adaptation.CHECKPOINT)
+        finally:
+            engine.close()
         if result is None:
             return
-        self.board.job_end(None)
-        if result.weights is not None:
-            write_whole(self.directory / SUPERNET, result.weights)
-        self.journal.set("job", dict(result.findings))
-        checkpoint.unlink(missing_ok=True)
-        self.strategy.receive(result.findings, result.weights)
+        adaptation.write_adapted(job, result.weights, self.directory)
+        self.journal.set("adaptation", dict(result.findings))
+        (self.directory / adaptation.CHECKPOINT).unlink(missing_ok=True)
+        adaptation.make_anew(space, made(self.resolved, self.directory))
+        with asking(space, "prepare"):
+            space.prepare(tasks, self.config.seed)
+
+    def _share_weights(self, evaluation: Evaluation, corpus: Corpus | None) -> Evaluation:
+        """The evaluation with the stage in which candidates are pre-trained, if they are."""
+        if corpus is None or self.config.pretraining.of != "candidates":
+            return evaluation
+        from nas_meta.pretraining.assembly import check_candidates, make_stage
+        from nas_meta.pretraining.shared import SharedWeights
+
+        stage = make_stage(self.resolved, corpus, evaluation.space)
+        check_candidates(stage, evaluation.space, self.strategy, self.config.seed)
+        self.loop.shared = SharedWeights(stage, evaluation.space, self.directory, self.journal)
+        return dataclasses.replace(evaluation, pretraining=stage)
 
     def _job_step(self, progress: Progress, checkpoint: Path) -> None:
         """A step of the job; its checkpoint is kept."""

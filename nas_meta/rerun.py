@@ -28,9 +28,14 @@ def rerun(run: Run, trial: Trial, watch: Callable[[Progress], None] = lambda pro
     evaluation = make_evaluation(resolved, space, tasks, shape, run.cpus)
     stopping = resolved.config.stopping
     evaluation = evaluation.with_rungs(stopping.rungs, stopping.episodes)
-    evaluation.setup()
     architecture = Architecture(trial.architecture)
-    steps = evaluation.trial(architecture, trial.seed, start=_start(run, space, architecture))
+    start, donor = _start(run, space, architecture), None
+    if resolved.config.pretraining is not None and resolved.config.pretraining.of == "candidates":
+        from nas_meta.pretraining.again import as_it_was
+
+        evaluation, start, donor = as_it_was(run, trial, evaluation)
+    evaluation.setup()
+    steps = evaluation.trial(architecture, trial.seed, start=start, donor=donor)
     while True:
         try:
             progress = next(steps)

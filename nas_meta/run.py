@@ -59,7 +59,9 @@ class Run:
         document = self._known("config", dict[str, Any], {})
         if not self.allow_plugins:
             refuse_plugin_files(document, self.directory)
-        return resolve(document)
+        from nas_meta.pretraining.made import made
+
+        return made(resolve(document), self.directory)
 
     @property
     def trials(self) -> list[Trial]:
@@ -162,6 +164,12 @@ class Run:
             if trial.id == number:
                 return trial
         raise RunError(f"{self.directory} has no trial {number}; it has {len(self.trials)}")
+
+    def pretrained(self, trial_id: int) -> dict[str, Any] | None:
+        """The ``key`` of the weights that a trial was pre-trained to, and of their ``donor``; None where it was not."""
+        from nas_meta.pretraining.record import record_of
+
+        return record_of(self._journal, trial_id)
 
     def test_of(self, trial: Trial) -> Mapping[str, float]:
         """The meta-test metrics of a trial; empty where it was not tested."""

@@ -21,9 +21,10 @@ from nas_meta.standings import Standings
 FILE = "status.json"
 MOST_BYTES = 16 * 2**20  # of a status file
 EVERY = 1.0  # seconds between two writings
-JOB = 0  # stands where trials have their number
+JOB, ADAPTATION = 0, -1  # stand where trials have their number
 PHASES = {
     "preparing": "preparing data and weights",
+    "adapting the model": "adapting the pretrained model to the corpus",
     "training the supernet": "training the supernet",
     "measuring latencies": "measuring latencies",
     "searching": "searching",
@@ -33,6 +34,7 @@ PHASES = {
     "interrupted": "interrupted",
     "failed": "failed",
 }
+JOBS = ("adapting the model", "training the supernet")  # before the first trial
 OVER = ("done", "interrupted", "failed")
 
 

@@ -17,7 +17,7 @@ from nas_meta.errors import one_line
 from nas_meta.export import percent
 from nas_meta.journal import Trial
 from nas_meta.run import Run, rank
-from nas_meta.status import JOB, PHASES, Status
+from nas_meta.status import JOB, JOBS, PHASES, Status
 
 REFRESHES = 4  # a second, of what is shown while it changes
 SHOWN = 20  # trials that run, at most
@@ -67,10 +67,10 @@ class LiveProgress:
 
 def panel(status: Status) -> Group:
     """How far a search is: trials, the best so far, and each that runs with its step and loss."""
-    if status.phase == "training the supernet":
-        step = status.steps.get(JOB, 0)
-        head = Text.assemble((PHASES[status.phase], "bold"), f"  step {step}/{status.job_steps}")
-        return Group(head, ProgressBar(total=status.job_steps, completed=step, width=60))
+    if status.phase in JOBS:
+        step, of = status.steps.get(JOB, 0), f"/{status.job_steps}" if status.job_steps else ""
+        head = Text.assemble((PHASES[status.phase], "bold"), f"  step {step}{of}")
+        return Group(head, ProgressBar(total=status.job_steps or None, completed=step, width=60))
     standings = status.standings
     finished, running = standings.finished, list(standings.running.values())
     failed, stopped = standings.counts["failed"], standings.counts["stopped"]

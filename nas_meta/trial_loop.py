@@ -6,10 +6,10 @@ import dataclasses
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas_meta.asking import asking
 from nas_meta.config import Config
@@ -29,6 +29,9 @@ from nas_meta.stopping.rule import Rule
 from nas_meta.strategy import Strategy
 from nas_meta.watching.observer import Observer
 
+if TYPE_CHECKING:
+    from nas_meta.pretraining.shared import SharedWeights
+
 INTERRUPTED = "the search was interrupted"
 
 
@@ -40,6 +43,7 @@ class TrialLoop:
         happened: called after everything that happens.
         steps: meta-training steps that running trials have taken.
         losses: the loss of the last of these.
+        shared: weights of candidates that are pre-trained, where they are.
         before: seconds that earlier sessions of this search took.
     """
 
@@ -55,6 +59,7 @@ class TrialLoop:
     losses: dict[int, float] = field(default_factory=dict)
     before: float = 0.0
     table: LatencyTable | None = None
+    shared: SharedWeights | None = None
 
     def __post_init__(self) -> None:
         self.objectives = self.config.directed
@@ -82,6 +87,8 @@ class TrialLoop:
         if list(self.trials) != list(range(1, len(self.trials) + 1)) or not named <= set(self.trials):
             raise RunError(f"the search cannot go on: the journal of {self.directory} has lost trials")
         self._again.extend(self.proposals.replay(said))
+        if self.shared is not None:
+            self.shared.restore(self.trials.values())
         for number in self._again:
             self._forget(self.trials[number], INTERRUPTED)
         for report, went_on in reports:
@@ -144,16 +151,27 @@ class TrialLoop:
             finished=None,
         )
         self.standings.put(trial)
+        if self.shared is not None:
+            begun = self.shared.begin(trial)
+            if begun is None:  # it starts when another one has made the weights that it starts from
+                self.journal.write(trial, self.proposals.said())
+                return
+        else:
+            with asking(self.strategy, "start_of"):
+                begun = [self.strategy.start_of(architecture)]
         self._since[trial.id] = time.time()
-        with asking(self.strategy, "start_of"):
-            start = self.strategy.start_of(architecture)
-        self.engine.submit(trial.id, "trial", architecture, trial.seed, self._keep_above(), start)
+        self.engine.submit(trial.id, "trial", architecture, trial.seed, self._keep_above(), *begun)
         self.journal.write(trial, self.proposals.said())
         self.board.trial_start(trial)
 
     def _take(self, event: Event) -> None:
         trial = self.trials[event.key]
         self.board.output(trial.id, event.output, event.worker)
+        if not event.done and event.value.pretraining:
+            if event.value.pretrained is not None:
+                self._go_on(self.shared.arrived(trial, event.value.pretrained))
+            self.board.trial_progress(trial, event.value.step, event.value.values)
+            return
         if not event.done:
             self.steps[event.key] = event.value.step
             self.losses[event.key] = event.value.values.get("loss", math.nan)
@@ -162,6 +180,8 @@ class TrialLoop:
             self.board.trial_progress(trial, event.value.step, event.value.values)
             return
         del self._since[event.key]
+        if self.shared is not None:
+            self._again.extend(self.shared.ended(trial))
         if trial.status == "running" and event.died and self._died.get(trial.id, 0) < self.config.resources.retries:
             self._died[trial.id] = self._died.get(trial.id, 0) + 1
             self._forget(trial, event.error)
@@ -174,6 +194,12 @@ class TrialLoop:
         # What nobody waits for comes last, while the workers work.
         self._show(trial)
         self._drop_weights()
+
+    def _go_on(self, waiting: Sequence[int]) -> None:
+        """Starts trials that waited for the weights of another."""
+        self._again.extend(waiting)
+        if waiting:
+            self._fill()
 
     def _judge(self, trial: Trial, progress: Any) -> None:
         """Says at a rung whether a trial goes on; if not, it ends with what stands there."""
@@ -210,6 +236,8 @@ class TrialLoop:
             self.engine.cancel(number)
             del self._since[number]
             trial = self.trials[number]
+            if self.shared is not None:
+                self._again.extend(self.shared.ended(trial))
             if trial.status == "running":
                 trial = self._fail(trial, "timed-out", f"it took longer than {minutes:g} minutes")
             self._show(trial)

@@ -10,6 +10,7 @@ from nas_meta.asking import asking
 from nas_meta.errors import ConfigError
 from nas_meta.pretraining.corpora import Corpus, open_corpus
 from nas_meta.pretraining.default_corpus import default_corpus, held_out_texts
+from nas_meta.pretraining.made import TOKENIZER
 from nas_meta.pretraining.section import DEFAULT, PretrainingSection
 from nas_meta.pretraining.token_file import tokenised
 from nas_meta.pretraining.tokenizer_training import trained_tokenizer
@@ -23,18 +24,22 @@ if TYPE_CHECKING:
     from nas_meta.config import ResolvedConfig
     from nas_meta.pretraining.stage import Pretraining
     from nas_meta.space import SearchSpace
+    from nas_meta.strategy import Strategy
 
-TOKENIZER = "tokenizer"  # in a run directory, the one learned for it
 
-
-def read_corpus(resolved: ResolvedConfig) -> Corpus:
+def read_corpus(resolved: ResolvedConfig, judged: bool = True) -> Corpus:
     """The corpus of a config, without the texts that its candidates are judged on.
+
+    Args:
+        judged: whether the config's tasks are what the model is for; else only the default corpus leaves out theirs.
 
     Raises:
         DataError: it cannot be read.
         ConfigError: a package of the default corpus is not installed.
     """
     section, plugin = resolved.config.pretraining, resolved.plugin("tasks")
+    if section.corpus != DEFAULT and not judged:
+        return open_corpus(paths_of(section), section.field)
     with asking(plugin, "__init__"):
         source = plugin(resolved.options["tasks"])
     split = source.load()
@@ -48,6 +53,22 @@ def paths_of(section: PretrainingSection) -> list[str]:
     return [section.corpus] if isinstance(section.corpus, str) else list(section.corpus)
 
 
+def prepare_pretraining(resolved: ResolvedConfig, directory: Path) -> Corpus | None:
+    """The corpus of a search that pre-trains something, and its tokenizer in the run directory; else None.
+
+    Raises:
+        DataError, ConfigError: as :func:`read_corpus`; or the pretrained model that is to be adapted has a tokenizer.
+    """
+    section = resolved.config.pretraining
+    if section is None:
+        return None
+    if section.tokenizer is not None and section.of == "model":
+        raise ConfigError("a pretrained model has its own tokenizer; expected no pretraining.tokenizer with of: model")
+    corpus = read_corpus(resolved)
+    learn_tokenizer(section, corpus, directory)
+    return corpus
+
+
 def learn_tokenizer(section: PretrainingSection, corpus: Corpus, directory: Path) -> None:
     """Learns a tokenizer from the corpus, if one is asked for, and keeps it in the run directory."""
     target = directory / TOKENIZER
@@ -58,7 +79,7 @@ def learn_tokenizer(section: PretrainingSection, corpus: Corpus, directory: Path
         part.rename(target)
 
 
-def make_stage(section: PretrainingSection, corpus: Corpus, space: SearchSpace, pooling: str) -> Pretraining:
+def make_stage(resolved: ResolvedConfig, corpus: Corpus, space: SearchSpace) -> Pretraining:
     """The stage that every candidate of a search goes through.
 
     Raises:
@@ -68,6 +89,7 @@ def make_stage(section: PretrainingSection, corpus: Corpus, space: SearchSpace, 
     from nas_meta.pretraining.stage import Pretraining
     from nas_meta.pretraining.vocabulary import vocabulary_of
 
+    section = resolved.config.pretraining
     tokens, base = tokenised(corpus, load_tokenizer(space.tokenizer)), None
     if isinstance(section.inherit, str):
         if vocabulary_of(load_tokenizer(section.inherit)).key != tokens.vocabulary.key:
@@ -76,7 +98,28 @@ def make_stage(section: PretrainingSection, corpus: Corpus, space: SearchSpace, 
                 f"'{space.tokenizer}': its word embeddings would belong to other words; expected the same tokenizer"
             )
         base = packed(load_model(section.inherit, "pretraining.inherit"))
-    return Pretraining(section, tokens, pooling, base)
+    return Pretraining(section, tokens, resolved.config.tasks.pooling, base)
+
+
+def check_candidates(stage: Pretraining, space: SearchSpace, strategy: Strategy, seed: int) -> None:
+    """Refuses what no candidate can do, before any is trained.
+
+    Raises:
+        ConfigError: the space's models cannot learn by the objective, or the strategy gives them trained weights.
+    """
+    import numpy as np
+
+    from nas_meta.pretraining.loop import make_objective
+    from nas_meta.strategy import Strategy
+
+    if type(strategy).start_of is not Strategy.start_of:
+        raise ConfigError(
+            "pretraining.of: candidates gives each candidate weights, but so does the strategy; expected of: model, "
+            "or a strategy without a supernet"
+        )
+    with asking(space, "build"):
+        model = space.build(space.sample(np.random.default_rng(seed)))
+    make_objective(model, stage.corpus, stage.section, stage.pooling)
 
 
 def load_model(name: str, key: str, causal: bool = False) -> nn.Module:

@@ -1,8 +1,8 @@
 """Cross-entropy over a large vocabulary without the whole matrix of logits.
 
-Of 4,096 tokens and a vocabulary of 30,522 that is half a gigabyte, several times over. Here a few hundred rows at a time
-give their loss and at once their gradients, which the backward pass then only scales (Hsu et al. 2024, "Liger Kernel",
-section 3.2).
+Of 4,096 tokens and a vocabulary of 30,522 that is half a gigabyte, several times over. Here a few hundred rows at a
+time give their loss and at once their gradients, which the backward pass then only scales (Hsu et al. 2024, "Liger
+Kernel", section 3.2).
 """
 
 from __future__ import annotations

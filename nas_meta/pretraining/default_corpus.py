@@ -1,7 +1,7 @@
 """The default corpus: texts of packages that the starter has anyway, as far as no task is judged on them.
 
-Descriptions of ICD-10-CM, of all lengths of codes, and documentation of botocore's operations, both of meta-train classes
-alone; Roget's Thesaurus; and the meta-train texts of the search.
+Descriptions of ICD-10-CM, of all lengths of codes, and documentation of botocore's operations, both of meta-train
+classes alone; Roget's Thesaurus; and the meta-train texts of the search.
 """
 
 from __future__ import annotations

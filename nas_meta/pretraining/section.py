@@ -14,7 +14,7 @@ class TrainedTokenizer(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     train: int = Field(8000, ge=100, description="tokens of a vocabulary that is learned from the corpus")
     kind: Literal["wordpiece", "bpe"] = Field(
-        "wordpiece", description="WordPiece, as BERT; or byte-level BPE, as GPT-2"
+        "wordpiece", description="WordPiece as BERT's, or byte-level BPE as GPT-2's"
     )
 
 

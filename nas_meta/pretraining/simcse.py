@@ -1,7 +1,7 @@
 """Unsupervised SimCSE (Gao et al. 2021, "SimCSE: Simple Contrastive Learning of Sentence Embeddings", equation 4).
 
-A text is embedded twice, each time with other units dropped out; it shall be nearer to itself than to the other texts of
-the batch: -log exp(cos(h_i, h_i⁺) / τ) / Σ_j exp(cos(h_i, h_j⁺) / τ).
+A text is embedded twice, each time with other units dropped out; it shall be nearer to itself than to the other texts
+of the batch: -log exp(cos(h_i, h_i⁺) / τ) / Σ_j exp(cos(h_i, h_j⁺) / τ).
 """
 
 from __future__ import annotations

@@ -17,8 +17,9 @@ from nas_meta.config import ResolvedConfig, read_config, resolve
 from nas_meta.config_source import Source
 from nas_meta.errors import ConfigError, RunError
 from nas_meta.interruption import Interrupted, interruptible
-from nas_meta.pretraining.assembly import TOKENIZER, learn_tokenizer, load_model, read_corpus
+from nas_meta.pretraining.assembly import learn_tokenizer, load_model, read_corpus
 from nas_meta.pretraining.corpora import Corpus
+from nas_meta.pretraining.made import TOKENIZER
 from nas_meta.pretraining.section import PretrainingSection
 from nas_meta.pretraining.token_file import tokenised
 from nas_meta.run import write_whole
@@ -118,7 +119,7 @@ def pretrain_alone(
 
     folder, section = Path(folder), resolved.config.pretraining
     _claim(folder)
-    corpus = read_corpus(resolved)
+    corpus = read_corpus(resolved, judged=model is None)
     learn_tokenizer(section, corpus, folder)
     subject = _subject_of(resolved, section, folder, model, architecture)
     resumed = (folder / CHECKPOINT).is_file()
@@ -162,9 +163,8 @@ def _subject_of(
         built = space.reference()
         if built is None:
             raise ConfigError(_needs_architecture(resolved, space))
-        return _Subject(
-            built, space.tokenizer, lambda m, f: m.save_pretrained(f), {"space": resolved.config.space.name}
-        )
+        about = {"space": resolved.config.space.name}
+        return _Subject(built, space.tokenizer, lambda m, f: m.save_pretrained(f), about)
     chosen = space.architecture(architecture)
     about = {"space": resolved.config.space.name, "architecture": dict(chosen.values)}
     return _Subject(space.build(chosen), space.tokenizer, lambda m, f: space.save(m, chosen, f), about)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import warnings
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +23,9 @@ def package(name: str, needed_by: str) -> ModuleType:
         ConfigError: it is not installed; the sentence holds the install command.
     """
     try:
-        return importlib.import_module(name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of how a package reads its own data
+            return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name != name.partition(".")[0]:
             raise

@@ -17,11 +17,13 @@ from nas_meta.errors import RunError
 from nas_meta.journal import Trial
 from nas_meta.run import Run
 from nas_meta.standings import Standings
-from nas_meta.status import JOB, read_status
+from nas_meta.status import ADAPTATION, JOB, read_status
+from nas_meta.status import JOBS as PHASES_OF_JOBS
 from nas_meta.watching.observer import Observer
 
 FOLDER = "logs"
-SUPERNET = "supernet"
+NAMES = {"supernet": JOB, "adapted": ADAPTATION}
+JOBS = {JOB: ("the supernet", "trained"), ADAPTATION: ("the pretrained model", "adapted")}
 MOST = 2_000_000  # characters that one part of a log may have before only its end is told
 TICK = 0.5  # seconds between two looks at a log that is followed
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -42,6 +44,7 @@ class TrialLogs(Observer):
     def __init__(self, directory: Path):
         self._directory = directory
         self._open: dict[int, _Part] = {}
+        self._job = JOB
 
     def trial_start(self, trial: Trial) -> None:
         part = self._part(trial.id)
@@ -62,11 +65,15 @@ class TrialLogs(Observer):
     def trial_progress(self, trial: Trial, step: int, values: Mapping[str, float]) -> None:
         self._step(trial.id, step, values)
 
+    def job_start(self, number: int) -> None:
+        self._job = number
+
     def job_progress(self, step: int, values: Mapping[str, float]) -> None:
-        self._step(JOB, step, values)
+        self._step(self._job, step, values)
 
     def job_end(self, error: str | None) -> None:
-        self._end(JOB, f"the supernet is {f'not trained: {error}' if error else 'trained'}")
+        what, done = JOBS[self._job]
+        self._end(self._job, f"{what} is {f'not {done}: {error}' if error else done}")
 
     def _step(self, number: int, step: int, values: Mapping[str, float]) -> None:
         measured = "  ".join(f"{name} {value:.6g}" for name, value in values.items())
@@ -115,20 +122,21 @@ def now() -> str:
 
 
 def log_path(directory: Path, number: int) -> Path:
-    """Where the log of a trial lies, or under 0 that of the strategy's job."""
-    return directory / FOLDER / (f"{SUPERNET}.log" if number == JOB else f"trial-{number:04d}.log")
+    """Where the log of a trial lies, or under 0 that of the strategy's job, under -1 that of the adaptation."""
+    name = next((n for n, job in NAMES.items() if job == number), f"trial-{number:04d}")
+    return directory / FOLDER / f"{name}.log"
 
 
 def numbered(name: str) -> int:
-    """The number under which a log is kept, from a trial's id or ``supernet``.
+    """The number under which a log is kept, from a trial's id, ``supernet`` or ``adapted``.
 
     Raises:
         RunError: it is neither.
     """
-    if name == SUPERNET:
-        return JOB
+    if name in NAMES:
+        return NAMES[name]
     if not name.isdecimal() or int(name) == JOB:
-        raise RunError(f"'{name}' is no trial; expected its number, or {SUPERNET}")
+        raise RunError(f"'{name}' is no trial; expected its number, or {' or '.join(NAMES)}")
     return int(name)
 
 
@@ -139,8 +147,9 @@ def read_log(run: Run, number: int, follow: bool = False) -> Iterator[str]:
         RunError: there is no such trial, or it has no log.
     """
     path = log_path(run.directory, number)
-    what = "its supernet" if number == JOB else f"trial {number}"
-    ended = (lambda: job_ended(run)) if number == JOB else lambda: run.trial(number).status != "running"
+    job = number in JOBS
+    what = JOBS[number][0].replace("the ", "its ") if job else f"trial {number}"
+    ended = (lambda: job_ended(run)) if job else lambda: run.trial(number).status != "running"
     ended()  # refuses a trial that is not there
     if not path.is_file():
         raise RunError(f"{run.directory} has no log of {what}: it has not begun, or an older nas-meta ran it")
@@ -148,8 +157,8 @@ def read_log(run: Run, number: int, follow: bool = False) -> Iterator[str]:
 
 
 def job_ended(run: Run) -> bool:
-    """Whether the strategy's job no longer runs."""
-    return read_status(run).phase not in ("preparing", "training the supernet")
+    """Whether nothing runs any more that comes before the first trial."""
+    return read_status(run).phase not in ("preparing", *PHASES_OF_JOBS)
 
 
 def _text(path: Path, ended: Callable[[], bool]) -> Iterator[str]:

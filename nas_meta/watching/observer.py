@@ -20,16 +20,19 @@ class Observer:
         """A trial was given to a worker, for the first time or again."""
 
     def output(self, number: int, text: str, worker: str) -> None:
-        """What a trial, or under 0 the strategy's job, printed on its worker (``host:process``) since the last time."""
+        """What a trial, or a job under its number, printed on its worker (``host:process``) since the last time."""
 
     def trial_progress(self, trial: Trial, step: int, values: Mapping[str, float]) -> None:
         """A meta-training step: its loss, and the validation accuracy where it was measured."""
 
+    def job_start(self, number: int) -> None:
+        """The strategy's job begins (0), or the adaptation of the pretrained model (-1)."""
+
     def job_progress(self, step: int, values: Mapping[str, float]) -> None:
-        """A step of the strategy's job."""
+        """A step of what began last."""
 
     def job_end(self, error: str | None) -> None:
-        """The end of the strategy's job, and why it failed."""
+        """Its end, and why it failed."""
 
     def trial_end(self, trial: Trial, standings: Standings) -> None:
         """The end of a trial; ``standings`` are those of all trials, this one among them."""
@@ -89,6 +92,9 @@ class Observers(Observer):
 
     def trial_progress(self, trial: Trial, step: int, values: Mapping[str, float]) -> None:
         self._each("trial_progress", trial, step, values)
+
+    def job_start(self, number: int) -> None:
+        self._each("job_start", number)
 
     def job_progress(self, step: int, values: Mapping[str, float]) -> None:
         self._each("job_progress", step, values)

@@ -14,6 +14,7 @@ from nas_meta.objectives import Objective
 from nas_meta.run import pareto, rank
 from nas_meta.space import SearchSpace
 from nas_meta.standings import Standings
+from nas_meta.status import ADAPTATION
 from nas_meta.watching.observer import Observer
 
 if TYPE_CHECKING:
@@ -45,16 +46,21 @@ class TensorBoardLog(Observer):
         self._declare(space)
 
     def trial_progress(self, trial: Trial, step: int, values: Mapping[str, float]) -> None:
-        """Training loss, and validation accuracy where it was measured."""
+        """Training loss, and validation accuracy where it was measured; values of pre-training have their own names."""
         writer = self._writer(trial)
         for name, value in values.items():
-            writer.add_scalar(f"meta-validation/{name}" if name == "accuracy" else f"meta-train/{name}", value, step)
+            section = "" if "/" in name else "meta-validation/" if name == "accuracy" else "meta-train/"
+            writer.add_scalar(f"{section}{name}", value, step)
+
+    def job_start(self, number: int) -> None:
+        from nas_meta.watching.event_file import Writer
+
+        if self._job is not None:
+            self._job.close()
+        self._job = Writer(str(self.directory / ("adapted" if number == ADAPTATION else "supernet")))
 
     def job_progress(self, step: int, values: Mapping[str, float]) -> None:
         """Scalars of the strategy's job under their own names, such as ``meta-train/loss`` or ``probability/…``."""
-        from nas_meta.watching.event_file import Writer
-
-        self._job = self._job or Writer(str(self.directory / "supernet"))
         for name, value in values.items():
             self._job.add_scalar(name, value, step)
 

@@ -1,0 +1,159 @@
+"""Domain adaptation: the pretrained model of a space, trained further on the user's text before the search.
+
+Gururangan et al. 2020, "Don't Stop Pretraining". The adapted model is a folder of the run, and takes the place of what
+``space.model`` names: every space with that option cuts its candidates from it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nas_meta.compute import Compute
+from nas_meta.errors import ConfigError
+from nas_meta.evaluation import JobResult, Progress, packed, unpacked
+from nas_meta.measures import release_memory
+from nas_meta.pretraining.assembly import load_model
+from nas_meta.pretraining.corpora import Corpus
+from nas_meta.pretraining.loop import make_objective, pretrain
+from nas_meta.pretraining.made import ADAPTED
+from nas_meta.pretraining.section import PretrainingSection
+from nas_meta.pretraining.token_file import TokenFile, tokenised
+from nas_meta.space import SearchSpace
+from nas_meta.tasks.tokens import load_tokenizer
+from nas_meta.wrapped import WrappedSpace
+
+if TYPE_CHECKING:
+    from nas_meta.config import ResolvedConfig
+    from nas_meta.sections import Config
+
+CHECKPOINT = "adapted.checkpoint"  # in a run directory, of a model that is still in training
+KEY = "space.model"
+
+
+@dataclass(frozen=True)
+class Adapting:
+    """What an engine's workers hold while a model is adapted."""
+
+    compute: Compute
+    threads: int = 0
+
+    def setup(self) -> None:
+        """Once per worker.
+
+        Raises:
+            ConfigError: it cannot compute as it is asked to.
+        """
+        import torch
+
+        self.compute.check()
+        if self.threads:
+            torch.set_num_threads(self.threads)
+
+    def run(
+        self, job: Adaptation, checkpoint: np.ndarray | None = None, rank: Any = None
+    ) -> Generator[Progress, None, JobResult]:
+        """The job, from its start or from a checkpoint."""
+        try:
+            return (yield from job(self.compute, checkpoint))
+        finally:
+            import torch
+
+            release_memory(torch.device(self.compute.device))
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """The job; its findings are ``steps``, ``tokens``, ``seconds`` and the last ``loss``."""
+
+    weights: np.ndarray
+    config: Any
+    name: str
+    corpus: TokenFile
+    section: PretrainingSection
+    pooling: str
+    seed: int
+
+    @property
+    def steps(self) -> int:
+        """How many steps it takes; 0 where its budget is one of time."""
+        return self.section.total or 0
+
+    def model(self, weights: np.ndarray) -> Any:
+        """The model with these weights (safetensors)."""
+        from transformers import AutoModel, AutoModelForCausalLM
+
+        kind = AutoModelForCausalLM if self.section.objective == "clm" else AutoModel
+        model = kind.from_config(self.config)
+        model.load_state_dict(unpacked(bytes(weights)))
+        return model
+
+    def __call__(self, compute: Compute, checkpoint: np.ndarray | None) -> Generator[Progress, None, JobResult]:
+        import torch
+
+        torch.manual_seed(self.seed)
+        model = self.model(self.weights).to(compute.device)
+        objective = make_objective(model, self.corpus, self.section, self.pooling)
+        kept = None
+        for look in pretrain(model, objective, self.corpus, self.section, self.seed, compute, checkpoint):
+            age = look.step // self.section.checkpoint_every
+            due = kept is not None and age > kept and not look.over
+            kept = age if kept is None or due else kept
+            yield Progress(look.step, look.values(self.section), look.state() if due else None)
+        findings = {"steps": look.step, "tokens": look.tokens, "seconds": look.seconds, "loss": look.loss}
+        return JobResult(findings, packed(model))
+
+
+def named_model(resolved: ResolvedConfig) -> str:
+    """The model that the config's space is cut from.
+
+    Raises:
+        ConfigError: the space has no such option.
+    """
+    name = getattr(resolved.options["space"], "model", None)
+    if not isinstance(name, str):
+        raise ConfigError(
+            f"pretraining.of: model trains what space.model names, but the search space "
+            f"'{resolved.config.space.name}' has no option 'model'; expected of: candidates"
+        )
+    return name
+
+
+def adapting(config: Config, cpus: float) -> Adapting:
+    """What workers hold, where a trial has so many CPUs."""
+    return Adapting(Compute(**config.compute.model_dump() | {"device": config.device}), max(1, math.floor(cpus)))
+
+
+def adaptation_of(resolved: ResolvedConfig, corpus: Corpus, tokenizer: str) -> Adaptation:
+    """The job of a config, whose space has that tokenizer.
+
+    Raises:
+        ConfigError: the model cannot be loaded, or cannot learn by the objective.
+    """
+    section, config = resolved.config.pretraining, resolved.config
+    name = named_model(resolved)
+    model = load_model(name, KEY, causal=section.objective == "clm")
+    tokens = tokenised(corpus, load_tokenizer(tokenizer))
+    make_objective(model, tokens, section, config.tasks.pooling)  # refused now, before a worker has it
+    return Adaptation(packed(model), model.config, name, tokens, section, config.tasks.pooling, config.seed)
+
+
+def write_adapted(job: Adaptation, weights: np.ndarray, directory: Path) -> None:
+    """The adapted model and its tokenizer as a folder of the run, never seen half."""
+    part = (directory / ADAPTED).with_suffix(".part")
+    job.model(weights).save_pretrained(part)
+    load_tokenizer(job.name).save_pretrained(part)
+    part.rename(directory / ADAPTED)
+
+
+def make_anew(space: SearchSpace, resolved: ResolvedConfig) -> None:
+    """Makes a space once more with the config's options, in place: strategies and wrapped spaces know it already."""
+    while isinstance(space, WrappedSpace):
+        space = space.space
+    vars(space).clear()
+    space.__init__(resolved.options["space"])

@@ -1,0 +1,431 @@
+"""Pre-training within a search: each once, inherited, killed and gone on with; and the model of a space adapted."""
+
+import json
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import WORDS
+from test_resume import killed_often, results
+from transformers import AutoModel, BertConfig, BertModel
+
+from nas_meta import Architecture, load_run, resume, search
+from nas_meta.assembly import make_space
+from nas_meta.config import resolve
+from nas_meta.errors import ConfigError, NasMetaError, RunError
+from nas_meta.evaluation import unpacked
+from nas_meta.journal import Journal, Trial
+from nas_meta.pretraining.corpora import open_corpus
+from nas_meta.pretraining.inheritance import distance, inherit, nearest
+from nas_meta.pretraining.shared import FOLDER, SharedWeights
+from nas_meta.pretraining.stage import Pretraining
+from nas_meta.pretraining.token_file import tokenised
+from nas_meta.rerun import rerun
+from nas_meta.space import Choice
+from nas_meta.tasks.tokens import load_tokenizer
+
+PLUGIN = '''
+import torch
+from transformers import BertConfig, BertModel
+from nas_meta import SearchSpace
+
+class Tiny(SearchSpace):
+    """Small encoders from scratch."""
+    tokenizer = {tokenizer!r}
+    def choices(self):
+        return {{"depth": [1, 2], "heads": [2, 4], "width": [16, 32, 64]}}
+    def build(self, architecture):
+        return BertModel(BertConfig(
+            vocab_size=29, hidden_size=32, num_hidden_layers=architecture["depth"], max_position_embeddings=64,
+            num_attention_heads=architecture["heads"], intermediate_size=architecture["width"]))
+'''
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("NAS_META_CACHE", str(tmp_path_factory.getbasetemp() / "tokens"))
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    rng = random.Random(1)
+    file = tmp_path / "corpus.txt"
+    file.write_text("\n".join(" ".join(rng.choices(WORDS, k=9)) for _ in range(60)))
+    return file
+
+
+def made_corpus(document, folder):
+    tokenizer = load_tokenizer(load_space(document).tokenizer)
+    return tokenised(open_corpus([document["pretraining"]["corpus"]]), tokenizer, folder / "cache")
+
+
+def load_space(document):
+    return make_space(resolve(document))
+
+
+def new(folder):
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def document(small_config, tiny_model, corpus, tmp_path):
+    plugin = tmp_path / "tiny_space.py"
+    plugin.write_text(PLUGIN.format(tokenizer=str(tiny_model)))
+    return small_config | {
+        "space": {"name": f"{plugin}:Tiny"},
+        "strategy": {"name": "random"},
+        "evaluation": {"episodes": 10, "test_episodes": 10},
+        "budget": {"trials": 4},
+        "pretraining": {"corpus": str(corpus), "steps": 12, "batch": 4, "block": 16, "lr": 3e-3},
+    }
+
+
+@pytest.fixture
+def adapting(small_config, corpus):
+    section = {"of": "model", "corpus": str(corpus), "steps": 30, "batch": 4, "block": 16, "checkpoint_every": 10}
+    return small_config | {"budget": {"trials": 2}, "pretraining": section}
+
+
+def test_a_candidate_is_pre_trained_before_it_is_meta_trained(document, tmp_path):
+    run = search(document, tmp_path / "run", inline=True)
+    assert [t.status for t in run.trials] == ["completed"] * 4
+    assert all(t.metrics["pretrain_seconds"] > 0 and t.fidelity == 4 for t in run.trials)
+    log = (tmp_path / "run" / "logs" / "trial-0001.log").read_text()
+    assert "step 12  pretrain/loss" in log and "pretrain/perplexity" in log and "step 4  loss" in log
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(next((tmp_path / "run" / "tensorboard").glob("trial-0001-*"))))
+    events.Reload()
+    assert {"pretrain/loss", "pretrain/perplexity", "meta-train/loss"} <= set(events.Tags()["scalars"])
+    assert [e.step for e in events.Scalars("pretrain/loss")] == [10, 12]
+    plain = search({k: v for k, v in document.items() if k != "pretraining"}, tmp_path / "plain", inline=True)
+    assert "pretrain_seconds" not in plain.trials[0].metrics
+    assert [t.architecture for t in plain.trials] == [t.architecture for t in run.trials]
+    kept = plain.trials[0].id
+    one, other = (unpacked(r.weights_of(r.trial(r.best.id))) for r in (run, plain))
+    assert kept and any(not torch.equal(one[n], other[n]) for n in one if n in other and one[n].shape == other[n].shape)
+
+
+def test_equal_architectures_are_pre_trained_once(document, tmp_path):
+    document["learner"] = {"name": "protonet", "steps": 2, "lr": {"choice": [1e-3, 1e-4, 1e-5]}}
+    document["strategy"] = {"name": "grid"}
+    document["budget"] = {"trials": 9}
+    run = search(document, tmp_path / "run", inline=True)
+    by_key = {}
+    for trial in run.trials:
+        shape = tuple(v for n, v in sorted(trial.architecture.items()) if not n.startswith("learner."))
+        by_key.setdefault(run.pretrained(trial.id)["key"], []).append((shape, trial.metrics["pretrain_seconds"]))
+    files = {p.stem for p in (tmp_path / "run" / FOLDER).iterdir()}
+    assert files == set(by_key) and 1 <= len(files) < 9
+    for shared in by_key.values():
+        assert len({shape for shape, _ in shared}) == 1
+        assert [seconds > 0 for _, seconds in shared] == [True, *[False] * (len(shared) - 1)]
+
+
+def test_weights_that_were_found_train_as_those_that_were_made(document, tmp_path):
+    run = search(document, tmp_path / "run", inline=True)
+    first = run.trials[0]
+    opened = load_run(tmp_path / "run", allow_plugins=True)
+    assert rerun(opened, first)["accuracy"] == first.metrics["accuracy"]
+    found = replace(first, metrics={**first.metrics, "pretrain_seconds": 0})
+    again = rerun(opened, found)
+    assert again["accuracy"] == first.metrics["accuracy"] and again["pretrain_seconds"] == 0
+    for file in (tmp_path / "run" / FOLDER).iterdir():
+        file.unlink()
+    with pytest.raises(RunError, match="began with weights that are no longer kept"):
+        rerun(opened, found)
+
+
+def test_heirs_begin_with_the_nearest_weights_and_can_be_run_again(document, tmp_path):
+    document["pretraining"] |= {"inherit": True}
+    run = search(document, tmp_path / "run", inline=True)
+    records = [run.pretrained(t.id) for t in run.trials]
+    assert records[0]["donor"] is None
+    table = {"depth": Choice([1, 2]), "heads": Choice([2, 4]), "width": Choice([16, 32, 64])}
+    for i, record in enumerate(records[1:], start=1):
+        others = [Architecture(t.architecture) for t in run.trials[:i]]
+        donor = nearest(Architecture(run.trials[i].architecture), others, table)
+        assert record["donor"] == records[donor]["key"]
+    opened = load_run(tmp_path / "run", allow_plugins=True)
+    last = run.trials[-1]
+    told = []
+    assert rerun(opened, last, told.append)["accuracy"] == last.metrics["accuracy"]
+    assert 0.5 < told[0].values["pretrain/inherited"] <= 1
+
+
+def test_the_first_ones_inherit_from_a_pretrained_model(document, tiny_model, tmp_path):
+    document["pretraining"] |= {"inherit": str(tiny_model), "steps": 1, "lr": 1e-9}
+    run = search(document | {"budget": {"trials": 1}}, tmp_path / "run", inline=True)
+    weights = unpacked(next((tmp_path / "run" / FOLDER).iterdir()).read_bytes())
+    model = AutoModel.from_pretrained(tiny_model)
+    torch.testing.assert_close(weights["embeddings.word_embeddings.weight"], model.embeddings.word_embeddings.weight)
+    assert run.pretrained(1)["donor"] is None
+
+
+def test_only_the_last_used_weights_are_kept(document, tmp_path):
+    document["pretraining"] |= {"keep": 2}
+    run = search(document, tmp_path / "run", inline=True)
+    files = {p.stem for p in (tmp_path / "run" / FOLDER).iterdir()}
+    assert files == {run.pretrained(t.id)["key"] for t in run.trials[-2:]}
+
+
+@pytest.mark.parametrize("heirs", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_a_search_that_pre_trains_is_killed_and_ends_with_the_same_trials(heirs, document, tmp_path):
+    document["pretraining"] |= {"inherit": heirs}
+    document["budget"] = {"trials": 6}
+    whole = search(document, tmp_path / "whole", inline=True)
+    kills, run = killed_often(document, tmp_path / "killed", times=4)
+    assert kills == 4
+    assert results(run) == results(whole)
+    assert [run.pretrained(t.id) for t in run.trials] == [whole.pretrained(t.id) for t in whole.trials]
+    first, second = ({p.name: p.read_bytes() for p in (r.directory / FOLDER).iterdir()} for r in (whole, run))
+    assert first == second
+
+
+def test_who_is_equal_to_one_that_is_being_made_waits_for_it(document, tmp_path):
+    run = search(document | {"budget": {"trials": 1}}, tmp_path / "run", inline=True)
+    stage = Pretraining(run.config.config.pretraining, made_corpus(document, tmp_path))
+    journal, space = Journal.create(new(tmp_path / "other")), make_space(run.config)
+    shared = SharedWeights(stage, space, tmp_path / "other", journal)
+    small, large = ({"depth": d, "heads": 2, "width": 16} for d in (1, 2))
+    first, second, third = Trial(1, small, 3, 4), Trial(2, small, 3, 4), Trial(3, large, 3, 4)
+    assert shared.begin(first) == shared.begin(third) == (None, None)
+    assert shared.begin(second) is None
+    # The first one dies: whoever waited makes them.
+    assert shared.ended(first) == [2] and shared.ended(first) == []
+    assert shared.begin(second) == (None, None)
+    assert shared.begin(first) is None
+    assert shared.arrived(second, np.arange(3, dtype=np.uint8)) == [1]
+    assert shared.begin(first).weights.tolist() == [0, 1, 2]
+    again = SharedWeights(stage, space, tmp_path / "other", journal)
+    again.restore([first, second, third])
+    assert again.begin(first).weights.tolist() == [0, 1, 2] and again.begin(third) == (None, None)
+    journal.close()
+
+
+@pytest.mark.slow
+def test_workers_share_what_one_of_them_made(document, tmp_path):
+    """On Ray: of two equal ones at a time, the second waits for the first."""
+    document["learner"] = {"name": "protonet", "steps": 2, "lr": {"choice": [1e-3, 1e-4, 1e-5]}}
+    document["strategy"], document["budget"] = {"name": "grid"}, {"trials": 6}
+    run = search(document, tmp_path / "run")
+    assert [t.status for t in run.trials] == ["completed"] * 6
+    made = [run.pretrained(t.id)["key"] for t in run.trials if t.metrics["pretrain_seconds"] > 0]
+    assert sorted(made) == sorted({run.pretrained(t.id)["key"] for t in run.trials})
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"objective": "clm"}, "clm tells each word from those before it, but BertModel sees"),
+        ({"block": 65}, "pretraining.block is 65, but BertModel cannot take so many tokens"),
+        ({"corpus": "nothing.txt"}, "the corpus nothing.txt cannot be read: No such file"),
+        ({"of": "model"}, "what space.model names, but the search space .* has no option 'model'"),
+        ({"of": "model", "tokenizer": {"train": 100}}, "a pretrained model has its own tokenizer"),
+        ({"steps": 0}, "pretraining.steps is 0; expected greater than or equal to 1"),
+        ({"objectve": "mlm"}, "'pretraining.objectve' is not a known key; did you mean 'objective'"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence_before_anything_is_trained(change, words, document, tmp_path):
+    document["pretraining"] |= change
+    with pytest.raises(NasMetaError, match=words):
+        search(document, tmp_path / "run", inline=True)
+    assert not (tmp_path / "run" / "weights").exists()
+
+
+def test_a_strategy_that_gives_weights_itself_is_refused(adapting, tmp_path):
+    adapting["pretraining"] = {"corpus": adapting["pretraining"]["corpus"], "steps": 2, "batch": 2, "block": 16}
+    adapting["strategy"] = {"name": "supernet", "steps": 2, "judged": 3, "texts": 3}
+    with pytest.raises(ConfigError, match="gives each candidate weights, but so does the strategy"):
+        search(adapting, tmp_path / "run", inline=True)
+
+
+def test_a_diverging_pre_training_fails_its_trial(document, tmp_path):
+    document["pretraining"] |= {"lr": 1e30}
+    with pytest.raises(NasMetaError, match=r"no trial was completed.*the loss of pre-training is nan"):
+        search(document, tmp_path / "run", inline=True)
+    assert {t.status for t in load_run(tmp_path / "run").trials} == {"failed"}
+
+
+def test_a_tokenizer_learned_for_the_run_serves_tasks_models_and_export(document, tmp_path):
+    document["pretraining"] |= {"tokenizer": {"train": 29 + 71}}
+    plugin = tmp_path / "tiny_space.py"
+    plugin.write_text(plugin.read_text().replace("vocab_size=29", "vocab_size=100"))
+    run = search(document | {"budget": {"trials": 1}}, tmp_path / "run", inline=True)
+    from nas_meta.export import export
+
+    opened = load_run(tmp_path / "run", allow_plugins=True)
+    folder = export(opened, tmp_path / "out")
+    from transformers import AutoTokenizer
+
+    exported, learned = map(AutoTokenizer.from_pretrained, (folder, run.directory / "tokenizer"))
+    assert len(learned) <= 100 and exported.get_vocab() == learned.get_vocab()
+
+
+# --- domain adaptation
+
+
+def test_the_model_of_a_space_is_adapted_before_the_search(adapting, tiny_model, tmp_path):
+    run = search(adapting, tmp_path / "run", inline=True)
+    before = AutoModel.from_pretrained(tiny_model).state_dict()
+    after = AutoModel.from_pretrained(tmp_path / "run" / "adapted").state_dict()
+    assert not torch.equal(before["encoder.layer.0.output.dense.weight"], after["encoder.layer.0.output.dense.weight"])
+    # Candidates are cut from the adapted weights: with a rate that moves nothing they are its slices.
+    adapting["learner"] |= {"lr": 1e-12}
+    same = search(adapting, tmp_path / "same", inline=True)
+    weights = unpacked(same.weights_of(same.best))
+    table = AutoModel.from_pretrained(tmp_path / "same" / "adapted").state_dict()["embeddings.word_embeddings.weight"]
+    torch.testing.assert_close(weights["model.embeddings.word_embeddings.weight"], table)
+    assert not torch.equal(table, before["embeddings.word_embeddings.weight"])
+    assert load_run(tmp_path / "run").config.options["space"].model == str((tmp_path / "run" / "adapted").resolve())
+    assert run.config.document["seed"] == 3 and "adapted" in {p.stem for p in (tmp_path / "run" / "logs").iterdir()}
+    yaml_document = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert yaml_document["space"]["model"] == str(tiny_model)
+    assert rerun(load_run(tmp_path / "run"), run.trials[0])["accuracy"] == run.trials[0].metrics["accuracy"]
+
+
+class Crash(Exception):
+    pass
+
+
+def test_an_adaptation_that_breaks_off_goes_on_from_its_checkpoint_bit_by_bit(adapting, tmp_path):
+    whole = search(adapting, tmp_path / "whole", inline=True)
+
+    def crash(status):
+        if status.phase == "adapting the model" and status.steps[0] == 20:
+            raise Crash
+
+    with pytest.raises(Crash):
+        search(adapting, tmp_path / "broken", inline=True, watch=crash)
+    assert (tmp_path / "broken" / "adapted.checkpoint").is_file()
+    assert not (tmp_path / "broken" / "adapted").exists()
+    steps = []
+    run = resume(tmp_path / "broken", inline=True, watch=lambda s: steps.append((s.phase, s.steps[0])))
+    assert {s for phase, s in steps if phase == "adapting the model"} == {0, 30}
+    first, second = ((r.directory / "adapted" / "model.safetensors").read_bytes() for r in (whole, run))
+    assert first == second
+    assert results(run) == results(whole)
+    assert not (tmp_path / "broken" / "adapted.checkpoint").exists()
+
+
+@pytest.mark.slow
+def test_a_supernet_is_cut_from_the_adapted_model_on_ray(adapting, tmp_path):
+    adapting["strategy"] = {"name": "supernet", "steps": 4, "judged": 6, "texts": 6}
+    run = search(adapting, tmp_path / "run")
+    assert [t.status for t in run.trials] == ["completed"] * 2
+    assert (tmp_path / "run" / "adapted" / "config.json").is_file()
+
+
+# --- inheritance
+
+
+def test_leading_slices_are_inherited_and_the_rest_stays():
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 29, "max_position_embeddings": 64, "num_attention_heads": 2}
+    small = BertModel(BertConfig(hidden_size=16, num_hidden_layers=1, intermediate_size=24, **sizes))
+    large = BertModel(BertConfig(hidden_size=32, num_hidden_layers=2, intermediate_size=20, **sizes))
+    before = {n: t.clone() for n, t in large.state_dict().items()}
+    share = inherit(large, small.state_dict())
+    copied = 0
+    for name, tensor in large.state_dict().items():
+        own = small.state_dict().get(name)
+        expected = before[name]
+        if own is not None:
+            part = tuple(slice(min(a, b)) for a, b in zip(own.shape, tensor.shape, strict=True))
+            expected[part] = own[part]
+            copied += own[part].numel()
+        assert torch.equal(tensor, expected), name
+    assert share == pytest.approx(copied / sum(t.numel() for t in before.values()))
+    assert 0.1 < share < 0.6
+
+
+def test_the_nearest_is_told_by_ranks_of_numbers_and_equality_of_the_rest():
+    table = {"width": Choice([64, 512, 128]), "norm": Choice(["pre", "post"]), "extra": Choice([1, 2], {"norm": "pre"})}
+
+    def at(**values):
+        return Architecture(values)
+
+    one = at(width=64, norm="pre", extra=1)
+    assert distance(one, one, table) == 0
+    assert distance(one, at(width=128, norm="pre", extra=1), table) == 0.5
+    assert distance(one, at(width=512, norm="post"), table) == 3
+    assert distance(at(width=512, norm="post"), one, table) == 3
+    others = [at(width=width, norm="pre", extra=1) for width in (512, 128, 128)]
+    assert nearest(one, others, table) == 1
+    assert nearest(one, [], table) is None
+
+
+# --- alone
+
+
+@pytest.fixture
+def said(capsys):
+    from nas_meta.cli import app
+
+    def run(*arguments):
+        app([str(a) for a in arguments], standalone_mode=False)
+        return json.loads(capsys.readouterr().out)
+
+    return run
+
+
+def test_an_architecture_is_pre_trained_alone(document, said, tmp_path):
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(document))
+    run = search(document | {"budget": {"trials": 1}}, tmp_path / "run", inline=True)
+    architecture = json.dumps(run.trials[0].architecture)
+    done = said("pretrain", tmp_path / "c.yaml", "--to", tmp_path / "out", "--architecture", architecture, "--json")
+    assert done["steps"] == 12 and done["perplexity"] > 1 and not done["resumed"]
+    model = AutoModel.from_pretrained(tmp_path / "out")
+    assert sum(p.numel() for p in model.parameters()) == done["params"]
+    about = json.loads((tmp_path / "out" / "pretraining.json").read_text())
+    assert about["architecture"] == json.loads(architecture) and about["result"]["tokens"] == 12 * 4 * 16
+    # The same as in a search.
+    kept = unpacked(next((tmp_path / "run" / FOLDER).iterdir()).read_bytes())
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in model.state_dict().items())
+    for command, words in (
+        (("--to", tmp_path / "none"), "has no reference model; expected an architecture, such as --architecture"),
+        (("--to", tmp_path / "none", "--architecture", "{"), "--architecture is not JSON"),
+        (("--to", tmp_path / "none", "--architecture", '{"depth": 3}'), "'depth' cannot be 3; expected one of 1, 2"),
+        (("--to", tmp_path / "out", "--architecture", architecture), "holds a pre-trained model already"),
+        (("--to", tmp_path, "--architecture", architecture), "is not an empty folder"),
+    ):
+        with pytest.raises(NasMetaError, match=words):
+            said("pretrain", tmp_path / "c.yaml", *command)
+
+
+def test_a_pretrained_model_goes_on_and_is_resumed_bit_by_bit(tiny_model, corpus, said, tmp_path, monkeypatch):
+    from nas_meta.pretraining import standalone
+
+    def command(folder, *more):
+        small = [a for k in ("batch=4", "block=16", "checkpoint_every=10") for a in ("--set", f"pretraining.{k}")]
+        return said("pretrain", tiny_model, "--corpus", corpus, "--to", folder, "--steps", 40, *small, *more, "--json")
+
+    whole = command(tmp_path / "whole")
+    write = standalone.write_whole
+
+    def die(path, data):
+        write(path, data)
+        if path.name == standalone.CHECKPOINT:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(standalone, "write_whole", die)
+        with pytest.raises((KeyboardInterrupt, NasMetaError)):
+            command(tmp_path / "killed")
+    assert not (tmp_path / "killed" / "config.json").exists()
+    with pytest.raises(ConfigError, match="an unfinished pre-training with another pretraining"):
+        command(tmp_path / "killed", "--set", "pretraining.masked=0.3")
+    again = command(tmp_path / "killed")
+    assert again["resumed"] and not whole["resumed"]
+    assert again["loss"] == whole["loss"] and again["tokens"] == whole["tokens"]
+    for file in ("model.safetensors", "pretraining_head.safetensors"):
+        assert (tmp_path / "killed" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+    # Its head goes on, too: the next hundredth step is not that of a new one.
+    further = said(
+        "pretrain", tmp_path / "whole", "--corpus", corpus, "--to", tmp_path / "more", "--steps", 1, "--json"
+    )
+    assert further["loss"] < whole["loss"] + 0.5 and np.isfinite(further["loss"])

@@ -31,11 +31,11 @@ $(VENV)/.starter: $(VENV)/.torch pyproject.toml
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.starter
-	$(PIP) --editable ".[starter,rl,prometheus,wandb,test]"
+	$(PIP) --editable ".[starter,rl,prometheus,wandb,datasets,test]"
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.test
-	$(PIP) --editable ".[starter,rl,prometheus,wandb,test,bench]"
+	$(PIP) --editable ".[starter,rl,prometheus,wandb,datasets,test,bench]"
 	@touch $@
 
 clean:  # leaves runs alone

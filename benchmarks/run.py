@@ -19,6 +19,7 @@ from benchmarks import (
     one_shot,
     overhead,
     planted,
+    pretraining_speed,
     sinusoid,
     soak,
     startup,
@@ -32,6 +33,7 @@ from benchmarks.table import machine, publish
 MODULES = (
     startup, overhead, busy, many_workers, soak, bytes_per_node, trial_cost, truncation, nas_bench_macro, bert_table,
     stopping, planted, one_shot, supernet, inner_loops, sinusoid, distillation, learners,
+    pretraining_speed,
 )  # fmt: skip
 BENCHMARKS = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 

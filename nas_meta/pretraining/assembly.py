@@ -86,19 +86,21 @@ def make_stage(resolved: ResolvedConfig, corpus: Corpus, space: SearchSpace) -> 
         ConfigError: the pretrained model to inherit from cannot be loaded, or has another tokenizer.
     """
     from nas_meta.evaluation import packed
+    from nas_meta.pretraining.inheritance import name_of_table
     from nas_meta.pretraining.stage import Pretraining
     from nas_meta.pretraining.vocabulary import vocabulary_of
 
     section = resolved.config.pretraining
-    tokens, base = tokenised(corpus, load_tokenizer(space.tokenizer)), None
+    tokens, base, table = tokenised(corpus, load_tokenizer(space.tokenizer)), None, None
     if isinstance(section.inherit, str):
         if vocabulary_of(load_tokenizer(section.inherit)).key != tokens.vocabulary.key:
             raise ConfigError(
                 f"pretraining.inherit: the tokenizer of '{section.inherit}' is not that of {name_of(space)}, "
                 f"'{space.tokenizer}': its word embeddings would belong to other words; expected the same tokenizer"
             )
-        base = packed(load_model(section.inherit, "pretraining.inherit"))
-    return Pretraining(section, tokens, resolved.config.tasks.pooling, base)
+        model = load_model(section.inherit, "pretraining.inherit")
+        base, table = packed(model), name_of_table(model)
+    return Pretraining(section, tokens, resolved.config.tasks.pooling, base, table)
 
 
 def check_candidates(stage: Pretraining, space: SearchSpace, strategy: Strategy, seed: int) -> None:
@@ -120,6 +122,11 @@ def check_candidates(stage: Pretraining, space: SearchSpace, strategy: Strategy,
     with asking(space, "build"):
         model = space.build(space.sample(np.random.default_rng(seed)))
     make_objective(model, stage.corpus, stage.section, stage.pooling)
+    if stage.inherited(model, None) == 0:
+        raise ConfigError(
+            f"pretraining.inherit: nothing of '{stage.section.inherit}' has the name and dimensions of a part of "
+            f"{type(model).__name__}; expected a model of the same family, or true"
+        )
 
 
 def load_model(name: str, key: str, causal: bool = False) -> nn.Module:

@@ -33,6 +33,37 @@ def inherit(model: nn.Module, weights: Mapping[str, Tensor]) -> float:
     return copied / max(1, total)
 
 
+def of_another_class(model: nn.Module, weights: Mapping[str, Tensor], table: str | None) -> dict[str, Tensor]:
+    """The weights of a pretrained model under the names that a model of another class has for the same parts.
+
+    Those are names that end alike, such as ``lm.model.layers.0...`` and ``layers.0...``, and the two tables of token
+    embeddings.
+
+    Args:
+        table: the name of the pretrained model's table.
+    """
+    own = model.state_dict()
+    found = {}
+    for name in own:
+        parts = name.split(".")
+        match = next((end for i in range(len(parts)) if (end := ".".join(parts[i:])) in weights), None)
+        if match is not None:
+            found[name] = weights[match]
+    ours = name_of_table(model)
+    if ours is not None and table is not None:
+        found.setdefault(ours, weights[table])
+    return found
+
+
+def name_of_table(model: nn.Module) -> str | None:
+    """The name of a model's table of token embeddings."""
+    try:
+        weight = model.get_input_embeddings().weight
+    except (AttributeError, NotImplementedError):
+        return None
+    return next((name for name, p in model.named_parameters() if p is weight), None)
+
+
 def nearest(architecture: Architecture, others: Sequence[Architecture], table: Mapping[str, Choice]) -> int | None:
     """The index of the architecture that differs least, of equals the first; None where there is none."""
     if not others:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,32 +110,49 @@ def pretrain(
     losses: list[Tensor] = []
     both.train()
     over = False
-    while not over:
-        share = _spent(section, step, before + time.perf_counter() - begun)
-        for group in optimizer.param_groups:
-            group["lr"] = section.rate * _factor(section, step, share)
-        inputs = objective.inputs(*rows.batch(step, section.batch), np.random.default_rng([seed, 1, step]))
-        seen = int(inputs["attention_mask"].sum())
-        with compute.autocast(), recomputing(layers):
-            loss = objective(call, **{n: torch.from_numpy(a).to(device, non_blocking=True) for n, a in inputs.items()})
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, section.clip)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        step, tokens = step + 1, tokens + seen
-        losses.append(loss.detach())
-        seconds = before + time.perf_counter() - begun
-        over = _spent(section, step, seconds) >= 1
-        if step % LOOK_EVERY == 0 or over:
-            mean = _finite(float(torch.stack(losses).mean()), step)
-            losses.clear()
-
-            def state(step: int = step, tokens: int = tokens, seconds: float = seconds) -> np.ndarray:
-                return packed_training(
-                    both, optimizer=optimizer.state_dict(), step=step, tokens=tokens, seconds=seconds
+    with _uncached(body):
+        while not over:
+            share = _spent(section, step, before + time.perf_counter() - begun)
+            for group in optimizer.param_groups:
+                group["lr"] = section.rate * _factor(section, step, share)
+            inputs = objective.inputs(*rows.batch(step, section.batch), np.random.default_rng([seed, 1, step]))
+            seen = int(inputs["attention_mask"].sum())
+            with compute.autocast(), recomputing(layers):
+                loss = objective(
+                    call, **{n: torch.from_numpy(a).to(device, non_blocking=True) for n, a in inputs.items()}
                 )
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, section.clip)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            step, tokens = step + 1, tokens + seen
+            losses.append(loss.detach())
+            seconds = before + time.perf_counter() - begun
+            over = _spent(section, step, seconds) >= 1
+            if step % LOOK_EVERY == 0 or over:
+                mean = _finite(float(torch.stack(losses).mean()), step)
+                losses.clear()
 
-            yield Look(step, mean, tokens, seconds, over, state)
+                def state(step: int = step, tokens: int = tokens, seconds: float = seconds) -> np.ndarray:
+                    return packed_training(
+                        both, optimizer=optimizer.state_dict(), step=step, tokens=tokens, seconds=seconds
+                    )
+
+                yield Look(step, mean, tokens, seconds, over, state)
+
+
+@contextmanager
+def _uncached(body: nn.Module) -> Iterator[None]:
+    """Within, a decoder keeps no keys and values for words to come: there will be none."""
+    config = getattr(body, "config", None)
+    before = getattr(config, "use_cache", None)
+    if before is not None:
+        config.use_cache = False
+    try:
+        yield
+    finally:
+        if before is not None:
+            config.use_cache = before
 
 
 def _spent(section: PretrainingSection, step: int, seconds: float) -> float:

@@ -13,7 +13,7 @@ from torch import nn
 from nas_meta.compute import Compute
 from nas_meta.errors import ConfigError, TrialError
 from nas_meta.evaluation import Progress, packed, unpacked
-from nas_meta.pretraining.inheritance import inherit
+from nas_meta.pretraining.inheritance import inherit, of_another_class
 from nas_meta.pretraining.loop import make_objective, pretrain
 from nas_meta.pretraining.section import PretrainingSection
 from nas_meta.pretraining.token_file import TokenFile
@@ -27,12 +27,14 @@ class Pretraining:
     Attributes:
         pooling: how a text becomes one embedding, for ``simcse``.
         base: weights of the pretrained model that those inherit from who have no other donor (safetensors).
+        table: the name of its table of token embeddings.
     """
 
     section: PretrainingSection
     corpus: TokenFile
     pooling: str = "mean"
     base: np.ndarray | None = field(default=None, repr=False)
+    table: str | None = None
 
     def key(self, architecture: Architecture, seed: int, donor: str | None) -> str:
         """A hash of all that the weights follow from, within a run.
@@ -45,6 +47,17 @@ class Pretraining:
         told = (architecture.canonical, section, self.corpus.key, self.pooling, seed, donor)
         return hashlib.sha256(repr(told).encode()).hexdigest()[:32]
 
+    def inherited(self, model: nn.Module, donor: np.ndarray | None) -> float | None:
+        """Gives a model the weights of a donor, or of the pretrained model; returns the share of it that they fill.
+
+        None where there is neither.
+        """
+        if donor is not None:
+            return inherit(model, unpacked(bytes(donor)))
+        if self.base is not None:
+            return inherit(model, of_another_class(model, unpacked(bytes(self.base)), self.table))
+        return None
+
     def __call__(
         self, model: nn.Module, seed: int, compute: Compute, donor: np.ndarray | None = None
     ) -> Generator[Progress, None, float]:
@@ -53,8 +66,8 @@ class Pretraining:
         Raises:
             TrialError: the model cannot learn so, or its loss is no number.
         """
-        start = donor if donor is not None else self.base
-        inherited = {} if start is None else {"pretrain/inherited": inherit(model, unpacked(bytes(start)))}
+        share = self.inherited(model, donor)
+        inherited = {} if share is None else {"pretrain/inherited": share}
         torch.manual_seed(seed)  # of the head: a space may draw more numbers for its first architecture
         try:
             objective = make_objective(model, self.corpus, self.section, self.pooling)

@@ -1,0 +1,127 @@
+"""Tokens a second of pre-training beside transformers' ``Trainer`` on the same model, batches and data.
+
+Two layers of MiniLM's width from random numbers, MiniLM's tokenizer, blocks of 128 tokens of ICD-10-CM's meta-train
+descriptions; AdamW (fused), warm-up, clipping, one thread. The two take turns; what counts is the CPU time of the
+process between two steps, for other jobs may run beside.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.table import Table
+from nas_meta.pretraining.loop import LOOK_EVERY, make_objective, pretrain
+from nas_meta.pretraining.order import Rows
+from nas_meta.pretraining.section import PretrainingSection
+from nas_meta.pretraining.token_file import TokenFile
+
+STEPS, ROUNDS = 20, 3
+BLOCK, BATCH = 128, 8
+SIZES = {"hidden_size": 384, "num_hidden_layers": 2, "num_attention_heads": 12, "intermediate_size": 1536}
+
+
+def corpus_of(cache: Path) -> tuple[TokenFile, Any]:
+    """The tokens of ICD-10-CM's meta-train classes, and the tokenizer."""
+    from nas_meta.pretraining.corpora import Corpus
+    from nas_meta.pretraining.token_file import tokenised
+    from nas_meta.tasks.icd10 import ICD10
+    from nas_meta.tasks.starter import MINILM
+    from nas_meta.tasks.tokens import load_tokenizer
+
+    texts = [t for part in ICD10().load().splits["meta-train"].values() for t in part]
+    tokenizer = load_tokenizer(MINILM)
+    return tokenised(Corpus((lambda: texts,), "icd10"), tokenizer, cache), tokenizer
+
+
+def bert(vocabulary: int) -> Any:
+    """A masked language model of transformers."""
+    from transformers import BertConfig, BertForMaskedLM
+
+    torch.manual_seed(0)
+    return BertForMaskedLM(BertConfig(vocab_size=vocabulary, max_position_embeddings=BLOCK, **SIZES))
+
+
+def llama(vocabulary: int) -> Any:
+    """A causal language model of transformers."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(vocab_size=vocabulary, max_position_embeddings=BLOCK, tie_word_embeddings=True, **SIZES)
+    return LlamaForCausalLM(config)
+
+
+def ours(model: Any, corpus: TokenFile, objective: str) -> tuple[float, float]:
+    """CPU seconds of the steps after the first look, and the last loss."""
+    section = PretrainingSection(objective=objective, steps=STEPS + LOOK_EVERY, block=BLOCK, batch=BATCH)
+    body = model if objective == "clm" else model.bert
+    looks = pretrain(body, make_objective(body, corpus, section, "mean"), corpus, section, seed=0)
+    next(looks)
+    begun = time.process_time()
+    *_, last = looks
+    return time.process_time() - begun, last.loss
+
+
+def trainers(model: Any, corpus: TokenFile, objective: str, tokenizer: Any) -> tuple[float, float]:
+    """The same of ``Trainer``."""
+    from transformers import DataCollatorForLanguageModeling, Trainer, TrainerCallback, TrainingArguments
+
+    rows, times, losses = Rows(corpus, BLOCK, True, 0), [], []
+    steps = STEPS + LOOK_EVERY
+    blocks = [{"input_ids": row} for step in range(steps) for row in rows.batch(step, BATCH)[0]]
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            times.append(time.process_time())
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            losses.append(logs.get("loss", np.nan))
+
+    section = PretrainingSection(objective=objective)
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            output_dir=folder, max_steps=steps, per_device_train_batch_size=BATCH, learning_rate=section.rate,
+            warmup_steps=round(section.warmup * steps), max_grad_norm=section.clip, weight_decay=section.weight_decay,
+            optim="adamw_torch_fused", lr_scheduler_type="linear", save_strategy="no", logging_steps=LOOK_EVERY,
+            report_to=[], use_cpu=True, disable_tqdm=True, dataloader_num_workers=0, remove_unused_columns=False,
+        )  # fmt: skip
+        collator = DataCollatorForLanguageModeling(tokenizer, mlm=objective == "mlm", mlm_probability=section.masked)
+        Trainer(model, arguments, data_collator=collator, train_dataset=blocks, callbacks=[Clock()]).train()
+    return times[-1] - times[LOOK_EVERY - 1], losses[steps // LOOK_EVERY - 1]
+
+
+def measure() -> Table:
+    torch.set_num_threads(1)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        corpus, tokenizer = corpus_of(Path(folder))
+        sides: dict[str, Callable[..., tuple[float, float]]] = {
+            "nas-meta": lambda model, kind: ours(model, corpus, kind),
+            "`Trainer`": lambda model, kind: trainers(model, corpus, kind, tokenizer),
+        }
+        for kind, build in (("mlm", bert), ("clm", llama)):
+            found: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
+            for _ in range(ROUNDS):
+                for name, side in sides.items():
+                    found[name].append(side(build(corpus.vocabulary.size), kind))
+            seconds = {name: median(s for s, _ in runs) for name, runs in found.items()}
+            for name, runs in found.items():
+                speed = STEPS * BATCH * BLOCK / seconds[name]
+                ratio = f"{seconds['`Trainer`'] / seconds[name]:.2f}"
+                spread = f"{min(s for s, _ in runs):.1f} to {max(s for s, _ in runs):.1f} s"
+                rows.append([f"`{kind}`", name, f"{speed:,.0f}", f"**{ratio}**", spread, f"{runs[0][1]:.2f}"])
+    return Table(
+        ("objective", "who", "tokens a second", "times `Trainer`'s", f"{STEPS} steps", "loss"),
+        rows,
+        f"{BATCH} blocks of {BLOCK} tokens a step, medians of {ROUNDS} turns of CPU time on one thread. The losses are "
+        "of the same blocks; of `mlm` each has random masks of its own.",
+    )

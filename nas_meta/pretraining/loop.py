@@ -92,7 +92,7 @@ def pretrain(
     device = next(model.parameters()).device
     groups = _groups(both, section.weight_decay)
     parameters = [p for group in groups for p in group["params"]]
-    if not parameters:
+    if not any(p.requires_grad for p in model.parameters()):
         raise TrialError("the model has no parameters to pre-train; expected some that are not frozen")
     optimizer = torch.optim.AdamW(groups, lr=section.rate, fused=True)
     torch.manual_seed(seed)

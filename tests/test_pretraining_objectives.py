@@ -11,18 +11,24 @@ import torch.nn.functional as F
 from conftest import WORDS
 from torch import nn
 from transformers import (
+    AutoModel,
     BertConfig,
     BertForMaskedLM,
     BertModel,
+    DistilBertConfig,
+    DistilBertForMaskedLM,
     LlamaConfig,
     LlamaForCausalLM,
     LlamaModel,
+    RobertaConfig,
+    RobertaForMaskedLM,
 )
 
 from nas_meta.compute import Compute
 from nas_meta.errors import ConfigError, TrialError
 from nas_meta.pretraining.corpora import open_corpus
 from nas_meta.pretraining.cross_entropy import linear_cross_entropy
+from nas_meta.pretraining.heads import restore_head
 from nas_meta.pretraining.loop import make_objective, pretrain
 from nas_meta.pretraining.mlm import chosen, disguised
 from nas_meta.pretraining.order import Rows
@@ -95,6 +101,32 @@ def test_the_loss_of_mlm_is_that_of_transformers(corpus):
     ours.backward(), expected.loss.backward()
     table = model.get_input_embeddings().weight.grad
     torch.testing.assert_close(table, theirs.get_input_embeddings().weight.grad, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "sizes"),
+    [
+        (BertForMaskedLM, BertConfig, {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}),
+        (RobertaForMaskedLM, RobertaConfig, {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}),
+        (DistilBertForMaskedLM, DistilBertConfig, {"dim": 32, "hidden_dim": 64, "n_layers": 1, "n_heads": 4}),
+    ],
+)
+def test_the_head_of_a_pretrained_model_goes_on(kind, config, sizes, corpus, tmp_path):
+    torch.manual_seed(0)
+    whole = kind(config(vocab_size=29, max_position_embeddings=64, **sizes)).eval()
+    for parameter in whole.parameters():
+        nn.init.normal_(parameter, std=0.3)  # biases, too
+    whole.save_pretrained(tmp_path)
+    model = AutoModel.from_pretrained(tmp_path).eval()
+    objective = make_objective(model, corpus, section(), "mean").eval()
+    assert restore_head(objective, str(tmp_path))
+    inputs = batch(objective, corpus)
+    labels = torch.full(inputs["input_ids"].shape, -100)
+    labels.view(-1)[inputs["places"]] = inputs["targets"]
+    expected = whole(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], labels=labels).loss
+    torch.testing.assert_close(objective(model, **inputs), expected)
+    model.save_pretrained(tmp_path / "without")
+    assert not restore_head(objective, str(tmp_path / "without"))
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from nas_meta.compute import Compute
 from nas_meta.errors import ConfigError
@@ -20,11 +21,13 @@ from nas_meta.evaluation import JobResult, Progress, packed, unpacked
 from nas_meta.measures import release_memory
 from nas_meta.pretraining.assembly import load_model
 from nas_meta.pretraining.corpora import Corpus
+from nas_meta.pretraining.heads import restore_head
 from nas_meta.pretraining.loop import make_objective, pretrain
 from nas_meta.pretraining.made import ADAPTED
 from nas_meta.pretraining.section import PretrainingSection
 from nas_meta.pretraining.token_file import TokenFile, tokenised
 from nas_meta.space import SearchSpace
+from nas_meta.tasks.starter import model_path
 from nas_meta.tasks.tokens import load_tokenizer
 from nas_meta.wrapped import WrappedSpace
 
@@ -49,8 +52,6 @@ class Adapting:
         Raises:
             ConfigError: it cannot compute as it is asked to.
         """
-        import torch
-
         self.compute.check()
         if self.threads:
             torch.set_num_threads(self.threads)
@@ -62,8 +63,6 @@ class Adapting:
         try:
             return (yield from job(self.compute, checkpoint))
         finally:
-            import torch
-
             release_memory(torch.device(self.compute.device))
 
 
@@ -72,6 +71,7 @@ class Adaptation:
     """The job; its findings are ``steps``, ``tokens``, ``seconds`` and the last ``loss``."""
 
     weights: np.ndarray
+    head: np.ndarray
     config: Any
     name: str
     corpus: TokenFile
@@ -94,11 +94,9 @@ class Adaptation:
         return model
 
     def __call__(self, compute: Compute, checkpoint: np.ndarray | None) -> Generator[Progress, None, JobResult]:
-        import torch
-
-        torch.manual_seed(self.seed)
         model = self.model(self.weights).to(compute.device)
         objective = make_objective(model, self.corpus, self.section, self.pooling)
+        objective.load_state_dict(unpacked(bytes(self.head)))
         kept = None
         for look in pretrain(model, objective, self.corpus, self.section, self.seed, compute, checkpoint):
             age = look.step // self.section.checkpoint_every
@@ -139,8 +137,12 @@ def adaptation_of(resolved: ResolvedConfig, corpus: Corpus, tokenizer: str) -> A
     name = named_model(resolved)
     model = load_model(name, KEY, causal=section.objective == "clm")
     tokens = tokenised(corpus, load_tokenizer(tokenizer))
-    make_objective(model, tokens, section, config.tasks.pooling)  # refused now, before a worker has it
-    return Adaptation(packed(model), model.config, name, tokens, section, config.tasks.pooling, config.seed)
+    torch.manual_seed(config.seed)
+    objective = make_objective(model, tokens, section, config.tasks.pooling)  # refused now, before a worker has it
+    restore_head(objective, model_path(name))
+    return Adaptation(
+        packed(model), packed(objective), model.config, name, tokens, section, config.tasks.pooling, config.seed
+    )
 
 
 def write_adapted(job: Adaptation, weights: np.ndarray, directory: Path) -> None:

@@ -42,7 +42,7 @@ class MaskedWords(Objective):
             )
         width = _width(body, vocabulary)
         self.dense = nn.Linear(width, table.shape[1])
-        self.norm = nn.LayerNorm(table.shape[1], eps=1e-12)
+        self.norm = nn.LayerNorm(table.shape[1], eps=getattr(getattr(body, "config", None), "layer_norm_eps", 1e-12))
         self.bias = nn.Parameter(zeros(len(table)))
         self._table = [table]  # not a parameter of this module: it is the model's
         nn.init.normal_(self.dense.weight, std=0.02)

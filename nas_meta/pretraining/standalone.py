@@ -24,6 +24,7 @@ from nas_meta.pretraining.section import PretrainingSection
 from nas_meta.pretraining.token_file import tokenised
 from nas_meta.run import write_whole
 from nas_meta.space import Architecture, SearchSpace
+from nas_meta.tasks.starter import model_path
 from nas_meta.tasks.tokens import load_tokenizer
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 CHECKPOINT = "pretraining.checkpoint"
 ABOUT = "pretraining.json"
-HEAD = "pretraining_head.safetensors"  # of mlm, so that pre-training can go on another day
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,9 @@ class _Subject:
     tokenizer: str
     save: Callable[[nn.Module, Path], None]
     about: Mapping[str, Any]
-    head: Path | None = None
+    """What tells it from another."""
+    head: str | None = None
+    """Where the head of an earlier pre-training may lie."""
 
 
 def resolved_for(
@@ -153,7 +155,7 @@ def _subject_of(
         if section.tokenizer is not None:
             raise ConfigError("a pretrained model has its own tokenizer; expected no pretraining.tokenizer")
         loaded = load_model(model, "the model", causal=section.objective == "clm")
-        return _Subject(loaded, model, lambda m, f: m.save_pretrained(f), {"model": model}, Path(model) / HEAD)
+        return _Subject(loaded, model, lambda m, f: m.save_pretrained(f), {"model": model}, model_path(model))
     space = make_space(resolved)
     learned = folder / TOKENIZER
     if learned.is_dir():
@@ -184,6 +186,7 @@ def _train(
 ) -> tuple[Look, Objective]:  # fmt: skip
     import torch
 
+    from nas_meta.pretraining.heads import restore_head
     from nas_meta.pretraining.loop import make_objective, pretrain
 
     config = resolved.config
@@ -193,8 +196,8 @@ def _train(
     torch.manual_seed(config.seed)
     objective = make_objective(subject.model.to(compute.device), tokens, section, config.tasks.pooling)
     _same(folder, {**subject.about, "corpus": tokens.key, "seed": config.seed, "pretraining": told(section)})
-    if subject.head is not None and subject.head.is_file():
-        _restore(objective, subject.head)
+    if subject.head is not None:
+        restore_head(objective, subject.head)
     checkpoint = folder / CHECKPOINT
     start = np.fromfile(checkpoint, dtype=np.uint8) if checkpoint.is_file() else None
     looks = pretrain(subject.model, objective, tokens, section, config.seed, compute, start)
@@ -252,18 +255,11 @@ def _same(folder: Path, about: Mapping[str, Any]) -> None:
     write_whole(file, json.dumps(about, indent=1).encode())
 
 
-def _restore(objective: Objective, head: Path) -> None:
-    """Goes on with the head of an earlier pre-training, if it is one for this objective."""
-    from safetensors.torch import load_file
-
-    state, own = load_file(head), objective.state_dict()
-    if {n: t.shape for n, t in state.items()} == {n: t.shape for n, t in own.items()}:
-        objective.load_state_dict(state)
-
-
 def _write(folder: Path, subject: _Subject, objective: Objective, last: Look) -> None:
     """The folder that transformers loads; its ``config.json`` comes with the model, when all else is there."""
     from safetensors.torch import save_file
+
+    from nas_meta.pretraining.heads import HEAD
 
     load_tokenizer(subject.tokenizer).save_pretrained(folder)
     if state := objective.state_dict():

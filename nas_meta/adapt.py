@@ -13,6 +13,7 @@ from nas_meta.assembly import make_evaluation, make_strategy, prepare
 from nas_meta.errors import ConfigError, DataError, RunError, nearest
 from nas_meta.run import Run
 from nas_meta.strategy import Adapted, Strategy
+from nas_meta.tasks.examples import MODALITIES, TEXT
 from nas_meta.tasks.files import CSV, FileOptions, JSONLines
 from nas_meta.tasks.source import Classes, SplitClasses, TaskSource
 from nas_meta.tasks.tokens import load_tasks, load_tokenizer
@@ -117,6 +118,8 @@ def adapt(
         raise DataError(f"{support} has one class, '{next(iter(classes))}'; expected at least two")
     config = run.config.config
     space, tasks, shape = prepare(run.config)
+    if space.modality != TEXT:
+        raise ConfigError(f"{run.directory} was searched on {MODALITIES[space.modality]}; expected a run on texts")
     space.prepare(tasks, config.seed)
     evaluation = make_evaluation(run.config, space, tasks, shape, cpus=0)
     strategy = make_strategy(run.config, space)
@@ -163,7 +166,7 @@ def _scores(made: Adapted, pooling: str, classes: Classes, tokenizer: Any, run: 
 
     pool = load_tasks(_OneTask(classes), tokenizer, run.config.config.tasks.max_tokens)["meta-test"]
     with torch.inference_mode():
-        z = Encoder(made.model, pooling).eval().embed(pool, np.arange(len(pool.texts)), rows=64)
+        z = Encoder(made.model, pooling).eval().embed(pool, np.arange(len(pool)), rows=64)
         logits = F.linear(F.normalize(z, dim=-1), made.weight, made.bias)
     return logits.argmax(1).cpu().numpy() == pool.labels
 

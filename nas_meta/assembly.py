@@ -18,8 +18,10 @@ from nas_meta.wrapped import LimitedSpace, TimedSpace
 
 
 def prepare(resolved: ResolvedConfig):
-    """The space, prepared, and the tasks, tokenised and checked against the shape of the episodes."""
+    """The space, and the tasks, tokenised and checked against the space and the shape of the episodes."""
+    from nas_meta.modality import check_images, check_source, check_takes
     from nas_meta.tasks.episodes import check_shape
+    from nas_meta.tasks.examples import IMAGE
     from nas_meta.tasks.tokens import load_tasks, load_tokenizer, with_synonyms
 
     section = resolved.config.tasks
@@ -27,18 +29,16 @@ def prepare(resolved: ResolvedConfig):
     plugin = resolved.plugin("tasks")
     with asking(plugin, "__init__"):
         source = plugin(resolved.options["tasks"])
-    tasks = load_tasks(source, load_tokenizer(space.tokenizer), section.max_tokens)
-    if largest(resolved, "synonyms") > 0:
+    check_takes(space)
+    check_source(space, source, resolved)
+    tokenizer = None if space.modality == IMAGE else load_tokenizer(space.tokenizer)
+    tasks = load_tasks(source, tokenizer, section.max_tokens)
+    check_images(space, tasks, resolved)
+    if max(resolved.training("synonyms")) > 0:
         tasks = with_synonyms(tasks, load_tokenizer(space.tokenizer))
     shape = episode_shape(resolved)
     check_shape(tasks, shape, train_shape(resolved).of(shape))
     return space, tasks, shape
-
-
-def largest(resolved: ResolvedConfig, option: str) -> float:
-    """The largest value that an option of ``learner.training`` has or may be given."""
-    choice = resolved.recipe.choices.get(f"learner.training.{option}")
-    return max(choice.values) if choice else getattr(resolved.options["learner"].training, option)
 
 
 def make_space(resolved: ResolvedConfig) -> SearchSpace:
@@ -91,7 +91,7 @@ def make_evaluation(resolved: ResolvedConfig, space: SearchSpace, tasks: Any, sh
     learner, train = resolved.plugin("learner")(resolved.options["learner"]), train_shape(resolved)
     if not resolved.recipe.choices:
         check_ways(learner, train.of(shape), shape)
-    if tasks is not None and space is not None and largest(resolved, "distill") > 0:
+    if tasks is not None and space is not None and max(resolved.training("distill")) > 0:
         tasks = with_teacher(tasks, space, section.pooling)
     settings = config.evaluation.model_dump(exclude={"test_best", "keep"})
     return Evaluation(
@@ -142,5 +142,5 @@ def with_teacher(tasks: Any, space: SearchSpace, pooling: str):
         raise ConfigError("learner.training.distill needs a full model to learn from, but the space has no reference()")
     pool = tasks["meta-train"]
     with torch.inference_mode():
-        teacher = Encoder(model, pooling).eval().embed(pool, np.arange(len(pool.texts)), rows=64).numpy()
+        teacher = Encoder(model, pooling).eval().embed(pool, np.arange(len(pool)), rows=64).numpy()
     return replace(tasks, pools={**tasks.pools, "meta-train": replace(pool, teacher=teacher)})

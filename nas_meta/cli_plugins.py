@@ -80,6 +80,9 @@ def show_plugins(kind: str, name: str | None, as_json: bool) -> None:
         print_json(description)
         return
     typer.echo(f"{name}: {description['summary']}\nfrom {description['origin']}")
+    for word in ("takes", "gives"):
+        if word in description:
+            typer.echo(f"{word} {description[word]}")
     for option in description["options"]:
         typer.echo(f"  {option['name']} = {option['default']}  {option['description']}")
     if "choices" in description:

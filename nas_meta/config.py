@@ -68,6 +68,11 @@ class ResolvedConfig:
         _, kind, key = PLUGIN_SECTIONS[section]
         return plugins.load(kind, getattr(getattr(self.config, section), key))
 
+    def training(self, option: str) -> tuple[Value, ...]:
+        """The values that an option of ``learner.training`` has, or may be given by the search."""
+        choice = self.recipe.choices.get(f"learner.training.{option}")
+        return tuple(choice.values) if choice else (getattr(self.options["learner"].training, option),)
+
     @cached_property
     def document(self) -> dict[str, Any]:
         """The whole config, defaults filled in, as plain data; choices stay choices."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
+from nas_meta import modality
 from nas_meta.asking import asking
 from nas_meta.assembly import make_evaluation, make_strategy, prepare
 from nas_meta.config import ResolvedConfig, resolve
@@ -208,7 +209,7 @@ class _Search:
         self._enter("meta-testing")
         best = self.loop.standings.best(self.config.evaluation.test_best)
         report = meta_test(engine, self.directory, best, space, self.stop.is_set)
-        report = report | {"latency": self._latency(engine)}
+        report = report | {"latency": self._latency(engine, space)}
         if not self.stop.is_set():
             self.journal.set("report", report)
             self._enter("done")
@@ -344,7 +345,7 @@ class _Search:
         # Refuses a limit of the latency that nothing meets.
         space.sample(np.random.default_rng(self.config.seed))
 
-    def _latency(self, engine: Engine) -> dict[str, Any]:
+    def _latency(self, engine: Engine, space: SearchSpace) -> dict[str, Any]:
         """The latency of every trial on the Pareto front, measured while nothing else runs."""
         self._enter("measuring latencies")
         front = pareto(list(self.loop.trials.values()), self.objectives)
@@ -355,6 +356,7 @@ class _Search:
             self._timing,
             self.config,
             {str(t.id): f for t, f in zip(front, found, strict=False)},
+            modality.described(space, self._timing.batch, self._timing.tokens),
         )
 
     @property

@@ -7,6 +7,7 @@ from typing import Any
 
 from nas_meta import plugins
 from nas_meta.space import PluginOptions
+from nas_meta.tasks.examples import MODALITIES
 
 
 def options_of(model: type[PluginOptions], prefix: str = "") -> Iterator[dict[str, Any]]:
@@ -33,8 +34,11 @@ def describe(kind: str, name: str) -> dict[str, Any]:
         "origin": f"the package {row.distribution} {row.version}" if row else name,
         "options": list(options_of(plugin.Options)),
     }
+    if kind == "tasks":
+        description["gives"] = MODALITIES[plugin.modality]
     if kind == "spaces":
         space = plugin()
+        description["takes"] = MODALITIES[space.modality]
         description["architectures"] = space.size()
         description["choices"] = {n: list(c.values) for n, c in space.table.items()}
     return description

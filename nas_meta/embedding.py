@@ -1,4 +1,4 @@
-"""From token ids to one embedding a text: packing or batching by length, the model, pooling."""
+"""From examples to one embedding each: packing or batching by length, the model, pooling."""
 
 from __future__ import annotations
 
@@ -17,33 +17,42 @@ from torch.utils._pytree import tree_map
 from nas_meta.asking import kind
 from nas_meta.compute import Compute, compiled, recomputable, recomputing
 from nas_meta.errors import TrialError
+from nas_meta.modality import described, example_inputs
 from nas_meta.packing import Packing, pack, pack_sets
-from nas_meta.tasks.pool import Pool
+from nas_meta.space import SearchSpace
+from nas_meta.tasks.examples import IMAGE, IMAGE_TEXT, TEXT
+from nas_meta.tasks.pool import INPUTS, Pool
+from nas_meta.wrapped import name_of
 
 TOKENS = 4096  # in one call of the model, where texts are packed
 POOLINGS = ("mean", "cls", "last", "attention")
+IMAGES = 64  # in one call of the model
 
 
-def check_model(model: Any, space: str) -> None:
-    """Raises TrialError where what the space of that name built is no model of texts."""
-    built = f"build() of {space} returned "
+def check_model(model: Any, space: SearchSpace) -> None:
+    """Raises TrialError where what a space built is no model of what it takes."""
+    built = f"build() of {name_of(space)} returned "
     if not isinstance(model, nn.Module):
         raise TrialError(f"{built}{kind(model)}; expected a torch module")
     if next(model.parameters(), None) is None:
         raise TrialError(f"{built}a {type(model).__name__} without parameters; expected some")
-    ids = torch.ones(2, 4, dtype=torch.long, device=next(model.parameters()).device)
+    inputs = example_inputs(space, 2, 4, next(model.parameters()).device)
     training = model.training
     with torch.no_grad():
-        output = model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids))
+        output = model.eval()(**inputs)
     model.train(training)
     states = output if isinstance(output, Tensor) else getattr(output, "last_hidden_state", None)
     if not isinstance(states, Tensor):
         raise TrialError(f"{built}a model that gives {kind(output)}; expected last_hidden_state, or a tensor")
     shape = tuple(states.shape)
-    if not states.is_floating_point() or shape[:-1] not in ((2, 4), (2,)) or not shape[-1]:
+    # A vision transformer has states of its patches, and perhaps one more.
+    tokens = {TEXT: 4, IMAGE: shape[1] if len(shape) == 3 else 1}
+    expected = [[2, tokens[space.modality]], [2]] if space.modality != IMAGE_TEXT else [[2]]
+    if not states.is_floating_point() or list(shape[:-1]) not in expected or not all(shape):
+        words = {TEXT: "[2, 4, width] or [2, width]", IMAGE: "[2, patches, width] or [2, width]"}
         raise TrialError(
-            f"{built}a model that gives {states.dtype} {list(shape)} for 2 texts of 4 tokens; "
-            "expected floating point [2, 4, width] or [2, width]"
+            f"{built}a model that gives {states.dtype} {list(shape)} for {described(space, 2, 4)}; "
+            f"expected floating point {words.get(space.modality, '[2, width]')}"
         )
 
 
@@ -66,13 +75,15 @@ def check_pooling(encoder: Encoder) -> None:
 
 
 class Encoder(nn.Module):
-    """A model with pooling: token ids ``[B, T]`` to embeddings ``[B, D]``.
+    """A model with pooling: texts, images or both to embeddings ``[B, D]``.
 
     Args:
         model: what a search space builds.
-        pooling: ``mean`` over the tokens of the mask; ``cls``, the first token; ``last``, the last one of the mask; or
-            ``attention``, the mean weighted by the softmax of ``model.pooling_scores(states)``, a number a token.
+        pooling: ``mean`` over the tokens of the mask, or over all states of an image; ``cls``, the first of them; ``last``,
+            the last one of the mask, or of all; or ``attention``, the mean weighted by the softmax of
+            ``model.pooling_scores(states)``, a number a token.
         compute: how the model computes; embeddings are never narrower than its parameters.
+        example: the inputs of one example, for measuring; by default those of a text.
 
     Raises:
         TrialError: layers shall be computed again, and the model has none that can; or there is no such pooling, or the
@@ -83,7 +94,10 @@ class Encoder(nn.Module):
         inserted: names of the parameters that the learner put into the model.
     """
 
-    def __init__(self, model: nn.Module, pooling: str = "mean", compute: Compute | None = None):
+    def __init__(
+        self, model: nn.Module, pooling: str = "mean", compute: Compute | None = None,
+        example: Mapping[str, Tensor] | None = None,
+    ):  # fmt: skip
         super().__init__()
         if pooling not in POOLINGS:
             raise TrialError(f"pooling is {pooling!r}; expected {', '.join(POOLINGS)}")
@@ -95,6 +109,7 @@ class Encoder(nn.Module):
         self.model = model
         self.pooling = pooling
         self.compute = compute or Compute()
+        self.example = example or dict.fromkeys(INPUTS, torch.ones(1, 1, dtype=torch.long))
         self._layers = recomputable(model) if self.compute.gradient_checkpointing else ()
         self._compiled: Callable[..., Any] | None = None
         self._call: Callable[..., Any] | None = None  # in the place of the model
@@ -111,11 +126,11 @@ class Encoder(nn.Module):
     @cached_property
     def width(self) -> int:
         """D, the length of an embedding."""
-        one = torch.ones(1, 1, dtype=torch.long, device=next(self.model.parameters()).device)
+        device = next(self.model.parameters()).device
         was_training = self.training
         self.eval()
         with torch.no_grad():
-            width = self(one, one).shape[1]
+            width = self(**{name: tensor.to(device) for name, tensor in self.example.items()}).shape[1]
         self.train(was_training)
         return width
 
@@ -157,23 +172,35 @@ class Encoder(nn.Module):
         """Most tokens of a row."""
         return getattr(self.model.config, "max_position_embeddings", None) or TOKENS
 
-    def forward(self, input_ids: Tensor, layout: Tensor | Packing) -> Tensor:
-        """Embeddings ``[B, D]``; ``layout`` is the attention mask ``[B, T]``, or says how texts are packed."""
-        if isinstance(layout, Packing):
-            return self._of_packed(input_ids, layout)
-        states = self._states(input_ids=input_ids, attention_mask=layout)
+    def forward(
+        self, input_ids: Tensor | None = None, attention_mask: Tensor | Packing | None = None, **others: Tensor
+    ) -> Tensor:
+        """Embeddings ``[B, D]`` of what :meth:`Pool.inputs` names.
+
+        Args:
+            attention_mask: ``[B, T]``, or says how texts are packed.
+            others: go to the model as they are, such as ``pixel_values`` ``[B, channels, height, width]``.
+        """
+        if isinstance(attention_mask, Packing):
+            return self._of_packed(input_ids, attention_mask)
+        if input_ids is None:
+            states = self._states(**others)
+        else:
+            states = self._states(input_ids=input_ids, attention_mask=attention_mask, **others)
         if states.ndim == 2:
             return states
         if self.pooling == "cls":
             return states[:, 0]
+        if attention_mask is None:
+            attention_mask = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
         if self.pooling == "last":
-            places = torch.arange(layout.shape[1], device=layout.device)
-            last = (layout * places).argmax(1)[:, None, None]
+            places = torch.arange(states.shape[1], device=states.device)
+            last = (attention_mask * places).argmax(1)[:, None, None]
             return states.gather(1, last.expand(-1, 1, states.shape[2])).squeeze(1)
         if self.pooling == "attention":
-            scores = self._scores(states).masked_fill(layout == 0, -torch.inf)
+            scores = self._scores(states).masked_fill(attention_mask == 0, -torch.inf)
             return (states * scores.softmax(1).unsqueeze(-1)).sum(1)
-        mask = layout.unsqueeze(-1).to(states.dtype)
+        mask = attention_mask.unsqueeze(-1).to(states.dtype)
         return (states * mask).sum(1) / mask.sum(1).clamp(min=1)
 
     def _of_packed(self, input_ids: Tensor, whose: Packing) -> Tensor:
@@ -235,44 +262,49 @@ class Encoder(nn.Module):
     def embed(
         self, pool: Pool, indices: np.ndarray, rows: int = 10, weights: Mapping[str, Tensor] | None = None
     ) -> Tensor:
-        """Embeddings ``[len(indices), D]`` of texts of a pool, in the order of ``indices``.
+        """Embeddings ``[len(indices), D]`` of examples of a pool, in the order of ``indices``.
 
         Texts are packed where the model bears it. Otherwise they are sorted by length and run in batches of about
-        ``rows``, each padded to its own longest: short texts do not pay for the longest one. Differentiable where
-        gradients are enabled.
+        ``rows``, each padded to its own longest: short texts do not pay for the longest one. Images alone are run many
+        at a time. Differentiable where gradients are enabled.
 
         Args:
             weights: stand in for the parameters of these names, which stay as they are.
         """
-        if self.one_text_a_row or self.packs_from is None:
+        if self.one_text_a_row or not self._packs(pool):
             order = np.argsort(pool.lengths[indices], kind="stable")
-            batch = partial(self.inputs_of, pool) if self.training and self.inputs_of else pool.batch
-            batches = [batch(indices[c]) for c in np.array_split(order, max(1, len(order) // rows))]
+            noisy = partial(self.inputs_of, pool) if self.training and self.inputs_of else None
+            rows = max(rows, IMAGES) if pool.modality == IMAGE else rows
+            batches = [pool.inputs(indices[c], noisy) for c in np.array_split(order, max(1, len(order) // rows))]
         else:
             order = np.arange(len(indices))
             calls = pool.lengths[indices].cumsum() // TOKENS
             chunks = np.split(indices, np.flatnonzero(np.diff(calls)) + 1)
-            batches = [pack(pool, chunk, self._widest, self.packs_from) for chunk in chunks]
+            batches = [_named(pack(pool, chunk, self._widest, self.packs_from)) for chunk in chunks]
         if weights is None:
             with self._own_weights():
-                parts = [self(*inputs) for inputs in map(self._here, batches)]
+                parts = [self(**inputs) for inputs in map(self._here, batches)]
         else:
-            parts = [functional_call(self, dict(weights), inputs) for inputs in map(self._here, batches)]
+            parts = [functional_call(self, dict(weights), (), inputs) for inputs in map(self._here, batches)]
         embeddings = torch.cat(parts)
         if not torch.isfinite(embeddings.detach()).all():
             raise TrialError("the embeddings are not finite: training diverged; lower learner.lr")
         embeddings = embeddings[torch.from_numpy(np.argsort(order, kind="stable")).to(embeddings.device)]
         return self.changed(embeddings, pool, indices) if self.training and self.changed else embeddings
 
-    def stacked(self, pool: Pool, sets: Sequence[np.ndarray]) -> tuple[Any, ...]:
-        """The inputs of equally many texts for each task, ``[tasks, ...]``, for ``vmap``."""
-        if self.packs_from is not None:
-            return self._here(pack_sets(pool, sets, self._widest, self.packs_from))
-        return tuple(a.unflatten(0, (len(sets), -1)) for a in self._here(pool.batch(np.concatenate(sets))))
+    def stacked(self, pool: Pool, sets: Sequence[np.ndarray]) -> dict[str, Any]:
+        """The inputs of equally many examples for each task by name, ``[tasks, ...]``, for ``vmap``."""
+        if self._packs(pool):
+            return self._here(_named(pack_sets(pool, sets, self._widest, self.packs_from)))
+        inputs = self._here(pool.inputs(np.concatenate(sets)))
+        return {name: tensor.unflatten(0, (len(sets), -1)) for name, tensor in inputs.items()}
 
-    def _here(self, arrays: Sequence[Any]) -> tuple[Any, ...]:
+    def _packs(self, pool: Pool) -> bool:
+        return pool.modality == TEXT and self.packs_from is not None
+
+    def _here(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         device = next(self.parameters()).device
-        return tree_map(lambda array: torch.from_numpy(array).to(device), tuple(arrays))
+        return tree_map(lambda array: torch.from_numpy(array).to(device), dict(inputs))
 
     def body_parameters(self, train_embeddings: bool) -> Iterator[nn.Parameter]:
         """The parameters that learn: those the space did not freeze, without the token and position tables or with."""
@@ -298,3 +330,8 @@ def _head_of_its_own(model: nn.Module) -> nn.Parameter | None:
 
     head = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
     return None if head is None or head.weight is model.get_input_embeddings().weight else head.weight
+
+
+def _named(inputs: Sequence[Any]) -> dict[str, Any]:
+    """The inputs of texts by their names."""
+    return dict(zip(INPUTS, inputs, strict=True))

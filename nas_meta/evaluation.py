@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from nas_meta.adapters import adapter_names, removed
+from nas_meta.baselines import baseline_accuracies
 from nas_meta.compute import Compute, forget_compiled
 from nas_meta.data_parallel import Rank, joined
 from nas_meta.embedding import Encoder, check_model, check_pooling
@@ -22,12 +23,13 @@ from nas_meta.errors import ConfigError, TrialError
 from nas_meta.learners.base import Learner
 from nas_meta.learners.protonet import ProtoNet
 from nas_meta.measures import LatencySettings, PeakMemory, flops, interval95, latency, parameters, release_memory
+from nas_meta.modality import example_inputs
 from nas_meta.objectives import Limit
 from nas_meta.recipe import Recipe
 from nas_meta.space import Architecture, SearchSpace
 from nas_meta.tasks.episodes import EpisodeShape, TrainShape, episode, episodes
+from nas_meta.tasks.examples import TEXT
 from nas_meta.tasks.pool import Tasks
-from nas_meta.wrapped import name_of
 
 if TYPE_CHECKING:
     from nas_meta.pretraining.stage import Pretraining
@@ -198,20 +200,21 @@ class Evaluation:
             memory = PeakMemory(device)
             torch.manual_seed(seed)
             model = self.space.build(architecture)
-            check_model(model, name_of(self.space))
+            check_model(model, self.space)
             spent = 0.0
             if start is not None:
                 model.load_state_dict(unpacked(bytes(start)))
             elif self.pretraining is not None:
-                self._check_limits({"params": parameters(model), "flops": flops(model, self.settings.flops_tokens)})
+                self._check_limits({"params": parameters(model), "flops": self.flops(model)})
                 spent = yield from self.pretraining(model.to(device), seed, self.compute, donor)
             # Again: a space may draw more numbers for its first architecture, where it loads what all share.
             torch.manual_seed(seed)
             encoder = self.encoder(model)
-            check_pooling(encoder)
+            if self.space.modality == TEXT:
+                check_pooling(encoder)
             size = {
                 "params": parameters(encoder.model),
-                "flops": flops(encoder.model, self.settings.flops_tokens),
+                "flops": self.flops(encoder.model),
             }
             if self.pretraining is not None:
                 size["pretrain_seconds"] = spent
@@ -276,7 +279,7 @@ class Evaluation:
         model = removed(self.space.build(architecture), merge=True).to(self.device)
         try:
             with self.compute.autocast():
-                return Result(latency(model, settings))
+                return Result(latency(model, settings, example_inputs(self.space, settings.batch, settings.tokens)))
         finally:
             del model
             release_memory(self.device)
@@ -290,23 +293,27 @@ class Evaluation:
         """Scores the space's unsearched model with nearest centroid, without training, on the same episodes."""
         model = self.space.reference()
         assert model is not None
-        return self._test_result(Encoder(model.to(self.device), self.pooling, self.compute), ProtoNet())
+        return self._test_result(self._encoder(model.to(self.device)), ProtoNet())
 
-    def test_tfidf(self) -> Result:
-        """Scores TF-IDF with nearest centroid (cosine) on the same meta-test episodes."""
+    def test_baseline(self, name: str) -> Result:
+        """Scores one of :data:`nas_meta.baselines.BASELINES` on the same meta-test episodes."""
         pool = self.tasks["meta-test"]
         tasks = list(episodes(pool, self.shape, self.settings.seed, self.settings.test_episodes))
-        scores = tfidf_accuracies(pool.texts, tasks)
+        scores = baseline_accuracies(name, pool, tasks)
         return Result({"test_accuracy": float(scores.mean()), "test_accuracy_ci95": interval95(scores)})
 
     def encoder(self, model: torch.nn.Module) -> Encoder:
         """A model with pooling and what the learner learns beside it, on the device."""
         own = set(adapter_names(model))
         self.learner.equip(model)
-        encoder = Encoder(model, self.pooling, self.compute).to(self.device)
+        encoder = self._encoder(model).to(self.device)
         encoder.inserted = frozenset(adapter_names(model)) - own
         encoder.learned = self.learner.learned(encoder, self.shape.ways).to(self.device)
         return encoder
+
+    def flops(self, model: torch.nn.Module) -> int:
+        """Floating-point operations of a model for one example."""
+        return flops(model, example_inputs(self.space, 1, self.settings.flops_tokens))
 
     def restored(self, architecture: Architecture, weights: bytes) -> Encoder:
         """The encoder of an architecture with what a trial trained (safetensors bytes).
@@ -332,6 +339,9 @@ class Evaluation:
             torch.manual_seed(self.settings.seed)
             return (learner or self.learner).accuracies(encoder, pool, tasks)
 
+    def _encoder(self, model: torch.nn.Module) -> Encoder:
+        return Encoder(model, self.pooling, self.compute, example_inputs(self.space, 1, 1))
+
     def _test_result(self, encoder: Encoder, learner: Learner) -> Result:
         scores = self.accuracies(encoder, "meta-test", self.settings.test_episodes, learner)
         return Result(
@@ -339,7 +349,7 @@ class Evaluation:
                 "test_accuracy": float(scores.mean()),
                 "test_accuracy_ci95": interval95(scores),
                 "params": parameters(encoder.model),
-                "flops": flops(encoder.model, self.settings.flops_tokens),
+                "flops": self.flops(encoder.model),
             }
         )
 
@@ -428,21 +438,3 @@ def result_of(trial: Generator[Progress, None, Result]) -> Result:
             next(trial)
     except StopIteration as end:
         return end.value
-
-
-def tfidf_accuracies(texts: Sequence[str], tasks: Sequence) -> np.ndarray:
-    """Accuracy of TF-IDF vectors with the nearest class centroid by cosine, per episode."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.preprocessing import normalize
-
-    used = np.unique(np.concatenate([t.indices for t in tasks]))
-    position = {index: row for row, index in enumerate(used)}
-    vectors = TfidfVectorizer(sublinear_tf=True).fit_transform([texts[i] for i in used])
-    scores = []
-    for task in tasks:
-        ways, shots = task.support.shape
-        support = vectors[[position[i] for i in task.support.ravel()]].toarray().reshape(ways, shots, -1)
-        query = vectors[[position[i] for i in task.query.ravel()]].toarray()
-        similarity = query @ normalize(support.mean(1)).T
-        scores.append((similarity.argmax(1) == task.labels).mean())
-    return np.array(scores)

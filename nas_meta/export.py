@@ -15,8 +15,10 @@ from nas_meta.compute import Compute
 from nas_meta.config import Config, ResolvedConfig
 from nas_meta.errors import ConfigError, RunError
 from nas_meta.journal import Trial
+from nas_meta.modality import check_images, check_source, described
 from nas_meta.run import Run
-from nas_meta.space import Architecture
+from nas_meta.space import Architecture, SearchSpace
+from nas_meta.tasks.examples import IMAGE, IMAGE_TEXT, TEXT
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +29,7 @@ LEARNED = "learner.safetensors"
 CONFIG = "nas_meta.yaml"
 CARD = """---
 library_name: transformers
-pipeline_tag: feature-extraction
+pipeline_tag: {tag}
 tags: [few-shot, neural-architecture-search, nas-meta]
 ---
 # {title}
@@ -40,14 +42,14 @@ A {space} found by nas-meta: meta-trained with `{learner}` for {steps} steps of 
 | meta-validation accuracy | {accuracy} |
 | meta-test accuracy | {test} |
 | parameters of the architecture | {params:,} |
-| FLOPs a text of {tokens} tokens | {flops:,} |
+| FLOPs for {inputs} | {flops:,} |
 
-Embeddings are {pooling}:
+Embeddings are {embeddings}:
 
 ```python
-from transformers import AutoModel, AutoTokenizer
+from transformers import {classes}
 
-tokenizer = AutoTokenizer.from_pretrained("{folder}")
+{preparing}
 model = AutoModel.from_pretrained("{folder}"{own_code})
 ```
 {note}
@@ -57,12 +59,25 @@ model = AutoModel.from_pretrained("{folder}"{own_code})
 {architecture}
 ```
 """
-POOLED = {
-    "mean": "the mean of the last hidden state over the tokens of the attention mask",
-    "cls": "the last hidden state of the first token",
-    "last": "the last hidden state of the last token of the attention mask",
-    "attention": "the model's `pooler_output`: the mean of the last hidden state, weighted by scores of the tokens",
+PREPARING = {
+    "AutoTokenizer": 'tokenizer = AutoTokenizer.from_pretrained("{folder}")',
+    "AutoImageProcessor": 'processor = AutoImageProcessor.from_pretrained("{folder}")',
 }
+CLASSES = {
+    TEXT: ("AutoTokenizer",), IMAGE: ("AutoImageProcessor",), IMAGE_TEXT: ("AutoImageProcessor", "AutoTokenizer"),
+}  # fmt: skip
+EMBEDDINGS = {
+    (TEXT, "mean"): "the mean of the last hidden state over the tokens of the attention mask",
+    (TEXT, "cls"): "the last hidden state of the first token",
+    (TEXT, "last"): "the last hidden state of the last token of the attention mask",
+    (
+        TEXT,
+        "attention",
+    ): "the model's `pooler_output`: the mean of the last hidden state, weighted by scores of the tokens",
+    (IMAGE, "mean"): "the mean of the last hidden state",
+    (IMAGE, "cls"): "the first of the last hidden state",
+    (IMAGE, "last"): "the last of the last hidden state",
+} | {(IMAGE_TEXT, pooling): "what the model gives" for pooling in ("mean", "cls", "last")}
 SLICED_NOTE = """
 Heads and neurons that the architecture does not have are stored as zeros, so that plain transformers loads it. With
 nas-meta installed, `search_spaces.slicing.load_sliced("{folder}")` cuts them out: the same outputs, smaller and faster.
@@ -70,7 +85,7 @@ nas-meta installed, `search_spaces.slicing.load_sliced("{folder}")` cuts them ou
 
 
 def export(run: Run, folder: str | Path, trial_id: int | None = None) -> Path:
-    """Writes a trained model, its tokenizer and a model card.
+    """Writes a trained model, its tokenizer and image processor where it takes texts and images, and a model card.
 
     Args:
         folder: must not exist, or be empty.
@@ -87,6 +102,7 @@ def export(run: Run, folder: str | Path, trial_id: int | None = None) -> Path:
     from safetensors.torch import save_file
 
     from nas_meta.adapters import removed
+    from nas_meta.tasks.images import save_processor
     from nas_meta.tasks.tokens import load_tokenizer
 
     space = make_space(run.config)
@@ -99,10 +115,13 @@ def export(run: Run, folder: str | Path, trial_id: int | None = None) -> Path:
     # What the learner put into the model stands in the learner's file; the space saves what it built.
     model = removed(encoder.model, merge=False) if encoder.inserted else encoder.model
     space.save(model, architecture, folder)
-    load_tokenizer(space.tokenizer).save_pretrained(folder)
+    if space.modality != IMAGE:
+        load_tokenizer(space.tokenizer).save_pretrained(folder)
+    if space.modality != TEXT:
+        save_processor(space.image_shape, folder)
     config = run.config.at(architecture, space.pooling(architecture))
     (folder / CONFIG).write_text(config.as_yaml(), encoding="utf-8")
-    (folder / "README.md").write_text(model_card(run, trial, folder, config.config), encoding="utf-8")
+    (folder / "README.md").write_text(model_card(run, trial, space, folder, config.config), encoding="utf-8")
     return folder
 
 
@@ -127,10 +146,11 @@ def restore_learned(encoder: Encoder, state: dict[str, torch.Tensor], config: Re
     encoder.load_state_dict(state, strict=False)
 
 
-def model_card(run: Run, trial: Trial, folder: Path, config: Config) -> str:
+def model_card(run: Run, trial: Trial, space: SearchSpace, folder: Path, config: Config) -> str:
     """The model card of a trial, whose own config that is, in Markdown."""
     test = run.test_of(trial)
-    described = (folder / "config.json").read_text(encoding="utf-8")
+    sizes = (folder / "config.json").read_text(encoding="utf-8")
+    preparing = CLASSES[space.modality]
     card = CARD.format(
         title=folder.name,
         space=f"model of the space `{config.space.name}`",
@@ -143,11 +163,14 @@ def model_card(run: Run, trial: Trial, folder: Path, config: Config) -> str:
         test=percent(test["test_accuracy"], test["test_accuracy_ci95"]) if test else "not measured",
         params=int(trial.metrics["params"]),
         flops=int(trial.metrics["flops"]),
-        tokens=config.evaluation.flops_tokens,
-        pooling=POOLED[config.tasks.pooling],
+        inputs=described(space, 1, config.evaluation.flops_tokens),
+        embeddings=EMBEDDINGS[space.modality, config.tasks.pooling],
+        tag="image-feature-extraction" if space.modality == IMAGE else "feature-extraction",
+        classes=", ".join(sorted(("AutoModel", *preparing))),
+        preparing="\n".join(PREPARING[name].format(folder=folder.name) for name in preparing),
         folder=folder.name,
-        own_code=", trust_remote_code=True" if '"auto_map"' in described else "",
-        note=SLICED_NOTE.format(folder=folder.name) if "nas_meta_widths" in described else "",
+        own_code=", trust_remote_code=True" if '"auto_map"' in sizes else "",
+        note=SLICED_NOTE.format(folder=folder.name) if "nas_meta_widths" in sizes else "",
         architecture=json.dumps(dict(trial.architecture), indent=1),
     )
     loading = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("nas_meta_loading")
@@ -194,13 +217,16 @@ def evaluate_folder(
             f"own, {Path(folder) / CONFIG}"
         )
     section = config.config.tasks
-    source = config.plugin("tasks")(config.options["tasks"])
-    tasks = load_tasks(source, load_tokenizer(str(folder)), section.max_tokens)
+    source, space = (config.plugin(part)(config.options[part]) for part in ("tasks", "space"))
+    check_source(space, source, config)
+    tokenizer = None if space.modality == IMAGE else load_tokenizer(str(folder))
+    tasks = load_tasks(source, tokenizer, section.max_tokens)
+    check_images(space, tasks, config)
     shape = episode_shape(config, shots)
     check_shape(tasks, shape)
-    evaluation = dataclasses.replace(make_evaluation(config, None, tasks, shape, cpus=0), threads=0)
+    evaluation = dataclasses.replace(make_evaluation(config, None, tasks, shape, cpus=0), space=space, threads=0)
     try:
-        model = config.plugin("space")(config.options["space"]).load(Path(folder))
+        model = space.load(Path(folder))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}") from error
     encoder = evaluation.encoder(model)

@@ -56,6 +56,7 @@ class Timed(BaseModel):
     model_config = ConfigDict(strict=True)
     batch: int
     tokens: int
+    inputs: str = ""  # in words; journals of before have none
     device: str
     during_search: str
     trials: dict[str, dict[Literal["latency", "latency_iqr"], FiniteFloat]]

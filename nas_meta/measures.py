@@ -7,6 +7,7 @@ import gc
 import math
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,26 +34,34 @@ def parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def flops(model: nn.Module, tokens: int) -> int:
-    """Floating-point operations of one forward pass of one text of that many tokens (a multiply-add is two).
+def text_inputs(texts: int, tokens: int) -> dict[str, torch.Tensor]:
+    """Texts of so many tokens each as models take them."""
+    return dict.fromkeys(("input_ids", "attention_mask"), torch.ones(texts, tokens, dtype=torch.long))
 
-    Counted by ``torch.utils.flop_counter``: matrix products only.
+
+def flops(model: nn.Module, inputs: int | Mapping[str, torch.Tensor]) -> int:
+    """Floating-point operations of one forward pass (a multiply-add is two).
+
+    Counted by ``torch.utils.flop_counter``: matrix products and convolutions only.
+
+    Args:
+        inputs: of the model, by name; or the number of tokens of one text.
     """
     device = next(model.parameters()).device
-    ids = torch.ones(1, tokens, dtype=torch.long, device=device)
+    inputs = text_inputs(1, inputs) if isinstance(inputs, int) else inputs
     was_training = model.training
     model.eval()
     # The counter knows matrix products: the math kernel makes attention visible to it on every device.
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
-        model(input_ids=ids, attention_mask=torch.ones_like(ids))
+        model(**{name: tensor.to(device) for name, tensor in inputs.items()})
     model.train(was_training)
     return int(counter.get_total_flops())
 
 
 @dataclass(frozen=True)
 class LatencySettings:
-    """What is timed: forward passes of ``batch`` texts of ``tokens`` tokens on ``threads`` threads, for ``seconds``."""
+    """What is timed for ``seconds``: passes of ``batch`` examples, texts of ``tokens``, on ``threads`` threads."""
 
     batch: int = 1
     tokens: int = 32
@@ -60,15 +69,20 @@ class LatencySettings:
     seconds: float = 1.0
 
 
-def latency(model: nn.Module, settings: LatencySettings) -> dict[str, float]:
+def latency(
+    model: nn.Module, settings: LatencySettings, inputs: Mapping[str, torch.Tensor] | None = None
+) -> dict[str, float]:
     """The median of many forward passes and the distance of their quartiles, in seconds.
+
+    Args:
+        inputs: of the model, by name; by default texts as the settings say.
 
     Returns:
         ``latency`` and ``latency_iqr``.
     """
     device = next(model.parameters()).device
-    ids = torch.ones(settings.batch, settings.tokens, dtype=torch.long, device=device)
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    inputs = text_inputs(settings.batch, settings.tokens) if inputs is None else inputs
+    inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
     timer = Timer("model(**inputs)", globals={"model": model.eval(), "inputs": inputs}, num_threads=settings.threads)
     with torch.inference_mode():
         timer.timeit(WARM_UP)

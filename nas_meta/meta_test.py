@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nas_meta.asking import asking
+from nas_meta.baselines import BASELINES
 from nas_meta.errors import NasMetaError
 from nas_meta.execution.engine import Engine
 from nas_meta.journal import Trial
@@ -17,7 +18,7 @@ from nas_meta.space import Architecture, SearchSpace
 def meta_test(
     engine: Engine, directory: Path, trials: Sequence[Trial], space: SearchSpace, stopped: Callable[[], bool]
 ) -> dict[str, dict[str, Any]]:
-    """The metrics of trials whose weights were kept (``trials``, by id), of the unsearched model and TF-IDF.
+    """The metrics of trials whose weights were kept (``trials``, by id), of the unsearched model and of baselines.
 
     Args:
         stopped: asked after everything that happens; what is known by then is returned.
@@ -35,7 +36,7 @@ def meta_test(
         reference = space.reference()
     if reference is not None:
         calls.append((("references", "unsearched model, no training"), "test_reference"))
-    calls.append((("references", "TF-IDF, nearest centroid"), "test_tfidf"))
+    calls += [(("references", name), "test_baseline", name) for name in BASELINES[space.modality]]
     report: dict[str, dict[str, Any]] = {"trials": {}, "references": {}}
     while calls:
         engine.submit(*calls.pop(0))

@@ -101,6 +101,10 @@ class SearchSpace(ABC):
     Options: type[PluginOptions] = PluginOptions
     tokenizer: str = "starter:minilm"
     """Where the tokenizer comes from: a folder, a hub name, or ``starter:minilm``."""
+    modality: str = "text"
+    """What models take: ``text``, ``image`` or ``image-text``."""
+    image_shape: tuple[int, int, int] | None = None
+    """Channels, height and width of the images that models take, if they take any."""
 
     def __init__(self, options: PluginOptions | None = None):
         self.options = options if options is not None else self.Options()
@@ -116,7 +120,9 @@ class SearchSpace(ABC):
         Returns a module that takes ``input_ids`` and ``attention_mask`` of shape ``[batch, tokens]`` as
         keywords and returns a Hugging Face output with ``last_hidden_state`` ``[batch, tokens, hidden]``, such
         a tensor itself, or embeddings ``[batch, hidden]``. Texts are packed, several in a row, where it is a model
-        of transformers that also takes ``position_ids`` and a mask ``[rows, 1, tokens, tokens]``.
+        of transformers that also takes ``position_ids`` and a mask ``[rows, 1, tokens, tokens]``. Where
+        :attr:`modality` is ``image`` it takes ``pixel_values`` ``[batch, channels, height, width]``, numbers from -1
+        to 1, in their place; where it is ``image-text`` it takes all three and returns embeddings.
         """
 
     def problem(self, architecture: Architecture) -> str | None:
@@ -131,7 +137,10 @@ class SearchSpace(ABC):
         return architecture
 
     def counts(self, architecture: Architecture, tokens: int) -> Mapping[str, float]:
-        """What is known of an architecture before it is built: ``params``, ``flops`` of one text of so many tokens."""
+        """What is known of an architecture before it is built: ``params``, ``flops`` of one text of so many tokens.
+
+        Of an image, or an image with such a text, where models take these.
+        """
         return {}
 
     def pooling(self, architecture: Architecture) -> str | None:
@@ -142,7 +151,7 @@ class SearchSpace(ABC):
         return None
 
     def prepare(self, tasks: Tasks, seed: int) -> None:  # noqa: B027
-        """Once per run, in the driver: load pretrained weights, measure importance on meta-train text."""
+        """Once per run, in the driver: load pretrained weights, measure importance on meta-train examples."""
 
     def reference(self) -> nn.Module | None:
         """The unsearched model that candidates are compared with, or None where there is none."""

@@ -189,8 +189,9 @@ def result_table(run: Run) -> Table:
         f"* on the Pareto front; ± is the 95% interval over episodes\n{steps.taken:,} meta-training steps{saved}"
     )
     if timing:
+        inputs = timing.get("inputs") or f"{timing['batch']} × {timing['tokens']} tokens"
         table.caption += (
-            f"\nlatency: median for {timing['batch']} × {timing['tokens']} tokens on {one_line(timing['device'])}, "
+            f"\nlatency: median for {one_line(inputs)} on {one_line(timing['device'])}, "
             f"alone on the machine;\nduring the search stood in for it: {one_line(timing['during_search'])}"
         )
     table.caption_justify = "left"

@@ -22,6 +22,7 @@ from nas_meta import plugins
 from nas_meta.embedding import Encoder
 from nas_meta.errors import NasMetaError
 from nas_meta.execution.engine import cause
+from nas_meta.modality import check_takes, described, example_inputs
 from nas_meta.space import SearchSpace
 
 SAMPLES = 5
@@ -88,17 +89,23 @@ def check_sampling(space: SearchSpace, seed: int = 0) -> None:
 
 def check_building(space: SearchSpace, seed: int = 0) -> None:
     """Every sample builds a module whose embeddings are finite, of one width, and reach its parameters."""
-    ids = torch.tensor([[1, 2, 3, 4], [5, 6, 0, 0]])
-    mask = (ids > 0).long()
+    check_takes(space)
+    inputs = example_inputs(space, 2, 4)
+    if "input_ids" in inputs:
+        ids = torch.tensor([[1, 2, 3, 4], [5, 6, 0, 0]])
+        inputs |= {"input_ids": ids, "attention_mask": (ids > 0).long()}
+    if "pixel_values" in inputs:
+        shape, random = inputs["pixel_values"].shape, torch.Generator().manual_seed(seed)
+        inputs["pixel_values"] = 2 * torch.rand(shape, generator=random) - 1
     for architecture in _sampled(space, seed):
         model = space.build(architecture)
         assert isinstance(model, torch.nn.Module), (
             f"build() returned {type(model).__name__} for {architecture}; expected a torch module"
         )
-        embeddings = Encoder(model, space.pooling(architecture) or "mean")(ids, mask)
+        embeddings = Encoder(model, space.pooling(architecture) or "mean")(**inputs)
         assert embeddings.ndim == 2 and len(embeddings) == 2, (
-            f"the model of {architecture} gives embeddings of shape {list(embeddings.shape)} for 2 texts; "
-            "expected [2, width]"
+            f"the model of {architecture} gives embeddings of shape {list(embeddings.shape)} for "
+            f"{described(space, 2, 4)}; expected [2, width]"
         )
         assert torch.isfinite(embeddings).all(), f"the model of {architecture} gives embeddings that are not finite"
         embeddings.square().sum().backward()

@@ -46,12 +46,12 @@ def models_to_time(space: SearchSpace, models: int, seed: int) -> list[Architect
 
 
 def described(
-    table: LatencyTable | None, settings: LatencySettings, config: Config, trials: Mapping[str, Any]
+    table: LatencyTable | None, settings: LatencySettings, config: Config, trials: Mapping[str, Any], inputs: str
 ) -> dict[str, Any]:
-    """What a run's report says of latency: what stood in during the search, and what was measured after it."""
+    """What a run's report says of latency: what stood in during the search, and what was measured after it, of what."""
     device = "a GPU" if config.device == "cuda" else f"{settings.threads} CPU thread{'s' * (settings.threads > 1)}"
     if config.compute.precision != "fp32":
         device += f" in {config.compute.precision}"
     stood_in = "FLOPs" if table is None else f"a table per choice, off by {table.error:.0%} on models left out of it"
-    return {"batch": settings.batch, "tokens": settings.tokens, "device": device,
+    return {"batch": settings.batch, "tokens": settings.tokens, "inputs": inputs, "device": device,
             "during_search": stood_in, "trials": dict(trials)}  # fmt: skip

@@ -27,7 +27,7 @@ class WrappedSpace(SearchSpace):
     def __init__(self, space: SearchSpace):
         super().__init__(space.options)
         self.space = space
-        self.tokenizer = space.tokenizer
+        self.tokenizer, self.modality, self.image_shape = space.tokenizer, space.modality, space.image_shape
 
     def own(self, architecture: Architecture) -> Architecture:
         """The architecture of the space inside."""

@@ -170,6 +170,10 @@ class BertSubnet(SearchSpace):
 
         save_padded(model, folder)
 
+    def width(self, architecture: Architecture) -> int:
+        """The length of an embedding."""
+        return self.dimensions["hidden"]
+
     def kept_layers(self, architecture: Architecture) -> list[int]:
         """Indices of the pretrained layers that the architecture keeps."""
         return [i for i in range(self.dimensions["layers"]) if architecture[f"layer{i}.keep"]]

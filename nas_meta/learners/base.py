@@ -223,12 +223,12 @@ def accuracy(logits: Tensor, episode: Episode) -> float:
 
 
 def embed_distinct(encoder: Encoder, pool: Pool, tasks: Sequence[Episode], rows: int = 64) -> tuple[Tensor, np.ndarray]:
-    """Embeds each text that the episodes use once, without gradients.
+    """Embeds each example that the episodes use once, without gradients.
 
-    Returns embeddings ``[distinct, D]`` and ``position`` ``[texts]``, so that ``z[position[i]]`` is text i's.
+    Returns embeddings ``[distinct, D]`` and ``position`` ``[examples]``, so that ``z[position[i]]`` is example i's.
     """
     used = np.unique(np.concatenate([task.indices for task in tasks]))
-    position = np.full(len(pool.texts), -1)
+    position = np.full(len(pool), -1)
     position[used] = np.arange(len(used))
     encoder.eval()
     with torch.inference_mode():

@@ -18,8 +18,9 @@ from torch.func import functional_call, vmap
 from nas_meta.embedding import Encoder
 from nas_meta.errors import TrialError
 from nas_meta.learners.differentiable import differentiable
-from nas_meta.measures import free_memory
+from nas_meta.measures import flops, free_memory
 from nas_meta.tasks.episodes import Episode
+from nas_meta.tasks.examples import TEXT
 from nas_meta.tasks.pool import Pool
 
 if TYPE_CHECKING:
@@ -68,11 +69,19 @@ def plan(learner: MAML, encoder: Encoder, pool: Pool, tasks: Sequence[Episode], 
             f"a task even when it is checkpointed, and {limit / GIB:.1f} GiB are there; set learner.first_order: true, "
             "let fewer parameters move (learner.adapt), or lower tasks.shots and tasks.queries"
         )
-    work = sum(p.numel() for p in moving.values()) * encoder.stacked(pool, [tasks[0].support.ravel()])[0].numel()
+    work = multiply_adds(encoder, pool, tasks[0], sum(p.numel() for p in moving.values()))
     small = device.type == "cuda" or work < SMALL_TASK
     if len(tasks) > 1 and small and kept * len(tasks) <= limit and bears_vmap(encoder, pool, tasks):
         return Plan(batched=True)
     return Plan(checkpointed=kept > limit)
+
+
+def multiply_adds(encoder: Encoder, pool: Pool, task: Episode, moving: int) -> float:
+    """About those of one pass over a task's support set: of texts, the parameters that move times the tokens."""
+    inputs = encoder.stacked(pool, [task.support.ravel()])
+    if pool.modality == TEXT:
+        return moving * inputs["input_ids"].numel()
+    return flops(encoder.model, {name: tensor[0] for name, tensor in inputs.items()}) / 2
 
 
 def bears_vmap(encoder: Encoder, pool: Pool, tasks: Sequence[Episode]) -> bool:
@@ -84,7 +93,7 @@ def bears_vmap(encoder: Encoder, pool: Pool, tasks: Sequence[Episode]) -> bool:
     encoder.eval()
     try:
         with torch.no_grad(), differentiable(vmapped=True):
-            together = vmap(lambda *inputs: functional_call(encoder, {}, inputs))(*encoder.stacked(pool, sets))
+            together = vmap(lambda inputs: functional_call(encoder, {}, (), inputs))(encoder.stacked(pool, sets))
             alone = torch.stack([encoder.embed(pool, indices) for indices in sets])
         return bool(torch.allclose(together, alone, atol=1e-4, rtol=1e-3))
     except (RuntimeError, ValueError, TypeError):
@@ -96,7 +105,7 @@ def bears_vmap(encoder: Encoder, pool: Pool, tasks: Sequence[Episode]) -> bool:
 def second_order_bytes(learner: MAML, encoder: Encoder, pool: Pool, task: Episode) -> tuple[float, float]:
     """About how many bytes a task's second-order gradient takes: with every step's graph kept, and recomputed.
 
-    What autograd saves for one step on one text and on two gives the part that grows with texts and the part that
+    What autograd saves for one step on one example and on two gives the part that grows with them and the part that
     does not; texts count by their tokens.
     """
     longest = task.indices[np.argmax(pool.lengths[task.indices])]

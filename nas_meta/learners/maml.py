@@ -109,7 +109,7 @@ class MAML(AdaptingLearner):
         """``[tasks]``: :meth:`meta_loss` of every task, the inner loops of all run at once (``torch.func.vmap``)."""
         loop = InnerLoop(self.options.inner_steps, not self.options.first_order, functional=True)
 
-        def loss_of_one(support: tuple, targets: Tensor, query: tuple, wanted: Tensor) -> Tensor:
+        def loss_of_one(support: dict, targets: Tensor, query: dict, wanted: Tensor) -> Tensor:
             features = [partial(self._features_of_inputs, encoder, inputs) for inputs in (support, query)]
             return task_loss(self._adapt(encoder, Task(*features, targets, len(tasks[0].support)), loop), wanted)
 
@@ -185,8 +185,8 @@ class MAML(AdaptingLearner):
         """What the head sees of these texts under given weights: ``[len(indices), D]``."""
         return self._scaled(encoder.embed(pool, indices, weights=model_weights(weights) or None))
 
-    def _features_of_inputs(self, encoder: Encoder, inputs: tuple[Tensor, ...], weights: Weights) -> Tensor:
-        return self._scaled(functional_call(encoder, model_weights(weights), inputs))
+    def _features_of_inputs(self, encoder: Encoder, inputs: dict, weights: Weights) -> Tensor:
+        return self._scaled(functional_call(encoder, model_weights(weights), (), inputs))
 
     def _scaled(self, z: Tensor) -> Tensor:
         scale = self.options.scale

@@ -12,26 +12,32 @@ from pydantic import Field, model_validator
 
 from nas_meta.errors import DataError, nearest
 from nas_meta.reading import encodable, regular
+from nas_meta.tasks.examples import Example
 from nas_meta.tasks.source import SPLITS, Classes, SourceOptions, TaskSource
 
 
-class FileOptions(SourceOptions):
-    """Either ``path`` (one file, its classes split by ``fractions``) or ``train``, ``valid`` and ``test``."""
+class SplitPaths(SourceOptions):
+    """Either ``path`` (its classes split by ``fractions``) or ``train``, ``valid`` and ``test``."""
 
-    path: Path | None = Field(None, description="one file; its classes are split by fractions and split_seed")
-    train: Path | None = Field(None, description="the file with the meta-train classes")
-    valid: Path | None = Field(None, description="the file with the meta-validation classes")
-    test: Path | None = Field(None, description="the file with the meta-test classes")
-    text: str = Field("text", description="name of the text field")
-    label: str = Field("label", description="name of the label field")
-    min_examples: int = Field(2, ge=2, description="classes with fewer distinct texts are left out")
+    path: Path | None = Field(None, description="one file or folder; its classes are split by fractions and split_seed")
+    train: Path | None = Field(None, description="that with the meta-train classes")
+    valid: Path | None = Field(None, description="that with the meta-validation classes")
+    test: Path | None = Field(None, description="that with the meta-test classes")
 
     @model_validator(mode="after")
-    def _one_or_three(self) -> FileOptions:
+    def _one_or_three(self) -> SplitPaths:
         three = [self.train, self.valid, self.test]
         if (self.path is None) == all(f is None for f in three) or (self.path is None and None in three):
             raise ValueError("expected either path, or all of train, valid and test")
         return self
+
+
+class FileOptions(SplitPaths):
+    """Options of files of texts."""
+
+    text: str = Field("text", description="name of the text field")
+    label: str = Field("label", description="name of the label field")
+    min_examples: int = Field(2, ge=2, description="classes with fewer distinct texts are left out")
 
 
 class FileSource(TaskSource):
@@ -52,16 +58,19 @@ class FileSource(TaskSource):
         """Line number and row of every row of a file."""
         raise AssertionError("every file source defines rows()")
 
+    def example(self, row: dict, file: Path, where: str) -> Example:
+        """What a row holds beside its label; ``where`` is what an error message calls the row."""
+        return self.value(row, self.options.text, where)
+
     def _classes(self, file: Path) -> Classes:
-        classes: dict[str, list[str]] = defaultdict(list)
+        classes: dict[str, list[Example]] = defaultdict(list)
         try:
             for line, row in self.rows(regular(file)):
-                text, label = (
-                    self._value(row, key, f"{file}:{line}") for key in (self.options.text, self.options.label)
-                )
+                where = f"{file}:{line}"
+                example, label = self.example(row, file, where), self.value(row, self.options.label, where)
                 if not label.strip():
-                    raise DataError(f"{file}:{line}: '{self.options.label}' is empty; expected the name of a class")
-                classes[label].append(text)
+                    raise DataError(f"{where}: '{self.options.label}' is empty; expected the name of a class")
+                classes[label].append(example)
         except OSError as error:
             raise DataError(f"{file} cannot be read: {error.strerror}") from error
         except UnicodeDecodeError as error:
@@ -70,7 +79,12 @@ class FileSource(TaskSource):
             raise DataError(f"{file} holds no examples; expected one example a line")
         return dict(classes)
 
-    def _value(self, row: dict, key: str, where: str) -> str:
+    def value(self, row: dict, key: str, where: str) -> str:
+        """A field of a row as text.
+
+        Raises:
+            DataError: there is no such field, or no text in it.
+        """
         if key not in row:
             raise DataError(f"{where}: there is no field '{key}'; {nearest(key, map(str, row))}")
         if not isinstance(row[key], (str, int)):

@@ -11,12 +11,13 @@ import numpy as np
 from pydantic import Field
 
 from nas_meta.asking import asking, kind
-from nas_meta.errors import DataError
+from nas_meta.errors import DataError, nearest
 from nas_meta.reading import encodable
 from nas_meta.space import PluginOptions
+from nas_meta.tasks.examples import MODALITIES, TEXT, Example, content, distinct, problem, size
 
 SPLITS = ("meta-train", "meta-validation", "meta-test")
-Classes = Mapping[str, Sequence[str]]
+Classes = Mapping[str, Sequence[Example]]
 
 
 class SourceOptions(PluginOptions):
@@ -35,12 +36,15 @@ class SplitClasses:
 
     splits: Mapping[str, Classes]
     report: Sequence[str] = field(default_factory=tuple)
+    modality: str = TEXT
 
 
 class TaskSource(ABC):
     """A task source plugin: :meth:`read` returns examples by class; cleaning and splitting are the engine's."""
 
     Options: type[SourceOptions] = SourceOptions
+    modality: str = TEXT
+    """What the examples are: ``text``, ``image`` or ``image-text`` (:mod:`nas_meta.tasks.examples`)."""
 
     def __init__(self, options: SourceOptions | None = None):
         self.options = options if options is not None else self.Options()
@@ -53,13 +57,15 @@ class TaskSource(ABC):
         """The cleaned, class-disjoint splits.
 
         Raises:
-            DataError: classes shared between given splits, or something else than texts by class.
+            DataError: classes shared between given splits, or something else than examples by class.
         """
+        if self.modality not in MODALITIES:
+            raise DataError(f"{self.where()} gives '{self.modality}'; {nearest(str(self.modality), MODALITIES)}")
         with asking(self, "read"):
             raw = self.read()
         if not isinstance(raw, Mapping):
             raise DataError(
-                f"{self.where()}: read() returned {kind(raw)}; expected a mapping from classes to their texts"
+                f"{self.where()}: read() returned {kind(raw)}; expected a mapping from classes to their {self._what}"
             )
         if set(raw) == set(SPLITS) and all(isinstance(v, Mapping) for v in raw.values()):
             for part in raw.values():
@@ -74,58 +80,77 @@ class TaskSource(ABC):
                 name, a, b = shared[0]
                 raise DataError(f"{self.where()}: the class '{name}' is in {a} and in {b}; expected disjoint classes")
             every = {name: texts for part in raw.values() for name, texts in part.items()}
-            cleaned, report = clean(every, self.options.min_examples)
+            self._check_shapes(every)
+            cleaned, report = clean(every, self.options.min_examples, self.modality)
             splits = {split: {n: cleaned[n] for n in sorted(raw[split]) if n in cleaned} for split in SPLITS}
         else:
             self._check(raw)
-            cleaned, report = clean(raw, self.options.min_examples)
+            self._check_shapes(raw)
+            cleaned, report = clean(raw, self.options.min_examples, self.modality)
             splits = split_classes(cleaned, self.options.fractions, self.options.split_seed)
         assert_disjoint(splits)
-        return SplitClasses(splits, tuple(report))
+        return SplitClasses(splits, tuple(report), self.modality)
 
     def where(self) -> str:
         """What an error message calls this source."""
         return f"task source {type(self).__name__}"
 
+    @property
+    def _what(self) -> str:
+        return MODALITIES[self.modality]
+
     def _check(self, classes: Classes) -> None:
-        for name, texts in classes.items():
+        for name, examples in classes.items():
             if not isinstance(name, str) or not encodable(name):
                 raise DataError(f"{self.where()}: read() has the class {name!r}; expected text as its name")
-            if isinstance(texts, str) or not isinstance(texts, Sequence):
+            if isinstance(examples, str) or not isinstance(examples, Sequence):
                 raise DataError(
-                    f"{self.where()}: read() has {kind(texts)} for the class '{name}'; expected a list of texts"
+                    f"{self.where()}: read() has {kind(examples)} for the class '{name}'; "
+                    f"expected a list of {self._what}"
                 )
-            for text in texts:
-                if not isinstance(text, str) or not encodable(text):
+            for example in examples:
+                if wrong := problem(example, self.modality):
+                    raise DataError(f"{self.where()}: read() has {wrong[0]} in the class '{name}'; expected {wrong[1]}")
+
+    def _check_shapes(self, classes: Classes) -> None:
+        if self.modality == TEXT:
+            return
+        first = None
+        for name, examples in classes.items():
+            for example in examples:
+                shape = (example[0] if isinstance(example, tuple) else example).shape
+                first = first or shape
+                if shape != first:
                     raise DataError(
-                        f"{self.where()}: read() has {kind(text)} {text!r} in the class '{name}'; expected text"
+                        f"{self.where()}: read() has an image of {size(shape)} in the class '{name}', and another is "
+                        f"{size(first)}; expected one shape"
                     )
 
 
-def clean(classes: Classes, min_examples: int) -> tuple[dict[str, list[str]], list[str]]:
-    """Drops repeated texts, texts that stand in several classes, and classes with too few left.
+def clean(classes: Classes, min_examples: int, modality: str = TEXT) -> tuple[dict[str, list[Example]], list[str]]:
+    """Drops repeated examples, examples that stand in several classes, and classes with too few left.
 
     Returns the cleaned classes, sorted by name, and a sentence for each kind of thing left out.
     """
-    unique = {name: list(dict.fromkeys(t.strip() for t in texts if t.strip())) for name, texts in classes.items()}
-    owners = Counter(text for texts in unique.values() for text in texts)
-    kept = {name: [t for t in texts if owners[t] == 1] for name, texts in sorted(unique.items())}
-    repeated = sum(len(texts) for texts in classes.values()) - sum(map(len, unique.values()))
+    unique = {name: distinct(examples) for name, examples in classes.items()}
+    owners = Counter(one for examples in unique.values() for one in examples)
+    kept = {name: [e for one, e in examples.items() if owners[one] == 1] for name, examples in sorted(unique.items())}
+    repeated = sum(len(examples) for examples in classes.values()) - sum(map(len, unique.values()))
     ambiguous = sum(1 for n in owners.values() if n > 1)
-    small = {name for name, texts in kept.items() if len(texts) < min_examples}
-    report = []
+    small = {name for name, examples in kept.items() if len(examples) < min_examples}
+    what, report = MODALITIES[modality], []
     if repeated:
-        report.append(f"{repeated} repeated or empty texts left out")
+        report.append(f"{repeated} repeated{' or empty' if modality == TEXT else ''} {what} left out")
     if ambiguous:
-        report.append(f"{ambiguous} texts that stand in several classes left out")
+        report.append(f"{ambiguous} {what} that stand in several classes left out")
     if small:
-        report.append(f"{len(small)} classes with fewer than {min_examples} distinct texts left out")
-    return {n: t for n, t in kept.items() if n not in small}, report
+        report.append(f"{len(small)} classes with fewer than {min_examples} distinct {what} left out")
+    return {n: e for n, e in kept.items() if n not in small}, report
 
 
 def split_classes(
-    classes: Mapping[str, list[str]], fractions: Sequence[float], seed: int
-) -> dict[str, dict[str, list[str]]]:
+    classes: Mapping[str, list[Example]], fractions: Sequence[float], seed: int
+) -> dict[str, dict[str, list[Example]]]:
     """Splits classes by name: shuffled by the seed, then cut at the fractions."""
     if any(f <= 0 for f in fractions) or abs(sum(fractions) - 1) > 1e-6:
         raise DataError(f"tasks.fractions is {list(fractions)}; expected three positive numbers that sum to 1")
@@ -138,9 +163,9 @@ def split_classes(
 
 
 def assert_disjoint(splits: Mapping[str, Classes]) -> None:
-    """Raises AssertionError where two splits share a class or a text."""
+    """Raises AssertionError where two splits share a class or an example."""
+    contents = {split: {content(e) for v in splits[split].values() for e in v} for split in SPLITS}
     for i, a in enumerate(SPLITS):
         for b in SPLITS[i + 1 :]:
             assert not set(splits[a]) & set(splits[b]), f"{a} and {b} share classes"
-            texts = {t for v in splits[a].values() for t in v} & {t for v in splits[b].values() for t in v}
-            assert not texts, f"{a} and {b} share texts"
+            assert contents[a].isdisjoint(contents[b]), f"{a} and {b} share examples"

@@ -34,8 +34,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         raise ConfigError(f"the tokenizer '{name}' cannot be loaded: {error}") from error
 
 
-def load_tasks(source: TaskSource, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Tasks:
-    """The source's splits, tokenised once, every text cut to ``max_tokens``."""
+def load_tasks(source: TaskSource, tokenizer: PreTrainedTokenizerBase | None, max_tokens: int) -> Tasks:
+    """The source's splits, tokenised once, every text cut to ``max_tokens``; images alone need no tokenizer."""
 
     def encode(texts: list[str]) -> tuple[list[np.ndarray], list[np.ndarray]]:
         # Some at a time, then as arrays: what a tokenizer says of a text takes kilobytes.

@@ -1,0 +1,94 @@
+"""Texts, images, or images with texts: what a search space takes, what a task source gives, and whether that fits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nas_meta.errors import ConfigError, nearest
+from nas_meta.space import SearchSpace
+from nas_meta.tasks.examples import IMAGE, MODALITIES, TEXT, size
+from nas_meta.wrapped import name_of
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from nas_meta.config import ResolvedConfig
+    from nas_meta.tasks.pool import Tasks
+    from nas_meta.tasks.source import TaskSource
+
+OF_WORDS = ("word_dropout", "word_swap", "synonyms")
+
+
+def example_inputs(
+    space: SearchSpace, examples: int, tokens: int, device: torch.device | str = "cpu"
+) -> dict[str, Tensor]:
+    """Inputs as the models of a space take them, for measuring: of so many tokens, and grey."""
+    import torch
+
+    from nas_meta.measures import text_inputs
+
+    inputs = {} if space.modality == IMAGE else text_inputs(examples, tokens)
+    if space.modality != TEXT:
+        inputs["pixel_values"] = torch.zeros(examples, *space.image_shape)
+    return {name: tensor.to(device) for name, tensor in inputs.items()}
+
+
+def described(space: SearchSpace, examples: int, tokens: int) -> str:
+    """Such inputs in words: ``2 texts of 4 tokens``, ``an image of 1×8×8``."""
+    several = examples > 1
+    text = f"{examples} texts of {tokens} tokens" if several else f"a text of {tokens} tokens"
+    if space.modality == TEXT:
+        return text
+    image = f"{examples} images of {size(space.image_shape)}" if several else f"an image of {size(space.image_shape)}"
+    return image if space.modality == IMAGE else f"{image} with {text.removeprefix(f'{examples} ')}"
+
+
+def check_takes(space: SearchSpace) -> None:
+    """Raises ConfigError where a space does not say well what its models take."""
+    if space.modality not in MODALITIES:
+        raise ConfigError(
+            f"the search space {name_of(space)} takes '{space.modality}'; {nearest(str(space.modality), MODALITIES)}"
+        )
+    shape = space.image_shape
+    sizes = isinstance(shape, (tuple, list)) and len(shape) == 3 and all(isinstance(n, int) and n > 0 for n in shape)
+    if space.modality != TEXT and not sizes:
+        raise ConfigError(
+            f"the search space {name_of(space)} takes images, but its image_shape is {shape!r}; expected channels, "
+            "height and width"
+        )
+
+
+def check_source(space: SearchSpace, source: TaskSource, resolved: ResolvedConfig) -> None:
+    """Raises ConfigError where a task source gives what the space, or the training that is asked for, does not take."""
+    names = f"'{resolved.config.space.name}'", f"'{resolved.config.tasks.source}'"
+    takes, gives = (MODALITIES.get(part.modality, part.modality) for part in (space, source))
+    if takes != gives:
+        raise ConfigError(
+            f"the search space {names[0]} takes {takes}, but the task source {names[1]} gives {gives}; expected a "
+            "space and a source of one kind"
+        )
+    if source.modality != IMAGE:
+        return
+    for option in OF_WORDS:
+        if max(resolved.training(option)) > 0:
+            raise ConfigError(
+                f"learner.training.{option} changes the words of texts, but the task source {names[1]} gives {gives}; "
+                "expected 0"
+            )
+    if set(resolved.training("adversarial")) != {"none"}:
+        raise ConfigError(
+            f"learner.training.adversarial disturbs the token embeddings of texts, but the task source {names[1]} "
+            f"gives {gives}; expected none"
+        )
+
+
+def check_images(space: SearchSpace, tasks: Tasks, resolved: ResolvedConfig) -> None:
+    """Raises ConfigError where a space takes images of another shape than those of the tasks."""
+    for pool in tasks.pools.values():
+        if pool.pixels is not None and len(pool) and tuple(pool.pixels.shape[1:]) != tuple(space.image_shape):
+            raise ConfigError(
+                f"the search space '{resolved.config.space.name}' takes images of {size(space.image_shape)} (channels, "
+                f"height, width), but the task source '{resolved.config.tasks.source}' gives "
+                f"{size(pool.pixels.shape[1:])}; expected the same of both"
+            )

@@ -1,0 +1,35 @@
+"""Images with texts from the user's own files: JSON Lines that name them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from nas_meta.errors import DataError
+from nas_meta.tasks.examples import IMAGE_TEXT, Example
+from nas_meta.tasks.files import JSONLines
+from nas_meta.tasks.images import ImageOptions, read_image
+
+
+class ImageTextOptions(ImageOptions):
+    """Options of images with texts."""
+
+    image: str = Field("image", description="name of the field with the image's path, relative to the JSON Lines file")
+    text: str = Field("text", description="name of the text field")
+    label: str = Field("label", description="name of the label field")
+    min_examples: int = Field(2, ge=2, description="classes with fewer distinct examples are left out")
+
+
+class ImageText(JSONLines):
+    """One JSON object a line, with the path of an image, a text and a label."""
+
+    Options = ImageTextOptions
+    modality = IMAGE_TEXT
+
+    def example(self, row: dict, file: Path, where: str) -> Example:
+        text, image = super().example(row, file, where), self.value(row, self.options.image, where)
+        try:
+            return read_image(file.parent / image, self.options.size, self.options.channels), text
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from error

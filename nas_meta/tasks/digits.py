@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from pydantic import Field
 
 from nas_meta.tasks.examples import IMAGE, IMAGE_TEXT
-from nas_meta.tasks.source import SPLITS, Classes, SourceOptions, TaskSource, split_classes
+from nas_meta.tasks.source import Classes, SourceOptions, TaskSource
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -19,9 +17,6 @@ class DigitsOptions(SourceOptions):
     fractions: tuple[float, float, float] = Field(
         (0.4, 0.3, 0.3), description="share of the ten classes in meta-train, meta-validation, meta-test: 4, 3 and 3"
     )
-    turned: bool = Field(
-        True, description="whether meta-train digits that are mirrored and turned are more classes there, eight of each"
-    )
 
 
 class Digits(TaskSource):
@@ -30,23 +25,8 @@ class Digits(TaskSource):
     Options = DigitsOptions
     modality = IMAGE
 
-    def read(self) -> dict[str, Classes]:
-        splits = split_classes(digits(), self.options.fractions, self.options.split_seed)
-        if self.options.turned:
-            splits[SPLITS[0]] = turned(splits[SPLITS[0]])
-        return {split: {name: list(images) for name, images in classes.items()} for split, classes in splits.items()}
-
-
-def turned(classes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Classes, and as classes of their own their images in a mirror, and both turned by one to three quarters."""
-    return {
-        f"{name}{', mirrored' if mirrored else ''}{f', turned {90 * quarters}°' if quarters else ''}": np.rot90(
-            images[..., ::-1] if mirrored else images, quarters, axes=(2, 3)
-        ).copy()
-        for name, images in classes.items()
-        for mirrored in (False, True)
-        for quarters in range(4)
-    }
+    def read(self) -> Classes:
+        return {name: list(images) for name, images in digits().items()}
 
 
 def digits() -> dict[str, np.ndarray]:

@@ -80,6 +80,11 @@ class TowerModel(nn.Module):
         (folder / "tower_model.py").write_text(Path(__file__).read_text(encoding="utf-8"), encoding="utf-8")
 
     @classmethod
+    def register_for_auto_class(cls, auto_class: Any = "AutoModel") -> None:
+        """What transformers asks of a class that came with a folder."""
+        cls._auto_class = auto_class if isinstance(auto_class, str) else auto_class.__name__
+
+    @classmethod
     def joined(cls, config: TowerConfig, image: nn.Module, text: nn.Module, weights: str | Path) -> TowerModel:
         """Loaded towers with what :meth:`save_joint` wrote.
 

@@ -278,9 +278,11 @@ def evaluate(
     if as_json:
         print_json(row)
     else:
+        from nas_meta.terminal import millions
+
         typer.echo(
             f"{percent(row['accuracy'], row['accuracy_ci95'])} on {row['episodes']} {row['split']} episodes "
-            f"({row['ways']}-way {row['shots']}-shot), {row['params'] / 1e6:.1f} M parameters"
+            f"({row['ways']}-way {row['shots']}-shot), {millions(row['params'], 1)} M parameters"
         )
 
 

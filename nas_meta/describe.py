@@ -35,10 +35,10 @@ def describe(kind: str, name: str) -> dict[str, Any]:
         "options": list(options_of(plugin.Options)),
     }
     if kind == "tasks":
-        description["gives"] = MODALITIES[plugin.modality]
+        description["gives"] = MODALITIES.get(plugin.modality, plugin.modality)
     if kind == "spaces":
         space = plugin()
-        description["takes"] = MODALITIES[space.modality]
+        description["takes"] = MODALITIES.get(space.modality, space.modality)
         description["architectures"] = space.size()
         description["choices"] = {n: list(c.values) for n, c in space.table.items()}
     return description

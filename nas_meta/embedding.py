@@ -79,8 +79,8 @@ class Encoder(nn.Module):
 
     Args:
         model: what a search space builds.
-        pooling: ``mean`` over the tokens of the mask, or over all states of an image; ``cls``, the first of them; ``last``,
-            the last one of the mask, or of all; or ``attention``, the mean weighted by the softmax of
+        pooling: ``mean`` over the tokens of the mask, or over all states of an image; ``cls``, the first of
+            them; ``last``, the last one of the mask, or of all; or ``attention``, the mean weighted by the softmax of
             ``model.pooling_scores(states)``, a number a token.
         compute: how the model computes; embeddings are never narrower than its parameters.
         example: the inputs of one example, for measuring; by default those of a text.
@@ -143,7 +143,7 @@ class Encoder(nn.Module):
         """
         from transformers import PreTrainedModel
 
-        if not isinstance(self.model, PreTrainedModel):
+        if not isinstance(self.model, PreTrainedModel) or self.model.main_input_name != INPUTS[0]:
             return None
         device = next(self.parameters()).device
         long = min((getattr(self.model.config, "sliding_window", None) or 0) + 3, self._widest - 2)

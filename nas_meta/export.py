@@ -73,7 +73,7 @@ EMBEDDINGS = {
     (
         TEXT,
         "attention",
-    ): "the model's `pooler_output`: the mean of the last hidden state, weighted by scores of the tokens",
+    ): "the model's `pooler_output`: the last hidden state, averaged by scores of the tokens",
     (IMAGE, "mean"): "the mean of the last hidden state",
     (IMAGE, "cls"): "the first of the last hidden state",
     (IMAGE, "last"): "the last of the last hidden state",

@@ -113,7 +113,7 @@ class ComputeSection(Section):
 
 
 class LatencySection(Section):
-    batch: int = Field(1, ge=1, description="texts at a time")
+    batch: int = Field(1, ge=1, description="examples at a time")
     tokens: int = Field(32, ge=1, description="of each text")
     threads: int = Field(1, ge=1, description="CPU threads; the device is that of the trials")
     seconds: float = Field(1.0, gt=0, description="how long each of the Pareto front is run after the search")

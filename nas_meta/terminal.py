@@ -146,8 +146,8 @@ def trial_line(trial: Trial) -> str:
     m = trial.metrics
     return (
         f"trial {trial.id}: {f'stopped at step {trial.fidelity}: ' if trial.status == 'stopped' else ''}"
-        f"{percent(m['accuracy'], m['accuracy_ci95'])}, {m['params'] / 1e6:.1f} M parameters, "
-        f"{m['flops'] / 1e6:.0f} MFLOPs, {m.get('train_seconds', 0) + m.get('evaluate_seconds', 0):.1f} s"
+        f"{percent(m['accuracy'], m['accuracy_ci95'])}, {millions(m['params'], 1)} M parameters, "
+        f"{millions(m['flops'], 0)} MFLOPs, {m.get('train_seconds', 0) + m.get('evaluate_seconds', 0):.1f} s"
     )
 
 
@@ -167,8 +167,8 @@ def result_table(run: Run) -> Table:
             f"{trial.id}{' *' if trial.id in front else ''}",
             percent(m["accuracy"], m["accuracy_ci95"]),
             percent(test["test_accuracy"], test["test_accuracy_ci95"]) if test else "",
-            f"{m['params'] / 1e6:.1f} M",
-            f"{m['flops'] / 1e6:.0f}",
+            f"{millions(m['params'], 1)} M",
+            millions(m["flops"], 0),
             milliseconds(timing.get("trials", {}).get(str(trial.id))),
             short(trial),
         )
@@ -177,8 +177,8 @@ def result_table(run: Run) -> Table:
             one_line(name),
             "",
             percent(test["test_accuracy"], test["test_accuracy_ci95"]),
-            f"{test['params'] / 1e6:.1f} M" if "params" in test else "",
-            f"{test['flops'] / 1e6:.0f}" if "flops" in test else "",
+            f"{millions(test['params'], 1)} M" if "params" in test else "",
+            millions(test["flops"], 0) if "flops" in test else "",
             "",
             "",
             style="dim",
@@ -196,6 +196,11 @@ def result_table(run: Run) -> Table:
         )
     table.caption_justify = "left"
     return table
+
+
+def millions(count: float, places: int) -> str:
+    """A count in millions: with so many decimal places, or two digits where these would not show it."""
+    return f"{count / 1e6:.{places}f}" if count >= 1e7 / 10**places or not count else f"{count / 1e6:.2g}"
 
 
 def milliseconds(measured: Mapping[str, float] | None) -> str:
@@ -231,8 +236,8 @@ def trials_table(trials: Sequence[Trial]) -> Table:
             str(trial.id),
             f"stopped at {trial.fidelity}" if trial.status == "stopped" else trial.status,
             percent(m["accuracy"], m["accuracy_ci95"]) if measured else "",
-            f"{m['params'] / 1e6:.1f} M" if measured else "",
-            f"{m['flops'] / 1e6:.0f}" if measured else "",
+            f"{millions(m['params'], 1)} M" if measured else "",
+            millions(m["flops"], 0) if measured else "",
             f"{(trial.finished or time.time()) - trial.started:.1f}",
             one_line(trial.error) if trial.error else short(trial),
         )

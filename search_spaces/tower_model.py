@@ -112,7 +112,7 @@ class TowerModel(nn.Module):
 
 
 def pooled(output: Any, mask: Tensor | None = None) -> Tensor:
-    """Embeddings ``[B, width]`` of states ``[B, T, width]``: their mean, over a mask ``[B, T]`` if there is one."""
+    """Embeddings ``[B, width]`` of states ``[B, T, width]``: their mean over the mask ``[B, T]``, or over all."""
     states = output if isinstance(output, Tensor) else output.last_hidden_state
     if states.ndim == 2:
         return states

@@ -13,6 +13,7 @@ from nas_meta import Architecture, SearchSpace, Supernet
 from nas_meta.embedding import Encoder
 from nas_meta.evaluation import Evaluation
 from nas_meta.measures import flops, interval95, parameters
+from nas_meta.modality import example_inputs
 from nas_meta.tasks.episodes import EpisodeShape
 from nas_meta.tasks.pool import Pool, Tasks
 
@@ -44,7 +45,7 @@ def size_of(space: SearchSpace, supernet: Supernet, architecture: Architecture, 
     counts = dict(space.counts(architecture, tokens))
     if not {"params", "flops"} <= counts.keys():
         model = supernet.extract(architecture)
-        counts = {"params": parameters(model), "flops": flops(model, tokens), **counts}
+        counts = {"params": parameters(model), "flops": flops(model, example_inputs(space, 1, tokens)), **counts}
     return {name: counts[name] for name in ("params", "flops")}
 
 

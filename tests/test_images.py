@@ -297,6 +297,7 @@ def test_embeddings_of_images_do_not_depend_on_the_batching(pool):
             states = model(pixel_values=torch.from_numpy(pool.inputs(indices)["pixel_values"])).last_hidden_state
             by_hand = states.mean(1) if pooling == "mean" else states[:, 0]
             torch.testing.assert_close(encoder.embed(pool, indices), by_hand, atol=1e-5, rtol=1e-4)
+        assert encoder.packs_from is None
 
 
 def test_raw_pixels_with_the_nearest_centroid_by_hand():

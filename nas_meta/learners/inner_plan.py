@@ -112,11 +112,11 @@ def second_order_bytes(learner: MAML, encoder: Encoder, pool: Pool, task: Episod
     tokens = max(1, int(pool.lengths[longest]))
     support, queried = (pool.lengths[part.ravel()].clip(1).sum() / tokens for part in (task.support, task.query))
 
-    def saved_by(steps: int, texts: int) -> int:
-        indices = np.repeat(longest, texts)
+    def saved_by(steps: int, examples: int) -> int:
+        indices = np.repeat(longest, examples)
         return saved_bytes(lambda: learner.probe(encoder, pool, indices, steps))
 
-    step = [saved_by(1, texts) - saved_by(0, texts) for texts in (1, 2)]
+    step = [saved_by(1, n) - saved_by(0, n) for n in (1, 2)]
     query = saved_by(0, 2) - saved_by(0, 1)
     one = step[0] + (step[1] - step[0]) * (support - 1)
     weights = sum(p.numel() * p.element_size() for p in learner.adapted(encoder).values())

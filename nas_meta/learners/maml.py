@@ -140,8 +140,8 @@ class MAML(AdaptingLearner):
         return np.array([score(task) for task in tasks])
 
     def probe(self, encoder: Encoder, pool: Pool, indices: np.ndarray, steps: int) -> Tensor:
-        """A second-order inner loop on these texts, which are the query as well: for measuring what it takes."""
-        features = partial(self._features_of_texts, encoder, pool, indices)
+        """A second-order inner loop on these examples, which are the query as well: for measuring what it takes."""
+        features = partial(self._features_of, encoder, pool, indices)
         targets = on_device(encoder, np.zeros(len(indices), dtype=np.int64))
         return self._adapt(encoder, Task(features, features, targets, 1), InnerLoop(steps, True)).square().mean()
 
@@ -152,7 +152,7 @@ class MAML(AdaptingLearner):
 
     def _task(self, encoder: Encoder, pool: Pool, episode: Episode) -> Task:
         parts = episode.support.ravel(), episode.query.ravel()
-        features = [partial(self._features_of_texts, encoder, pool, indices) for indices in parts]
+        features = [partial(self._features_of, encoder, pool, indices) for indices in parts]
         return Task(*features, on_device(encoder, episode.support_labels), len(episode.support))
 
     def _adapt(self, encoder: Encoder, task: Task, loop: InnerLoop) -> Tensor:
@@ -181,8 +181,8 @@ class MAML(AdaptingLearner):
         with kernels():
             return F.linear(task.query(weights), weights[HEAD[0]], weights[HEAD[1]])
 
-    def _features_of_texts(self, encoder: Encoder, pool: Pool, indices: np.ndarray, weights: Weights) -> Tensor:
-        """What the head sees of these texts under given weights: ``[len(indices), D]``."""
+    def _features_of(self, encoder: Encoder, pool: Pool, indices: np.ndarray, weights: Weights) -> Tensor:
+        """What the head sees of these examples under given weights: ``[len(indices), D]``."""
         return self._scaled(encoder.embed(pool, indices, weights=model_weights(weights) or None))
 
     def _features_of_inputs(self, encoder: Encoder, inputs: dict, weights: Weights) -> Tensor:

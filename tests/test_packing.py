@@ -197,5 +197,5 @@ def test_packed_texts_of_several_tasks_go_through_vmap(pooling):
     encoder, pool = Encoder(scratch(positions="alibi"), pooling).eval(), pool_of([3, 20, 7, 1, 33, 12])
     inputs = encoder.stacked(pool, [np.arange(3), np.arange(3, 6)])
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        together = torch.vmap(lambda *given: functional_call(encoder, {}, given))(*inputs)
+        together = torch.vmap(lambda given: functional_call(encoder, {}, (), given))(inputs)
         torch.testing.assert_close(together.flatten(0, 1), encoder.embed(pool, np.arange(6)), atol=1e-5, rtol=1e-5)

@@ -70,14 +70,14 @@ EMBEDDINGS = {
     (TEXT, "mean"): "the mean of the last hidden state over the tokens of the attention mask",
     (TEXT, "cls"): "the last hidden state of the first token",
     (TEXT, "last"): "the last hidden state of the last token of the attention mask",
-    (
-        TEXT,
-        "attention",
-    ): "the model's `pooler_output`: the last hidden state, averaged by scores of the tokens",
+    (TEXT, "attention"): "the model's `pooler_output`: the last hidden state averaged by scores of tokens",
     (IMAGE, "mean"): "the mean of the last hidden state",
     (IMAGE, "cls"): "the first of the last hidden state",
     (IMAGE, "last"): "the last of the last hidden state",
-} | {(IMAGE_TEXT, pooling): "what the model gives" for pooling in ("mean", "cls", "last")}
+} | {
+    (IMAGE_TEXT, pooling): "what the model returns of `pixel_values`, `input_ids` and `attention_mask`"
+    for pooling in ("mean", "cls", "last")
+}
 SLICED_NOTE = """
 Heads and neurons that the architecture does not have are stored as zeros, so that plain transformers loads it. With
 nas-meta installed, `search_spaces.slicing.load_sliced("{folder}")` cuts them out: the same outputs, smaller and faster.

@@ -230,7 +230,7 @@ def export(
     from nas_meta.run import load_run
 
     folder = run_export(load_run(run, allow_plugins), to, trial)
-    typer.echo(f"written to {folder}: load it with transformers.AutoModel.from_pretrained('{folder}')")
+    typer.echo(f"written to {folder}: its README.md says how it is loaded")
 
 
 @app.command()

@@ -48,7 +48,7 @@ class Choice:
     def applies(self, kept: Mapping[str, Value]) -> bool:
         """Whether the choice has an effect beside these."""
         return all(
-            parent in kept and kept[parent] in (wanted if isinstance(wanted, tuple) else (wanted,))
+            parent in kept and kept[parent] in (wanted if isinstance(wanted, (tuple, list)) else (wanted,))
             for parent, wanted in self.when.items()
         )
 
@@ -203,8 +203,6 @@ class SearchSpace(ABC):
         for name, choice in raw.items():
             if len(choice.values) == 0:
                 raise ConfigError(f"{where}: choice '{name}' has no values; expected at least one")
-            if len(set(map(repr, choice.values))) != len(choice.values):
-                raise ConfigError(f"{where}: choice '{name}' lists a value twice; expected distinct values")
             for value in choice.values:
                 good = isinstance(value, (bool, int, float, str, type(None))) and value == value
                 if not good or (isinstance(value, str) and not encodable(value)):
@@ -212,6 +210,8 @@ class SearchSpace(ABC):
                         f"{where}: choice '{name}' has the value {value!r}; expected a number, a string, "
                         "true, false or null"
                     )
+            if len(set(choice.values)) != len(choice.values):
+                raise ConfigError(f"{where}: choice '{name}' lists a value twice; expected distinct values")
             for parent in choice.when:
                 if parent not in raw:
                     raise ConfigError(

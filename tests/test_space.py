@@ -2,12 +2,13 @@
 
 import itertools
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nas_meta.errors import ConfigError
-from nas_meta.space import Choice, SearchSpace
+from nas_meta.space import Architecture, Choice, SearchSpace
 
 
 class Toy(SearchSpace):
@@ -41,6 +42,66 @@ def test_the_number_of_architectures_equals_enumeration():
     everything = itertools.product([True, False], [2, 4], [8, 16, 32])
     distinct = {space.architecture({"keep": k, "heads": h, "width": w}) for k, h, w in everything}
     assert space.size() == len(distinct) == (2 + 1) * 3
+
+
+class Nested(Toy):
+    """Two groups: a chain of three conditions, one of two values, and a choice that hangs on two others."""
+
+    def choices(self):
+        return {
+            "kind": ["none", "small", "large"],
+            "heads": Choice([2, 4], when={"kind": ("small", "large")}),
+            "width": Choice([8, 16, 32], when={"heads": 4}),
+            "extra": Choice([1, 2], when={"kind": "large", "width": (8, 16)}),
+            "norm": ["pre", "post"],
+            "bias": Choice([True, False], when={"norm": "pre"}),
+        }
+
+
+def test_conditions_of_conditions_are_counted_within_their_group():
+    small = 1 + 3  # two heads, or four and a width
+    large = 1 + 2 * 2 + 1  # of the widths two have an extra
+    assert Nested().size() == len(set(Nested().walk())) == (1 + small + large) * (2 + 1)
+
+
+def test_a_small_space_is_counted_within_its_constraints_a_large_one_before_them():
+    class Constrained(Toy):
+        def problem(self, architecture):
+            return "too wide" if architecture["width"] == 32 else None
+
+    class Large(Constrained):
+        def choices(self):
+            return {**super().choices(), **{f"more{i}": [1, 2, 3] for i in range(20)}}
+
+    assert Constrained().size() == 3 * 2
+    assert Large().size() == 9 * 3**20
+
+
+def test_what_is_one_model_has_one_architecture():
+    class Sum(Toy):
+        """A sum does not depend on the order of its terms."""
+
+        def choices(self):
+            return {"a": [1, 2, 3], "b": [1, 2, 3]}
+
+        def representative(self, architecture):
+            return Architecture(dict(zip("ab", sorted(architecture.values.values()), strict=True)))
+
+    space = Sum()
+    assert space.architecture({"a": 3, "b": 1}) == space.architecture({"a": 1, "b": 3})
+    assert space.size() == len(list(space.walk())) == 6
+    rng = np.random.default_rng(0)
+    assert {space.sample(rng) for _ in range(100)} == set(space.walk())
+
+
+@pytest.mark.parametrize("values", [[1, 1.0], [0, False], ["x", "x"]])
+def test_values_that_are_equal_are_refused(values):
+    class Twice(Toy):
+        def choices(self):
+            return {"a": values}
+
+    with pytest.raises(ConfigError, match="choice 'a' lists a value twice"):
+        Twice().size()
 
 
 @pytest.mark.parametrize(

@@ -187,21 +187,7 @@ class Encoder(nn.Module):
             states = self._states(**others)
         else:
             states = self._states(input_ids=input_ids, attention_mask=attention_mask, **others)
-        if states.ndim == 2:
-            return states
-        if self.pooling == "cls":
-            return states[:, 0]
-        if attention_mask is None:
-            attention_mask = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
-        if self.pooling == "last":
-            places = torch.arange(states.shape[1], device=states.device)
-            last = (attention_mask * places).argmax(1)[:, None, None]
-            return states.gather(1, last.expand(-1, 1, states.shape[2])).squeeze(1)
-        if self.pooling == "attention":
-            scores = self._scores(states).masked_fill(attention_mask == 0, -torch.inf)
-            return (states * scores.softmax(1).unsqueeze(-1)).sum(1)
-        mask = attention_mask.unsqueeze(-1).to(states.dtype)
-        return (states * mask).sum(1) / mask.sum(1).clamp(min=1)
+        return states if states.ndim == 2 else pooled(self.model, states, attention_mask, self.pooling)
 
     def _of_packed(self, input_ids: Tensor, whose: Packing) -> Tensor:
         # transformers takes a mask [R, 1, L, L] as it is: 0 where a token is seen, the lowest number elsewhere.
@@ -215,16 +201,12 @@ class Encoder(nn.Module):
         if self.pooling == "last":
             return states.index_select(0, whose.first + whose.lengths - 1)
         if self.pooling == "attention":
-            scores = self._scores(states)
+            scores = self.model.pooling_scores(states).to(states.dtype)
             # The softmax of each text. One number for all keeps it in range, for a norm bounds the states.
             weights = (scores - scores.detach().max()).exp().unsqueeze(-1)
             tiny = torch.finfo(weights.dtype).tiny
             return _sums(states * weights, whose) / _sums(weights, whose).clamp(min=tiny)
         return _sums(states, whose) / whose.lengths[:, None].to(states.dtype).clamp(min=1)
-
-    def _scores(self, states: Tensor) -> Tensor:
-        """What the model gives each token for pooling by attention, in the precision of the states."""
-        return self.model.pooling_scores(states).to(states.dtype)
 
     def _states(self, **inputs: Tensor) -> Tensor:
         """What the model gives for these inputs, in the precision of its parameters."""
@@ -315,6 +297,23 @@ class Encoder(nn.Module):
             p for name, p in self.model.named_parameters()
             if name not in self.frozen and (train_embeddings or id(p) not in tables)
         )  # fmt: skip
+
+
+def pooled(model: nn.Module, states: Tensor, mask: Tensor | None, pooling: str) -> Tensor:
+    """Embeddings ``[B, D]`` of the states ``[B, T, D]`` that a model gives for a mask ``[B, T]``, or without one."""
+    if pooling == "cls":
+        return states[:, 0]
+    if mask is None:
+        mask = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
+    if pooling == "last":
+        places = torch.arange(mask.shape[1], device=mask.device)
+        last = (mask * places).argmax(1)[:, None, None]
+        return states.gather(1, last.expand(-1, 1, states.shape[2])).squeeze(1)
+    if pooling == "attention":
+        scores = model.pooling_scores(states).to(states.dtype).masked_fill(mask == 0, -torch.inf)
+        return (states * scores.softmax(1).unsqueeze(-1)).sum(1)
+    seen = mask.unsqueeze(-1).to(states.dtype)
+    return (states * seen).sum(1) / seen.sum(1).clamp(min=1)
 
 
 def _sums(of: Tensor, whose: Packing) -> Tensor:

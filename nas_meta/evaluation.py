@@ -131,10 +131,13 @@ class Evaluation:
     def of(self, architecture: Architecture) -> Evaluation:
         """This evaluation with the pooling, the learner and the tasks that the architecture chose."""
         own = self.space.pooling(architecture)
+        if own is not None and own != self.pooling:
+            stage = self.pretraining and replace(self.pretraining, pooling=own)
+            return replace(self, pooling=own, pretraining=stage).of(architecture)
         if self.recipe is None:
-            return self if own is None else replace(self, pooling=own)
+            return self
         values = self.recipe.task_values(architecture)
-        pooling = values.pop("pooling", own or self.pooling)
+        pooling = values.pop("pooling", self.pooling)
         train = replace(self.train, **{name.removeprefix("train_"): value for name, value in values.items()})
         return replace(self, learner=self.recipe.learner_of(architecture), pooling=pooling, train=train, recipe=None)
 

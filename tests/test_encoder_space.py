@@ -248,6 +248,20 @@ def test_layers_that_are_computed_again_give_the_same_gradients(space):
         torch.testing.assert_close(one, two)
 
 
+@pytest.mark.parametrize(("space_name", "objective"), [("encoder", "mlm"), ("encoder", "simcse"), ("decoder", "clm")])
+def test_candidates_are_pre_trained_before_they_are_meta_trained(
+    space_name, objective, small_config, tiny_model, labelled_texts, tmp_path
+):
+    sizes = {"hidden": [16], "pooling": ["attention"]} if space_name == "encoder" else {"width": [16], "kv_heads": [1]}
+    small_config["space"] = {"name": space_name, "tokenizer": str(tiny_model), "depth": [1], "heads": [2], **sizes}
+    small_config["pretraining"] = {
+        "objective": objective, "corpus": str(labelled_texts), "field": "text", "steps": 3, "batch": 4, "block": 16,
+    }  # fmt: skip
+    small_config |= {"budget": {"trials": 1}, "strategy": {"name": "random"}}
+    run = search(small_config, run_dir=tmp_path / "run", inline=True)
+    assert run.best.metrics["pretrain_seconds"] > 0
+
+
 @pytest.mark.slow
 def test_an_export_without_a_class_of_transformers_loads_with_its_code(space, tmp_path):
     a = architecture(space, positions="alibi", attention="sliding", pooling="attention", norm="rms")

@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from nas_meta.compute import Compute
+from nas_meta.embedding import pooled
 from nas_meta.errors import ConfigError, TrialError
 from nas_meta.pretraining.corpora import open_corpus
 from nas_meta.pretraining.cross_entropy import linear_cross_entropy
@@ -33,7 +34,7 @@ from nas_meta.pretraining.loop import make_objective, pretrain
 from nas_meta.pretraining.mlm import chosen, disguised
 from nas_meta.pretraining.order import Rows
 from nas_meta.pretraining.section import PretrainingSection
-from nas_meta.pretraining.simcse import contrast, pooled
+from nas_meta.pretraining.simcse import contrast
 from nas_meta.pretraining.token_file import tokenised
 from nas_meta.tasks.tokens import load_tokenizer
 
@@ -175,7 +176,7 @@ def test_simcse_sees_every_text_twice_under_other_dropout(corpus):
     model.eval()
     alike = objective(model, **inputs)
     states = model(**inputs).last_hidden_state
-    z = pooled(states, inputs["attention_mask"], "mean")
+    z = pooled(model, states, inputs["attention_mask"], "mean")
     torch.testing.assert_close(alike, contrast(torch.cat([z, z]), 0.05))
     model.train()
     assert float(objective(model, **inputs)) > float(alike)

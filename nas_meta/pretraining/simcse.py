@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nas_meta.embedding import pooled
 from nas_meta.errors import ConfigError
 from nas_meta.pretraining.objective import Objective, body_of, check_rows, states_of
 from nas_meta.pretraining.section import PretrainingSection
@@ -24,6 +25,7 @@ class TwoViews(Objective):
     def __init__(self, model: nn.Module, vocabulary: Vocabulary, section: PretrainingSection, pooling: str = "mean"):
         super().__init__(model, vocabulary, section, pooling)
         check_rows(body_of(model), vocabulary, section.block)
+        self._model = [model]  # not this module's
         if not any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules()):
             raise ConfigError(
                 f"pretraining.objective simcse tells two views of a text apart by dropout, but {type(model).__name__} "
@@ -33,15 +35,7 @@ class TwoViews(Objective):
     def forward(self, call: nn.Module, input_ids: Tensor, attention_mask: Tensor):
         mask = attention_mask.repeat(2, 1)
         states = states_of(call, input_ids.repeat(2, 1), mask)
-        return contrast(pooled(states, mask, self.pooling), self.section.temperature)
-
-
-def pooled(states: Tensor, mask: Tensor, pooling: str) -> Tensor:
-    """One embedding a text, ``[B, D]``."""
-    if pooling == "cls":
-        return states[:, 0]
-    weights = mask.unsqueeze(-1).to(states.dtype)
-    return (states * weights).sum(1) / weights.sum(1).clamp(min=1)
+        return contrast(pooled(self._model[0], states, mask, self.pooling), self.section.temperature)
 
 
 def contrast(embeddings: Tensor, temperature: float) -> Tensor:

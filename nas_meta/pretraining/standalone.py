@@ -70,6 +70,8 @@ class _Subject:
     """What tells it from another."""
     head: str | None = None
     """Where the head of an earlier pre-training may lie."""
+    pooling: str | None = None
+    """That of the architecture, where it chooses it."""
 
 
 def resolved_for(
@@ -169,7 +171,8 @@ def _subject_of(
         return _Subject(built, space.tokenizer, lambda m, f: m.save_pretrained(f), about)
     chosen = space.architecture(architecture)
     about = {"space": resolved.config.space.name, "architecture": dict(chosen.values)}
-    return _Subject(space.build(chosen), space.tokenizer, lambda m, f: space.save(m, chosen, f), about)
+    model, own = space.build(chosen), space.pooling(chosen)
+    return _Subject(model, space.tokenizer, lambda m, f: space.save(m, chosen, f), about, pooling=own)
 
 
 def _needs_architecture(resolved: ResolvedConfig, space: SearchSpace) -> str:
@@ -194,7 +197,8 @@ def _train(
     compute.check()
     tokens = tokenised(corpus, load_tokenizer(subject.tokenizer))
     torch.manual_seed(config.seed)
-    objective = make_objective(subject.model.to(compute.device), tokens, section, config.tasks.pooling)
+    pooling = subject.pooling or config.tasks.pooling
+    objective = make_objective(subject.model.to(compute.device), tokens, section, pooling)
     _same(folder, {**subject.about, "corpus": tokens.key, "seed": config.seed, "pretraining": told(section)})
     if subject.head is not None:
         restore_head(objective, subject.head)

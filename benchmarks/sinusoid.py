@@ -31,16 +31,17 @@ TEST_TASKS = 600
 
 @dataclass(frozen=True)
 class Sinusoids:
-    """Points of many tasks, in the place of a pool of texts."""
+    """Points of many tasks, in the place of a pool of texts or images."""
 
     x: np.ndarray
+    modality = "numbers"
 
     @cached_property
     def lengths(self) -> np.ndarray:
         return np.ones(len(self.x), dtype=int)
 
-    def batch(self, indices: np.ndarray) -> tuple[np.ndarray]:
-        return (self.x[indices],)
+    def inputs(self, indices: np.ndarray, batch: None = None) -> dict[str, np.ndarray]:
+        return {"input": self.x[indices]}
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ class Network(Encoder):
     def __init__(self) -> None:
         super().__init__(nn.Sequential(nn.Linear(1, 40), nn.ReLU(), nn.Linear(40, 40), nn.ReLU()))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.model(x)
+    def forward(self, input: Tensor) -> Tensor:
+        return self.model(input)
 
 
 def draw(pool: Sinusoids, seed: int, index: int) -> Regression:

@@ -1,6 +1,6 @@
 """Tokens a second of pre-training beside transformers' ``Trainer`` on the same model, batches and data.
 
-Two layers of MiniLM's width from random numbers, MiniLM's tokenizer, blocks of 128 tokens of ICD-10-CM's meta-train
+Two layers of MiniLM's width from random numbers, MiniLM's tokenizer, blocks of 64 tokens of ICD-10-CM's meta-train
 descriptions; AdamW (fused), warm-up, clipping, one thread. The two take turns; what counts is the CPU time of the
 process between two steps, for other jobs may run beside.
 """
@@ -24,8 +24,8 @@ from nas_meta.pretraining.order import Rows
 from nas_meta.pretraining.section import PretrainingSection
 from nas_meta.pretraining.token_file import TokenFile
 
-STEPS, ROUNDS = 20, 3
-BLOCK, BATCH = 128, 8
+STEPS, ROUNDS = 10, 3
+BLOCK, BATCH = 64, 8
 SIZES = {"hidden_size": 384, "num_hidden_layers": 2, "num_attention_heads": 12, "intermediate_size": 1536}
 
 

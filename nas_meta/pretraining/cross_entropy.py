@@ -26,20 +26,22 @@ class _LinearCrossEntropy(torch.autograd.Function):
         to_bias = torch.zeros_like(bias) if need_bias else None
         count = max(1, len(targets))
         for part in range(0, len(targets), ROWS):
-            here = slice(part, part + ROWS)
-            logits = F.linear(states[here], weight, bias)
-            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            wanted = targets[here, None]
-            log_sum = logits.logsumexp(1, keepdim=True)
-            loss += (log_sum - logits.gather(1, wanted)).sum()
-            # Of the mean loss with respect to the logits: (softmax - one at the target) / count.
-            slope = logits.sub_(log_sum).exp_().scatter_add_(1, wanted, -torch.ones_like(log_sum)).div_(count)
+            here, wanted = states[part : part + ROWS], targets[part : part + ROWS, None]
+            logits = F.linear(here, weight, bias)
+            narrow = logits.dtype  # bfloat16 within autocast
+            told = logits.log_softmax(1, dtype=loss.dtype)
+            loss -= told.gather(1, wanted).sum()
+            # Of the sum of the losses with respect to the logits: softmax - one at the target.
+            slope = told.exp_().scatter_add_(1, wanted, -torch.ones_like(wanted, dtype=told.dtype))
             if to_bias is not None:
-                to_bias += slope.sum(0)
+                to_bias += slope.sum(0) / count
+            slope, here = slope.to(narrow), here.to(narrow)
             if to_states is not None:
-                to_states[here] = slope.to(weight.dtype) @ weight
-            if to_weight is not None:
-                to_weight += slope.T.to(states.dtype) @ states[here]
+                to_states[part : part + ROWS] = slope @ weight.to(narrow) / count
+            if to_weight is not None and narrow == to_weight.dtype:
+                to_weight.addmm_(slope.T, here, alpha=1 / count)
+            elif to_weight is not None:
+                to_weight += slope.T @ here / count
         ctx.save_for_backward(*(g if g is not None else loss.new_empty(0) for g in (to_states, to_weight, to_bias)))
         return loss / count
 

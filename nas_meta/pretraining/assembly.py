@@ -14,6 +14,7 @@ from nas_meta.pretraining.made import TOKENIZER
 from nas_meta.pretraining.section import DEFAULT, PretrainingSection
 from nas_meta.pretraining.token_file import tokenised
 from nas_meta.pretraining.tokenizer_training import trained_tokenizer
+from nas_meta.tasks.examples import MODALITIES, TEXT
 from nas_meta.tasks.starter import model_path
 from nas_meta.tasks.tokens import load_tokenizer
 from nas_meta.wrapped import name_of
@@ -42,6 +43,11 @@ def read_corpus(resolved: ResolvedConfig, judged: bool = True) -> Corpus:
         return open_corpus(paths_of(section), section.field)
     with asking(plugin, "__init__"):
         source = plugin(resolved.options["tasks"])
+    if source.modality != TEXT:
+        raise ConfigError(
+            f"pretraining learns from texts, but the examples of the task source '{resolved.config.tasks.source}' are "
+            f"{MODALITIES.get(source.modality, source.modality)}; expected tasks of texts, or no section pretraining"
+        )
     split = source.load()
     if section.corpus == DEFAULT:
         return default_corpus(source, split)

@@ -270,7 +270,7 @@ def test_what_cannot_be_is_one_sentence_before_anything_is_trained(change, words
 
 def test_images_are_not_pre_trained_on_texts(document, tmp_path):
     document["tasks"], document["space"] = {"source": "digits", "ways": 2, "shots": 1, "queries": 2}, {"name": "vit"}
-    with pytest.raises(ConfigError, match="the examples of the task source 'digits' are images; expected tasks of texts"):
+    with pytest.raises(ConfigError, match="of the task source 'digits' are images; expected tasks of texts"):
         search(document, tmp_path / "run", inline=True)
 
 

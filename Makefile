@@ -16,6 +16,7 @@ test: $(VENV)/.test
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
+	$(BIN)/mypy
 
 bench: $(VENV)/.bench
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.run

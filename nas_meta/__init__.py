@@ -4,6 +4,30 @@ The public API; everything is imported when it is first used, so that the comman
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the same names once more, for type checkers and editors, which do not follow __getattr__
+    from nas_meta.choice_layer import ChoiceInput as ChoiceInput
+    from nas_meta.choice_layer import ChoiceLayer as ChoiceLayer
+    from nas_meta.choice_layer import ChoiceSupernet as ChoiceSupernet
+    from nas_meta.controller import resume as resume
+    from nas_meta.controller import search as search
+    from nas_meta.errors import NasMetaError as NasMetaError
+    from nas_meta.learners.base import Learner as Learner
+    from nas_meta.learners.base import LearnerOptions as LearnerOptions
+    from nas_meta.objectives import Objective as Objective
+    from nas_meta.run import Run as Run
+    from nas_meta.run import load_run as load_run
+    from nas_meta.space import Architecture as Architecture
+    from nas_meta.space import Choice as Choice
+    from nas_meta.space import PluginOptions as PluginOptions
+    from nas_meta.space import SearchSpace as SearchSpace
+    from nas_meta.strategy import WAIT as WAIT
+    from nas_meta.strategy import Outcome as Outcome
+    from nas_meta.strategy import SearchContext as SearchContext
+    from nas_meta.strategy import Strategy as Strategy
+    from nas_meta.supernet import Supernet as Supernet
+    from nas_meta.tasks.source import TaskSource as TaskSource
 
 _EXPORTS = {
     "Architecture": "nas_meta.space",
@@ -34,7 +58,7 @@ __all__ = sorted(_EXPORTS)
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in _EXPORTS:
         raise AttributeError(f"module 'nas_meta' has no attribute '{name}'")
     return getattr(import_module(_EXPORTS[name]), name)

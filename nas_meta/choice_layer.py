@@ -80,8 +80,8 @@ class ChoiceSupernet(Supernet):
             for path, container in self.containers()
             if isinstance(container, ChoiceLayer)
         }
-        share = {_without_choices(name, chosen): tensor for name, tensor in self.model.state_dict().items()}
-        share.pop(None, None)
+        named = ((_without_choices(name, chosen), tensor) for name, tensor in self.model.state_dict().items())
+        share = {name: tensor for name, tensor in named if name is not None}
         model = self._build(architecture).to(next(self.parameters()).device)
         model.load_state_dict(share)
         return model.train(self.training)

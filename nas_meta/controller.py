@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import yaml
@@ -39,7 +39,9 @@ from nas_meta.trial_loop import TrialLoop
 from nas_meta.wrapped import timed
 
 if TYPE_CHECKING:
+    from nas_meta.learners.base import LearnerOptions
     from nas_meta.pretraining.corpora import Corpus
+    from nas_meta.watching.observer import Observers
 
 
 def search(
@@ -98,13 +100,16 @@ def _run(
     from nas_meta.watching.assembly import check_watching
 
     hooks = check_watching(resolved, inline)
-    directory = Path(directory) if resumed else new_run_dir(directory)
-    with owned(directory), interruptible() as stop:
-        _Search(resolved, directory, inline, watch or (lambda status: None), stop, resumed, hooks).run()
-    return Run(directory, allow_plugins=True)
+    folder = Path(directory) if resumed and directory is not None else new_run_dir(directory)
+    with owned(folder), interruptible() as stop:
+        _Search(resolved, folder, inline, watch or (lambda status: None), stop, resumed, hooks).run()
+    return Run(folder, allow_plugins=True)
 
 
 class _Search:
+    loop: TrialLoop
+    board: Observers
+
     def __init__(
         self, resolved: ResolvedConfig, directory: Path, inline: bool, watch: Watcher, stop: Stop, resumed: bool,
         hooks: dict[str, Any],
@@ -112,11 +117,10 @@ class _Search:
         self.resolved, self.config, self.directory = resolved, resolved.config, directory
         self.inline, self.watch, self.stop, self.resumed = inline, watch, stop, resumed
         self.objectives = self.config.directed
-        self.hooks, self.board = hooks, None
+        self.hooks = hooks
         self.started = time.time()
         self.phase = "preparing"
         self.job_steps = self.job_step = 0
-        self.loop: TrialLoop | None = None
         self.file = StatusFile(directory)
 
     def run(self) -> None:
@@ -133,7 +137,7 @@ class _Search:
         session = next_session(self.directory) if self.resumed else new_session(self.config, self.inline)
         # Of the search it knows what that began with: its history is only that of these.
         strategy = make_strategy(self.resolved, space, session.trials, session.workers)
-        stopping = self.config.stopping.resolved(self._most_steps(), self.config.evaluation.interim_episodes)
+        stopping: Any = self.config.stopping.resolved(self._most_steps(), self.config.evaluation.interim_episodes)
         document = self.resolved.document
         document = {
             **document,
@@ -227,15 +231,18 @@ class _Search:
 
     def _most_steps(self) -> int:
         """The most meta-training steps that a trial may take."""
-        choices, options = self.resolved.recipe.choices, self.resolved.options["learner"]
-        return max(choices["learner.steps"].values) if "learner.steps" in choices else options.steps
+        choices = self.resolved.recipe.choices
+        if "learner.steps" in choices:
+            return max(cast("Sequence[int]", choices["learner.steps"].values))
+        return cast("LearnerOptions", self.resolved.options["learner"]).steps
 
     def _engine(self, evaluation: Any) -> Engine:
         if self.inline:
             from nas_meta.execution.inline_engine import InlineEngine
 
             return InlineEngine(evaluation)
-        from nas_meta.execution.ray_engine import RayEngine, Resources
+        from nas_meta.execution.placement import Resources
+        from nas_meta.execution.ray_engine import RayEngine
 
         section = self.config.resources
         resources = Resources(section.workers, self._cpus(), section.gpus_per_trial, section.address, section.placement)
@@ -397,7 +404,8 @@ class _Search:
             self.file.write(self._status())
 
     def _status(self) -> Status:
-        loop, steps = self.loop, {JOB: self.job_step}
+        # Neither is there before the journal is.
+        loop, board, steps = getattr(self, "loop", None), getattr(self, "board", None), {JOB: self.job_step}
         return Status(
             phase="finishing" if self.phase == "searching" and self.stop.is_set() else self.phase,
             standings=loop.standings if loop else Standings(self.objectives),
@@ -408,5 +416,5 @@ class _Search:
             job_steps=self.job_steps,
             losses=dict(loop.losses) if loop else {},
             workers=self._workers,
-            troubles=tuple(self.board.troubles) if self.board else (),
+            troubles=tuple(board.troubles) if board else (),
         )

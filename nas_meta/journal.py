@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -265,7 +265,7 @@ class Journal:
         rows, damage = read_some(self._path, query)
         return len(self.trials()) if damage else rows[0][0]
 
-    def metrics(self) -> set[str]:
+    def metrics(self) -> Set[str]:
         """The names of all that trials have measured."""
         return {
             name

@@ -54,7 +54,7 @@ def signed(metrics: Mapping[str, float], objectives: Sequence[Objective]) -> tup
 
 def dominates(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Whether rows of signed values dominate: nowhere worse, somewhere better; ``[..., objectives]``, broadcast."""
-    return (one >= other).all(-1) & (one > other).any(-1)
+    return np.asarray((one >= other).all(-1) & (one > other).any(-1))
 
 
 def fronts(values: np.ndarray) -> np.ndarray:
@@ -81,7 +81,8 @@ def fronts(values: np.ndarray) -> np.ndarray:
 
 def _fronts_of_two(values: np.ndarray) -> np.ndarray:
     """:func:`fronts` of two objectives in n log n: from the best in the first down, only the second decides."""
-    ranks, best, before, rank = np.zeros(len(values), dtype=int), [], None, 0
+    ranks, before, rank = np.zeros(len(values), dtype=int), None, 0
+    best: list[float] = []
     for index in np.lexsort(-values.T[::-1]):
         row = values[index].tolist()
         if row != before:  # equals share a front

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -72,7 +72,7 @@ class Architecture:
         """The first ten hexadecimal digits of the SHA-256 of :attr:`canonical`."""
         return hashlib.sha256(self.canonical.encode()).hexdigest()[:10]
 
-    def __getitem__(self, name: str) -> Value:
+    def __getitem__(self, name: str) -> Any:  # a Value; which kind of it, its space knows
         return self.values[name]
 
     def __eq__(self, other: object) -> bool:
@@ -167,12 +167,13 @@ class SearchSpace(ABC):
         Raises:
             ConfigError: the model has no ``save_pretrained`` and the space does not override this method.
         """
-        if not hasattr(model, "save_pretrained"):
+        save_pretrained = getattr(model, "save_pretrained", None)
+        if save_pretrained is None:
             raise ConfigError(
                 f"search space {type(self).__name__} builds a {type(model).__name__}, which cannot be exported; "
                 "expected a transformers model, or a save() method in the space"
             )
-        model.save_pretrained(folder)
+        save_pretrained(folder)
 
     def load(self, folder: Path) -> nn.Module:
         """A model that :meth:`save` wrote, or any that transformers knows.

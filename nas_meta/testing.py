@@ -23,7 +23,7 @@ from nas_meta.embedding import Encoder
 from nas_meta.errors import NasMetaError
 from nas_meta.execution.engine import cause
 from nas_meta.modality import check_takes, described, example_inputs
-from nas_meta.space import SearchSpace
+from nas_meta.space import Architecture, SearchSpace
 
 SAMPLES = 5
 
@@ -74,7 +74,7 @@ def check_space(name: str, seed: int = 0) -> tuple[list[str], list[str]]:
     return problems, passed
 
 
-def _sampled(space: SearchSpace, seed: int):
+def _sampled(space: SearchSpace, seed: int) -> list[Architecture]:
     rng = np.random.default_rng(seed)
     return [space.sample(rng) for _ in range(SAMPLES)]
 

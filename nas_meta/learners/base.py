@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -122,7 +123,7 @@ class Learner(ABC):
         schedule = LambdaLR(optimizer, lambda step: rate_factor(training, step, options.steps))
         average = Average([*body, *learned], training.average_last, options.steps)
         first = [draw(i) for i in range(options.meta_batch)]
-        parts = {"optimizer": optimizer, "schedule": schedule, "average": average}
+        parts: dict[str, Any] = {"optimizer": optimizer, "schedule": schedule, "average": average}
         done = 0
         if start is not None:
             done = start["step"]
@@ -139,11 +140,7 @@ class Learner(ABC):
                 optimizer.step()
                 schedule.step()
                 average.add(step)
-                yield Step(
-                    step + 1,
-                    loss,
-                    state=lambda n=step + 1: {"step": n, **{name: part.state_dict() for name, part in parts.items()}},
-                )
+                yield Step(step + 1, loss, state=partial(_state, step + 1, parts))
 
     def gradients(
         self, encoder: Encoder, pool: Pool, first: Sequence[Episode], regularisation: Regularisation
@@ -181,6 +178,10 @@ class Learner(ABC):
         return logits
 
 
+def _state(step: int, parts: Mapping[str, Any]) -> dict[str, Any]:
+    return {"step": step, **{name: part.state_dict() for name, part in parts.items()}}
+
+
 def finite(loss: float, step: int) -> float:
     """The loss of a step, if it is a number.
 
@@ -198,7 +199,7 @@ def one_by_one(
     """Adds up the gradients of a meta-batch one episode after the other: it takes the memory of one."""
 
     def add(tasks: Sequence[Episode]) -> float:
-        return sum(regularisation.backward(lambda task=task: loss_of(task), 1 / len(tasks)) for task in tasks)
+        return sum(regularisation.backward(partial(loss_of, task), 1 / len(tasks)) for task in tasks)
 
     return add
 

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import Field
@@ -15,6 +16,9 @@ from nas_meta.errors import DataError, nearest
 from nas_meta.reading import encodable
 from nas_meta.space import PluginOptions
 from nas_meta.tasks.examples import MODALITIES, TEXT, Example, content, distinct, problem, size
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
 SPLITS = ("meta-train", "meta-validation", "meta-test")
 Classes = Mapping[str, Sequence[Example]]
@@ -67,7 +71,7 @@ class TaskSource(ABC):
             raise DataError(
                 f"{self.where()}: read() returned {kind(raw)}; expected a mapping from classes to their {self._what}"
             )
-        if set(raw) == set(SPLITS) and all(isinstance(v, Mapping) for v in raw.values()):
+        if _split_already(raw):
             for part in raw.values():
                 self._check(part)
             shared = [
@@ -125,6 +129,10 @@ class TaskSource(ABC):
                         f"{self.where()}: read() has an image of {size(shape)} in the class '{name}', and another is "
                         f"{size(first)}; expected one shape"
                     )
+
+
+def _split_already(raw: Classes | Mapping[str, Classes]) -> TypeIs[Mapping[str, Classes]]:
+    return set(raw) == set(SPLITS) and all(isinstance(v, Mapping) for v in raw.values())
 
 
 def clean(classes: Classes, min_examples: int, modality: str = TEXT) -> tuple[dict[str, list[Example]], list[str]]:

@@ -13,12 +13,13 @@ import numpy as np
 from nas_meta.assembly import episode_shape, make_evaluation, make_space
 from nas_meta.compute import Compute
 from nas_meta.config import Config, ResolvedConfig
-from nas_meta.errors import ConfigError, RunError
+from nas_meta.errors import ConfigError, PluginError, RunError
 from nas_meta.journal import Trial
 from nas_meta.modality import check_images, check_source, described
 from nas_meta.run import Run
 from nas_meta.space import Architecture, SearchSpace
 from nas_meta.tasks.examples import IMAGE, IMAGE_TEXT, TEXT
+from nas_meta.wrapped import name_of
 
 if TYPE_CHECKING:
     import torch
@@ -93,6 +94,7 @@ def export(run: Run, folder: str | Path, trial_id: int | None = None) -> Path:
 
     Raises:
         RunError: the trial's weights were not kept, or the folder is not empty.
+        PluginError: the space writes no Hugging Face folder.
     """
     folder = Path(folder)
     trial = run.best if trial_id is None else run.trial(trial_id)
@@ -115,6 +117,8 @@ def export(run: Run, folder: str | Path, trial_id: int | None = None) -> Path:
     # What the learner put into the model stands in the learner's file; the space saves what it built.
     model = removed(encoder.model, merge=False) if encoder.inserted else encoder.model
     space.save(model, architecture, folder)
+    if not (folder / "config.json").is_file():
+        raise PluginError(f"{name_of(space)}.save() wrote no config.json; expected a Hugging Face folder")
     if space.modality != IMAGE:
         load_tokenizer(space.tokenizer).save_pretrained(folder)
     if space.modality != TEXT:

@@ -162,7 +162,7 @@ class SearchSpace(ABC):
         return None
 
     def save(self, model: nn.Module, architecture: Architecture, folder: Path) -> None:
-        """Writes a trained model of the space as a Hugging Face folder.
+        """Writes a trained model of the space as a Hugging Face folder: weights, and a ``config.json`` about them.
 
         Raises:
             ConfigError: the model has no ``save_pretrained`` and the space does not override this method.

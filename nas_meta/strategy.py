@@ -40,7 +40,9 @@ class Outcome:
     values: tuple[float, ...] | None = None
 
 
-class _Wait:
+class Wait:
+    """The type of :data:`WAIT`."""
+
     def __reduce__(self) -> str:
         return "WAIT"  # one object, wherever it was sent
 
@@ -48,7 +50,7 @@ class _Wait:
         return "WAIT"
 
 
-WAIT = _Wait()
+WAIT = Wait()
 """Returned by :meth:`Strategy.ask` when the next proposal depends on a trial that still runs."""
 
 
@@ -112,7 +114,7 @@ class Strategy(ABC):
         """What options that were left out became; they are written into the run's config."""
 
     @abstractmethod
-    def ask(self) -> Architecture | _Wait | None:
+    def ask(self) -> Architecture | Wait | None:
         """The next architecture, :data:`WAIT` until something is told, or None when nothing is left."""
 
     @abstractmethod

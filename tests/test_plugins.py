@@ -145,3 +145,16 @@ def test_without_the_starter_a_config_that_needs_it_says_what_to_install(environ
     )  # fmt: skip
     assert done.returncode == 2 and "pip install 'nas-meta[starter]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_space_that_saves_no_hugging_face_folder_is_told_so(tiny_model, small_config, tmp_path):
+    import nas_meta
+    from nas_meta.export import export
+
+    plugin = tmp_path / "odd.py"
+    source = SPACE.format(tokenizer=str(tiny_model)).replace("Acme", "Odd")
+    plugin.write_text(source + "\n    def save(self, model, architecture, folder):\n        (folder / 'x').touch()\n")
+    config = small_config | {"space": {"name": f"{plugin}:Odd"}, "strategy": {"name": "grid"}, "budget": {"trials": 1}}
+    run = nas_meta.search(config, tmp_path / "run", inline=True)
+    with pytest.raises(nas_meta.NasMetaError, match=r"^Odd\.save\(\) wrote no config\.json; expected a Hugging Face"):
+        export(run, tmp_path / "model")

@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: quickstart test lint bench clean
+.PHONY: quickstart test lint docs bench clean
 
 quickstart: $(VENV)/.starter
 	$(BIN)/nas-meta search configs/quickstart.yaml
@@ -17,6 +17,9 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+docs: $(VENV)/.docs  # into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(VENV)/.bench
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.run
@@ -35,9 +38,13 @@ $(VENV)/.test: $(VENV)/.starter
 	$(PIP) --editable ".[starter,rl,prometheus,wandb,datasets,test]"
 	@touch $@
 
+$(VENV)/.docs: $(VENV)/.test
+	$(PIP) --editable ".[starter,rl,prometheus,wandb,test,docs]"
+	@touch $@
+
 $(VENV)/.bench: $(VENV)/.test
 	$(PIP) --editable ".[starter,rl,prometheus,wandb,datasets,test,bench]"
 	@touch $@
 
 clean:  # leaves runs alone
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build site *.egg-info

@@ -179,7 +179,8 @@ class SearchSpace(ABC):
         """A model that :meth:`save` wrote, or any that transformers knows.
 
         Raises:
-            OSError, ValueError: it cannot be loaded.
+            OSError: it cannot be read.
+            ValueError: it is no model that transformers knows.
         """
         from transformers import AutoModel
 

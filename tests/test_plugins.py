@@ -4,12 +4,11 @@ import json
 import os
 import subprocess
 import sys
-import sysconfig
-import venv
 from pathlib import Path
 
 import pytest
 import yaml
+from environments import light_venv
 
 SPACE = '''
 from nas_meta import PluginOptions, SearchSpace
@@ -57,15 +56,7 @@ def write_package(folder: Path, name: str, points: str, source: str) -> Path:
 def environment(tmp_path_factory, tiny_model):
     """A venv that sees this one's packages, with a good, a broken and a rival package installed by pip."""
     folder = tmp_path_factory.mktemp("third-party")
-    home = folder / "venv"
-    venv.create(home, with_pip=False)
-    python = home / "bin" / "python"
-    purelib = subprocess.run(
-        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
-        check=True, capture_output=True, text=True,
-    ).stdout.strip()  # fmt: skip
-    ours = [sysconfig.get_path("purelib"), str(Path(__file__).parents[1])]
-    Path(purelib, "parent.pth").write_text("".join(f"import site; site.addsitedir({path!r})\n" for path in ours))
+    python = light_venv(folder / "venv")
     packages = [
         write_package(
             folder / "good", "acme-spaces", 'acme = "acme_spaces:Acme"', SPACE.format(tokenizer=str(tiny_model))

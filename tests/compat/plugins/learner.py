@@ -50,5 +50,5 @@ class ScaledMeans(Learner):
         z = F.normalize(encoder.embed(pool, episode.indices), dim=-1)
         ways, shots = episode.support.shape
         means = F.normalize(z[: ways * shots].view(ways, shots, -1).mean(1), dim=-1)
-        logits: Tensor = encoder.learned.value * z[ways * shots :] @ means.T
-        return logits
+        assert isinstance(encoder.learned, Temperature)
+        return encoder.learned.value * z[ways * shots :] @ means.T

@@ -72,7 +72,7 @@ def test_the_files_that_are_said_to_exist_do():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(3000)
 def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path):
     pytest.importorskip("mkdocstrings", reason="the site needs the extra nas-meta[docs]")
     done = subprocess.run(

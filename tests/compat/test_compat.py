@@ -102,8 +102,8 @@ def test_a_space_with_conditions_a_constraint_counts_and_its_own_format(tiny_mod
         assert trial.metrics["params"] == space.counts(architecture, 32)["params"] <= 500
         assert space.problem_of(architecture) is None
     assert run.report["references"]["unsearched model, no training"]["params"] == 40 * 16
-    # none: 1; small: 3 hidden; large: 3 hidden times 2; each for 3 widths
-    assert space.size() == 3 * (1 + 3 + 6)
+    # none: 1; small: 3 hidden; large: 3 hidden times 2; each for 3 widths, the smallest without the widest hidden
+    assert space.size() == 3 * (1 + 3 + 6) - 3
 
     folder = export(run, tmp_path / "model")
     best, kept = space.load(folder), unpacked(run.weights_of(run.best))
@@ -112,6 +112,20 @@ def test_a_space_with_conditions_a_constraint_counts_and_its_own_format(tiny_mod
     }
     # A learner's own number was trained.
     assert any(n.startswith("learned.") and t.item() != 10.0 for n, t in kept.items())
+
+
+def test_a_space_of_spaces_with_a_part_that_may_be_missing(tiny_model, tmp_path):
+    parts = {"one": "space.py:BagSpace", "two": "supernet.py:LayerSpace"}
+    document = config("composed.py:Pair", tiny_model)
+    document["space"] = {"name": f"{PLUGINS / 'composed.py'}:Pair"} | {
+        part: {"name": f"{PLUGINS / name}", "tokenizer": str(tiny_model)} for part, name in parts.items()
+    }
+    run = nas_meta.search(document, tmp_path / "run", inline=True)
+    assert [t.status for t in run.trials] == ["completed"] * 3
+    for trial in run.trials:
+        assert any(n.startswith("two.") for n in trial.architecture) == trial.architecture["both"]
+    space = run.config.plugin("space")(run.config.options["space"])
+    assert space.size() == 27 + 27 * 3 * 3 * 2 * 2
 
 
 def test_a_strategy_with_a_job_whose_trials_start_from_its_supernet(tiny_model, tmp_path):

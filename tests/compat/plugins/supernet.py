@@ -5,7 +5,7 @@ FROZEN: written against nas-meta 0.1. Never edited to make a test pass, for an a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -13,7 +13,11 @@ from torch import Tensor, nn
 from nas_meta import Architecture, ChoiceInput, ChoiceLayer, ChoiceSupernet, PluginOptions, SearchSpace, Supernet
 
 WIDTH, ROWS = 8, 40
-KINDS = {"identity": nn.Identity, "linear": lambda: nn.Linear(WIDTH, WIDTH), "norm": lambda: nn.LayerNorm(WIDTH)}
+KINDS: Mapping[str, Callable[[], nn.Module]] = {
+    "identity": nn.Identity,
+    "linear": lambda: nn.Linear(WIDTH, WIDTH),
+    "norm": lambda: nn.LayerNorm(WIDTH),
+}
 
 
 class Layers(nn.Module):

@@ -40,6 +40,7 @@ from nas_meta.wrapped import timed
 
 if TYPE_CHECKING:
     from nas_meta.learners.base import LearnerOptions
+    from nas_meta.pretraining.adaptation import Adaptation
     from nas_meta.pretraining.corpora import Corpus
     from nas_meta.watching.observer import Observers
 
@@ -269,7 +270,7 @@ class _Search:
         (self.directory / CHECKPOINT).unlink(missing_ok=True)
         self.strategy.receive(result.findings, result.weights)
 
-    def _run_job(self, engine: Engine, job: Job, number: int, phase: str, file: str) -> JobResult | None:
+    def _run_job(self, engine: Engine, job: Job | Adaptation, number: int, phase: str, file: str) -> JobResult | None:
         """Does a job, from its last checkpoint in that file if there is one; None where the search is interrupted."""
         checkpoint = self.directory / file
         self.job_steps, self.job_step = job.steps, 0
@@ -295,7 +296,8 @@ class _Search:
 
     def _adapt(self, corpus: Corpus, space: SearchSpace, tasks: Any) -> None:
         """Trains the pretrained model further on unlabelled text; candidates are cut from what it becomes."""
-        if self.config.pretraining.of != "model" or (self.directory / ADAPTED).is_dir():
+        section = self.config.pretraining
+        if section is None or section.of != "model" or (self.directory / ADAPTED).is_dir():
             return
         from nas_meta.pretraining import adaptation
 
@@ -308,6 +310,7 @@ class _Search:
             engine.close()
         if result is None:
             return
+        assert result.weights is not None  # the model is what the job is for
         adaptation.write_adapted(job, result.weights, self.directory)
         self.journal.set("adaptation", dict(result.findings))
         (self.directory / adaptation.CHECKPOINT).unlink(missing_ok=True)
@@ -317,7 +320,8 @@ class _Search:
 
     def _share_weights(self, evaluation: Evaluation, corpus: Corpus | None) -> Evaluation:
         """The evaluation with the stage in which candidates are pre-trained, if they are."""
-        if corpus is None or self.config.pretraining.of != "candidates":
+        section = self.config.pretraining
+        if corpus is None or section is None or section.of != "candidates":
             return evaluation
         from nas_meta.pretraining.assembly import check_candidates, make_stage
         from nas_meta.pretraining.shared import SharedWeights

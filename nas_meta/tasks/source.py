@@ -122,7 +122,9 @@ class TaskSource(ABC):
         first = None
         for name, examples in classes.items():
             for example in examples:
-                shape = (example[0] if isinstance(example, tuple) else example).shape
+                image = example[0] if isinstance(example, tuple) else example
+                assert isinstance(image, np.ndarray)  # as was checked before
+                shape = image.shape
                 first = first or shape
                 if shape != first:
                     raise DataError(

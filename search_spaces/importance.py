@@ -8,6 +8,9 @@ used by Hou et al. 2020, "DynaBERT". The loss here is the prototypical network's
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -20,17 +23,22 @@ from nas_meta.tasks.pool import Pool
 from search_spaces.slicing import layers_of, parts_of
 
 
-def importance(model: nn.Module, pool: Pool, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def importance(
+    model: nn.Module, pool: Pool, count: int, seed: int, parts: Sequence[Any] | None = None, pooling: str = "mean"
+) -> tuple[np.ndarray, np.ndarray]:
     """Mean scores over ``count`` 5-way 1-shot episodes of a pool.
+
+    Args:
+        parts: for each layer the projections behind its heads and neurons, and how many it has; by default those of
+            the BERT family.
 
     Returns:
         heads ``[layers, heads]`` and neurons ``[layers, neurons]``, each row scaled to unit Euclidean norm, as
         Michel et al. do.
     """
     model.eval()
-    parts = [parts_of(layer) for layer in layers_of(model)]
-    heads = [torch.zeros(p.outward.in_features // p.head_size) for p in parts]
-    neurons = [torch.zeros(p.down.in_features) for p in parts]
+    parts = parts or [parts_of(layer) for layer in layers_of(model)]
+    heads, neurons = [torch.zeros(p.heads) for p in parts], [torch.zeros(p.neurons) for p in parts]
 
     def record(total: torch.Tensor, unit: int):
         def hook(_module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -49,7 +57,7 @@ def importance(model: nn.Module, pool: Pool, count: int, seed: int) -> tuple[np.
     for p, head, neuron in zip(parts, heads, neurons, strict=True):
         handles.append(p.outward.register_forward_pre_hook(record(head, p.head_size)))
         handles.append(p.down.register_forward_pre_hook(record(neuron, 1)))
-    learner, encoder = ProtoNet(), Encoder(model)
+    learner, encoder = ProtoNet(), Encoder(model, pooling)
     encoder.one_text_a_row = True
     ways = min(5, len(pool.classes))
     try:

@@ -36,6 +36,16 @@ class LayerParts:
     down: nn.Linear
     head_size: int
 
+    @property
+    def heads(self) -> int:
+        """How many the layer has."""
+        return self.outward.in_features // self.head_size
+
+    @property
+    def neurons(self) -> int:
+        """How many the layer has."""
+        return self.down.in_features
+
 
 def layers_of(model: nn.Module) -> nn.ModuleList:
     """The list of encoder layers.

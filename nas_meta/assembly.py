@@ -32,13 +32,32 @@ def prepare(resolved: ResolvedConfig):
     check_takes(space)
     check_source(space, source, resolved)
     tokenizer = None if space.modality == IMAGE else load_tokenizer(space.tokenizer)
-    tasks = load_tasks(source, tokenizer, section.max_tokens)
+    tasks = prompted(resolved, load_tasks(source, tokenizer, section.max_tokens), tokenizer)
     check_images(space, tasks, resolved)
     if max(resolved.training("synonyms")) > 0:
         tasks = with_synonyms(tasks, load_tokenizer(space.tokenizer))
     shape = episode_shape(resolved)
     check_shape(tasks, shape, train_shape(resolved).of(shape))
     return space, tasks, shape
+
+
+def prompted(resolved: ResolvedConfig, tasks: Any, tokenizer: Any):
+    """The tasks with the prompts that the config's learner, or one that may be chosen, writes.
+
+    Raises:
+        ConfigError: there is no tokenizer, for the examples are images.
+    """
+    from nas_meta.tasks.prompts import with_prompts
+
+    recipe = resolved.recipe
+    fields = [f for f in (p.Options.model_fields.get("template") for p in recipe.learners.values()) if f]
+    if not fields:
+        return tasks
+    if tokenizer is None:
+        raise ConfigError(f"learner '{resolved.config.learner.name}' reads texts, but the examples here are images")
+    choice = recipe.choices.get("learner.template")
+    templates = choice.values if choice else [recipe.learner.get("template", fields[0].default)]
+    return with_prompts(tasks, tokenizer, templates, resolved.config.tasks.max_tokens)
 
 
 def make_space(resolved: ResolvedConfig) -> SearchSpace:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas_meta.assembly import episode_shape, make_evaluation, make_space
+from nas_meta.assembly import episode_shape, make_evaluation, make_space, prompted
 from nas_meta.compute import Compute
 from nas_meta.config import Config, ResolvedConfig
 from nas_meta.errors import ConfigError, PluginError, RunError
@@ -83,6 +83,11 @@ SLICED_NOTE = """
 Heads and neurons that the architecture does not have are stored as zeros, so that plain transformers loads it. With
 nas-meta installed, `search_spaces.slicing.load_sliced("{folder}")` cuts them out: the same outputs, smaller and faster.
 """
+DECODER_NOTE = """
+`AutoModelForCausalLM` loads it with its head. Where layers differ in size, the smaller ones are filled up with zeros;
+with nas-meta installed, `search_spaces.decoder_slicing.load_sliced("{folder}")` cuts them out: the same outputs.
+"""
+NOTES = {"nas_meta_widths": SLICED_NOTE, "decoder_widths": DECODER_NOTE}  # by a key of the folder's config.json
 
 
 def export(run: Run, folder: str | Path, trial_id: int | None = None) -> Path:
@@ -174,7 +179,7 @@ def model_card(run: Run, trial: Trial, space: SearchSpace, folder: Path, config:
         preparing="\n".join(PREPARING[name].format(folder=folder.name) for name in preparing),
         folder=folder.name,
         own_code=", trust_remote_code=True" if '"auto_map"' in sizes else "",
-        note=SLICED_NOTE.format(folder=folder.name) if "nas_meta_widths" in sizes else "",
+        note="".join(note.format(folder=folder.name) for key, note in NOTES.items() if f'"{key}"' in sizes),
         architecture=json.dumps(dict(trial.architecture), indent=1),
     )
     loading = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("nas_meta_loading")
@@ -224,7 +229,7 @@ def evaluate_folder(
     source, space = (config.plugin(part)(config.options[part]) for part in ("tasks", "space"))
     check_source(space, source, config)
     tokenizer = None if space.modality == IMAGE else load_tokenizer(str(folder))
-    tasks = load_tasks(source, tokenizer, section.max_tokens)
+    tasks = prompted(config, load_tasks(source, tokenizer, section.max_tokens), tokenizer)
     check_images(space, tasks, config)
     shape = episode_shape(config, shots)
     check_shape(tasks, shape)

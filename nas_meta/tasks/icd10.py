@@ -45,3 +45,8 @@ class ICD10(TaskSource):
             if block:
                 classes[block].append(ENCOUNTER.sub("", cm.get_description(code)))
         return classes
+
+    def spoken(self, name: str) -> str:
+        """The block's description, without the range of codes behind it."""
+        described = package("simple_icd_10_cm", "the task source 'icd10'").get_description(name)
+        return described.removesuffix(f"({name})").strip()

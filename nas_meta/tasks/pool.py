@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nas_meta.tasks.examples import IMAGE, IMAGE_TEXT, TEXT, images_of, pixel_values, texts_of
 from nas_meta.tasks.source import SPLITS, SplitClasses
+
+if TYPE_CHECKING:
+    from nas_meta.tasks.prompts import Prompts
 
 INPUTS = ("input_ids", "attention_mask")  # of a text, by the names that models give them
 
@@ -32,6 +36,8 @@ class Pool:
         synonyms: token ids of the synonyms of a word, by the word's; empty unless augmentation asks for them.
         teacher: ``[examples, E]``, embeddings of the full model; only where distillation asks for them.
         pixels: every image, bytes ``[examples, channels, height, width]``; None where examples are texts alone.
+        spoken: what each class is called in words; by default as in ``classes``.
+        prompts: the texts and classes in prompts, by their template; only where a learner asks for them.
 
     Arrays are plain NumPy, so that Ray shares them between workers without a copy.
     """
@@ -45,6 +51,8 @@ class Pool:
     synonyms: Mapping[tuple[int, ...], Sequence[tuple[int, ...]]] = field(default_factory=dict)
     teacher: np.ndarray | None = None
     pixels: np.ndarray | None = None
+    spoken: Sequence[str] = ()
+    prompts: Mapping[str, Prompts] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """The number of examples."""
@@ -56,6 +64,11 @@ class Pool:
         if self.pixels is None:
             return TEXT
         return IMAGE_TEXT if len(self.texts) else IMAGE
+
+    @property
+    def names(self) -> Sequence[str]:
+        """What each class is called in words."""
+        return self.spoken or self.classes
 
     @cached_property
     def members(self) -> list[np.ndarray]:

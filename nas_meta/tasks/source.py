@@ -95,6 +95,10 @@ class TaskSource(ABC):
         assert_disjoint(splits)
         return SplitClasses(splits, tuple(report), self.modality)
 
+    def spoken(self, name: str) -> str:
+        """A class in words, for learners that read its name; by default the name, its underscores as spaces."""
+        return name.replace("_", " ").strip() or name
+
     def where(self) -> str:
         """What an error message calls this source."""
         return f"task source {type(self).__name__}"

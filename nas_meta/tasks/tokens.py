@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nas_meta.errors import ConfigError
+from nas_meta.asking import asking, kind
+from nas_meta.errors import ConfigError, PluginError
 from nas_meta.tasks.augmentation import synonym_table
 from nas_meta.tasks.pool import Tasks, tokenise
 from nas_meta.tasks.source import TaskSource
@@ -55,7 +56,13 @@ def load_tasks(source: TaskSource, tokenizer: PreTrainedTokenizerBase | None, ma
             words = [[-1 if token in special else i for i, token in enumerate(text)] for text in ids]
         return [np.asarray(i, dtype=np.int32) for i in ids], [np.asarray(w, dtype=np.int32) for w in words]
 
-    return tokenise(source.load(), encode)
+    tasks = tokenise(source.load(), encode)
+    with asking(source, "spoken"):
+        spoken = {split: [source.spoken(name) for name in pool.classes] for split, pool in tasks.pools.items()}
+    for words in (w for names in spoken.values() for w in names):
+        if not isinstance(words, str) or not words.strip():
+            raise PluginError(f"{type(source).__name__}.spoken() returned {kind(words)}; expected the words of a class")
+    return replace(tasks, pools={split: replace(pool, spoken=spoken[split]) for split, pool in tasks.pools.items()})
 
 
 def with_synonyms(tasks: Tasks, tokenizer: PreTrainedTokenizerBase) -> Tasks:

@@ -144,10 +144,11 @@ def trial_line(trial: Trial) -> str:
     if not trial.metrics:
         return f"trial {trial.id}: {trial.status}: {one_line(str(trial.error))}"
     m = trial.metrics
+    seconds = sum(m.get(f"{part}_seconds", 0) for part in ("pretrain", "train", "evaluate"))
     return (
         f"trial {trial.id}: {f'stopped at step {trial.fidelity}: ' if trial.status == 'stopped' else ''}"
         f"{percent(m['accuracy'], m['accuracy_ci95'])}, {millions(m['params'], 1)} M parameters, "
-        f"{millions(m['flops'], 0)} MFLOPs, {m.get('train_seconds', 0) + m.get('evaluate_seconds', 0):.1f} s"
+        f"{millions(m['flops'], 0)} MFLOPs, {seconds:.1f} s"
     )
 
 

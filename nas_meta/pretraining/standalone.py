@@ -262,9 +262,11 @@ def _same(folder: Path, about: Mapping[str, Any]) -> None:
 def _write(folder: Path, subject: _Subject, objective: Objective, last: Look) -> None:
     """The folder that transformers loads; its ``config.json`` comes with the model, when all else is there."""
     from safetensors.torch import save_file
+    from transformers.utils import logging
 
     from nas_meta.pretraining.heads import HEAD
 
+    logging.disable_progress_bar()
     load_tokenizer(subject.tokenizer).save_pretrained(folder)
     if state := objective.state_dict():
         save_file({name: tensor.cpu().contiguous() for name, tensor in state.items()}, folder / HEAD)

@@ -75,9 +75,10 @@ EMBEDDINGS = {
     (IMAGE, "mean"): "the mean of the last hidden state",
     (IMAGE, "cls"): "the first of the last hidden state",
     (IMAGE, "last"): "the last of the last hidden state",
+    (IMAGE, "attention"): "the last hidden state, averaged by scores of its parts",
 } | {
     (IMAGE_TEXT, pooling): "what the model returns of `pixel_values`, `input_ids` and `attention_mask`"
-    for pooling in ("mean", "cls", "last")
+    for pooling in ("mean", "cls", "last", "attention")
 }
 SLICED_NOTE = """
 Heads and neurons that the architecture does not have are stored as zeros, so that plain transformers loads it. With

@@ -321,6 +321,7 @@ def test_raw_pixels_with_the_nearest_centroid_by_hand():
         ({"learner": {"training": {"synonyms": {"choice": [0, 0.1]}}}}, r"training\.synonyms changes the words"),
         ({"learner": {"training": {"adversarial": "fgm"}}}, "adversarial disturbs the token embeddings of texts"),
         ({"learner": {"training": {"distill": 1.0}}}, "distill needs a full model to learn from"),
+        ({"pretraining": {"objective": "mlm"}}, "pretraining is on texts, but the task source 'digits' gives images"),
         ({"tasks": {"source": "digits", "ways": 5}}, "tasks.ways is 5, but meta-train has 4 classes"),
     ],
 )  # fmt: skip
@@ -346,6 +347,7 @@ def test_a_search_on_images_ends_in_a_model_that_transformers_loads(config, tmp_
     from nas_meta.terminal import result_table
 
     config["learner"]["training"] = {"mixup": 0.5}
+    config["tasks"]["pooling"] = "cls"
     run = search(config, tmp_path / "run", inline=True)
     assert [t.status for t in run.trials] == ["completed"] * 2
     assert set(run.report["references"]) == {"raw pixels, nearest centroid"}

@@ -36,11 +36,16 @@ def read_corpus(resolved: ResolvedConfig, judged: bool = True) -> Corpus:
 
     Raises:
         DataError: it cannot be read.
-        ConfigError: a package of the default corpus is not installed.
+        ConfigError: a package of the default corpus is not installed, or the config's tasks are not of texts.
     """
     section, plugin = resolved.config.pretraining, resolved.plugin("tasks")
     if section.corpus != DEFAULT and not judged:
         return open_corpus(paths_of(section), section.field)
+    if plugin.modality != TEXT:
+        raise ConfigError(
+            f"pretraining is on texts, but the task source '{resolved.config.tasks.source}' gives "
+            f"{MODALITIES.get(plugin.modality, plugin.modality)}; expected a source of texts, or no pretraining"
+        )
     with asking(plugin, "__init__"):
         source = plugin(resolved.options["tasks"])
     if source.modality != TEXT:

@@ -287,6 +287,35 @@ def evaluate(
 
 
 @app.command()
+def rank(
+    source: Annotated[Path, typer.Argument(metavar="CONFIG|RUN", help="a YAML config, or a run directory")],
+    scores: Annotated[Optional[str], typer.Option(metavar="NAME,...", help="the first one ranks; by default all")] = None,
+    architectures: Annotated[int, typer.Option(min=1, help="random ones of a config; of a run its own")] = 20,
+    set_: Annotated[Optional[list[str]], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="of a config")] = None,
+    as_json: JsonOption = False,
+    allow_plugins: AllowOption = False,
+) -> None:
+    """Rank architectures by zero-cost scores, those of a run with Kendall's τ against their trained accuracy."""
+    from nas_meta.ranking import rank_random, rank_run, scores_named
+
+    names = scores_named(scores)
+    if source.is_dir():
+        from nas_meta.run import load_run
+
+        ranking = rank_run(load_run(source, allow_plugins), names)
+    else:
+        from nas_meta.config import read_config
+
+        ranking = rank_random(read_config(source, set_ or []), names, architectures)
+    if as_json:
+        print_json(ranking.as_dict())
+        return
+    from nas_meta.terminal import console, ranking_table
+
+    console().print(ranking_table(ranking))
+
+
+@app.command()
 def config(
     path: Annotated[Optional[Path], typer.Argument(metavar="CONFIG")] = None,
     schema: Annotated[bool, typer.Option("--schema", help="print the JSON Schema of a config")] = False,

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,6 +27,7 @@ from nas_meta.journal import Journal
 from nas_meta.latency import LatencyTable
 from nas_meta.measures import LatencySettings
 from nas_meta.meta_test import meta_test
+from nas_meta.prefilter import prefiltered
 from nas_meta.pretraining.made import ADAPTED, made
 from nas_meta.resuming import earlier, new_session, next_session, owned
 from nas_meta.run import CHECKPOINT, SUPERNET, Run, new_run_dir, pareto, write_whole
@@ -139,6 +141,9 @@ class _Search:
         # Of the search it knows what that began with: its history is only that of these.
         strategy = make_strategy(self.resolved, space, session.trials, session.workers)
         stopping: Any = self.config.stopping.resolved(self._most_steps(), self.config.evaluation.interim_episodes)
+        scoring = partial(make_evaluation, self.resolved, space, tasks, shape, 1)
+        strategy = prefiltered(strategy, self.resolved, scoring, self.directory)
+        stopping = self.config.stopping.resolved(self._most_steps(), self.config.evaluation.interim_episodes)
         document = self.resolved.document
         document = {
             **document,

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validat
 from nas_meta.errors import nearest
 from nas_meta.objectives import Limit, Objective
 from nas_meta.pretraining.section import PretrainingSection
+from nas_meta.scores import SCORES
 from nas_meta.stopping import RULES, StoppingOptions
 
 
@@ -45,8 +46,23 @@ class LearnerSection(NamedSection):
     name: str = Field("protonet", description="learner: an installed name or path/to/file.py:Name")
 
 
+class PrefilterSection(Section):
+    score: str = Field(description=f"a zero-cost score: {', '.join(SCORES)}")
+    of: int = Field(8, ge=2, description="proposals of which the best by score is tried")
+
+    @field_validator("score")
+    @classmethod
+    def _is_known(cls, score: str) -> str:
+        if score not in SCORES:
+            raise ValueError(f"there is no score '{score}'; {nearest(score, SCORES)}")
+        return score
+
+
 class StrategySection(NamedSection):
     name: str = Field("evolution", description="strategy: an installed name or path/to/file.py:Name")
+    prefilter: PrefilterSection | None = Field(
+        None, description="of several proposals the best by a zero-cost score is tried; by default every one"
+    )
 
 
 class EvaluationSection(Section):

@@ -11,6 +11,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from nas_meta.errors import StrategyError
 from nas_meta.objectives import Objective
 from nas_meta.space import Architecture, PluginOptions, SearchSpace, Value
 
@@ -106,6 +107,8 @@ class Strategy(ABC):
     """Proposes architectures, learns from results."""
 
     Options: type[PluginOptions] = PluginOptions
+    withdraws: bool = False
+    """Whether it takes proposals back (:meth:`withdraw`), which ``strategy.prefilter`` needs."""
 
     def __init__(self, context: SearchContext, options: PluginOptions | None = None):
         self.context = context
@@ -120,6 +123,14 @@ class Strategy(ABC):
     @abstractmethod
     def tell(self, outcome: Outcome) -> None:
         """A proposed architecture's trial has ended."""
+
+    def withdraw(self, architecture: Architecture) -> None:
+        """A proposal that is not tried: nothing will be told of it, and it may be proposed again.
+
+        Raises:
+            StrategyError: the strategy does not take proposals back.
+        """
+        raise StrategyError(f"{type(self).__name__} does not take proposals back")
 
     def job(self) -> Job | None:
         """What one worker does before the first proposal is asked for; by default nothing."""

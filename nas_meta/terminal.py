@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -18,6 +18,9 @@ from nas_meta.export import percent
 from nas_meta.journal import Trial
 from nas_meta.run import Run, rank
 from nas_meta.status import JOB, JOBS, PHASES, Status
+
+if TYPE_CHECKING:
+    from nas_meta.ranking import Ranking
 
 REFRESHES = 4  # a second, of what is shown while it changes
 SHOWN = 20  # trials that run, at most
@@ -171,7 +174,7 @@ def result_table(run: Run) -> Table:
             f"{millions(m['params'], 1)} M",
             millions(m["flops"], 0),
             milliseconds(timing.get("trials", {}).get(str(trial.id))),
-            short(trial),
+            short(trial.architecture),
         )
     for name, test in report.get("references", {}).items():
         table.add_row(
@@ -204,15 +207,31 @@ def millions(count: float, places: int) -> str:
     return f"{count / 1e6:.{places}f}" if count >= 1e7 / 10**places or not count else f"{count / 1e6:.2g}"
 
 
+def ranking_table(ranking: Ranking) -> Table:
+    """Architectures with their scores; of a run, what each score's ranking is worth."""
+    table, first = Table(), ranking.rows[0]
+    for name in ([] if first.trial is None else ["trial", "accuracy"]) + list(first.scores):
+        table.add_column(name, justify="right")
+    table.add_column("architecture")
+    for row in ranking.rows:
+        trained = [] if row.trial is None else [str(row.trial), f"{100 * row.accuracy:.1f} %"]
+        table.add_row(*trained, *(f"{value:,.0f}" if value >= 1e4 else f"{value:.4g}" for value in row.scores.values()), short(row.architecture.values))
+    if ranking.agreement:
+        found = [f"{a.tau:+.2f} ({a.low:+.2f} to {a.high:+.2f})" for a in ranking.agreement.values()]
+        table.add_section()
+        table.add_row("", "τ", *found, "Kendall's τ with the accuracy, 95% interval over bootstrap samples")
+    return table
+
+
 def milliseconds(measured: Mapping[str, float] | None) -> str:
     """A measured latency."""
     return f"{1000 * measured['latency']:.1f} ms" if measured else ""
 
 
-def short(trial: Trial) -> str:
+def short(architecture: Mapping[str, Any]) -> str:
     """An architecture in a few words: choices of one group (``layer0.keep``) stand together."""
     groups: dict[str, list[str]] = {}
-    for name, value in trial.architecture.items():
+    for name, value in architecture.items():
         group, _, choice = name.rpartition(".")
         if value is False:
             continue
@@ -240,6 +259,6 @@ def trials_table(trials: Sequence[Trial]) -> Table:
             f"{millions(m['params'], 1)} M" if measured else "",
             millions(m["flops"], 0) if measured else "",
             f"{(trial.finished or time.time()) - trial.started:.1f}",
-            one_line(trial.error) if trial.error else short(trial),
+            one_line(trial.error) if trial.error else short(trial.architecture),
         )
     return table

@@ -28,11 +28,18 @@ class Auto(Strategy):
         self.picked = pick(context)(context)
         self.resolved = {"name": type(self.picked).__name__.lower(), **self.picked.resolved}
 
+    @property
+    def withdraws(self) -> bool:
+        return self.picked.withdraws
+
     def ask(self) -> Architecture | None:
         return self.picked.ask()
 
     def tell(self, outcome: Outcome) -> None:
         self.picked.tell(outcome)
+
+    def withdraw(self, architecture: Architecture) -> None:
+        self.picked.withdraw(architecture)
 
     def close(self) -> None:
         self.picked.close()

@@ -93,7 +93,7 @@ class _Engine(ExecutionEngine):
             elif message is _ASK:
                 self.asked = True
             else:
-                self.play(*message)
+                self.play(*message) if len(message) > 1 else self.take_back(*message)
                 self.outbox.put(None)
         return False
 
@@ -103,6 +103,12 @@ class _Engine(ExecutionEngine):
         self.dispatch_model_event(FinalMetricEvent(model, reward))
         status = ModelStatus.Trained if measured else ModelStatus.Failed
         self.dispatch_model_event(TrainingEndEvent(model, status))
+
+    def take_back(self, architecture_id: str) -> None:
+        """Ends a model without a metric: evolution then leaves it out of its population."""
+        model = self.models.pop(architecture_id)
+        model.seen.discard(architecture_id)
+        self.dispatch_model_event(TrainingEndEvent(model, ModelStatus.Failed))
 
     def idle_worker_available(self) -> bool:
         self.listen()
@@ -188,6 +194,12 @@ class NNIAdapter(Strategy):
             return unseen(self.context.space, self._proposed, self._rng)
         best = max(self._scores, key=self._scores.get)
         return neighbour(self.context.space, best, self._proposed, self._rng)
+
+    def withdraw(self, architecture: Architecture) -> None:
+        if not self.withdraws:
+            super().withdraw(architecture)
+        self._in_flight.discard(architecture.id)
+        self._say((architecture.id,))
 
     def close(self) -> None:
         self._inbox.put(_STOP)

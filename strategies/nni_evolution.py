@@ -27,6 +27,7 @@ class Evolution(NNIAdapter):
     """Regularised (ageing) evolution of Real et al. 2019: tournament, mutation, the oldest dies (NNI)."""
 
     Options = EvolutionOptions
+    withdraws = True
 
     def __init__(self, context: SearchContext, options: EvolutionOptions | None = None):
         options = options or EvolutionOptions()

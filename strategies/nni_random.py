@@ -10,5 +10,7 @@ from strategies.nni_adapter import NNIAdapter
 class Random(NNIAdapter):
     """Uniform random architectures, none twice (NNI)."""
 
+    withdraws = True
+
     def make(self) -> NNIRandom:
         return NNIRandom(dedup=False, seed=self.context.seed)

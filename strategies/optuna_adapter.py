@@ -20,6 +20,7 @@ DRAWS = 2  # from the sampler, before a neighbour of what it repeats is taken
 class OptunaAdapter(Strategy):
     """Runs an optuna sampler; subclasses define :meth:`make`."""
 
+    withdraws = True
     objectives = 1
     """How many objectives the sampler sees, the first ones; None for all."""
 
@@ -56,6 +57,11 @@ class OptunaAdapter(Strategy):
             self._study.tell(trial, state=TrialState.FAIL)
         else:
             self._study.tell(trial, list(outcome.values[: self._objectives]))
+
+    def withdraw(self, architecture: Architecture) -> None:
+        # What failed is no part of any sampler's model.
+        self._study.tell(self._running.pop(architecture.id), state=TrialState.FAIL)
+        self._seen.discard(architecture.id)
 
     def _draw(self) -> tuple[Trial, Architecture]:
         trial = self._study.ask()

@@ -33,6 +33,7 @@ class Surrogate(Strategy):
     """
 
     Options = SurrogateOptions
+    withdraws = True
 
     def __init__(self, context: SearchContext, options: SurrogateOptions | None = None):
         super().__init__(context, options)
@@ -58,6 +59,9 @@ class Surrogate(Strategy):
         if outcome.values is not None:
             self._architectures.append(outcome.architecture)
             self._values.append(outcome.values)
+
+    def withdraw(self, architecture: Architecture) -> None:
+        self._seen.discard(architecture.id)
 
     def _most_promising(self) -> Architecture | None:
         values = np.array(self._values)

@@ -1,0 +1,12 @@
+"""The number of parameters: the baseline that every other score has to beat."""
+
+from __future__ import annotations
+
+from nas_meta.embedding import Encoder
+from nas_meta.measures import parameters as count
+from nas_meta.scores.sample import Sample
+
+
+def parameters(encoder: Encoder, sample: Sample) -> float:
+    """The number of the model's parameters."""
+    return float(count(encoder.model))

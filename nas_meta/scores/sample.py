@@ -1,0 +1,69 @@
+"""What a score sees, and the scores of an architecture as its trial would build and train it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from nas_meta.compute import Compute
+from nas_meta.embedding import Encoder, check_model
+from nas_meta.errors import TrialError
+from nas_meta.evaluation import Evaluation
+from nas_meta.learners.base import Learner
+from nas_meta.scores import load
+from nas_meta.space import Architecture
+from nas_meta.tasks.episodes import Episode, episode
+from nas_meta.tasks.pool import Pool
+from nas_meta.wrapped import name_of
+
+EPISODES = 4
+EPISODES_FROM = 2_000_000  # trials are trained on others
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Some meta-train episodes, and the learner whose loss on them counts.
+
+    Attributes:
+        pool: the meta-train texts.
+    """
+
+    pool: Pool
+    tasks: Sequence[Episode]
+    learner: Learner
+
+    @property
+    def texts(self) -> np.ndarray:
+        """``[texts]``: the indices of the distinct texts of all episodes."""
+        return np.unique(np.concatenate([task.indices for task in self.tasks]))
+
+
+Score = Callable[[Encoder, Sample], float]
+"""Of an untrained model in evaluation mode, whose parameters have no gradients before and may have some afterwards."""
+
+
+def scored(evaluation: Evaluation, architecture: Architecture, names: Sequence[str], seed: int) -> dict[str, float]:
+    """The scores of an architecture by name, on the CPU; the same seed gives the same initial weights and episodes.
+
+    Raises:
+        TrialError: what the space builds is no model of texts, or a score is not a finite number.
+    """
+    own = evaluation.of(architecture)
+    torch.manual_seed(seed)
+    model = own.space.build(architecture)
+    check_model(model, name_of(own.space))
+    encoder = Encoder(model, own.pooling, Compute()).eval()
+    encoder.learned = own.learner.learned(encoder, own.shape.ways)
+    pool, shape = own.tasks["meta-train"], own.train.of(own.shape)
+    tasks = [episode(pool, shape, seed, EPISODES_FROM + i) for i in range(EPISODES)]
+    sample = Sample(pool, tasks, own.learner)
+    found = {}
+    for name in names:
+        encoder.zero_grad(set_to_none=True)
+        found[name] = load(name)(encoder, sample)
+        if not np.isfinite(found[name]):
+            raise TrialError(f"the score {name} is {found[name]}; expected a finite number")
+    return found

@@ -289,7 +289,9 @@ def evaluate(
 @app.command()
 def rank(
     source: Annotated[Path, typer.Argument(metavar="CONFIG|RUN", help="a YAML config, or a run directory")],
-    scores: Annotated[Optional[str], typer.Option(metavar="NAME,...", help="the first one ranks; by default all")] = None,
+    scores: Annotated[
+        Optional[str], typer.Option(metavar="NAME,...", help="the first one ranks; by default all")
+    ] = None,
     architectures: Annotated[int, typer.Option(min=1, help="random ones of a config; of a run its own")] = 20,
     set_: Annotated[Optional[list[str]], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="of a config")] = None,
     as_json: JsonOption = False,

@@ -130,6 +130,7 @@ class ComposedSpace(SearchSpace):
             words = ", ".join(f"{part} by {tokenizer}" for part, tokenizer in texts.items())
             raise ConfigError(f"space: its parts read texts by different tokenizers ({words}); expected one for all")
         self.tokenizer = next(iter(texts.values()), self.tokenizer)
+        self.draws = any(space.draws for space in self.spaces.values())
 
     def parts(self) -> Mapping[str, SearchSpace]:
         """The spaces by name; by default those that options of the type :class:`SubSpace` name."""

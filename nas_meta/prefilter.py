@@ -13,8 +13,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nas_meta import plugins
 from nas_meta.asking import asking
 from nas_meta.config import ResolvedConfig
@@ -102,9 +100,6 @@ class Prefilter(Strategy):
     def tell(self, outcome: Outcome) -> None:
         self.inside.tell(outcome)
 
-    def start_of(self, architecture: Architecture) -> np.ndarray | None:
-        return self.inside.start_of(architecture)
-
     def close(self) -> None:
         self.inside.close()
 
@@ -115,12 +110,12 @@ def prefiltered(
     """The strategy behind the prefilter of the config, or the strategy itself where there is none.
 
     Raises:
-        ConfigError: the strategy does not take proposals back.
+        ConfigError: the strategy does not take proposals back, or has weights of its own for them.
     """
     section = resolved.config.strategy
     if section.prefilter is None:
         return strategy
-    if not strategy.withdraws:
+    if not strategy.withdraws or type(strategy).start_of is not Strategy.start_of:
         strategy.close()
         raise ConfigError(
             f"strategy.prefilter needs a strategy that takes proposals back, and '{section.name}' does not; "

@@ -105,6 +105,8 @@ class SearchSpace(ABC):
     """What models take: ``text``, ``image`` or ``image-text``."""
     image_shape: tuple[int, int, int] | None = None
     """Channels, height and width of the images that models take, if they take any."""
+    draws: bool = False
+    """Whether :meth:`sample` draws otherwise than every choice uniformly; strategies that begin at random then do, too."""
 
     def __init__(self, options: PluginOptions | None = None):
         self.options = options if options is not None else self.Options()

@@ -215,7 +215,11 @@ def ranking_table(ranking: Ranking) -> Table:
     table.add_column("architecture")
     for row in ranking.rows:
         trained = [] if row.trial is None else [str(row.trial), f"{100 * row.accuracy:.1f} %"]
-        table.add_row(*trained, *(f"{value:,.0f}" if value >= 1e4 else f"{value:.4g}" for value in row.scores.values()), short(row.architecture.values))
+        table.add_row(
+            *trained,
+            *(f"{value:,.0f}" if value >= 1e4 else f"{value:.4g}" for value in row.scores.values()),
+            short(row.architecture.values),
+        )
     if ranking.agreement:
         found = [f"{a.tau:+.2f} ({a.low:+.2f} to {a.high:+.2f})" for a in ranking.agreement.values()]
         table.add_section()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -36,6 +36,14 @@ class BertSubnetOptions(PluginOptions):
     min_layers: int = Field(1, ge=1, description="fewest layers kept")
     max_layers: int | None = Field(None, ge=1, description="most layers kept; all by default")
     max_params: float | None = Field(None, gt=0, description="most parameters, embeddings included")
+    bins: int | None = Field(
+        None, ge=2, description="random architectures are even over so many bins of parameters; by default over choices"
+    )
+    importance: Literal["taylor", "wanda", "magnitude"] = Field(
+        "taylor",
+        description="what ranks heads and neurons: Taylor scores of the loss, Wanda's weights times activations, or "
+        "the norms of weights",
+    )
     importance_episodes: int = Field(20, ge=1, description="meta-train episodes that rank heads and neurons")
 
 
@@ -50,6 +58,7 @@ class BertSubnet(SearchSpace):
         self._weights: dict[str, np.ndarray] | None = None
         self._scores: tuple[np.ndarray, np.ndarray] | None = None
         self._config: Any = None
+        self.draws = self.options.bins is not None
         for name in ("heads", "ffn"):
             wrong = [s for s in getattr(self.options, name) if not 0 < s <= 1]
             if wrong:
@@ -114,6 +123,26 @@ class BertSubnet(SearchSpace):
                 return f"it has {size:,} parameters; expected at most {self.options.max_params:,.0f}"
         return None
 
+    def sample(self, rng: np.random.Generator, tries: int = 1000) -> Architecture:
+        """Uniform over the choices; with ``bins`` over bins of parameters, once the space is prepared."""
+        if self.options.bins is None or self._weights is None:
+            return super().sample(rng, tries)
+        from search_spaces.bins import sample_by_size
+
+        draw = partial(super().sample, rng, tries)
+        return sample_by_size(self, draw, self.count_params, self.bin_edges, rng)
+
+    @cached_property
+    def bin_edges(self) -> np.ndarray:
+        """``[bins + 1]``: parameters at which one bin ends and the next begins, from the smallest to the largest."""
+        ends = []
+        for value, layers in ((-1, self.options.min_layers), (0, self._most_layers())):
+            kept = {n: c.values[value] for n, c in self.table.items()}
+            kept |= {f"layer{i}.keep": i < layers for i in range(self.dimensions["layers"])}
+            ends.append(self.count_params(self.canonical(kept)))
+        highest = ends[1] if self.options.max_params is None else min(ends[1], self.options.max_params)
+        return np.linspace(ends[0], max(highest, ends[0]), self.options.bins + 1)
+
     def size(self) -> int:
         """Exact without ``max_params``: Σ over kept-layer counts k of C(L, k) · (heads · widths)^k."""
         widths = len(self.options.heads) * len(self.options.ffn)
@@ -127,7 +156,8 @@ class BertSubnet(SearchSpace):
 
         model = load_pretrained(self.options.model)
         layers_of(model)  # refuses other families before anything is computed
-        self._scores = importance(model, tasks["meta-train"], self.options.importance_episodes, seed)
+        o = self.options
+        self._scores = importance(model, tasks["meta-train"], o.importance_episodes, seed, o.importance)
         self._config = model.config
         # Arrays, not tensors: Ray then shares one copy between the workers of a node.
         self._weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}

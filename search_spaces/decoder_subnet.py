@@ -142,7 +142,7 @@ class DecoderSubnet(SearchSpace):
         model = load_pretrained_decoder(self.options.model)
         parts = [parts_of(layer) for layer in layers_of(model)]
         pool = tasks["meta-train"]
-        self._scores = importance(model, pool, self.options.importance_episodes, seed, parts, pooling="last")
+        self._scores = importance(model, pool, self.options.importance_episodes, seed, parts=parts, pooling="last")
         self._config = model.config
         # Arrays, not tensors: Ray then shares one copy between the workers of a node.
         self._weights = {name: p.detach().numpy() for name, p in model.named_parameters()}

@@ -1,34 +1,44 @@
 """How much each attention head and each feed-forward neuron matters for few-shot episodes.
 
-First-order Taylor scores: the change of the loss when a unit's output a is set to zero is about |a · ∂L/∂a|. For heads
-this is equation 2 of Michel, Levy and Neubig 2019, "Are Sixteen Heads Really Better than One?"; for neurons Molchanov
-et al. 2017, "Pruning Convolutional Neural Networks for Resource Efficient Inference", equation 7; both together are
-used by Hou et al. 2020, "DynaBERT". The loss here is the prototypical network's on meta-train episodes.
+- ``taylor``: first-order scores of the loss. Setting a unit's output a to zero changes it by about |a · ∂L/∂a|: for heads
+  equation 2 of Michel, Levy and Neubig 2019, "Are Sixteen Heads Really Better than One?"; for neurons Molchanov et al.
+  2017, "Pruning Convolutional Neural Networks for Resource Efficient Inference", equation 7; both together are used by
+  Hou et al. 2020, "DynaBERT". The loss is the prototypical network's on meta-train episodes.
+- ``wanda``: Σ |W_ij| · ‖X_j‖₂ over the weights W of the projection behind the units and their inputs X on the texts of
+  those episodes (Sun et al. 2024, "A Simple and Effective Pruning Approach for Large Language Models", equation 1, summed
+  over the columns of a unit, for it goes as a whole).
+- ``magnitude``: the Euclidean norm of all weights that go with a unit: its rows before it, its columns behind it (Li et
+  al. 2017, "Pruning Filters for Efficient ConvNets"). Needs no text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from nas_meta.embedding import Encoder
 from nas_meta.learners.protonet import ProtoNet
-from nas_meta.tasks.episodes import EpisodeShape, episodes
+from nas_meta.tasks.episodes import Episode, EpisodeShape, episodes
 from nas_meta.tasks.pool import Pool
-from search_spaces.slicing import layers_of, parts_of
+from search_spaces.slicing import LayerParts, layers_of, parts_of
+
+Scores = tuple[list[Tensor], list[Tensor]]
+"""Of each layer the scores of its heads and of its neurons."""
 
 
 def importance(
-    model: nn.Module, pool: Pool, count: int, seed: int, parts: Sequence[Any] | None = None, pooling: str = "mean"
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean scores over ``count`` 5-way 1-shot episodes of a pool.
+    model: nn.Module, pool: Pool, count: int, seed: int, by: str = "taylor", parts: Sequence[Any] | None = None,
+    pooling: str = "mean",
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Scores over ``count`` 5-way 1-shot episodes of a pool.
 
     Args:
+        by: a key of :data:`METHODS`.
         parts: for each layer the projections behind its heads and neurons, and how many it has; by default those of
             the BERT family.
 
@@ -37,17 +47,28 @@ def importance(
         Michel et al. do.
     """
     model.eval()
+    ways = min(5, len(pool.classes))
+    tasks = list(episodes(pool, EpisodeShape(ways, 1, 1), seed, count))
     parts = parts or [parts_of(layer) for layer in layers_of(model)]
+    heads, neurons = METHODS[by](Encoder(model, pooling), parts, pool, tasks)
+    return (
+        F.normalize(torch.stack(heads), dim=-1).numpy(),
+        F.normalize(torch.stack(neurons), dim=-1).numpy(),
+    )
+
+
+def taylor(encoder: Encoder, parts: Sequence[LayerParts], pool: Pool, tasks: Sequence[Episode]) -> Scores:
+    """|a · ∂L/∂a| of each text, summed over texts."""
     heads, neurons = [torch.zeros(p.heads) for p in parts], [torch.zeros(p.neurons) for p in parts]
 
-    def record(total: torch.Tensor, unit: int):
-        def hook(_module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+    def record(total: Tensor, unit: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             activation = inputs[0]
 
-            def add(gradient: torch.Tensor) -> None:
+            def add(gradient: Tensor) -> None:
                 # [batch, tokens, units * unit] -> a score for each text, then the sum over texts
-                taylor = (activation.detach() * gradient).unflatten(-1, (-1, unit)).sum(dim=(1, 3))
-                total.add_(taylor.abs().sum(0))
+                product = (activation.detach() * gradient).unflatten(-1, (-1, unit)).sum(dim=(1, 3))
+                total.add_(product.abs().sum(0))
 
             activation.register_hook(add)
 
@@ -57,17 +78,60 @@ def importance(
     for p, head, neuron in zip(parts, heads, neurons, strict=True):
         handles.append(p.outward.register_forward_pre_hook(record(head, p.head_size)))
         handles.append(p.down.register_forward_pre_hook(record(neuron, 1)))
-    learner, encoder = ProtoNet(), Encoder(model, pooling)
+    learner = ProtoNet()
     encoder.one_text_a_row = True
-    ways = min(5, len(pool.classes))
     try:
-        for task in episodes(pool, EpisodeShape(ways, 1, 1), seed, count):
+        for task in tasks:
             learner.meta_loss(encoder, pool, task).backward()
     finally:
         for handle in handles:
             handle.remove()
-        model.zero_grad(set_to_none=True)
+        encoder.model.zero_grad(set_to_none=True)
+    return heads, neurons
+
+
+def wanda(encoder: Encoder, parts: Sequence[LayerParts], pool: Pool, tasks: Sequence[Episode]) -> Scores:
+    """Σ |W_ij| · ‖X_j‖₂ over a unit's columns j, X over all tokens of the distinct texts of the episodes."""
+    squares = {linear: torch.zeros(linear.in_features) for p in parts for linear in (p.outward, p.down)}
+
+    def add(linear: nn.Linear, inputs: tuple[Tensor, ...]) -> None:
+        squares[linear].add_(inputs[0].square().flatten(0, -2).sum(0))
+
+    handles = [linear.register_forward_pre_hook(add) for linear in squares]
+    texts = np.unique(np.concatenate([task.indices for task in tasks]))
+    lengths = pool.lengths[texts]
+    try:
+        with torch.no_grad():
+            # Equally long texts together: padding has activations, too.
+            for length in np.unique(lengths):
+                ids, mask = map(torch.from_numpy, pool.batch(texts[lengths == length]))
+                encoder.model(input_ids=ids, attention_mask=mask)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+    def columns(linear: nn.Linear, unit: int) -> Tensor:
+        weights = linear.weight.detach().abs().sum(0) * squares[linear].sqrt()
+        return weights.unflatten(0, (-1, unit)).sum(1)
+
+    return [columns(p.outward, p.head_size) for p in parts], [columns(p.down, 1) for p in parts]
+
+
+def magnitude(encoder: Encoder, parts: Sequence[LayerParts], pool: Pool, tasks: Sequence[Episode]) -> Scores:
+    """The norm of all weights of a unit, biases left out."""
+
+    def norms(before: Sequence[nn.Linear], behind: nn.Linear, unit: int) -> Tensor:
+        squares = behind.weight.detach().square().sum(0) + sum(b.weight.detach().square().sum(1) for b in before)
+        return squares.unflatten(0, (-1, unit)).sum(1).sqrt()
+
     return (
-        F.normalize(torch.stack(heads), dim=-1).numpy(),
-        F.normalize(torch.stack(neurons), dim=-1).numpy(),
+        [norms(p.inward, p.outward, p.head_size) for p in parts],
+        [norms([p.up], p.down, 1) for p in parts],
     )
+
+
+METHODS: dict[str, Callable[[Encoder, Sequence[LayerParts], Pool, Sequence[Episode]], Scores]] = {
+    "taylor": taylor,
+    "wanda": wanda,
+    "magnitude": magnitude,
+}

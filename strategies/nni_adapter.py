@@ -62,6 +62,17 @@ class _Space(ExecutableModelSpace):
         self.seen.add(frozen.architecture.id)
         return frozen
 
+    def random(self, memo: Sample | None = None, random_state: Any = None) -> _Space:
+        """Every choice uniform, as NNI draws; where the space draws otherwise, as it does."""
+        if not self.space.draws:
+            return super().random(memo=memo, random_state=random_state)
+        rng = np.random.default_rng(random_state.randint(2**31))
+        others = {n: c.values[int(rng.integers(len(c.values)))] for n, c in self.space.table.items()}
+        sample = {**others, **self.space.sample(rng).values}
+        if memo is not None:
+            memo.update(sample)
+        return self.freeze(sample)
+
     def grid(self, memo: Sample | None = None, granularity: int | None = None) -> Iterable[_Space]:
         """Every valid architecture once; NNI's own walk would end at the first invalid sample."""
         for architecture in self.space.walk():
@@ -156,6 +167,7 @@ class NNIAdapter(Strategy):
         self._near: set[str] = set()  # proposed without NNI
         self._scores: dict[Architecture, float] = {}
         self._rng = np.random.default_rng(context.seed)
+        self._peak, self._told = 0, False
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="nni-strategy", daemon=True)
         self._thread.start()
@@ -169,7 +181,7 @@ class NNIAdapter(Strategy):
         raise AssertionError("every NNI strategy defines make()")
 
     def ask(self) -> Any:
-        if self.most_in_flight is not None and len(self._in_flight) >= self.most_in_flight:
+        if self.most_in_flight is not None and self._full():
             return WAIT
         answer = self._say(_ASK)
         if answer is None:
@@ -179,9 +191,15 @@ class NNIAdapter(Strategy):
         if isinstance(answer, Architecture):
             self._in_flight.add(answer.id)
             self._proposed.add(answer.id)
+            self._peak = max(self._peak, len(self._in_flight))
         return answer
 
+    def _full(self) -> bool:
+        # Once so many were in flight NNI draws from results, of which there are none before the first is told.
+        return (self._peak if not self._told else len(self._in_flight)) >= self.most_in_flight
+
     def tell(self, outcome: Outcome) -> None:
+        self._told = True
         self._in_flight.discard(outcome.architecture.id)
         if outcome.architecture.id not in self._near:
             self._say((outcome.architecture.id, self.reward(outcome), outcome.score is not None))
@@ -198,8 +216,12 @@ class NNIAdapter(Strategy):
     def withdraw(self, architecture: Architecture) -> None:
         if not self.withdraws:
             super().withdraw(architecture)
-        self._in_flight.discard(architecture.id)
-        self._say((architecture.id,))
+        for known in (self._in_flight, self._proposed):
+            known.discard(architecture.id)
+        if architecture.id in self._near:
+            self._near.remove(architecture.id)
+        else:
+            self._say((architecture.id,))
 
     def close(self) -> None:
         self._inbox.put(_STOP)

@@ -183,3 +183,107 @@ def test_constraints_and_wrong_options_are_sentences(tiny_model):
     with pytest.raises(ConfigError, match="neither a folder"):
         space_of("no/such-model").choices()
     assert isinstance(space.table["layer0.heads"], Choice)
+
+
+def episodes_of(tiny_model, labelled_texts):
+    from nas_meta.tasks.files import FileOptions, JSONLines
+    from nas_meta.tasks.tokens import load_tasks, load_tokenizer
+
+    return load_tasks(JSONLines(FileOptions(path=labelled_texts)), load_tokenizer(str(tiny_model)), 16)
+
+
+def test_wandas_importance_equals_weights_times_activations_by_hand(tiny_model, labelled_texts):
+    """|W|·‖X‖₂, X as the model's own parts compute it, text by text; a head has the sum of its eight columns."""
+    from nas_meta.tasks.episodes import EpisodeShape, episodes
+    from search_spaces.importance import importance
+
+    pool = episodes_of(tiny_model, labelled_texts)["meta-train"]
+    model = AutoModel.from_pretrained(tiny_model).eval()
+    heads, neurons = importance(model, pool, 2, 7, "wanda")
+    texts = sorted({i for task in episodes(pool, EpisodeShape(5, 1, 1), 7, 2) for i in task.indices})
+    layer = model.encoder.layer[0]
+    context, inner = torch.zeros(H), torch.zeros(F)
+    with torch.no_grad():
+        for index in texts:
+            ids = torch.from_numpy(pool.batch(np.array([index]))[0])
+            states = model.embeddings(input_ids=ids)
+            attended = layer.attention.self(states)[0]
+            context += attended.square().sum((0, 1))
+            inner += layer.intermediate(layer.attention(states)[0]).square().sum((0, 1))
+        columns = layer.attention.output.dense.weight.abs().sum(0) * context.sqrt()
+        by_hand = np.array([columns[8 * h : 8 * h + 8].sum() for h in range(HEADS)])
+        of_neurons = (layer.output.dense.weight.abs().sum(0) * inner.sqrt()).numpy()
+    np.testing.assert_allclose(heads[0], by_hand / np.linalg.norm(by_hand), rtol=1e-4)
+    np.testing.assert_allclose(neurons[0], of_neurons / np.linalg.norm(of_neurons), rtol=1e-4)
+
+
+def test_the_importance_by_magnitude_is_the_norm_of_what_goes_with_a_unit(tiny_model, labelled_texts):
+    from search_spaces.importance import importance
+
+    pool = episodes_of(tiny_model, labelled_texts)["meta-train"]
+    model = AutoModel.from_pretrained(tiny_model)
+    heads, neurons = importance(model, pool, 1, 0, "magnitude")
+    layer = model.encoder.layer[1]
+    weights = {n: p.detach().numpy() for n, p in layer.named_parameters()}
+    squares = [0.0] * HEADS
+    for head in range(HEADS):
+        mine = slice(8 * head, 8 * head + 8)
+        for name in ("query", "key", "value"):
+            squares[head] += (weights[f"attention.self.{name}.weight"][mine] ** 2).sum()
+        squares[head] += (weights["attention.output.dense.weight"][:, mine] ** 2).sum()
+    np.testing.assert_allclose(heads[1], np.sqrt(squares) / np.sqrt(np.sum(squares)), rtol=1e-5)
+    own = [
+        (weights["intermediate.dense.weight"][n] ** 2).sum() + (weights["output.dense.weight"][:, n] ** 2).sum()
+        for n in range(F)
+    ]
+    np.testing.assert_allclose(neurons[1], np.sqrt(own) / np.sqrt(np.sum(own)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("importance", ["taylor", "wanda", "magnitude"])
+def test_a_space_keeps_the_units_that_its_importance_ranks_first(importance, tiny_model, labelled_texts):
+    space = space_of(tiny_model, importance=importance)
+    space.prepare(episodes_of(tiny_model, labelled_texts), 0)
+    values = dict(everything(space).values) | {"layer0.heads": 1}
+    cut = space.build(space.architecture(values))
+    best = int(np.argmax(space._scores[0][0]))
+    whole = AutoModel.from_pretrained(tiny_model).encoder.layer[0].attention.self.query.weight
+    assert torch.equal(cut.encoder.layer[0].attention.self.query.weight, whole[8 * best : 8 * best + 8])
+
+
+def test_with_bins_small_and_large_sub_networks_are_met_as_often_as_others(tiny_model, labelled_texts):
+    """Uniform choices leave the ends nearly empty; with bins every quarter of the sizes has a quarter of the draws."""
+    tasks, options = episodes_of(tiny_model, labelled_texts), {"heads": [1.0, 0.75, 0.5, 0.25]}
+    widths_ = {"ffn": [1.0, 0.8, 0.6, 0.4, 0.2]}
+    space, even = space_of(tiny_model, **options, **widths_, bins=4), space_of(tiny_model, **options, **widths_)
+    for one in (space, even):
+        one.prepare(tasks, 0)
+    smallest = {"layer0.keep": True, "layer1.keep": False, "layer0.heads": 1, "layer0.ffn": 13}
+    assert space.bin_edges[0] == space.count_params(space.architecture(smallest))
+    assert space.bin_edges[-1] == space.count_params(everything(space))
+
+    def shares(drawn):
+        sizes = [space.count_params(drawn.sample(rng)) for _ in range(400)]
+        return np.histogram(sizes, space.bin_edges)[0] / 400
+
+    rng = np.random.default_rng(0)
+    assert shares(even).min() < 0.12
+    assert np.abs(shares(space) - 0.25).max() < 0.08
+    assert space.sample(np.random.default_rng(5)) == space.sample(np.random.default_rng(5))
+
+
+def test_bins_keep_the_constraints_and_random_search_follows_them(tiny_model, labelled_texts):
+    from nas_meta import Objective, SearchContext, plugins
+    from nas_meta.objectives import Limit
+    from nas_meta.wrapped import LimitedSpace
+
+    space = space_of(tiny_model, heads=[1.0, 0.75, 0.5, 0.25], ffn=[1.0, 0.8, 0.6, 0.4, 0.2], min_layers=2, bins=4)
+    space.prepare(episodes_of(tiny_model, labelled_texts), 0)
+    limited = LimitedSpace(space, [Limit("params", None, space.bin_edges[3])], 16)
+    rng = np.random.default_rng(1)
+    assert all(len(a.values) == 6 and limited.problem(a) is None for a in (limited.sample(rng) for _ in range(50)))
+    strategy = plugins.load("strategies", "random")(SearchContext(space, [Objective("accuracy")], 80, 1, 0))
+    try:
+        found = [space.count_params(strategy.ask()) for _ in range(80)]
+    finally:
+        strategy.close()
+    assert np.histogram(found, space.bin_edges)[0].min() >= 8

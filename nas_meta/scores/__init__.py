@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 # By name, the module of this package that defines it as a function of the same name.
 SCORES = {
     "parameters": "parameters",
+    "untrained": "untrained",
     "synflow": "synflow",
     "gradient_norm": "gradients",
     "snip": "gradients",

@@ -29,7 +29,10 @@ def jacobian_covariance(encoder: Encoder, sample: Sample) -> float:
     try:
         for chunk in np.array_split(sample.texts, max(1, len(sample.texts) // 16)):
             ids, mask = map(torch.from_numpy, sample.pool.batch(chunk))
-            total = encoder(ids, mask).sum()
+            z = encoder(ids, mask)
+            # Not the sum: behind a norm it is the same for every text.
+            direction = torch.randn(z.shape[1], generator=torch.Generator().manual_seed(0))
+            total = (z @ direction).sum()
             (gradient,) = torch.autograd.grad(total, states[-1])
             rows.append((gradient * mask.unsqueeze(-1)).sum(1))
     finally:

@@ -19,7 +19,7 @@ from nas_meta.tasks.episodes import Episode, episode
 from nas_meta.tasks.pool import Pool
 from nas_meta.wrapped import name_of
 
-EPISODES = 4
+EPISODES = 16
 EPISODES_FROM = 2_000_000  # trials are trained on others
 
 
@@ -51,8 +51,12 @@ def scored(evaluation: Evaluation, architecture: Architecture, names: Sequence[s
     Raises:
         TrialError: what the space builds is no model of texts, or a score is not a finite number.
     """
-    own = evaluation.of(architecture)
-    torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _scored(evaluation.of(architecture), architecture, names, seed)
+
+
+def _scored(own: Evaluation, architecture: Architecture, names: Sequence[str], seed: int) -> dict[str, float]:
     model = own.space.build(architecture)
     check_model(model, name_of(own.space))
     encoder = Encoder(model, own.pooling, Compute()).eval()

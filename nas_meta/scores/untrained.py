@@ -1,4 +1,4 @@
-"""Accuracy on meta-train episodes before any training: what the initial weights, pretrained or random, already tell."""
+"""What the initial weights, pretrained or random, already tell: the learner's loss before any training."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ from nas_meta.scores.sample import Sample
 
 
 def untrained(encoder: Encoder, sample: Sample) -> float:
-    """The learner's mean accuracy on the episodes."""
-    return float(sample.learner.accuracies(encoder, sample.pool, sample.tasks).mean())
-
-
-def untrained_loss(encoder: Encoder, sample: Sample) -> float:
+    """Minus the mean loss on the episodes."""
     with torch.no_grad():
-        return -sum(float(sample.learner.meta_loss(encoder, sample.pool, t)) for t in sample.tasks) / len(sample.tasks)
+        losses = [sample.learner.meta_loss(encoder, sample.pool, task).item() for task in sample.tasks]
+    return -sum(losses) / len(losses)

@@ -1,0 +1,233 @@
+"""Zero-cost scores against closed forms; ranking by them; and a prefilter that resumes exactly."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from landscapes import Landscape, context, run, score
+from torch import nn
+from typer.testing import CliRunner
+
+from nas_meta import Architecture, SearchContext, load_run, plugins, search
+from nas_meta.cli import app
+from nas_meta.embedding import Encoder
+from nas_meta.errors import ConfigError, RunError
+from nas_meta.prefilter import FILE, Prefilter, Scores, read_scores
+from nas_meta.ranking import agreement, prepared, scores_named
+from nas_meta.scores import SCORES, load
+from nas_meta.scores.sample import Sample, scored
+
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("surrogate", "auto", "motpe")]
+PREFILTERED = ["random", "evolution", "tpe", "nsga2", *SLOW]
+
+
+class Chain(nn.Module):
+    """Embeddings of width 3, then linear layers without biases."""
+
+    def __init__(self, *weights):
+        super().__init__()
+        self.table = nn.Embedding(10, 3)
+        self.layers = nn.ModuleList(nn.Linear(len(w[0]), len(w), bias=False) for w in weights)
+        for layer, weight in zip(self.layers, weights, strict=True):
+            layer.weight = nn.Parameter(torch.tensor(weight, dtype=torch.float))
+
+    def forward(self, input_ids, attention_mask):
+        states = self.table(input_ids)
+        for layer in self.layers:
+            states = layer(states)
+        return states
+
+
+class Normed(nn.Module):
+    """A linear layer behind a normalisation whose weights are 2 and 5."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.norm, self.layer = nn.Embedding(10, 2), nn.LayerNorm(2), nn.Linear(2, 1, bias=False)
+        self.norm.weight = nn.Parameter(torch.tensor([2.0, -5.0]))
+        self.layer.weight = nn.Parameter(torch.tensor([[3.0, 1.0]]))
+
+    def forward(self, input_ids, attention_mask):
+        return self.layer(self.norm(self.table(input_ids)))
+
+
+@pytest.fixture
+def evaluation(small_config):
+    from nas_meta.config import resolve
+
+    return prepared(resolve(small_config))
+
+
+@pytest.fixture
+def sample(evaluation):
+    from nas_meta.tasks.episodes import episode
+
+    pool = evaluation.tasks["meta-train"]
+    return Sample(pool, [episode(pool, evaluation.shape, 0, i) for i in range(3)], evaluation.learner)
+
+
+def test_synflow_of_linear_layers_is_their_number_times_the_flow():
+    """Σ θ ∂R/∂θ is R for every layer (Tanaka et al. 2020, theorem 1), and R is 1ᵀ |W₂| |W₁| 1."""
+    first, second = [[1.0, -2.0, 3.0], [0.5, 0.0, -1.0]], [[2.0, -4.0]]
+    flow = 2 * (1 + 2 + 3) + 4 * (0.5 + 1)
+    model = Chain(first, second)
+    before = [p.detach().clone() for p in model.parameters()]
+    assert load("synflow")(Encoder(model), None) == pytest.approx(math.log10(2 * flow))
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert load("synflow")(Encoder(Chain(np.zeros((1, 3)).tolist())), None) == -400
+
+
+def test_a_normalisation_only_scales_the_flow():
+    # Of the layer 2·3 + 5·1, of the norm's weights the same; its bias is zero.
+    assert load("synflow")(Encoder(Normed()), None) == pytest.approx(math.log10(2 * 11))
+
+
+def test_untrained_is_the_loss_of_the_learner_before_training(evaluation, sample):
+    encoder = Encoder(evaluation.space.build(evaluation.space.sample(np.random.default_rng(0)))).eval()
+    losses = [evaluation.learner.meta_loss(encoder, sample.pool, t).item() for t in sample.tasks]
+    assert load("untrained")(encoder, sample) == pytest.approx(-np.mean(losses), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_a_score_follows_from_the_seed_and_leaves_random_numbers_alone(name, evaluation):
+    architecture = evaluation.space.sample(np.random.default_rng(1))
+    state = torch.random.get_rng_state()
+    one, two = (scored(evaluation, architecture, [name], 3)[name] for _ in range(2))
+    assert one == two
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_kendalls_tau_and_its_interval():
+    found = agreement([1, 2, 3, 4], [1, 2, 4, 3])
+    assert found.tau == pytest.approx(4 / 6)  # five pairs agree, one does not
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=60)
+    alike, unlike = agreement(a, a + 0.1 * rng.normal(size=60)), agreement(a, rng.normal(size=60))
+    assert 0.7 < alike.low < alike.tau < alike.high <= 1
+    assert unlike.low < 0 < unlike.high
+    assert agreement([1, 1, 1], [1, 2, 3]).tau == 0
+
+
+def total(architecture):
+    return float(sum(architecture.values.values()))
+
+
+@pytest.mark.parametrize("name", PREFILTERED)
+def test_the_best_of_so_many_proposals_is_tried(name):
+    """Best of 8 by a score lies far above the mean of what is proposed; nothing is tried twice."""
+    plain = run(plugins.load("strategies", name)(context(trials=24)), 24, lambda a: 0.0, in_flight=2)
+    chosen = run(Prefilter(plugins.load("strategies", name)(context(trials=24)), total, 8), 24, lambda a: 0.0, 2)
+    assert len({a.id for a, _ in chosen}) == 24
+    assert np.mean([total(a) for a, _ in chosen]) > np.mean([total(a) for a, _ in plain]) + 3
+
+
+@pytest.mark.parametrize("name", PREFILTERED)
+def test_a_prefiltered_strategy_follows_from_its_seed(name):
+    def proposals(seed):
+        inside = plugins.load("strategies", name)(context(trials=20, seed=seed))
+        return [a.id for a, _ in run(Prefilter(inside, total, 4), 20, score, in_flight=3)]
+
+    assert proposals(1) == proposals(1) != proposals(2)
+
+
+def test_evolution_learns_nothing_of_what_it_took_back():
+    """Its parents are architectures that were tried: each child differs from one of these in few choices."""
+    inside = plugins.load("strategies", "evolution")(context(trials=40))
+    done = [a for a, _ in run(Prefilter(inside, total, 4), 40, score)]
+    for i, child in enumerate(done[20:], start=20):
+        assert min(sum(child[n] != parent[n] for n in child.values) for parent in done[:i]) <= 5
+
+
+def test_what_a_strategy_took_back_may_be_proposed_again():
+    class Few(Landscape):
+        def choices(self):
+            return {"a": [0, 1, 2], "b": [0, 1, 2]}
+
+    for name in ("evolution", "tpe"):
+        inside = plugins.load("strategies", name)(SearchContext(Few(), context().objectives, 7, 1, 0))
+        assert len({a.id for a, _ in run(Prefilter(inside, total, 4), 7, total)}) == 7, name
+
+
+@pytest.mark.parametrize("strategy", ["grid", "rl", "supernet"])
+def test_a_strategy_that_takes_nothing_back_is_refused(strategy, small_config, tmp_path):
+    small_config["strategy"] = {"name": strategy, "prefilter": {"score": "parameters"}}
+    with pytest.raises(ConfigError, match=rf"takes proposals back, and '{strategy}' does not; expected one of auto"):
+        search(small_config, tmp_path / "run", inline=True)
+
+
+def test_an_unknown_score_is_a_sentence(small_config, tmp_path):
+    small_config["strategy"] = {"name": "random", "prefilter": {"score": "synflo"}}
+    with pytest.raises(ConfigError, match=r"strategy.prefilter.score.*there is no score 'synflo'; did you mean 'syn"):
+        search(small_config, tmp_path / "run", inline=True)
+    with pytest.raises(ConfigError, match="--scores: there is no score 'x'"):
+        scores_named("x")
+
+
+def test_a_prefiltered_search_goes_on_as_if_nothing_had_happened(small_config, tmp_path):
+    small_config |= {"strategy": {"name": "evolution", "prefilter": {"score": "untrained", "of": 3}}}
+    whole = search(small_config, tmp_path / "whole", inline=True)
+    half = search(small_config | {"budget": {"trials": 3}}, tmp_path / "half", inline=True)
+    before = [t.architecture_id for t in half.trials]
+    kept = read_scores(half.directory / FILE, "untrained")
+    assert set(kept) >= set(before)
+    from nas_meta import resume
+
+    again = resume(half.directory, ["budget.trials=6"], inline=True)
+    assert [t.architecture_id for t in again.trials][:3] == before
+    assert len(again.trials) == len(whole.trials) == 6
+    assert {t.status for t in again.trials} == {"completed"}
+
+
+def test_scores_are_kept_and_half_a_line_is_left_out(evaluation, tmp_path):
+    asked = []
+
+    def make():
+        asked.append(1)
+        return evaluation
+
+    architecture = evaluation.space.sample(np.random.default_rng(0))
+    file = tmp_path / FILE
+    value = Scores("parameters", make, 0, file)(architecture)
+    assert value == scored(evaluation, architecture, ["parameters"], 0)["parameters"]
+    with open(file, "a") as stream:
+        stream.write('{"architecture": "abc", "param')
+    assert Scores("parameters", make, 0, file)(architecture) == value
+    assert len(asked) == 1
+    assert json.loads(file.read_text())["architecture"] == architecture.id
+    unbuildable = Architecture({"layer0.keep": "nonsense"})
+    assert Scores("parameters", make, 0, file)(unbuildable) == -math.inf
+
+
+def test_rank_shows_random_architectures_and_the_trials_of_a_run(small_config, small_config_file, tmp_path):
+    names = list(SCORES)
+    told = CliRunner().invoke(app, ["rank", str(small_config_file), "--architectures", "3", "--json"])
+    rows = json.loads(told.output)["architectures"]
+    assert len({row["id"] for row in rows}) == 3
+    first = [row["scores"][names[0]] for row in rows]
+    assert first == sorted(first, reverse=True)
+    small_config["learner"]["steps"] = 0
+    search(small_config, tmp_path / "run", inline=True)
+    told = CliRunner().invoke(app, ["rank", str(tmp_path / "run"), "--scores", "parameters", "--json"])
+    found = json.loads(told.output)
+    trials = {t.id: t for t in load_run(tmp_path / "run").trials}
+    for row in found["architectures"]:
+        assert row["scores"] == {"parameters": trials[row["trial"]].metrics["params"]}
+    from scipy.stats import kendalltau
+
+    sizes, accuracies = zip(*[(t.metrics["params"], t.metrics["accuracy"]) for t in trials.values()], strict=True)
+    assert found["agreement"]["parameters"]["tau"] == pytest.approx(np.nan_to_num(kendalltau(sizes, accuracies)[0]))
+    told = CliRunner().invoke(app, ["rank", str(tmp_path / "run"), "--scores", "parameters"])
+    assert "Kendall's τ" in told.output
+
+
+def test_a_run_without_trials_cannot_be_ranked(small_config, fragile_learner, tmp_path):
+    from nas_meta.errors import NasMetaError
+    from nas_meta.ranking import rank_run
+
+    small_config |= {"learner": {"name": fragile_learner, "steps": 1}, "budget": {"trials": 2}}
+    with pytest.raises(NasMetaError, match="no trial was completed"):
+        search(small_config, tmp_path / "run", inline=True)
+    with pytest.raises(RunError, match="has 0 completed trials; expected two or more"):
+        rank_run(load_run(tmp_path / "run", allow_plugins=True), ["parameters"])

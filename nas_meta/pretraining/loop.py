@@ -20,12 +20,12 @@ from nas_meta.learners.training import rate_factor
 from nas_meta.pretraining.clm import NextToken
 from nas_meta.pretraining.mlm import MaskedWords
 from nas_meta.pretraining.objective import Objective, body_of
-from nas_meta.pretraining.order import Rows
 from nas_meta.pretraining.section import PretrainingSection
 from nas_meta.pretraining.simcse import TwoViews
+from nas_meta.pretraining.smlmt import MaskedTasks
 from nas_meta.pretraining.token_file import TokenFile
 
-OBJECTIVES: Mapping[str, type[Objective]] = {"mlm": MaskedWords, "clm": NextToken, "simcse": TwoViews}
+OBJECTIVES: Mapping[str, type[Objective]] = {"mlm": MaskedWords, "clm": NextToken, "simcse": TwoViews, "smlmt": MaskedTasks}
 LOOK_EVERY = 10  # steps between two looks at the loss, for which a GPU must be waited for
 FINE = 1_000_000  # parts of a budget of time
 
@@ -53,7 +53,7 @@ class Look:
     def values(self, section: PretrainingSection) -> dict[str, float]:
         """What is watched: the loss, of language models the perplexity, and tokens a second."""
         told = {"pretrain/loss": self.loss, "pretrain/tokens_per_second": self.tokens / max(self.seconds, 1e-9)}
-        if section.objective != "simcse":
+        if section.objective in ("mlm", "clm"):
             told["pretrain/perplexity"] = math.exp(min(self.loss, 700.0))
         return told
 
@@ -102,7 +102,7 @@ def pretrain(
         state = restored_training(start, both)
         optimizer.load_state_dict(state["optimizer"])
         step, tokens, before = state["step"], state["tokens"], state["seconds"]
-    rows = Rows(corpus, section.block, objective.packed, seed)
+    rows = objective.rows(corpus, seed)
     body = body_of(model)
     call = compiled(body) if compute.compile else body
     layers = recomputable(body) if compute.gradient_checkpointing else ()

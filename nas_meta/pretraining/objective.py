@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from nas_meta.errors import ConfigError
+from nas_meta.pretraining.order import Rows
 from nas_meta.pretraining.section import PretrainingSection
+from nas_meta.pretraining.token_file import TokenFile
 from nas_meta.pretraining.vocabulary import Vocabulary
 
 
@@ -32,6 +34,10 @@ class Objective(nn.Module, ABC):
     def __init__(self, model: nn.Module, vocabulary: Vocabulary, section: PretrainingSection, pooling: str = "mean"):
         super().__init__()
         self.vocabulary, self.section, self.pooling = vocabulary, section, pooling
+
+    def rows(self, corpus: TokenFile, seed: int) -> Rows:
+        """Where the rows of each step come from."""
+        return Rows(corpus, self.section.block, self.packed, seed)
 
     def inputs(self, ids: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """What :meth:`forward` takes, made of a batch of rows ``[B, T]``."""

@@ -27,8 +27,10 @@ class PretrainingSection(BaseModel):
         description="each candidate before its meta-training, or once, before the search, the model that space.model "
         "names (domain adaptation)",
     )
-    objective: Literal["mlm", "clm", "simcse"] = Field(
-        "mlm", description="masked words (BERT), the next token (GPT), or two views of a text (SimCSE)"
+    objective: Literal["mlm", "clm", "simcse", "smlmt"] = Field(
+        "mlm",
+        description="masked words (BERT), the next token (GPT), two views of a text (SimCSE), or few-shot tasks of masked "
+        "words (SMLMT)",
     )
     corpus: str | list[str] = Field(
         DEFAULT, min_length=1, description="text files, folders, JSON Lines, folders of datasets; or default"
@@ -51,6 +53,7 @@ class PretrainingSection(BaseModel):
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient of a step")
     masked: float = Field(0.15, gt=0, lt=1, description="mlm: share of the tokens that are to be told")
     whole_words: bool = Field(False, description="mlm: all tokens of a word, or none")
+    ways: int = Field(5, ge=2, description="smlmt: words of a task, which share the rows of a step")
     temperature: float = Field(0.05, gt=0, description="simcse: of the similarities")
     inherit: bool | str = Field(
         False,
@@ -69,6 +72,8 @@ class PretrainingSection(BaseModel):
             raise ValueError("minutes cannot be repeated; expected steps or tokens, or of: model")
         if self.inherit and self.of == "model":
             raise ValueError("inherit is for candidates, but of is model; expected one of the two")
+        if self.objective == "smlmt" and not 2 * self.ways <= self.batch <= 20 * self.ways:
+            raise ValueError(f"smlmt has {self.ways} words in a task; expected batch: {2 * self.ways} to {20 * self.ways}")
         if self.objective == "simcse" and self.batch < 2:
             raise ValueError("simcse tells each text from the others of its batch; expected batch: 2 or more")
         return self

@@ -1,7 +1,8 @@
 """What ranks the heads and neurons of ``bert-subnet``: accuracy of 12 random sub-networks of MiniLM without training.
 
-5-way 1-shot on ICD-10-CM, 200 meta-validation episodes, the same sub-networks for every importance; only which heads and
-neurons they keep differs. What was measured is kept in ``benchmarks/importance.json``; delete a line to measure it anew.
+5-way 1-shot on ICD-10-CM, 200 meta-validation episodes, the same sub-networks for every importance; only which heads
+and neurons they keep differs. What was measured is kept in ``benchmarks/importance.json``; delete a line to measure
+it anew.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from benchmarks import (
     busy,
     bytes_per_node,
     distillation,
+    importance,
     inner_loops,
     learners,
     many_workers,
@@ -27,13 +28,14 @@ from benchmarks import (
     supernet,
     trial_cost,
     truncation,
+    zero_cost,
 )
 from benchmarks.table import machine, publish
 
 MODULES = (
     startup, overhead, busy, many_workers, soak, bytes_per_node, trial_cost, truncation, nas_bench_macro, bert_table,
     stopping, planted, one_shot, supernet, inner_loops, sinusoid, distillation, learners,
-    pretraining_speed,
+    pretraining_speed, zero_cost, importance,
 )  # fmt: skip
 BENCHMARKS = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 

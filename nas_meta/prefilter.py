@@ -1,7 +1,8 @@
 """Of several proposals of a strategy the one with the best zero-cost score is tried; it takes the others back.
 
-The strategy stays a function of its seed and of what it is asked and told, as long as scores do not change: so every one is
-kept in the run's directory, and a resumed search reads what another machine might compute with other last digits.
+The strategy stays a function of its seed and of what it is asked and told, as long as scores do not change: so every
+one is kept in the run's directory, and a resumed search reads what another machine might compute with other last
+digits.
 """
 
 from __future__ import annotations

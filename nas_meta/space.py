@@ -106,7 +106,8 @@ class SearchSpace(ABC):
     image_shape: tuple[int, int, int] | None = None
     """Channels, height and width of the images that models take, if they take any."""
     draws: bool = False
-    """Whether :meth:`sample` draws otherwise than every choice uniformly; strategies that begin at random then do, too."""
+    """Whether :meth:`sample` draws otherwise than every choice uniformly; then ``random`` and the first ones of
+    ``evolution`` are drawn so, too."""
 
     def __init__(self, options: PluginOptions | None = None):
         self.options = options if options is not None else self.Options()

@@ -28,7 +28,6 @@ class WrappedSpace(SearchSpace):
         super().__init__(space.options)
         self.space = space
         self.tokenizer, self.modality, self.image_shape = space.tokenizer, space.modality, space.image_shape
-        self.tokenizer = space.tokenizer
         self.draws = space.draws
 
     def own(self, architecture: Architecture) -> Architecture:

@@ -1,14 +1,14 @@
 """How much each attention head and each feed-forward neuron matters for few-shot episodes.
 
-- ``taylor``: first-order scores of the loss. Setting a unit's output a to zero changes it by about |a · ∂L/∂a|: for heads
-  equation 2 of Michel, Levy and Neubig 2019, "Are Sixteen Heads Really Better than One?"; for neurons Molchanov et al.
-  2017, "Pruning Convolutional Neural Networks for Resource Efficient Inference", equation 7; both together are used by
-  Hou et al. 2020, "DynaBERT". The loss is the prototypical network's on meta-train episodes.
-- ``wanda``: Σ |W_ij| · ‖X_j‖₂ over the weights W of the projection behind the units and their inputs X on the texts of
-  those episodes (Sun et al. 2024, "A Simple and Effective Pruning Approach for Large Language Models", equation 1, summed
-  over the columns of a unit, for it goes as a whole).
-- ``magnitude``: the Euclidean norm of all weights that go with a unit: its rows before it, its columns behind it (Li et
-  al. 2017, "Pruning Filters for Efficient ConvNets"). Needs no text.
+- ``taylor``: first-order scores of the loss. Setting a unit's output a to zero changes it by about |a · ∂L/∂a|: for
+  heads equation 2 of Michel, Levy and Neubig 2019, "Are Sixteen Heads Really Better than One?"; for neurons Molchanov
+  et al. 2017, "Pruning Convolutional Neural Networks for Resource Efficient Inference", equation 7; both together are
+  used by Hou et al. 2020, "DynaBERT". The loss is the prototypical network's on meta-train episodes.
+- ``wanda``: Σ |W_ij| · ‖X_j‖₂ over the weights W of the projection behind the units and their inputs X on the texts
+  of those episodes (Sun et al. 2024, "A Simple and Effective Pruning Approach for Large Language Models", equation 1,
+  summed over the columns of a unit, for it goes as a whole).
+- ``magnitude``: the Euclidean norm of all weights that go with a unit: its rows before it, its columns behind it (Li
+  et al. 2017, "Pruning Filters for Efficient ConvNets"). Needs no text.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from landscapes import Landscape, context, run, score
-from torch import nn
 from typer.testing import CliRunner
 
 from nas_meta import Architecture, SearchContext, load_run, plugins, search
@@ -21,36 +20,6 @@ from nas_meta.scores.sample import Sample, scored
 
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("surrogate", "auto", "motpe")]
 PREFILTERED = ["random", "evolution", "tpe", "nsga2", *SLOW]
-
-
-class Chain(nn.Module):
-    """Embeddings of width 3, then linear layers without biases."""
-
-    def __init__(self, *weights):
-        super().__init__()
-        self.table = nn.Embedding(10, 3)
-        self.layers = nn.ModuleList(nn.Linear(len(w[0]), len(w), bias=False) for w in weights)
-        for layer, weight in zip(self.layers, weights, strict=True):
-            layer.weight = nn.Parameter(torch.tensor(weight, dtype=torch.float))
-
-    def forward(self, input_ids, attention_mask):
-        states = self.table(input_ids)
-        for layer in self.layers:
-            states = layer(states)
-        return states
-
-
-class Normed(nn.Module):
-    """A linear layer behind a normalisation whose weights are 2 and 5."""
-
-    def __init__(self):
-        super().__init__()
-        self.table, self.norm, self.layer = nn.Embedding(10, 2), nn.LayerNorm(2), nn.Linear(2, 1, bias=False)
-        self.norm.weight = nn.Parameter(torch.tensor([2.0, -5.0]))
-        self.layer.weight = nn.Parameter(torch.tensor([[3.0, 1.0]]))
-
-    def forward(self, input_ids, attention_mask):
-        return self.layer(self.norm(self.table(input_ids)))
 
 
 @pytest.fixture
@@ -68,26 +37,25 @@ def sample(evaluation):
     return Sample(pool, [episode(pool, evaluation.shape, 0, i) for i in range(3)], evaluation.learner)
 
 
-def test_synflow_of_linear_layers_is_their_number_times_the_flow():
-    """Σ θ ∂R/∂θ is R for every layer (Tanaka et al. 2020, theorem 1), and R is 1ᵀ |W₂| |W₁| 1."""
-    first, second = [[1.0, -2.0, 3.0], [0.5, 0.0, -1.0]], [[2.0, -4.0]]
-    flow = 2 * (1 + 2 + 3) + 4 * (0.5 + 1)
-    model = Chain(first, second)
-    before = [p.detach().clone() for p in model.parameters()]
-    assert load("synflow")(Encoder(model), None) == pytest.approx(math.log10(2 * flow))
-    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
-    assert load("synflow")(Encoder(Chain(np.zeros((1, 3)).tolist())), None) == -400
-
-
-def test_a_normalisation_only_scales_the_flow():
-    # Of the layer 2·3 + 5·1, of the norm's weights the same; its bias is zero.
-    assert load("synflow")(Encoder(Normed()), None) == pytest.approx(math.log10(2 * 11))
+def test_the_number_of_parameters_is_the_models(evaluation):
+    architecture = evaluation.space.sample(np.random.default_rng(0))
+    expected = sum(p.numel() for p in evaluation.space.build(architecture).parameters())
+    assert scored(evaluation, architecture, ["parameters"], 0) == {"parameters": expected}
 
 
 def test_untrained_is_the_loss_of_the_learner_before_training(evaluation, sample):
     encoder = Encoder(evaluation.space.build(evaluation.space.sample(np.random.default_rng(0)))).eval()
     losses = [evaluation.learner.meta_loss(encoder, sample.pool, t).item() for t in sample.tasks]
     assert load("untrained")(encoder, sample) == pytest.approx(-np.mean(losses), rel=1e-5)
+
+
+@pytest.mark.parametrize("learner", [row.name for row in plugins.installed("learners")])
+def test_models_are_scored_whatever_the_learner(learner, small_config):
+    from nas_meta.config import resolve
+
+    evaluation = prepared(resolve(small_config | {"learner": {"name": learner}}))
+    found = scored(evaluation, evaluation.space.sample(np.random.default_rng(0)), ["untrained"], 0)
+    assert found["untrained"] < 0
 
 
 @pytest.mark.parametrize("name", SCORES)
@@ -158,8 +126,10 @@ def test_a_strategy_that_takes_nothing_back_is_refused(strategy, small_config, t
 
 
 def test_an_unknown_score_is_a_sentence(small_config, tmp_path):
-    small_config["strategy"] = {"name": "random", "prefilter": {"score": "synflo"}}
-    with pytest.raises(ConfigError, match=r"strategy.prefilter.score.*there is no score 'synflo'; did you mean 'syn"):
+    small_config["strategy"] = {"name": "random", "prefilter": {"score": "untraind"}}
+    with pytest.raises(
+        ConfigError, match=r"strategy.prefilter.score.*there is no score 'untraind'; did you mean 'untrained'"
+    ):
         search(small_config, tmp_path / "run", inline=True)
     with pytest.raises(ConfigError, match="--scores: there is no score 'x'"):
         scores_named("x")

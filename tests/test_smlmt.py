@@ -206,7 +206,7 @@ def test_a_model_learns_to_tell_masked_words(tiny_model, tmp_path, monkeypatch):
     model = AutoModel.from_pretrained(tiny_model)
     section = PretrainingSection(objective="smlmt", block=16, batch=32, ways=4, steps=60, lr=3e-3)
     objective = make_objective(model, token_file, section, "mean")
-    looks = [look for look in pretrain(model, objective, token_file, section, 0)]
+    looks = list(pretrain(model, objective, token_file, section, 0))
     assert looks[-1].loss < 0.6 * looks[0].loss
     assert "pretrain/perplexity" not in looks[-1].values(section)
 

@@ -25,7 +25,12 @@ from nas_meta.pretraining.simcse import TwoViews
 from nas_meta.pretraining.smlmt import MaskedTasks
 from nas_meta.pretraining.token_file import TokenFile
 
-OBJECTIVES: Mapping[str, type[Objective]] = {"mlm": MaskedWords, "clm": NextToken, "simcse": TwoViews, "smlmt": MaskedTasks}
+OBJECTIVES: Mapping[str, type[Objective]] = {
+    "mlm": MaskedWords,
+    "clm": NextToken,
+    "simcse": TwoViews,
+    "smlmt": MaskedTasks,
+}
 LOOK_EVERY = 10  # steps between two looks at the loss, for which a GPU must be waited for
 FINE = 1_000_000  # parts of a budget of time
 

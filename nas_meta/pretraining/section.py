@@ -29,8 +29,8 @@ class PretrainingSection(BaseModel):
     )
     objective: Literal["mlm", "clm", "simcse", "smlmt"] = Field(
         "mlm",
-        description="masked words (BERT), the next token (GPT), two views of a text (SimCSE), or few-shot tasks of masked "
-        "words (SMLMT)",
+        description="masked words (BERT), the next token (GPT), two views of a text (SimCSE), or few-shot tasks of "
+        "masked words (SMLMT)",
     )
     corpus: str | list[str] = Field(
         DEFAULT, min_length=1, description="text files, folders, JSON Lines, folders of datasets; or default"
@@ -73,7 +73,9 @@ class PretrainingSection(BaseModel):
         if self.inherit and self.of == "model":
             raise ValueError("inherit is for candidates, but of is model; expected one of the two")
         if self.objective == "smlmt" and not 2 * self.ways <= self.batch <= 20 * self.ways:
-            raise ValueError(f"smlmt has {self.ways} words in a task; expected batch: {2 * self.ways} to {20 * self.ways}")
+            raise ValueError(
+                f"smlmt has {self.ways} words in a task; expected batch: {2 * self.ways} to {20 * self.ways}"
+            )
         if self.objective == "simcse" and self.batch < 2:
             raise ValueError("simcse tells each text from the others of its batch; expected batch: 2 or more")
         return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from nas_meta.scores import load
 from nas_meta.space import Architecture
 from nas_meta.tasks.episodes import Episode, episode
 from nas_meta.tasks.pool import Pool
-from nas_meta.wrapped import name_of
 
 EPISODES = 16
 EPISODES_FROM = 2_000_000  # trials are trained on others
@@ -35,14 +34,9 @@ class Sample:
     tasks: Sequence[Episode]
     learner: Learner
 
-    @property
-    def texts(self) -> np.ndarray:
-        """``[texts]``: the indices of the distinct texts of all episodes."""
-        return np.unique(np.concatenate([task.indices for task in self.tasks]))
-
 
 Score = Callable[[Encoder, Sample], float]
-"""Of an untrained model in evaluation mode, whose parameters have no gradients before and may have some afterwards."""
+"""Of an untrained model in evaluation mode."""
 
 
 def scored(evaluation: Evaluation, architecture: Architecture, names: Sequence[str], seed: int) -> dict[str, float]:
@@ -58,15 +52,13 @@ def scored(evaluation: Evaluation, architecture: Architecture, names: Sequence[s
 
 def _scored(own: Evaluation, architecture: Architecture, names: Sequence[str], seed: int) -> dict[str, float]:
     model = own.space.build(architecture)
-    check_model(model, name_of(own.space))
-    encoder = Encoder(model, own.pooling, Compute()).eval()
-    encoder.learned = own.learner.learned(encoder, own.shape.ways)
+    check_model(model, own.space)
+    encoder = replace(own, compute=Compute()).encoder(model).eval()
     pool, shape = own.tasks["meta-train"], own.train.of(own.shape)
     tasks = [episode(pool, shape, seed, EPISODES_FROM + i) for i in range(EPISODES)]
     sample = Sample(pool, tasks, own.learner)
     found = {}
     for name in names:
-        encoder.zero_grad(set_to_none=True)
         found[name] = load(name)(encoder, sample)
         if not np.isfinite(found[name]):
             raise TrialError(f"the score {name} is {found[name]}; expected a finite number")

@@ -1,8 +1,8 @@
 """Few-shot tasks made of text without labels: tell which word was masked (SMLMT).
 
-Bansal et al. 2020, "Self-Supervised Meta-Learning for Few-Shot Natural Language Classification Tasks", section 3: N words
-are the classes of a task, the examples of a word are sentences in which it is replaced by the mask token, and labels are
-random. Words are filtered by how many sentences they stand in.
+Bansal et al. 2020, "Self-Supervised Meta-Learning for Few-Shot Natural Language Classification Tasks", section 3: N
+words are the classes of a task, the examples of a word are sentences in which it is replaced by the mask token, and
+labels are random. Words are filtered by how many sentences they stand in.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class SMLMTOptions(SourceOptions):
     corpus: str | list[str] = Field(
         DEFAULT,
         min_length=1,
-        description="text files, folders, JSON Lines, folders of datasets; or default, the meta-train texts of packages",
+        description="text files, folders, JSON Lines, folders of datasets; or default, meta-train texts of packages",
     )
     field: str = Field("text", description="where a text stands in JSON Lines and datasets")
     mask: str = Field("[MASK]", min_length=1, description="what stands for the word: the tokenizer's mask token")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from landscapes import Landscape, context, run, score
+from torch import nn
 from typer.testing import CliRunner
 
 from nas_meta import Architecture, SearchContext, load_run, plugins, search
@@ -22,6 +23,36 @@ SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("surrogate", "au
 PREFILTERED = ["random", "evolution", "tpe", "nsga2", *SLOW]
 
 
+class Chain(nn.Module):
+    """Embeddings of width 3, then linear layers without biases."""
+
+    def __init__(self, *weights):
+        super().__init__()
+        self.table = nn.Embedding(10, 3)
+        self.layers = nn.ModuleList(nn.Linear(len(w[0]), len(w), bias=False) for w in weights)
+        for layer, weight in zip(self.layers, weights, strict=True):
+            layer.weight = nn.Parameter(torch.tensor(weight, dtype=torch.float))
+
+    def forward(self, input_ids, attention_mask):
+        states = self.table(input_ids)
+        for layer in self.layers:
+            states = layer(states)
+        return states
+
+
+class Normed(nn.Module):
+    """A linear layer behind a normalisation."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.norm, self.layer = nn.Embedding(10, 2), nn.LayerNorm(2), nn.Linear(2, 1, bias=False)
+        self.norm.weight = nn.Parameter(torch.tensor([2.0, -5.0]))
+        self.layer.weight = nn.Parameter(torch.tensor([[3.0, 1.0]]))
+
+    def forward(self, input_ids, attention_mask):
+        return self.layer(self.norm(self.table(input_ids)))
+
+
 @pytest.fixture
 def evaluation(small_config):
     from nas_meta.config import resolve
@@ -35,6 +66,22 @@ def sample(evaluation):
 
     pool = evaluation.tasks["meta-train"]
     return Sample(pool, [episode(pool, evaluation.shape, 0, i) for i in range(3)], evaluation.learner)
+
+
+def test_synflow_of_linear_layers_is_their_number_times_the_flow():
+    """Σ θ ∂R/∂θ is R for every layer (Tanaka et al. 2020, theorem 1), and R is 1ᵀ |W₂| |W₁| 1."""
+    first, second = [[1.0, -2.0, 3.0], [0.5, 0.0, -1.0]], [[2.0, -4.0]]
+    flow = 2 * (1 + 2 + 3) + 4 * (0.5 + 1)
+    model = Chain(first, second)
+    before = [p.detach().clone() for p in model.parameters()]
+    assert load("synflow")(Encoder(model), None) == pytest.approx(math.log10(2 * flow))
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert load("synflow")(Encoder(Chain(np.zeros((1, 3)).tolist())), None) == -400
+
+
+def test_a_normalisation_only_scales_the_flow():
+    # Of the layer 2·3 + 5·1, of the norm's weights the same; its bias is zero, its input ones, of size one.
+    assert load("synflow")(Encoder(Normed()), None) == pytest.approx(math.log10(2 * 11))
 
 
 def test_the_number_of_parameters_is_the_models(evaluation):

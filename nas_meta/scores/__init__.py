@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from nas_meta.scores.sample import Score
 
-SCORES = ("untrained", "parameters")
+SCORES = ("untrained", "synflow", "parameters")
 """Each is a function of that name in a module of that name."""
 
 

@@ -1,13 +1,18 @@
-"""What the initial weights, pretrained or random, already tell: the learner's loss before any training."""
+"""What the initial weights, pretrained or random, already tell: how well the learner classifies before any training."""
 
 from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
 
 from nas_meta.embedding import Encoder
 from nas_meta.scores.sample import Sample
 
 
 def untrained(encoder: Encoder, sample: Sample) -> float:
-    """Minus the mean loss on the episodes."""
-    # With gradients: a learner may need some to adapt.
-    losses = [sample.learner.meta_loss(encoder, sample.pool, task).item() for task in sample.tasks]
+    """Minus the cross-entropy of the learner's logits of the query examples, mean over the episodes."""
+    losses = []
+    for task in sample.tasks:
+        logits = sample.learner.classify(encoder, sample.pool, task)
+        losses.append(F.cross_entropy(logits.detach().float().cpu(), torch.from_numpy(task.labels)).item())
     return -sum(losses) / len(losses)

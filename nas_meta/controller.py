@@ -143,7 +143,6 @@ class _Search:
         stopping: Any = self.config.stopping.resolved(self._most_steps(), self.config.evaluation.interim_episodes)
         scoring = partial(make_evaluation, self.resolved, space, tasks, shape, 1)
         strategy = prefiltered(strategy, self.resolved, scoring, self.directory)
-        stopping = self.config.stopping.resolved(self._most_steps(), self.config.evaluation.interim_episodes)
         document = self.resolved.document
         document = {
             **document,

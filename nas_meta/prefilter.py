@@ -20,7 +20,7 @@ from nas_meta.config import ResolvedConfig
 from nas_meta.errors import ConfigError, NasMetaError
 from nas_meta.evaluation import Evaluation
 from nas_meta.space import Architecture
-from nas_meta.strategy import Outcome, Strategy, _Wait
+from nas_meta.strategy import Outcome, Strategy, Wait
 
 FILE = "scores.jsonl"
 
@@ -86,7 +86,7 @@ class Prefilter(Strategy):
         self.inside, self.score, self.of = inside, score, of
         self.resolved = inside.resolved
 
-    def ask(self) -> Architecture | _Wait | None:
+    def ask(self) -> Architecture | Wait | None:
         best = self.inside.ask()
         for _ in range(self.of - 1):
             # One that must wait for results before it says more is taken by what it has said.

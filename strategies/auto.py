@@ -23,14 +23,13 @@ def pick(context: SearchContext) -> type[Strategy]:
 class Auto(Strategy):
     """The strategy that did best on tables where the truth is known, for this budget, space and objectives."""
 
+    withdraws = True  # where what is picked does
+
     def __init__(self, context: SearchContext, options: PluginOptions | None = None):
         super().__init__(context, options)
         self.picked = pick(context)(context)
+        self.withdraws = self.picked.withdraws
         self.resolved = {"name": type(self.picked).__name__.lower(), **self.picked.resolved}
-
-    @property
-    def withdraws(self) -> bool:
-        return self.picked.withdraws
 
     def ask(self) -> Architecture | None:
         return self.picked.ask()

@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nas_meta.embedding import pooled
 from nas_meta.errors import ConfigError
 from nas_meta.learners.protonet import ProtoNetOptions, prototype_logits
 from nas_meta.pretraining.objective import Objective, body_of, check_rows, states_of
 from nas_meta.pretraining.order import Rows
 from nas_meta.pretraining.section import PretrainingSection
-from nas_meta.pretraining.simcse import pooled
 from nas_meta.pretraining.token_file import TokenFile
 from nas_meta.pretraining.vocabulary import Vocabulary
 
@@ -42,6 +42,7 @@ class MaskedTasks(Objective):
                 "expected one with [MASK], or objective: simcse"
             )
         check_rows(body_of(model), vocabulary, section.block)
+        self._model = [model]  # not a part of this module: it may score tokens for pooling
 
     def rows(self, corpus: TokenFile, seed: int) -> WordEpisodes:
         """Episodes of ``ways`` words with ``batch`` // ``ways`` texts each."""
@@ -51,7 +52,8 @@ class MaskedTasks(Objective):
         """The loss of an episode: of each word the first text is its support, the others are queries."""
         ways, defaults = self.section.ways, ProtoNetOptions()
         states = states_of(call, input_ids, attention_mask)
-        z = F.normalize(pooled(states, attention_mask, self.pooling).float(), dim=-1).unflatten(0, (ways, -1))
+        embeddings = pooled(self._model[0], states, attention_mask, self.pooling)
+        z = F.normalize(embeddings.float(), dim=-1).unflatten(0, (ways, -1))
         queries = z.shape[1] - 1
         logits = prototype_logits(z[:, :1], z[:, 1:].flatten(0, 1), defaults.scale)
         return F.cross_entropy(logits, torch.arange(ways, device=z.device).repeat_interleave(queries))

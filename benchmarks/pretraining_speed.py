@@ -123,5 +123,5 @@ def measure() -> Table:
         ("objective", "who", "tokens a second", "times `Trainer`'s", f"{STEPS} steps", "loss"),
         rows,
         f"{BATCH} blocks of {BLOCK} tokens a step, medians of {ROUNDS} turns of CPU time on one thread. The losses are "
-        "of the same blocks; of `mlm` each has random masks of its own.",
+        "of the same blocks in orders of their own, those of `mlm` with random masks of their own.",
     )

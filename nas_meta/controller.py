@@ -19,7 +19,7 @@ from nas_meta.asking import asking
 from nas_meta.assembly import make_evaluation, make_strategy, prepare
 from nas_meta.config import ResolvedConfig, resolve
 from nas_meta.errors import NasMetaError
-from nas_meta.evaluation import Evaluation, JobResult, Progress
+from nas_meta.evaluation import JobResult, Progress
 from nas_meta.execution.engine import Engine, Event, cause
 from nas_meta.interruption import Interrupted, Stop, interruptible
 from nas_meta.job import check_workers, run_job
@@ -127,7 +127,7 @@ class _Search:
         self.file = StatusFile(directory)
 
     def run(self) -> None:
-        from nas_meta.pretraining.assembly import prepare_pretraining
+        from nas_meta.pretraining.assembly import prepare_pretraining, with_stage
         from nas_meta.watching.assembly import make_observers
 
         self._happened()
@@ -185,7 +185,7 @@ class _Search:
                 raise self._interrupted()
             evaluation = make_evaluation(self.resolved, space, tasks, shape, self._cpus())
             evaluation = evaluation.with_rungs(stopping.rungs, stopping.episodes)
-            evaluation = self._share_weights(evaluation, corpus)
+            evaluation = with_stage(evaluation, self.resolved, corpus, self.loop)
             engine = self._engine(evaluation)
             ends.callback(engine.close)
             ends.callback(self.loop.abandon)
@@ -202,13 +202,13 @@ class _Search:
         if board.troubles:
             self._happened()  # that of the last moment too
         if self.stop.is_set():
-            self._enter("interrupted")
             raise self._interrupted()
         if nothing := self._nothing():
             self._enter("failed")
             raise NasMetaError(nothing)
 
     def _interrupted(self) -> Interrupted:
+        self._enter("interrupted")
         return Interrupted(
             f"interrupted; what had finished is kept, and 'nas-meta resume {self.directory}' goes on from there"
         )
@@ -299,7 +299,7 @@ class _Search:
         return result
 
     def _adapt(self, corpus: Corpus, space: SearchSpace, tasks: Any) -> None:
-        """Trains the pretrained model further on unlabelled text; candidates are cut from what it becomes."""
+        """Trains the pretrained model further on unlabelled text; candidates are cut from that."""
         section = self.config.pretraining
         if section is None or section.of != "model" or (self.directory / ADAPTED).is_dir():
             return
@@ -315,25 +315,11 @@ class _Search:
         if result is None:
             return
         assert result.weights is not None  # the model is what the job is for
-        adaptation.write_adapted(job, result.weights, self.directory)
         self.journal.set("adaptation", dict(result.findings))
-        (self.directory / adaptation.CHECKPOINT).unlink(missing_ok=True)
+        adaptation.write_adapted(job, result.weights, self.directory)
         adaptation.make_anew(space, made(self.resolved, self.directory))
         with asking(space, "prepare"):
             space.prepare(tasks, self.config.seed)
-
-    def _share_weights(self, evaluation: Evaluation, corpus: Corpus | None) -> Evaluation:
-        """The evaluation with the stage in which candidates are pre-trained, if they are."""
-        section = self.config.pretraining
-        if corpus is None or section is None or section.of != "candidates":
-            return evaluation
-        from nas_meta.pretraining.assembly import check_candidates, make_stage
-        from nas_meta.pretraining.shared import SharedWeights
-
-        stage = make_stage(self.resolved, corpus, evaluation.space)
-        check_candidates(stage, evaluation.space, self.strategy, self.config.seed)
-        self.loop.shared = SharedWeights(stage, evaluation.space, self.directory, self.journal)
-        return dataclasses.replace(evaluation, pretraining=stage)
 
     def _job_step(self, progress: Progress, checkpoint: Path) -> None:
         """A step of the job; its checkpoint is kept."""
@@ -408,7 +394,7 @@ class _Search:
     def _broken(self, kind: type[BaseException] | None, *_: Any) -> None:
         """The last word of a search that an exception ends."""
         if kind is not None:
-            self.phase = "interrupted" if kind is KeyboardInterrupt else "failed"
+            self.phase = "interrupted" if kind in (KeyboardInterrupt, Interrupted) else "failed"
             self.file.write(self._status())
 
     def _status(self) -> Status:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,7 @@ from nas_meta.assembly import make_space
 from nas_meta.config import resolve
 from nas_meta.errors import ConfigError, NasMetaError, RunError
 from nas_meta.evaluation import unpacked
+from nas_meta.interruption import Interrupted
 from nas_meta.journal import Journal, Trial
 from nas_meta.pretraining.corpora import open_corpus
 from nas_meta.pretraining.inheritance import distance, inherit, name_of_table, nearest, of_another_class
@@ -25,6 +27,7 @@ from nas_meta.pretraining.stage import Pretraining
 from nas_meta.pretraining.token_file import tokenised
 from nas_meta.rerun import rerun
 from nas_meta.space import Choice
+from nas_meta.status import read_status
 from nas_meta.tasks.tokens import load_tokenizer
 
 PLUGIN = '''
@@ -329,17 +332,21 @@ class Crash(Exception):
     pass
 
 
-def test_an_adaptation_that_breaks_off_goes_on_from_its_checkpoint_bit_by_bit(adapting, tmp_path):
+@pytest.mark.parametrize("how", ["crash", "interrupt"])
+def test_an_adaptation_that_breaks_off_goes_on_from_its_checkpoint_bit_by_bit(how, adapting, tmp_path):
     whole = search(adapting, tmp_path / "whole", inline=True)
 
     def crash(status):
         if status.phase == "adapting the model" and status.steps[0] == 20:
-            raise Crash
+            if how == "crash":
+                raise Crash
+            signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(Crash):
+    with pytest.raises(Crash if how == "crash" else Interrupted):
         search(adapting, tmp_path / "broken", inline=True, watch=crash)
     assert (tmp_path / "broken" / "adapted.checkpoint").is_file()
     assert not (tmp_path / "broken" / "adapted").exists()
+    assert read_status(load_run(tmp_path / "broken")).phase == ("failed" if how == "crash" else "interrupted")
     steps = []
     run = resume(tmp_path / "broken", inline=True, watch=lambda s: steps.append((s.phase, s.steps[0])))
     assert {s for phase, s in steps if phase == "adapting the model"} == {0, 30}

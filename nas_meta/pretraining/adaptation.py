@@ -151,6 +151,7 @@ def write_adapted(job: Adaptation, weights: np.ndarray, directory: Path) -> None
     job.model(weights).save_pretrained(part)
     load_tokenizer(job.name).save_pretrained(part)
     part.rename(directory / ADAPTED)
+    (directory / CHECKPOINT).unlink(missing_ok=True)
 
 
 def make_anew(space: SearchSpace, resolved: ResolvedConfig) -> None:

@@ -179,7 +179,7 @@ def test_simcse_sees_every_text_twice_under_other_dropout(corpus):
     z = pooled(model, states, inputs["attention_mask"], "mean")
     torch.testing.assert_close(alike, contrast(torch.cat([z, z]), 0.05))
     model.train()
-    assert float(objective(model, **inputs)) > float(alike)
+    assert objective(model, **inputs) > alike
 
 
 @pytest.mark.parametrize("rows", [1, 5, 1000])
@@ -293,13 +293,13 @@ def test_what_is_learned_shows_in_the_loss(kind, model, corpus):
     looks = list(pretrain(built, objective, corpus, told, seed=0))
     assert [look.step for look in looks] == list(range(10, 81, 10))
     assert [look.over for look in looks] == [False] * 7 + [True]
-    assert looks[-1].loss < 0.93 * looks[0].loss
+    assert looks[-1].loss < 0.96 * looks[0].loss
     values = looks[-1].values(told)
     assert values.get("pretrain/perplexity") == (None if kind == "simcse" else pytest.approx(math.exp(looks[-1].loss)))
 
 
 def test_a_decoder_learns_what_follows(corpus):
-    """Half of the next words are one of two: fewer than 3.5 nats of 29 tokens, and more than ln 2 of each."""
+    """Each word is one of two that may follow: about ln 2 nats; of 24 words without a context they are ln 24 = 3.2."""
     model, told = llama(), section(objective="clm", steps=150, batch=16)
     *_, last = pretrain(model, make_objective(model, corpus, told, "mean"), corpus, told, seed=0)
     assert math.log(2) * 0.9 < last.loss < 1.6

@@ -271,12 +271,6 @@ def test_what_cannot_be_is_one_sentence_before_anything_is_trained(change, words
     assert not (tmp_path / "run" / "weights").exists()
 
 
-def test_images_are_not_pre_trained_on_texts(document, tmp_path):
-    document["tasks"], document["space"] = {"source": "digits", "ways": 2, "shots": 1, "queries": 2}, {"name": "vit"}
-    with pytest.raises(ConfigError, match="of the task source 'digits' are images; expected tasks of texts"):
-        search(document, tmp_path / "run", inline=True)
-
-
 def test_a_strategy_that_gives_weights_itself_is_refused(adapting, tmp_path):
     adapting["pretraining"] = {"corpus": adapting["pretraining"]["corpus"], "steps": 2, "batch": 2, "block": 16}
     adapting["strategy"] = {"name": "supernet", "steps": 2, "judged": 3, "texts": 3}

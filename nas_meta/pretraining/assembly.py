@@ -51,11 +51,6 @@ def read_corpus(resolved: ResolvedConfig, judged: bool = True) -> Corpus:
         )
     with asking(plugin, "__init__"):
         source = plugin(resolved.options["tasks"])
-    if source.modality != TEXT:
-        raise ConfigError(
-            f"pretraining learns from texts, but the examples of the task source '{resolved.config.tasks.source}' are "
-            f"{MODALITIES.get(source.modality, source.modality)}; expected tasks of texts, or no section pretraining"
-        )
     split = source.load()
     if section.corpus == DEFAULT:
         return default_corpus(source, split)

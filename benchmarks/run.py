@@ -20,6 +20,7 @@ from benchmarks import (
     one_shot,
     overhead,
     planted,
+    pretraining,
     pretraining_speed,
     sinusoid,
     soak,
@@ -35,7 +36,7 @@ from benchmarks.table import machine, publish
 MODULES = (
     startup, overhead, busy, many_workers, soak, bytes_per_node, trial_cost, truncation, nas_bench_macro, bert_table,
     stopping, planted, one_shot, supernet, inner_loops, sinusoid, distillation, learners,
-    pretraining_speed, zero_cost, importance,
+    pretraining, pretraining_speed, zero_cost, importance,
 )  # fmt: skip
 BENCHMARKS = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 

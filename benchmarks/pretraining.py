@@ -1,0 +1,125 @@
+"""What pre-training buys a small encoder from scratch, at equal total cost, beside one cut from a pretrained model.
+
+5-way 1-shot on ICD-10-CM, one core. Every candidate has the same seconds of its process for all that it goes through:
+masked words (MLM) and few-shot tasks of masked words (SMLMT) on the default corpus, and meta-training on episodes of
+the meta-train classes, in equal shares. What it does not pre-train, it meta-trains longer. It is then scored on 600
+episodes of the meta-test classes.
+
+What was measured is kept in ``benchmarks/pretraining.json`` and not measured again; delete a line there to measure it
+anew.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import kept
+from benchmarks.table import Table
+
+KEPT = Path(__file__).with_suffix(".json")
+BUDGET = 90.0  # seconds of its process for a candidate, from when it is built
+SEEDS = (1, 2, 3)
+ENDLESS = 1_000_000  # steps: time ends them
+ENCODER = {
+    "name": "encoder", "depth": [2], "hidden": [128], "heads": [4], "ffn": [2.0], "activation": ["gelu"],
+    "norm": ["layer"], "norm_place": ["pre"], "positions": ["learned"], "attention": ["full"], "pooling": [],
+}  # fmt: skip
+SCRATCH = {"space": ENCODER, "learner": {"name": "protonet", "steps": ENDLESS, "lr": 5e-4, "train_embeddings": True}}
+CUT = {
+    "space": {"name": "bert-subnet", "model": "starter:minilm", "min_layers": 2, "max_layers": 2},
+    "learner": {"name": "protonet", "steps": ENDLESS, "lr": 2e-5},
+}
+META = "meta-training"
+CANDIDATES: dict[str, tuple[Mapping[str, Any], tuple[str, ...]]] = {
+    "`encoder`, meta-trained alone": (SCRATCH, (META,)),
+    "`encoder`, MLM first": (SCRATCH, ("mlm", META)),
+    "`encoder`, SMLMT first": (SCRATCH, ("smlmt", META)),
+    "`encoder`, MLM, then SMLMT": (SCRATCH, ("mlm", "smlmt", META)),
+    "`bert-subnet`, two layers of MiniLM": (CUT, (META,)),
+}
+
+
+def measure_candidate(name: str, seed: int) -> dict[str, Any]:
+    """One candidate, from being built to its score."""
+    import torch
+
+    from nas_meta.assembly import make_evaluation, prepare
+    from nas_meta.config import resolve
+    from nas_meta.measures import parameters
+    from nas_meta.pretraining.assembly import read_corpus
+    from nas_meta.pretraining.token_file import tokenised
+    from nas_meta.tasks.episodes import episode
+    from nas_meta.tasks.tokens import load_tokenizer
+
+    document, stages = CANDIDATES[name]
+    resolved = resolve({**document, "seed": seed, "pretraining": {}})
+    space, tasks, shape = prepare(resolved)
+    space.prepare(tasks, seed)
+    corpus = tokenised(read_corpus(resolved), load_tokenizer(space.tokenizer))
+    evaluation = make_evaluation(resolved, space, tasks, shape, cpus=1)
+    evaluation.setup()
+    torch.manual_seed(seed)
+    model = space.build(space.sample(np.random.default_rng(seed)))
+    pool, steps, started = tasks["meta-train"], {}, time.process_time()
+    for number, stage in enumerate(stages, start=1):
+        if stage == META:
+            encoder = evaluation.encoder(model)
+            running = evaluation.learner.meta_train(encoder, pool, lambda i: episode(pool, shape, seed, i))
+        else:
+            running = looks(model, corpus, stage, seed)
+        steps[stage] = last_step(running, started + BUDGET * number / len(stages))
+    spent = time.process_time() - started
+    found = evaluation.accuracies(encoder, "meta-test", evaluation.settings.test_episodes)
+    return {"accuracy": float(found.mean()), "params": parameters(model), "seconds": spent, "steps": steps}
+
+
+def looks(model: Any, corpus: Any, objective: str, seed: int) -> Iterator[Any]:
+    """Pre-training by the defaults of its section, at one rate."""
+    from nas_meta.pretraining.loop import make_objective, pretrain
+    from nas_meta.pretraining.section import PretrainingSection
+
+    section = PretrainingSection(objective=objective, steps=ENDLESS, warmup=0, decay="none", block=64)
+    return pretrain(model, make_objective(model, corpus, section, "mean"), corpus, section, seed)
+
+
+def last_step(running: Iterable[Any], until: float) -> int:
+    """The last step before that time of this process."""
+    step = 0
+    for seen in itertools.takewhile(lambda _: time.process_time() < until, running):
+        step = getattr(seen, "number", None) or seen.step
+    return step
+
+
+def table(results: dict[str, dict[str, Any]]) -> Table:
+    rows = []
+    for name in CANDIDATES:
+        found = [results[key] for seed in SEEDS if (key := f"{name} {seed}") in results]
+        if not found:
+            continue
+        steps = {s: [round(f["steps"][s]) for f in found] for s in found[0]["steps"]}
+        told = ", ".join(f"{sum(n) / len(n):,.0f} of {stage}" for stage, n in steps.items())
+        rows.append(
+            [name, f"{found[0]['params'] / 1e6:.1f} M", kept.over_seeds([100 * f["accuracy"] for f in found], 1), told]
+        )
+    return Table(
+        ("candidate", "parameters", "meta-test, %", "steps in that time, on average"),
+        rows,
+        f"Accuracy over seeds {', '.join(map(str, SEEDS))} with its 95% interval by Student's t. Each candidate has "
+        f"{BUDGET:.0f} seconds of one core in all, shared out equally between what it goes through.",
+    )
+
+
+def measure() -> Table:
+    results = kept.read(KEPT)
+    for seed in SEEDS:
+        for name in CANDIDATES:
+            if f"{name} {seed}" not in results:
+                results[f"{name} {seed}"] = measure_candidate(name, seed)
+                kept.write(KEPT, results)
+    return table(results)

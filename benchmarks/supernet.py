@@ -62,8 +62,8 @@ def trained(number: int) -> dict[str, float]:
 
 def inherited(_: int) -> dict[str, Any]:
     """A supernet with default options, what its search costs, and what the sub-networks inherit from it."""
-    from nas_meta.evaluation import unpacked
     from nas_meta.objectives import Objective
+    from nas_meta.weights import unpacked
     from strategies.supernet import SupernetJob, SupernetOptions
 
     evaluation = evaluation_of({"space": SPACE, **COMMON})

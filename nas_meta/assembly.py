@@ -1,20 +1,27 @@
-"""From a config to the parts of a search: the space, the tasks, the evaluation."""
+"""From a config to the parts of a search: the space, the tasks, the evaluation, the engine, the strategy."""
 
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from nas_meta.asking import asking
 from nas_meta.config import ResolvedConfig
 from nas_meta.errors import ConfigError
+from nas_meta.execution.engine import Engine
 from nas_meta.recipe import JointSpace
+from nas_meta.sections import Config
 from nas_meta.space import SearchSpace
 from nas_meta.strategy import SearchContext, Strategy
 from nas_meta.wrapped import LimitedSpace, TimedSpace
+
+if TYPE_CHECKING:
+    from nas_meta.learners.base import LearnerOptions
 
 
 def prepare(resolved: ResolvedConfig):
@@ -126,6 +133,35 @@ def make_evaluation(resolved: ResolvedConfig, space: SearchSpace, tasks: Any, sh
         compute=Compute(**config.compute.model_dump() | {"device": config.device}),
         threads=max(1, math.floor(cpus)),
     )
+
+
+def cpus_of_trial(config: Config, inline: bool) -> float:
+    """The CPUs that a trial has."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    shared = available if inline else max(1, available // config.resources.workers)
+    return config.resources.cpus_per_trial or shared
+
+
+def make_engine(evaluation: Any, config: Config, inline: bool) -> Engine:
+    """Where trials run: Ray, or this process."""
+    if inline:
+        from nas_meta.execution.inline_engine import InlineEngine
+
+        return InlineEngine(evaluation)
+    from nas_meta.execution.placement import Resources
+    from nas_meta.execution.ray_engine import RayEngine
+
+    section, cpus = config.resources, cpus_of_trial(config, inline)
+    resources = Resources(section.workers, cpus, section.gpus_per_trial, section.address, section.placement)
+    return RayEngine(evaluation, replace(resources, metrics_port=config.watching.prometheus))
+
+
+def most_steps(resolved: ResolvedConfig) -> int:
+    """The most meta-training steps that a trial may take."""
+    choices = resolved.recipe.choices
+    if "learner.steps" in choices:
+        return max(cast("Sequence[int]", choices["learner.steps"].values))
+    return cast("LearnerOptions", resolved.options["learner"]).steps
 
 
 def make_strategy(

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
 
 from nas_meta import modality
 from nas_meta.asking import asking
-from nas_meta.assembly import make_evaluation, make_strategy, prepare
+from nas_meta.assembly import cpus_of_trial, make_engine, make_evaluation, make_strategy, most_steps, prepare
 from nas_meta.config import ResolvedConfig, resolve
 from nas_meta.errors import NasMetaError
 from nas_meta.evaluation import JobResult, Progress
@@ -41,7 +40,6 @@ from nas_meta.trial_loop import TrialLoop
 from nas_meta.wrapped import timed
 
 if TYPE_CHECKING:
-    from nas_meta.learners.base import LearnerOptions
     from nas_meta.pretraining.adaptation import Adaptation
     from nas_meta.pretraining.corpora import Corpus
     from nas_meta.watching.observer import Observers
@@ -119,7 +117,7 @@ class _Search:
     ):  # fmt: skip
         self.resolved, self.config, self.directory = resolved, resolved.config, directory
         self.inline, self.watch, self.stop, self.resumed = inline, watch, stop, resumed
-        self.objectives = self.config.directed
+        self.objectives, self.cpus = self.config.directed, cpus_of_trial(self.config, inline)
         self.hooks = hooks
         self.started = time.time()
         self.phase = "preparing"
@@ -140,7 +138,9 @@ class _Search:
         session = next_session(self.directory) if self.resumed else new_session(self.config, self.inline)
         # Of the search it knows what that began with: its history is only that of these.
         strategy = make_strategy(self.resolved, space, session.trials, session.workers)
-        stopping: Any = self.config.stopping.resolved(self._most_steps(), self.config.evaluation.interim_episodes)
+        stopping: Any = self.config.stopping.resolved(
+            most_steps(self.resolved), self.config.evaluation.interim_episodes
+        )
         scoring = partial(make_evaluation, self.resolved, space, tasks, shape, 1)
         strategy = prefiltered(strategy, self.resolved, scoring, self.directory)
         document = self.resolved.document
@@ -151,7 +151,7 @@ class _Search:
         }
         info = {
             "config": document, "session": dataclasses.asdict(session), "tasks": list(tasks.report),
-            "cpus": self._cpus(),
+            "cpus": self.cpus,
         }  # fmt: skip
         if self.resumed:
             journal = Journal.append(self.directory)
@@ -183,10 +183,10 @@ class _Search:
                 self._adapt(corpus, space, tasks)
             if self.stop.is_set():
                 raise self._interrupted()
-            evaluation = make_evaluation(self.resolved, space, tasks, shape, self._cpus())
+            evaluation = make_evaluation(self.resolved, space, tasks, shape, self.cpus)
             evaluation = evaluation.with_rungs(stopping.rungs, stopping.episodes)
             evaluation = with_stage(evaluation, self.resolved, corpus, self.loop)
-            engine = self._engine(evaluation)
+            engine = make_engine(evaluation, self.config, self.inline)
             ends.callback(engine.close)
             ends.callback(self.loop.abandon)
             self.started = time.time()
@@ -227,31 +227,6 @@ class _Search:
     def _workers(self) -> int:
         """Trials at a time."""
         return 1 if self.inline else self.config.resources.workers
-
-    def _cpus(self) -> float:
-        available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        if self.inline:
-            return self.config.resources.cpus_per_trial or available
-        return self.config.resources.cpus_per_trial or max(1, available // self.config.resources.workers)
-
-    def _most_steps(self) -> int:
-        """The most meta-training steps that a trial may take."""
-        choices = self.resolved.recipe.choices
-        if "learner.steps" in choices:
-            return max(cast("Sequence[int]", choices["learner.steps"].values))
-        return cast("LearnerOptions", self.resolved.options["learner"]).steps
-
-    def _engine(self, evaluation: Any) -> Engine:
-        if self.inline:
-            from nas_meta.execution.inline_engine import InlineEngine
-
-            return InlineEngine(evaluation)
-        from nas_meta.execution.placement import Resources
-        from nas_meta.execution.ray_engine import RayEngine
-
-        section = self.config.resources
-        resources = Resources(section.workers, self._cpus(), section.gpus_per_trial, section.address, section.placement)
-        return RayEngine(evaluation, dataclasses.replace(resources, metrics_port=self.config.watching.prometheus))
 
     def _job(self, engine: Engine) -> None:
         """What the strategy wants done before it proposes anything; from its last checkpoint if there is one."""
@@ -306,7 +281,7 @@ class _Search:
         from nas_meta.pretraining import adaptation
 
         job = adaptation.adaptation_of(self.resolved, corpus, space.tokenizer)
-        engine = self._engine(adaptation.adapting(self.config, self._cpus()))
+        engine = make_engine(adaptation.adapting(self.config, self.cpus), self.config, self.inline)
         self.stop.listened = True
         try:
             result = self._run_job(engine, job, ADAPTATION, "adapting the model", adaptation.CHECKPOINT)

@@ -18,6 +18,7 @@ from nas_meta.adapters import adapter_names, removed
 from nas_meta.baselines import baseline_accuracies
 from nas_meta.compute import Compute, forget_compiled
 from nas_meta.data_parallel import Rank, joined
+from nas_meta.early_stopping import Best
 from nas_meta.embedding import Encoder, check_model, check_pooling
 from nas_meta.errors import ConfigError, TrialError
 from nas_meta.learners.base import Learner
@@ -30,6 +31,7 @@ from nas_meta.space import Architecture, SearchSpace
 from nas_meta.tasks.episodes import EpisodeShape, TrainShape, episode, episodes
 from nas_meta.tasks.examples import TEXT
 from nas_meta.tasks.pool import Tasks
+from nas_meta.weights import packed, unpacked
 
 if TYPE_CHECKING:
     from nas_meta.pretraining.stage import Pretraining
@@ -372,29 +374,6 @@ class Evaluation:
         return step % every == 0 if step < steps else self.learner.options.training.patience > 0
 
 
-def packed(module: torch.nn.Module) -> np.ndarray:
-    """A module's state as safetensors, in bytes that Ray moves without a copy."""
-    from safetensors.torch import save
-
-    state = {name: t.detach().cpu().contiguous().clone() for name, t in module.state_dict().items()}
-    return np.frombuffer(save(state), dtype=np.uint8)
-
-
-def unpacked(weights: bytes) -> dict[str, torch.Tensor]:
-    """The state that :func:`packed` packed.
-
-    Raises:
-        TrialError: these are no such bytes.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    try:
-        return load(weights)
-    except SafetensorError as error:
-        raise TrialError(f"the weights are not a safetensors file ({error})") from error
-
-
 def check_ways(learner: Learner, train: EpisodeShape, judged: EpisodeShape) -> None:
     """Raises ConfigError where a learner whose head has a fixed number of classes would be trained on another."""
     if not learner.any_ways and train.ways != judged.ways:
@@ -402,36 +381,6 @@ def check_ways(learner: Learner, train: EpisodeShape, judged: EpisodeShape) -> N
             f"tasks.train_ways is {train.ways}, but the head of {type(learner).__name__} has tasks.ways = "
             f"{judged.ways} classes; expected the same, or a learner without such a head, such as protonet"
         )
-
-
-class Best:
-    """The weights of the best interim validation, for early stopping; nothing with a patience of 0."""
-
-    def __init__(self, patience: int):
-        self.patience, self.waited = patience, 0
-        self.accuracy = -1.0
-        self.state: dict[str, torch.Tensor] = {}
-
-    def see(self, accuracy: float, encoder: Encoder) -> None:
-        """An interim validation."""
-        if not self.patience:
-            return
-        self.waited += 1
-        if accuracy > self.accuracy:
-            self.waited, self.accuracy = 0, accuracy
-            self.state = {name: t.detach().cpu().clone() for name, t in encoder.state_dict().items()}
-
-    @property
-    def over(self) -> bool:
-        """Whether as many validations as the patience were no better."""
-        return self.patience > 0 and self.waited >= self.patience
-
-    def restore(self, encoder: Encoder) -> None:
-        """Goes back to the best, if it was not the last."""
-        if self.waited:
-            # A head that served training alone is gone by now.
-            known = encoder.state_dict()
-            encoder.load_state_dict({name: t for name, t in self.state.items() if name in known})
 
 
 def result_of(trial: Generator[Progress, None, Result]) -> Result:

@@ -12,7 +12,7 @@ import torch
 
 from nas_meta import search
 from nas_meta.errors import ConfigError
-from nas_meta.evaluation import unpacked
+from nas_meta.weights import unpacked
 
 JOB = {"name": "supernet", "steps": 6, "judged": 12, "texts": 6, "random": 1, "checkpoint_every": 2}
 

@@ -12,11 +12,11 @@ from torch import nn
 from benchmarks.planted import LAYERS, Planted, accuracy_of, evaluation_of, find
 from nas_meta import Architecture, ChoiceInput, ChoiceLayer, ChoiceSupernet, SearchContext, SearchSpace, search
 from nas_meta.errors import ConfigError, NasMetaError, StrategyError
-from nas_meta.evaluation import unpacked
 from nas_meta.learners.protonet import ProtoNet
 from nas_meta.objectives import Limit, Objective
 from nas_meta.space import Choice
 from nas_meta.tasks.episodes import EpisodeShape, episode
+from nas_meta.weights import unpacked
 from nas_meta.wrapped import LimitedSpace
 from search_spaces.cell_encoder import CellEncoder, CellEncoderOptions
 from strategies.bilevel import EpisodeLoss, first_order, second_order, two_levels

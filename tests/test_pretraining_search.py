@@ -17,7 +17,6 @@ from nas_meta import Architecture, load_run, resume, search
 from nas_meta.assembly import make_space
 from nas_meta.config import resolve
 from nas_meta.errors import ConfigError, NasMetaError, RunError
-from nas_meta.evaluation import unpacked
 from nas_meta.interruption import Interrupted
 from nas_meta.journal import Journal, Trial
 from nas_meta.pretraining.corpora import open_corpus
@@ -29,6 +28,7 @@ from nas_meta.rerun import rerun
 from nas_meta.space import Choice
 from nas_meta.status import read_status
 from nas_meta.tasks.tokens import load_tokenizer
+from nas_meta.weights import unpacked
 
 PLUGIN = '''
 import torch

@@ -17,7 +17,7 @@ import torch
 
 from nas_meta.compute import Compute
 from nas_meta.errors import ConfigError
-from nas_meta.evaluation import JobResult, Progress, packed, unpacked
+from nas_meta.evaluation import JobResult, Progress
 from nas_meta.measures import release_memory
 from nas_meta.pretraining.assembly import load_model
 from nas_meta.pretraining.corpora import Corpus
@@ -29,6 +29,7 @@ from nas_meta.pretraining.token_file import TokenFile, tokenised
 from nas_meta.space import SearchSpace
 from nas_meta.tasks.starter import model_path
 from nas_meta.tasks.tokens import load_tokenizer
+from nas_meta.weights import packed, unpacked
 from nas_meta.wrapped import WrappedSpace
 
 if TYPE_CHECKING:

@@ -12,12 +12,13 @@ from torch import nn
 
 from nas_meta.compute import Compute
 from nas_meta.errors import ConfigError, TrialError
-from nas_meta.evaluation import Progress, packed, unpacked
+from nas_meta.evaluation import Progress
 from nas_meta.pretraining.inheritance import inherit, of_another_class
 from nas_meta.pretraining.loop import make_objective, pretrain
 from nas_meta.pretraining.section import PretrainingSection
 from nas_meta.pretraining.token_file import TokenFile
 from nas_meta.space import Architecture
+from nas_meta.weights import packed, unpacked
 
 
 @dataclass(frozen=True)

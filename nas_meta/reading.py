@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 from pathlib import Path
+from typing import Any
+
+from nas_meta.errors import DataError
 
 
 def regular(path: str | Path, most: int | None = None) -> Path:
@@ -39,3 +43,22 @@ def encodable(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def json_object(content: str, where: str) -> dict[str, Any]:
+    """The object that a line of JSON Lines holds.
+
+    Args:
+        where: file and line, for the sentence.
+
+    Raises:
+        DataError: it is not JSON, or no object.
+    """
+    try:
+        row = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        reason = getattr(error, "msg", None) or str(error)
+        raise DataError(f"{where}: not JSON ({reason}); expected one object a line") from error
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: a {type(row).__name__}; expected an object")
+    return row

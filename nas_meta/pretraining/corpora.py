@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nas_meta.errors import DataError, nearest
-from nas_meta.reading import encodable, regular
+from nas_meta.reading import encodable, json_object, regular
 
 PART = 1 << 20  # bytes of a line that are one text: a longer one is cut between two words
 LONGEST_ROW = 1 << 28  # bytes of a line of JSON
@@ -158,14 +157,7 @@ def _json_lines(file: Path, field: str) -> Iterator[str]:
             content = _decoded(data, file, number)
             if not content.strip():
                 continue
-            try:
-                row = json.loads(content)
-            except (ValueError, RecursionError) as error:
-                reason = getattr(error, "msg", None) or str(error)
-                raise DataError(f"{where}: not JSON ({reason}); expected one object a line") from error
-            if not isinstance(row, dict):
-                raise DataError(f"{where}: a {type(row).__name__}; expected an object")
-            yield _value(row, field, where)
+            yield _value(json_object(content, where), field, where)
 
 
 def _value(row: dict[str, Any], field: str, where: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from pydantic import Field, model_validator
 
 from nas_meta.errors import DataError, nearest
-from nas_meta.reading import encodable, regular
+from nas_meta.reading import encodable, json_object, regular
 from nas_meta.tasks.examples import Example
 from nas_meta.tasks.source import SPLITS, Classes, SourceOptions, TaskSource
 
@@ -103,14 +102,7 @@ class JSONLines(FileSource):
             for line, content in enumerate(stream, 1):
                 if not content.strip():
                     continue
-                try:
-                    row = json.loads(content)
-                except (ValueError, RecursionError) as error:
-                    reason = getattr(error, "msg", None) or str(error)
-                    raise DataError(f"{file}:{line}: not JSON ({reason}); expected one object a line") from error
-                if not isinstance(row, dict):
-                    raise DataError(f"{file}:{line}: a {type(row).__name__}; expected an object")
-                yield line, row
+                yield line, json_object(content, f"{file}:{line}")
 
 
 class CSV(FileSource):

@@ -12,7 +12,7 @@ import numpy as np
 
 from nas_meta.asking import asking
 from nas_meta.config import ResolvedConfig
-from nas_meta.errors import ConfigError
+from nas_meta.errors import ConfigError, TrialError
 from nas_meta.execution.engine import Engine
 from nas_meta.recipe import JointSpace
 from nas_meta.sections import Config
@@ -133,6 +133,27 @@ def make_evaluation(resolved: ResolvedConfig, space: SearchSpace, tasks: Any, sh
         compute=Compute(**config.compute.model_dump() | {"device": config.device}),
         threads=max(1, math.floor(cpus)),
     )
+
+
+def check_learner(resolved: ResolvedConfig, space: SearchSpace) -> None:
+    """Tries on a model what the learner needs of it, before every trial would fail by that.
+
+    Raises:
+        ConfigError: the models of the space have not what the learner needs.
+    """
+    from nas_meta.learners.base import Learner
+
+    learner = resolved.plugin("learner")(resolved.options["learner"])
+    if resolved.recipe.choices or type(learner).equip is Learner.equip:
+        return
+    try:
+        model = space.build(space.sample(np.random.default_rng(resolved.config.seed)))
+    except Exception:  # of one architecture: its trial will say so, and others may be built
+        return
+    try:
+        learner.equip(model)
+    except TrialError as error:
+        raise ConfigError(str(error)) from error
 
 
 def cpus_of_trial(config: Config, inline: bool) -> float:

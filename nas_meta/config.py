@@ -101,6 +101,10 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> ResolvedConf
     """
     try:
         text = regular(path, MOST_BYTES).read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        there = [file.name for file in Path(path).parent.glob("*.y*ml")]
+        also = f"; {nearest(Path(path).name, there)}" if there else ""
+        raise ConfigError(f"{path} cannot be read: {error.strerror}{also}") from error
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

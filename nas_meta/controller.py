@@ -15,7 +15,15 @@ import yaml
 
 from nas_meta import modality
 from nas_meta.asking import asking
-from nas_meta.assembly import cpus_of_trial, make_engine, make_evaluation, make_strategy, most_steps, prepare
+from nas_meta.assembly import (
+    check_learner,
+    cpus_of_trial,
+    make_engine,
+    make_evaluation,
+    make_strategy,
+    most_steps,
+    prepare,
+)  # fmt: skip
 from nas_meta.config import ResolvedConfig, resolve
 from nas_meta.errors import NasMetaError
 from nas_meta.evaluation import JobResult, Progress
@@ -135,6 +143,7 @@ class _Search:
             space.prepare(tasks, self.config.seed)
         # Refuses limits that no architecture meets before anything is trained.
         space.sample(np.random.default_rng(self.config.seed))
+        check_learner(self.resolved, space)
         session = next_session(self.directory) if self.resumed else new_session(self.config, self.inline)
         # Of the search it knows what that began with: its history is only that of these.
         strategy = make_strategy(self.resolved, space, session.trials, session.workers)

@@ -31,7 +31,8 @@ from nas_meta.space import Architecture, SearchSpace
 from nas_meta.tasks.episodes import EpisodeShape, TrainShape, episode, episodes
 from nas_meta.tasks.examples import TEXT
 from nas_meta.tasks.pool import Tasks
-from nas_meta.weights import packed, unpacked
+from nas_meta.weights import packed as packed
+from nas_meta.weights import unpacked as unpacked
 
 if TYPE_CHECKING:
     from nas_meta.pretraining.stage import Pretraining

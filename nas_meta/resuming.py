@@ -111,11 +111,16 @@ def refuse_hooks(section: WatchingSection, directory: Path, overrides: Sequence[
 
 
 def _refuse_links(directory: Path) -> None:
-    """Raises RunError where writing into a run would write somewhere else: in one from somebody else it may."""
+    """Raises RunError where writing into a run would write somewhere else: in one from somebody else it may.
+
+    Links that stay within it, such as W&B's own, do not.
+    """
+    own = directory.resolve()
     for folder, folders, files in os.walk(directory):
         for name in [*folders, *files]:
             path = Path(folder) / name
-            if path.is_symlink() or not (path.is_file() or path.is_dir() or not path.exists()):
+            leaves = path.is_symlink() and not path.resolve().is_relative_to(own)
+            if leaves or not (path.is_file() or path.is_dir() or not path.exists()):
                 raise RunError(
                     f"{path} is a link or no file; a search goes on only where its run holds files of its own"
                 )

@@ -85,3 +85,9 @@ def test_a_misspelt_key_exits_with_2_and_one_line(tmp_path):
 def test_every_ready_config_holds(file):
     resolved = read_config(file)
     assert resolved.config.budget.trials > 1
+
+
+def test_a_config_that_is_not_there_names_the_nearest(tmp_path):
+    (tmp_path / "quickstart.yaml").write_text("seed: 1")
+    with pytest.raises(ConfigError, match=r"cannot be read: No such file.*; did you mean 'quickstart.yaml'\?"):
+        read_config(tmp_path / "quickstrat.yaml")

@@ -20,6 +20,7 @@ from transformers import (
 )  # fmt: skip
 from typer.testing import CliRunner
 
+from nas_meta import search
 from nas_meta.assembly import make_evaluation, prepare
 from nas_meta.cli import app
 from nas_meta.compute import Compute
@@ -329,6 +330,12 @@ def test_a_model_without_a_head_fails_before_it_is_trained(small_config):
     trial = make_evaluation(resolved, space, tasks, shape, 1).trial(space.sample(np.random.default_rng(0)), 0)
     with pytest.raises(TrialError, match="reads labels off a causal language model, but the space builds a BertModel"):
         next(trial)
+
+
+def test_a_search_in_a_space_without_heads_is_refused_before_its_first_trial(small_config, tmp_path):
+    with pytest.raises(ConfigError, match="builds a BertModel, which has no such head; expected a space such as dec"):
+        search(small_config | {"learner": {"name": "in-context"}}, tmp_path / "run", inline=True)
+    assert not (tmp_path / "run" / "journal.sqlite").exists()
 
 
 @pytest.mark.slow

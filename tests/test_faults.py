@@ -237,7 +237,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", ["segfault", "limit", pytest.param("allocation", marks=pytest.mark.slow)])
 def test_a_segmentation_fault_and_a_lack_of_memory_cost_one_trial_each(fault, small_config, tmp_path):
     code, words = FAULTS[fault]
     plugin, log = tmp_path / "faulty.py", tmp_path / "log"

@@ -124,15 +124,15 @@ def test_a_real_search_over_learners_pooling_and_episodes(small_config, tmp_path
         "inner_steps": {"choice": [1, 2]}, "training": {"dropout": {"choice": [0.0, 0.1]}},
     }  # fmt: skip
     small_config["tasks"] |= {"pooling": {"choice": ["mean", "cls"]}, "train_shots": {"choice": [1, 3]}}
-    small_config["budget"]["trials"] = 8
-    small_config["evaluation"] |= {"keep": 8, "test_best": 8}
+    small_config["budget"]["trials"] = 5
+    small_config["evaluation"] |= {"keep": 5, "test_best": 5}
     run = search(small_config, tmp_path / "run")
     assert {t.status for t in run.trials} == {"completed"}
     assert all(t.fidelity == t.architecture["learner.steps"] for t in run.trials)
     assert all(
         ("learner.inner_steps" in t.architecture) == (t.architecture["learner.name"] == "maml") for t in run.trials
     )
-    for trial in run.trials[:3]:
+    for trial in run.trials[:2]:
         folder = export(run, tmp_path / f"export-{trial.id}", trial.id)
         with pytest.raises(ConfigError, match=r"is a choice of the config; .*nas_meta\.yaml"):
             evaluate_folder(folder, run.config)

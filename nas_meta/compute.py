@@ -48,6 +48,16 @@ class Compute:
         if self.compile and self.device == "cpu" and not any(map(shutil.which, compilers)):
             raise ConfigError("compute.compile needs a C++ compiler; expected g++ or clang++, or compile: false")
 
+    def start(self, threads: int = 0) -> None:
+        """Once per worker: checks, and sets CPU threads; 0 leaves torch's own choice.
+
+        Raises:
+            ConfigError: this process cannot compute so.
+        """
+        self.check()
+        if threads:
+            torch.set_num_threads(threads)
+
     def autocast(self) -> AbstractContextManager:
         """Within, operations that bear it compute in :attr:`precision`."""
         # Without its cache of narrow weights: these would outlive the weights that an inner loop moves.

@@ -154,9 +154,7 @@ class Evaluation:
         Raises:
             ConfigError: it cannot compute as it is asked to.
         """
-        self.compute.check()
-        if self.threads:
-            torch.set_num_threads(self.threads)
+        self.compute.start(self.threads)
 
     def run(
         self,

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property, partial
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import Field
 
-from nas_meta import Architecture, Choice, PluginOptions, SearchSpace
+from nas_meta import Architecture, Choice, PluginOptions
 from nas_meta.errors import ConfigError
 from nas_meta.tasks.pool import Tasks
 from nas_meta.tasks.starter import MINILM, model_path
 from search_spaces.pretrained import load_pretrained
+from search_spaces.subnet import PretrainedSubnet, counts, strongest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,22 +48,19 @@ class BertSubnetOptions(PluginOptions):
     importance_episodes: int = Field(20, ge=1, description="meta-train episodes that rank heads and neurons")
 
 
-class BertSubnet(SearchSpace):
+class BertSubnet(PretrainedSubnet):
     """Sub-networks of a pretrained BERT, MiniLM, RoBERTa or DistilBERT; weights are inherited and sliced."""
 
     Options = BertSubnetOptions
+    shares = ("heads", "ffn")
 
     def __init__(self, options: BertSubnetOptions | None = None):
         super().__init__(options)
-        self.tokenizer = self.options.model
-        self._weights: dict[str, np.ndarray] | None = None
-        self._scores: tuple[np.ndarray, np.ndarray] | None = None
-        self._config: Any = None
         self.draws = self.options.bins is not None
-        for name in ("heads", "ffn"):
-            wrong = [s for s in getattr(self.options, name) if not 0 < s <= 1]
-            if wrong:
-                raise ConfigError(f"space.{name} has the share {wrong[0]}; expected shares above 0 and at most 1")
+
+    @property
+    def units(self) -> tuple[int, int, int]:
+        return self.dimensions["layers"], self.dimensions["heads"], self.dimensions["neurons"]
 
     @cached_property
     def dimensions(self) -> dict[str, int]:
@@ -111,17 +109,6 @@ class BertSubnet(SearchSpace):
             table[f"layer{i}.heads"] = Choice(heads, when={f"layer{i}.keep": True})
             table[f"layer{i}.ffn"] = Choice(neurons, when={f"layer{i}.keep": True})
         return table
-
-    def problem(self, architecture: Architecture) -> str | None:
-        kept = len(self.kept_layers(architecture))
-        most = self._most_layers()
-        if not self.options.min_layers <= kept <= most:
-            return f"it keeps {kept} layers; expected {self.options.min_layers} to {most}"
-        if self.options.max_params is not None and self._weights is not None:
-            size = self.count_params(architecture)
-            if size > self.options.max_params:
-                return f"it has {size:,} parameters; expected at most {self.options.max_params:,.0f}"
-        return None
 
     def sample(self, rng: np.random.Generator, tries: int = 1000) -> Architecture:
         """Uniform over the choices; with ``bins`` over bins of parameters, once the space is prepared."""
@@ -182,9 +169,6 @@ class BertSubnet(SearchSpace):
         replace_layers(model, cut)
         return model
 
-    def reference(self) -> nn.Module:
-        return copy.deepcopy(self._full)
-
     def supernet(self) -> Supernet:
         from search_spaces.elastic import ElasticEncoder
 
@@ -203,10 +187,6 @@ class BertSubnet(SearchSpace):
     def width(self, architecture: Architecture) -> int:
         """The length of an embedding."""
         return self.dimensions["hidden"]
-
-    def kept_layers(self, architecture: Architecture) -> list[int]:
-        """Indices of the pretrained layers that the architecture keeps."""
-        return [i for i in range(self.dimensions["layers"]) if architecture[f"layer{i}.keep"]]
 
     def count_params(self, architecture: Architecture) -> int:
         """Parameters of an architecture, counted from the shapes of the pretrained weights, without a build."""
@@ -235,9 +215,6 @@ class BertSubnet(SearchSpace):
             flops += 2 * tokens * projections + 4 * tokens**2 * width
         return {"params": self.count_params(architecture), "flops": flops}
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_full"}
-
     @cached_property
     def _full(self) -> nn.Module:
         import torch
@@ -248,27 +225,3 @@ class BertSubnet(SearchSpace):
         model = AutoModel.from_config(self._config)
         model.load_state_dict({name: torch.tensor(array) for name, array in self._weights.items()})
         return model
-
-    def _ranked(self) -> tuple[np.ndarray, np.ndarray]:
-        if self._scores is not None:
-            return self._scores
-        # Not prepared (a check, a debugger): the first heads and neurons.
-        d = self.dimensions
-        return (
-            np.tile(-np.arange(d["heads"], dtype=float), (d["layers"], 1)),
-            np.tile(-np.arange(d["neurons"], dtype=float), (d["layers"], 1)),
-        )
-
-    def _most_layers(self) -> int:
-        layers = self.dimensions["layers"]
-        return min(self.options.max_layers or layers, layers)
-
-
-def counts(shares: Sequence[float], of: int) -> tuple[int, ...]:
-    """Shares of a number as distinct whole numbers, at least one, largest first."""
-    return tuple(sorted({max(1, round(share * of)) for share in shares}, reverse=True))
-
-
-def strongest(scores: np.ndarray, count: int) -> np.ndarray:
-    """Sorted indices of the ``count`` highest scores; equal scores go to the lower index."""
-    return np.sort(np.argsort(-scores, kind="stable")[:count])

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import comb, prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from pydantic import Field
 
-from nas_meta import Architecture, Choice, PluginOptions, SearchSpace
+from nas_meta import Architecture, Choice, PluginOptions
 from nas_meta.errors import ConfigError
 from nas_meta.tasks.pool import Tasks
 from nas_meta.tasks.starter import SMOLLM2
-from search_spaces.bert_subnet import counts, strongest
 from search_spaces.pretrained import load_pretrained_decoder, pretrained_config
+from search_spaces.subnet import PretrainedSubnet, counts, strongest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -62,24 +62,18 @@ class Sizes:
     gates: int
 
 
-class DecoderSubnet(SearchSpace):
+class DecoderSubnet(PretrainedSubnet):
     """Sub-networks of a pretrained GPT-2, Llama or Qwen; weights are inherited and sliced.
 
     A model gives token states and keeps its head: :class:`search_spaces.causal_lm.CausalStates`.
     """
 
     Options = DecoderSubnetOptions
+    shares = ("groups", "heads", "ffn")
 
-    def __init__(self, options: DecoderSubnetOptions | None = None):
-        super().__init__(options)
-        self.tokenizer = self.options.model
-        self._weights: dict[str, np.ndarray] | None = None
-        self._scores: tuple[np.ndarray, np.ndarray] | None = None
-        self._config: Any = None
-        for name in ("groups", "heads", "ffn"):
-            wrong = [s for s in getattr(self.options, name) if not 0 < s <= 1]
-            if wrong:
-                raise ConfigError(f"space.{name} has the share {wrong[0]}; expected shares above 0 and at most 1")
+    @property
+    def units(self) -> tuple[int, int, int]:
+        return self.sizes.layers, self.sizes.groups * self.sizes.group_heads, self.sizes.neurons
 
     @cached_property
     def sizes(self) -> Sizes:
@@ -117,16 +111,6 @@ class DecoderSubnet(SearchSpace):
             table[f"layer{i}.ffn"] = Choice(counts(self.options.ffn, s.neurons), when=here)
         return table
 
-    def problem(self, architecture: Architecture) -> str | None:
-        kept = len(widths_of(architecture))
-        if not self.options.min_layers <= kept <= self._most_layers():
-            return f"it keeps {kept} layers; expected {self.options.min_layers} to {self._most_layers()}"
-        if self.options.max_params is not None and self._weights is not None:
-            size = self.count_params(architecture)
-            if size > self.options.max_params:
-                return f"it has {size:,} parameters; expected at most {self.options.max_params:,.0f}"
-        return None
-
     def size(self) -> int:
         """Exact without ``max_params``: Σ over k of C(o, k) · (groups · heads · widths)^(L - o + k), o optional."""
         own = [len(self.table[f"layer0.{n}"].values) for n in ("groups", "heads", "ffn") if f"layer0.{n}" in self.table]
@@ -163,9 +147,6 @@ class DecoderSubnet(SearchSpace):
         model = copy.deepcopy(full, {id(layer): layer for layer in sources})
         replace_layers(model, cut, list(kept))
         return model
-
-    def reference(self) -> nn.Module:
-        return copy.deepcopy(self._full)
 
     def supernet(self) -> Supernet:
         from search_spaces.elastic_decoder import ElasticDecoder
@@ -230,9 +211,6 @@ class DecoderSubnet(SearchSpace):
             flops += 2 * tokens * projections + 4 * tokens**2 * query
         return {"params": self.count_params(architecture), "flops": flops}
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_full"}
-
     @cached_property
     def _full(self) -> nn.Module:
         import torch
@@ -248,14 +226,6 @@ class DecoderSubnet(SearchSpace):
                 parameter.copy_(torch.tensor(self._weights[name]))
         return model.eval()
 
-    def _ranked(self) -> tuple[np.ndarray, np.ndarray]:
-        if self._scores is not None:
-            return self._scores
-        # Not prepared (a check, a debugger): the first heads and neurons.
-        s = self.sizes
-        units = (s.groups * s.group_heads, s.neurons)
-        return tuple(np.tile(-np.arange(n, dtype=float), (s.layers, 1)) for n in units)
-
     def _strongest_heads(self, scores: np.ndarray, groups: int, heads: int) -> np.ndarray:
         """``[groups, heads]``: of the groups whose heads matter most together, the heads that matter most."""
         by_group = scores.reshape(self.sizes.groups, -1)
@@ -270,10 +240,6 @@ class DecoderSubnet(SearchSpace):
         if wrong:
             raise ConfigError(f"space.optional has the layer {wrong[0]}; expected numbers from 0 to {layers - 1}")
         return frozenset(given)
-
-    def _most_layers(self) -> int:
-        layers = self.sizes.layers
-        return min(self.options.max_layers or layers, layers)
 
 
 def widths_of(architecture: Architecture) -> dict[int, tuple[int, int, int]]:

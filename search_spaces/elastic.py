@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -131,11 +131,7 @@ class ElasticEncoder(Supernet):
         return self.model.config
 
     def select(self, architecture: Architecture) -> None:
-        widths = widths_of(architecture)
-        for i, layer in enumerate(layers_of(self.model)):
-            layer.kept = i in widths
-            if layer.kept:
-                layer.set_sub_network(*widths[i])
+        select_widths(layers_of(self.model), widths_of(architecture))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor | None = None) -> Any:
         """Shapes as in :meth:`SearchSpace.build`; packed rows bring a mask ``[B, 1, T, T]`` and their positions."""
@@ -170,6 +166,14 @@ class ElasticEncoder(Supernet):
         self._memory = memory
         for layer in layers_of(self.model):
             layer.memory = memory
+
+
+def select_widths(layers: Iterable[nn.Module], widths: Mapping[int, Sequence[int]]) -> None:
+    """Elastic layers compute with these widths from now on; those without any hand on what they are given."""
+    for i, layer in enumerate(layers):
+        layer.kept = i in widths
+        if layer.kept:
+            layer.set_sub_network(*widths[i])
 
 
 def fingerprint(*inputs: Tensor | None) -> tuple:

@@ -26,6 +26,7 @@ from search_spaces.decoder_slicing import (
     slice_layer,
 )
 from search_spaces.decoder_subnet import widths_of
+from search_spaces.elastic import select_widths
 
 
 class ElasticDecoderLayer(GradientCheckpointingLayer):
@@ -101,11 +102,7 @@ class ElasticDecoder(Supernet):
         return self.model.config
 
     def select(self, architecture: Architecture) -> None:
-        widths = widths_of(architecture)
-        for i, layer in enumerate(layers_of(self.model)):
-            layer.kept = i in widths
-            if layer.kept:
-                layer.set_sub_network(*widths[i])
+        select_widths(layers_of(self.model), widths_of(architecture))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor | None = None) -> Any:
         """Shapes as in :meth:`SearchSpace.build`; packed rows bring a mask ``[B, 1, T, T]`` and their positions."""

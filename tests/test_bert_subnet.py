@@ -16,8 +16,9 @@ from transformers import (
 from nas_meta.errors import ConfigError
 from nas_meta.measures import flops, parameters
 from nas_meta.space import Choice
-from search_spaces.bert_subnet import BertSubnet, BertSubnetOptions, counts, strongest
+from search_spaces.bert_subnet import BertSubnet, BertSubnetOptions
 from search_spaces.slicing import load_sliced, widths
+from search_spaces.subnet import counts, strongest
 
 H, HEADS, F, L = 32, 4, 64, 2
 IDS = torch.tensor([[2, 7, 9, 11, 3], [2, 8, 3, 0, 0]])

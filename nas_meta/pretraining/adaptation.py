@@ -53,9 +53,7 @@ class Adapting:
         Raises:
             ConfigError: it cannot compute as it is asked to.
         """
-        self.compute.check()
-        if self.threads:
-            torch.set_num_threads(self.threads)
+        self.compute.start(self.threads)
 
     def run(
         self, job: Adaptation, checkpoint: np.ndarray | None = None, rank: Any = None

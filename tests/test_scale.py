@@ -61,6 +61,16 @@ def places(engine, count, folder):
     return Counter(event.value for event in found)
 
 
+def leave(engine, cluster):
+    """Its job ends, and the cluster knows: a worker whose GPU is not free yet would keep the next one off it."""
+    engine.close()
+    ray.shutdown()
+    ray.init(address=cluster.address)
+    while any(ray.available_resources().get(kind, 0) < ray.cluster_resources()[kind] for kind in ("CPU", "GPU")):
+        time.sleep(0.05)
+    ray.shutdown()
+
+
 @pytest.mark.parametrize("cluster", [{"num_gpus": 2}], indirect=True)
 def test_eight_trials_share_two_gpus_of_each_of_two_nodes(cluster, tmp_path):
     payload = Place(str(tmp_path), np.zeros(1))
@@ -68,14 +78,12 @@ def test_eight_trials_share_two_gpus_of_each_of_two_nodes(cluster, tmp_path):
     found = places(engine, 8, tmp_path)
     assert len({node for node, _ in found}) == 2
     assert sorted((device, count) for (_, device), count in found.items()) == [("0", 2), ("0", 2), ("1", 2), ("1", 2)]
-    engine.close()
+    leave(engine, cluster)
     # With half of the workers: one node filled, or both half.
-    ray.shutdown()
     engine = RayEngine(payload, Resources(4, 1, 0.5, cluster.address, "packed"))
     found = places(engine, 4, tmp_path)
     assert len({node for node, _ in found}) == 1 and sorted(found.values()) == [2, 2]
-    engine.close()
-    ray.shutdown()
+    leave(engine, cluster)
     engine = RayEngine(payload, Resources(4, 1, 0.5, cluster.address, "spread"))
     found = places(engine, 4, tmp_path)
     by_node = Counter()

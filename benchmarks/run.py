@@ -13,6 +13,7 @@ from benchmarks import (
     bytes_per_node,
     distillation,
     importance,
+    inheritance,
     inner_loops,
     learners,
     many_workers,
@@ -20,6 +21,7 @@ from benchmarks import (
     one_shot,
     overhead,
     planted,
+    prefilter,
     pretraining,
     pretraining_speed,
     sinusoid,
@@ -36,7 +38,7 @@ from benchmarks.table import machine, publish
 MODULES = (
     startup, overhead, busy, many_workers, soak, bytes_per_node, trial_cost, truncation, nas_bench_macro, bert_table,
     stopping, planted, one_shot, supernet, inner_loops, sinusoid, distillation, learners,
-    pretraining, pretraining_speed, zero_cost, importance,
+    pretraining, inheritance, pretraining_speed, zero_cost, prefilter, importance,
 )  # fmt: skip
 BENCHMARKS = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 
 from benchmarks import (
+    adaptation,
     bert_table,
     busy,
     bytes_per_node,
@@ -38,7 +39,7 @@ from benchmarks.table import machine, publish
 MODULES = (
     startup, overhead, busy, many_workers, soak, bytes_per_node, trial_cost, truncation, nas_bench_macro, bert_table,
     stopping, planted, one_shot, supernet, inner_loops, sinusoid, distillation, learners,
-    pretraining, inheritance, pretraining_speed, zero_cost, prefilter, importance,
+    pretraining, inheritance, adaptation, pretraining_speed, zero_cost, prefilter, importance,
 )  # fmt: skip
 BENCHMARKS = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 

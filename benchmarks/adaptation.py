@@ -1,0 +1,91 @@
+"""What training a pretrained model further on unlabelled text does to the sub-networks that are cut from it.
+
+MiniLM, which was trained to embed sentences, is trained further for 100 steps on the default corpus by each objective
+(``pretraining.of: model``). Four random halves of its layers, the same for each, are then meta-trained for 60 steps
+(5-way 1-shot on ICD-10-CM) and judged on 200 meta-validation episodes; the best of them on 600 meta-test episodes.
+
+What was measured is kept in ``benchmarks/adaptation.json`` and not measured again; delete a line there to measure it
+anew.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks import kept
+from benchmarks.table import Table
+
+KEPT = Path(__file__).with_suffix(".json")
+SEEDS = (1, 2, 3)
+PLAIN = "as it is"
+OBJECTIVES: Mapping[str, Mapping[str, Any] | None] = {
+    PLAIN: None,
+    "`mlm`": {"objective": "mlm"},
+    "`mlm`, a tenth of the rate": {"objective": "mlm", "lr": 5e-6},
+    "`simcse`": {"objective": "simcse"},
+    "`smlmt`": {"objective": "smlmt"},
+}
+DOCUMENT: Mapping[str, Any] = {
+    "space": {"name": "bert-subnet", "min_layers": 3, "max_layers": 3, "heads": [1.0], "ffn": [1.0]},
+    "strategy": {"name": "random"},
+    "learner": {"name": "protonet", "steps": 60},
+    "evaluation": {"episodes": 200, "test_episodes": 600, "test_best": 1},
+    "budget": {"trials": 4},
+    "resources": {"cpus_per_trial": 1},
+}
+
+
+def measure_search(objective: str, seed: int) -> dict[str, Any]:
+    """The sub-networks of one adapted model."""
+    import nas_meta
+
+    section = OBJECTIVES[objective]
+    document = {**DOCUMENT, "seed": seed}
+    if section is not None:
+        document["pretraining"] = {"of": "model", "steps": 100, "batch": 16, "block": 64, **section}
+    with tempfile.TemporaryDirectory() as folder:
+        nas_meta.search(document, Path(folder) / "run", inline=True)
+        run = nas_meta.load_run(Path(folder) / "run")
+        return {
+            "accuracies": [trial.metrics["accuracy"] for trial in sorted(run.trials, key=lambda t: t.id)],
+            "tested": run.test_of(run.best)["test_accuracy"],
+        }
+
+
+def table(results: Mapping[str, Mapping[str, Any]]) -> Table:
+    def of(objective: str) -> list[dict[str, Any]]:
+        return [results[f"{objective} {seed}"] for seed in SEEDS]
+
+    def accuracies(objective: str) -> list[float]:
+        return [100 * accuracy for found in of(objective) for accuracy in found["accuracies"]]
+
+    rows = []
+    for objective in OBJECTIVES:
+        gains = [a - b for a, b in zip(accuracies(objective), accuracies(PLAIN), strict=True)]
+        rows.append(
+            [
+                objective,
+                kept.over_seeds(accuracies(objective), 1),
+                "" if objective == PLAIN else kept.over_seeds(gains, 1),
+                kept.over_seeds([100 * found["tested"] for found in of(objective)], 1),
+            ]
+        )
+    return Table(
+        ("MiniLM", "meta-validation, %", "difference, points", "best of four on meta-test, %"),
+        rows,
+        f"Means over the twelve sub-networks of seeds {', '.join(map(str, SEEDS))}, and paired differences; with 95% "
+        "intervals by Student's t.",
+    )
+
+
+def measure() -> Table:
+    results = kept.read(KEPT)
+    for seed in SEEDS:
+        for objective in OBJECTIVES:
+            if f"{objective} {seed}" not in results:
+                results[f"{objective} {seed}"] = measure_search(objective, seed)
+                kept.write(KEPT, results)
+    return table(results)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+
 from nni.nas.strategy import RegularizedEvolution
 from pydantic import Field
 
 from nas_meta import PluginOptions, SearchContext
 from strategies.nni_adapter import NNIAdapter
+
+# What a prefilter takes back has no metric, as is meant; NNI would warn of each.
+logging.getLogger("nni.nas.strategy.evolution").addFilter(lambda row: "has no metric" not in str(row.msg))
 
 
 class EvolutionOptions(PluginOptions):

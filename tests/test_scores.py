@@ -1,6 +1,7 @@
 """Zero-cost scores against closed forms; ranking by them; and a prefilter that resumes exactly."""
 
 import json
+import logging
 import math
 
 import numpy as np
@@ -156,6 +157,16 @@ def test_evolution_learns_nothing_of_what_it_took_back():
     done = [a for a, _ in run(Prefilter(inside, total, 4), 40, score)]
     for i, child in enumerate(done[20:], start=20):
         assert min(sum(child[n] != parent[n] for n in child.values) for parent in done[:i]) <= 5
+
+
+def test_nothing_is_warned_of_for_what_evolution_took_back():
+    rows, logger = [], logging.getLogger("nni.nas.strategy.evolution")
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = rows.append
+    logger.addHandler(handler)
+    run(Prefilter(plugins.load("strategies", "evolution")(context(trials=8)), total, 4), 8, score)
+    logger.removeHandler(handler)
+    assert not rows
 
 
 def test_what_a_strategy_took_back_may_be_proposed_again():

@@ -207,7 +207,7 @@ class _Search:
                 self.loop.restore()
                 self.loop.run(engine, evaluation)
             if not self.stop.is_set():
-                self._conclude(engine, space)
+                self._conclude(engine, space, tasks)
         if board.troubles:
             self._happened()  # that of the last moment too
         if self.stop.is_set():
@@ -222,11 +222,14 @@ class _Search:
             f"interrupted; what had finished is kept, and 'nas-meta resume {self.directory}' goes on from there"
         )
 
-    def _conclude(self, engine: Engine, space: SearchSpace) -> None:
+    def _conclude(self, engine: Engine, space: SearchSpace, tasks: Any) -> None:
         """What is measured once, when the search is over."""
+        from nas_meta.pretraining.made import before_adaptation
+
         self._enter("meta-testing")
         best = self.loop.standings.best(self.config.evaluation.test_best)
-        report = meta_test(engine, self.directory, best, space, self.stop.is_set)
+        before = before_adaptation(self.resolved, self.directory, tasks)
+        report = meta_test(engine, self.directory, best, space, self.stop.is_set, before)
         report = report | {"latency": self._latency(engine, space)}
         if not self.stop.is_set():
             self.journal.set("report", report)

@@ -293,9 +293,13 @@ class Evaluation:
         chosen = self.of(architecture)
         return chosen._test_result(chosen.restored(architecture, bytes(weights)), chosen.learner)
 
-    def test_reference(self) -> Result:
-        """Scores the space's unsearched model with nearest centroid, without training, on the same episodes."""
-        model = self.space.reference()
+    def test_reference(self, space: SearchSpace | None = None) -> Result:
+        """Scores a space's unsearched model with nearest centroid, without training, on the same episodes.
+
+        Args:
+            space: by default the one that is searched.
+        """
+        model = (space or self.space).reference()
         assert model is not None
         return self._test_result(self._encoder(model.to(self.device)), ProtoNet())
 

@@ -16,11 +16,13 @@ from nas_meta.space import Architecture, SearchSpace
 
 
 def meta_test(
-    engine: Engine, directory: Path, trials: Sequence[Trial], space: SearchSpace, stopped: Callable[[], bool]
-) -> dict[str, dict[str, Any]]:
+    engine: Engine, directory: Path, trials: Sequence[Trial], space: SearchSpace, stopped: Callable[[], bool],
+    before: SearchSpace | None = None,
+) -> dict[str, dict[str, Any]]:  # fmt: skip
     """The metrics of trials whose weights were kept (``trials``, by id), of the unsearched model and of baselines.
 
     Args:
+        before: the space as it was before its pretrained model was adapted, where it was: that model is tested too.
         stopped: asked after everything that happens; what is known by then is returned.
 
     Raises:
@@ -36,6 +38,8 @@ def meta_test(
         reference = space.reference()
     if reference is not None:
         calls.append((("references", "unsearched model, no training"), "test_reference"))
+        if before is not None:
+            calls.append((("references", "the same before its adaptation"), "test_reference", before))
     calls += [(("references", name), "test_baseline", name) for name in BASELINES[space.modality]]
     report: dict[str, dict[str, Any]] = {"trials": {}, "references": {}}
     while calls:

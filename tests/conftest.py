@@ -46,6 +46,21 @@ def tiny_model(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def token_cache(tmp_path_factory, monkeypatch):
+    """Corpora are tokenised into the folder of the tests."""
+    monkeypatch.setenv("NAS_META_CACHE", str(tmp_path_factory.getbasetemp() / "tokens"))
+
+
+@pytest.fixture
+def corpus(tmp_path) -> Path:
+    """A file of unlabelled texts."""
+    rng = random.Random(1)
+    file = tmp_path / "corpus.txt"
+    file.write_text("\n".join(" ".join(rng.choices(WORDS, k=9)) for _ in range(60)))
+    return file
+
+
 @pytest.fixture(scope="session")
 def labelled_texts(tmp_path_factory) -> Path:
     """JSON Lines: 12 classes, each with two words of its own among common ones."""

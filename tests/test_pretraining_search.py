@@ -1,32 +1,27 @@
-"""Pre-training within a search: each once, inherited, killed and gone on with; and the model of a space adapted."""
+"""Pre-training within a search: each once, inherited, killed and gone on with; and of one model alone."""
 
 import json
-import random
-import signal
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import WORDS
 from test_resume import killed_often, results
-from transformers import AutoModel, BertConfig, BertModel, LlamaConfig, LlamaModel
+from transformers import AutoModel
 
-from nas_meta import Architecture, load_run, resume, search
+from nas_meta import Architecture, load_run, search
 from nas_meta.assembly import make_space
 from nas_meta.config import resolve
 from nas_meta.errors import ConfigError, NasMetaError, RunError
-from nas_meta.interruption import Interrupted
 from nas_meta.journal import Journal, Trial
 from nas_meta.pretraining.corpora import open_corpus
-from nas_meta.pretraining.inheritance import distance, inherit, name_of_table, nearest, of_another_class
+from nas_meta.pretraining.inheritance import nearest
 from nas_meta.pretraining.shared import FOLDER, SharedWeights
 from nas_meta.pretraining.stage import Pretraining
 from nas_meta.pretraining.token_file import tokenised
 from nas_meta.rerun import rerun
 from nas_meta.space import Choice
-from nas_meta.status import read_status
 from nas_meta.tasks.tokens import load_tokenizer
 from nas_meta.weights import unpacked
 
@@ -45,19 +40,6 @@ class Tiny(SearchSpace):
             vocab_size=29, hidden_size=32, num_hidden_layers=architecture["depth"], max_position_embeddings=64,
             num_attention_heads=architecture["heads"], intermediate_size=architecture["width"]))
 '''
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("NAS_META_CACHE", str(tmp_path_factory.getbasetemp() / "tokens"))
-
-
-@pytest.fixture
-def corpus(tmp_path):
-    rng = random.Random(1)
-    file = tmp_path / "corpus.txt"
-    file.write_text("\n".join(" ".join(rng.choices(WORDS, k=9)) for _ in range(60)))
-    return file
 
 
 def made_corpus(document, folder):
@@ -85,12 +67,6 @@ def document(small_config, tiny_model, corpus, tmp_path):
         "budget": {"trials": 4},
         "pretraining": {"corpus": str(corpus), "steps": 12, "batch": 4, "block": 16, "lr": 3e-3},
     }
-
-
-@pytest.fixture
-def adapting(small_config, corpus):
-    section = {"of": "model", "corpus": str(corpus), "steps": 30, "batch": 4, "block": 16, "checkpoint_every": 10}
-    return small_config | {"budget": {"trials": 2}, "pretraining": section}
 
 
 def test_a_candidate_is_pre_trained_before_it_is_meta_trained(document, tmp_path):
@@ -167,19 +143,6 @@ def test_the_first_ones_inherit_from_a_pretrained_model(document, tiny_model, tm
     model = AutoModel.from_pretrained(tiny_model)
     torch.testing.assert_close(weights["embeddings.word_embeddings.weight"], model.embeddings.word_embeddings.weight)
     assert run.pretrained(1)["donor"] is None
-
-
-def test_of_another_class_parts_are_told_by_how_their_names_end(tiny_model):
-    bert = AutoModel.from_pretrained(tiny_model)
-    wrapped = torch.nn.Module()
-    wrapped.inner = BertModel(bert.config)
-    found = of_another_class(wrapped, bert.state_dict(), None)
-    assert set(found) == set(wrapped.state_dict()) and inherit(wrapped, found) == 1
-    llama = LlamaModel(LlamaConfig(vocab_size=29, hidden_size=16, num_hidden_layers=1, num_attention_heads=2))
-    found = of_another_class(llama, bert.state_dict(), name_of_table(bert))
-    assert set(found) == {"embed_tokens.weight"}
-    inherit(llama, found)
-    assert torch.equal(llama.embed_tokens.weight, bert.embeddings.word_embeddings.weight[:, :16])
 
 
 def test_a_model_of_which_nothing_fits_is_refused(document, tiny_model, tmp_path):
@@ -271,11 +234,11 @@ def test_what_cannot_be_is_one_sentence_before_anything_is_trained(change, words
     assert not (tmp_path / "run" / "weights").exists()
 
 
-def test_a_strategy_that_gives_weights_itself_is_refused(adapting, tmp_path):
-    adapting["pretraining"] = {"corpus": adapting["pretraining"]["corpus"], "steps": 2, "batch": 2, "block": 16}
-    adapting["strategy"] = {"name": "supernet", "steps": 2, "judged": 3, "texts": 3}
+def test_a_strategy_that_gives_weights_itself_is_refused(small_config, corpus, tmp_path):
+    small_config["pretraining"] = {"corpus": str(corpus), "steps": 2, "batch": 2, "block": 16}
+    small_config["strategy"] = {"name": "supernet", "steps": 2, "judged": 3, "texts": 3}
     with pytest.raises(ConfigError, match="gives each candidate weights, but so does the strategy"):
-        search(adapting, tmp_path / "run", inline=True)
+        search(small_config, tmp_path / "run", inline=True)
 
 
 def test_a_diverging_pre_training_fails_its_trial(document, tmp_path):
@@ -298,103 +261,6 @@ def test_a_tokenizer_learned_for_the_run_serves_tasks_models_and_export(document
 
     exported, learned = map(AutoTokenizer.from_pretrained, (folder, run.directory / "tokenizer"))
     assert len(learned) <= 100 and exported.get_vocab() == learned.get_vocab()
-
-
-# --- domain adaptation
-
-
-def test_the_model_of_a_space_is_adapted_before_the_search(adapting, tiny_model, tmp_path):
-    run = search(adapting, tmp_path / "run", inline=True)
-    before = AutoModel.from_pretrained(tiny_model).state_dict()
-    after = AutoModel.from_pretrained(tmp_path / "run" / "adapted").state_dict()
-    assert not torch.equal(before["encoder.layer.0.output.dense.weight"], after["encoder.layer.0.output.dense.weight"])
-    # Candidates are cut from the adapted weights: with a rate that moves nothing they are its slices.
-    adapting["learner"] |= {"lr": 1e-12}
-    same = search(adapting, tmp_path / "same", inline=True)
-    weights = unpacked(same.weights_of(same.best))
-    table = AutoModel.from_pretrained(tmp_path / "same" / "adapted").state_dict()["embeddings.word_embeddings.weight"]
-    torch.testing.assert_close(weights["model.embeddings.word_embeddings.weight"], table)
-    assert not torch.equal(table, before["embeddings.word_embeddings.weight"])
-    assert load_run(tmp_path / "run").config.options["space"].model == str((tmp_path / "run" / "adapted").resolve())
-    assert run.config.document["seed"] == 3 and "adapted" in {p.stem for p in (tmp_path / "run" / "logs").iterdir()}
-    yaml_document = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
-    assert yaml_document["space"]["model"] == str(tiny_model)
-    assert rerun(load_run(tmp_path / "run"), run.trials[0])["accuracy"] == run.trials[0].metrics["accuracy"]
-
-
-class Crash(Exception):
-    pass
-
-
-@pytest.mark.parametrize("how", ["crash", "interrupt"])
-def test_an_adaptation_that_breaks_off_goes_on_from_its_checkpoint_bit_by_bit(how, adapting, tmp_path):
-    whole = search(adapting, tmp_path / "whole", inline=True)
-
-    def crash(status):
-        if status.phase == "adapting the model" and status.steps[0] == 20:
-            if how == "crash":
-                raise Crash
-            signal.raise_signal(signal.SIGINT)
-
-    with pytest.raises(Crash if how == "crash" else Interrupted):
-        search(adapting, tmp_path / "broken", inline=True, watch=crash)
-    assert (tmp_path / "broken" / "adapted.checkpoint").is_file()
-    assert not (tmp_path / "broken" / "adapted").exists()
-    assert read_status(load_run(tmp_path / "broken")).phase == ("failed" if how == "crash" else "interrupted")
-    steps = []
-    run = resume(tmp_path / "broken", inline=True, watch=lambda s: steps.append((s.phase, s.steps[0])))
-    assert {s for phase, s in steps if phase == "adapting the model"} == {0, 30}
-    first, second = ((r.directory / "adapted" / "model.safetensors").read_bytes() for r in (whole, run))
-    assert first == second
-    assert results(run) == results(whole)
-    assert not (tmp_path / "broken" / "adapted.checkpoint").exists()
-
-
-@pytest.mark.slow
-def test_a_supernet_is_cut_from_the_adapted_model_on_ray(adapting, tmp_path):
-    adapting["strategy"] = {"name": "supernet", "steps": 4, "judged": 6, "texts": 6}
-    run = search(adapting, tmp_path / "run")
-    assert [t.status for t in run.trials] == ["completed"] * 2
-    assert (tmp_path / "run" / "adapted" / "config.json").is_file()
-
-
-# --- inheritance
-
-
-def test_leading_slices_are_inherited_and_the_rest_stays():
-    torch.manual_seed(0)
-    sizes = {"vocab_size": 29, "max_position_embeddings": 64, "num_attention_heads": 2}
-    small = BertModel(BertConfig(hidden_size=16, num_hidden_layers=1, intermediate_size=24, **sizes))
-    large = BertModel(BertConfig(hidden_size=32, num_hidden_layers=2, intermediate_size=20, **sizes))
-    before = {n: t.clone() for n, t in large.state_dict().items()}
-    share = inherit(large, small.state_dict())
-    copied = 0
-    for name, tensor in large.state_dict().items():
-        own = small.state_dict().get(name)
-        expected = before[name]
-        if own is not None:
-            part = tuple(slice(min(a, b)) for a, b in zip(own.shape, tensor.shape, strict=True))
-            expected[part] = own[part]
-            copied += own[part].numel()
-        assert torch.equal(tensor, expected), name
-    assert share == pytest.approx(copied / sum(t.numel() for t in before.values()))
-    assert 0.1 < share < 0.6
-
-
-def test_the_nearest_is_told_by_ranks_of_numbers_and_equality_of_the_rest():
-    table = {"width": Choice([64, 512, 128]), "norm": Choice(["pre", "post"]), "extra": Choice([1, 2], {"norm": "pre"})}
-
-    def at(**values):
-        return Architecture(values)
-
-    one = at(width=64, norm="pre", extra=1)
-    assert distance(one, one, table) == 0
-    assert distance(one, at(width=128, norm="pre", extra=1), table) == 0.5
-    assert distance(one, at(width=512, norm="post"), table) == 3
-    assert distance(at(width=512, norm="post"), one, table) == 3
-    others = [at(width=width, norm="pre", extra=1) for width in (512, 128, 128)]
-    assert nearest(one, others, table) == 1
-    assert nearest(one, [], table) is None
 
 
 # --- alone

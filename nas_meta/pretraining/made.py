@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from nas_meta.asking import asking
 from nas_meta.config import ResolvedConfig
+
+if TYPE_CHECKING:
+    from nas_meta.space import SearchSpace
+    from nas_meta.tasks.pool import Tasks
 
 ADAPTED = "adapted"  # in a run directory, the folder of the model
 TOKENIZER = "tokenizer"
@@ -23,3 +29,15 @@ def made(resolved: ResolvedConfig, directory: Path) -> ResolvedConfig:
     if section.tokenizer is not None and (directory / TOKENIZER).is_dir():
         tokenizer = str(directory / TOKENIZER)
     return dataclasses.replace(resolved, options=options, tokenizer=tokenizer)
+
+
+def before_adaptation(resolved: ResolvedConfig, directory: Path, tasks: Tasks) -> SearchSpace | None:
+    """The prepared space of a config as it was before the run adapted its model; None where the run has not."""
+    if not (directory / ADAPTED).is_dir():
+        return None
+    from nas_meta.assembly import make_space
+
+    space = make_space(resolved)
+    with asking(space, "prepare"):
+        space.prepare(tasks, resolved.config.seed)
+    return space

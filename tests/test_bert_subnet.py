@@ -12,6 +12,7 @@ from transformers import (
     RobertaConfig,
     RobertaModel,
 )  # fmt: skip
+from two_texts import output
 
 from nas_meta.errors import ConfigError
 from nas_meta.measures import flops, parameters
@@ -21,8 +22,6 @@ from search_spaces.slicing import load_sliced, widths
 from search_spaces.subnet import counts, strongest
 
 H, HEADS, F, L = 32, 4, 64, 2
-IDS = torch.tensor([[2, 7, 9, 11, 3], [2, 8, 3, 0, 0]])
-MASK = (IDS > 0).long()
 
 
 def pretrained(family, folder):
@@ -48,11 +47,6 @@ def space_of(folder, **options):
 
 def everything(space):
     return space.architecture({n: c.values[0] for n, c in space.table.items()})
-
-
-def output(model):
-    with torch.no_grad():
-        return model.eval()(input_ids=IDS, attention_mask=MASK).last_hidden_state
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "distilbert"])

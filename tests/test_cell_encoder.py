@@ -5,10 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from landscapes import context, run
+from two_texts import IDS, MASK, output, samples
 
 from nas_meta import ChoiceLayer, ChoiceSupernet, plugins
 from nas_meta.embedding import Encoder
@@ -18,8 +18,6 @@ from nas_meta.testing import SpaceTests
 from search_spaces.cell_encoder import CellEncoder, CellEncoderOptions
 from strategies.most_probable import most_probable
 
-IDS = torch.tensor([[2, 7, 9, 11, 3], [2, 8, 3, 0, 0]])
-MASK = (IDS > 0).long()
 SMALL = {"layers": 3, "heads": [2, 4], "kernels": [3, 5], "gated": [1.5], "ffn": [0.5, 2.0]}
 
 
@@ -33,16 +31,6 @@ def chain(space, *operations):
     values = {f"layer{i}.op": op for i, op in enumerate(operations)}
     states = {f"layer{i}.{part}": i for i in range(1, len(operations)) for part in ("input", "add")}
     return space.canonical({**values, **states})
-
-
-def output(model, ids=IDS, mask=MASK):
-    with torch.no_grad():
-        return model.eval()(input_ids=ids, attention_mask=mask).last_hidden_state
-
-
-def samples(space, count):
-    rng = np.random.default_rng(1)
-    return [space.sample(rng) for _ in range(count)]
 
 
 class TestConformance(SpaceTests):

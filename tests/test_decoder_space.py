@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from transformers import AutoModel, AutoModelForCausalLM
+from two_texts import IDS, MASK, output
 
 from nas_meta import search
 from nas_meta.config import read_config
@@ -20,8 +21,6 @@ from nas_meta.tasks.tokens import load_tasks, load_tokenizer
 from nas_meta.testing import SpaceTests
 from search_spaces.decoder import DecoderOptions, ScratchDecoder
 
-IDS = torch.tensor([[2, 7, 9, 11, 3], [2, 8, 3, 0, 0]])
-MASK = (IDS > 0).long()
 SMALL = {"family": ["llama", "gpt2"], "depth": [1, 2], "width": [16, 32], "heads": [2, 4], "kv_heads": [1, 2, 4]}
 PLACES = 24
 LLAMA = {"family": "llama", "depth": 2, "width": 32, "heads": 4, "kv_heads": 2, "ffn": 2.0, "tied": True}
@@ -32,11 +31,6 @@ ALL = [{**a, "tied": tied} for a, tied in itertools.product((LLAMA, GPT2), (True
 @pytest.fixture
 def space(tiny_model):
     return ScratchDecoder(DecoderOptions(tokenizer=str(tiny_model), max_positions=PLACES, **SMALL))
-
-
-def output(model, ids=IDS, mask=MASK):
-    with torch.no_grad():
-        return model.eval()(input_ids=ids, attention_mask=mask).last_hidden_state
 
 
 class TestConformance(SpaceTests):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny_decoder import FAMILIES, SIZE, F, H, save_tiny
 from transformers import AutoModel, AutoModelForCausalLM
+from two_texts import IDS, MASK, output
 
 from nas_meta.embedding import Encoder
 from nas_meta.errors import ConfigError
@@ -23,8 +24,6 @@ from search_spaces.decoder_slicing import layers_of, parts_of, widths
 from search_spaces.decoder_subnet import DecoderSubnet, DecoderSubnetOptions, widths_of
 
 V = 40
-IDS = torch.tensor([[2, 7, 9, 11, 3], [2, 8, 3, 0, 0]])
-MASK = (IDS > 0).long()
 
 
 def space_of(folder, **options):
@@ -43,11 +42,6 @@ def smaller(space):
     if "layer2.heads" in space.table:
         values["layer2.heads"] = 2
     return space.architecture(values)
-
-
-def output(model):
-    with torch.no_grad():
-        return model.eval()(input_ids=IDS, attention_mask=MASK).last_hidden_state
 
 
 def logits(model):

@@ -4,12 +4,12 @@ import itertools
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 from transformers import AutoModel, EuroBertModel, LlamaConfig, LlamaModel
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
+from two_texts import output, samples
 
 from nas_meta import search
 from nas_meta.compute import Compute
@@ -51,16 +51,6 @@ def shaken(model):
         for parameter in model.parameters():
             nn.init.normal_(parameter, std=0.3)
     return model.eval()
-
-
-def output(model, ids=IDS, mask=MASK):
-    with torch.no_grad():
-        return model.eval()(input_ids=ids, attention_mask=mask).last_hidden_state
-
-
-def samples(space, count):
-    rng = np.random.default_rng(1)
-    return [space.sample(rng) for _ in range(count)]
 
 
 class TestConformance(SpaceTests):
@@ -150,7 +140,9 @@ def test_transformers_own_class_with_the_same_weights_gives_the_same_states(spac
     assert parameters(native) == parameters(model) + (32 if kind == "BertModel" else 0)  # a vector of the token's type
     for loaded in (native, reloaded(space, model, a, tmp_path)):
         for row, length in enumerate(MASK.sum(1)):
-            torch.testing.assert_close(output(loaded)[row, :length], output(model)[row, :length], atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(
+                output(loaded, IDS, MASK)[row, :length], output(model, IDS, MASK)[row, :length], atol=1e-5, rtol=1e-5
+            )
 
 
 def reloaded(space, model, a, folder):
@@ -204,7 +196,7 @@ def test_a_window_hides_what_is_further_away(space):
     model = shaken(space.build(architecture(space, attention="sliding", depth=2)))
     other = IDS.clone()
     other[0, 6] = 20
-    before, after = output(model)[0], output(model, other)[0]
+    before, after = output(model, IDS, MASK)[0], output(model, other, MASK)[0]
     changed = (before - after).abs().amax(1) > 1e-6
     assert changed.tolist() == [False] * 4 + [True] * 3  # one token a layer
 
@@ -224,7 +216,7 @@ def test_padding_and_its_content_change_nothing(space, positions, attention, poo
 def test_pooling_by_attention_is_a_weighted_mean_and_the_models_pooler_output(space):
     a = architecture(space, pooling="attention")
     model = shaken(space.build(a))
-    states = output(model)[1, :3]
+    states = output(model, IDS, MASK)[1, :3]
     weights = (states @ model.pooling_scores[0].weight[0]).softmax(0)
     expected = weights @ states
     with torch.no_grad():
@@ -282,7 +274,9 @@ def test_an_export_without_a_class_of_transformers_loads_with_its_code(space, tm
     with torch.no_grad():
         expected = model(IDS, MASK).pooler_output
     torch.testing.assert_close(torch.load(tmp_path / "pooled.pt"), expected, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(output(space.load(tmp_path / "model")), output(model), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        output(space.load(tmp_path / "model"), IDS, MASK), output(model, IDS, MASK), atol=1e-5, rtol=1e-5
+    )
 
 
 def test_a_search_trains_exports_and_evaluates_with_the_pooling_that_was_chosen(small_config, tiny_model, tmp_path):

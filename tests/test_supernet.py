@@ -17,6 +17,7 @@ from transformers import (
     RobertaConfig,
     RobertaModel,
 )
+from two_texts import IDS, MASK, output
 
 import nas_meta
 from nas_meta.assembly import make_evaluation, prepare
@@ -44,8 +45,6 @@ MODELS = {
     "roberta": lambda: RobertaModel(RobertaConfig(**SIZE, **BERT, pad_token_id=0)),
     "distilbert": lambda: DistilBertModel(DistilBertConfig(**SIZE, dim=24, n_layers=3, n_heads=3, hidden_dim=16)),
 }
-IDS = torch.tensor([[2, 7, 9, 11, 3], [2, 8, 3, 0, 0]])
-MASK = (IDS > 0).long()
 ONCE = settings(deadline=None, max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -62,11 +61,6 @@ def space(request, tmp_path_factory):
     rng = np.random.default_rng(0)
     space._scores = (rng.random((3, 3)), rng.random((3, 16)))
     return space
-
-
-def output(model):
-    with torch.no_grad():
-        return model.eval()(input_ids=IDS, attention_mask=MASK).last_hidden_state
 
 
 @ONCE

@@ -39,7 +39,7 @@ def meta_test(
     if reference is not None:
         calls.append((("references", "unsearched model, no training"), "test_reference"))
         if before is not None:
-            calls.append((("references", "the same before its adaptation"), "test_reference", before))
+            calls.append((("references", "unsearched model before adaptation"), "test_reference", before))
     calls += [(("references", name), "test_baseline", name) for name in BASELINES[space.modality]]
     report: dict[str, dict[str, Any]] = {"trials": {}, "references": {}}
     while calls:

@@ -43,7 +43,7 @@ def test_the_model_of_a_space_is_adapted_before_the_search(adapting, tiny_model,
 def test_the_model_before_its_adaptation_stands_beside_the_one_after(adapting, tmp_path):
     plain = {**adapting, "budget": {"trials": 1}}
     del plain["pretraining"]
-    name, before = "unsearched model, no training", "the same before its adaptation"
+    name, before = "unsearched model, no training", "unsearched model before adaptation"
     untouched = search(plain, tmp_path / "plain", inline=True).report["references"]
     assert before not in untouched
     found = search(adapting, tmp_path / "run", inline=True).report["references"]

@@ -40,9 +40,10 @@ class Ensemble:
             warnings.simplefilter("ignore", UserWarning)  # a row that no tree left out
             self.trees.fit(encoded, targets)
         predictions = np.ma.array(self._lines(encoded), mask=~left_out).mean(0)
-        linear = float(((predictions - targets) ** 2).mean())
         grown = float(((self.trees.oob_prediction_ - targets) ** 2).mean())
-        self.linear_share = grown / max(linear + grown, 1e-12)
+        # Of so few rows that none was ever left out, nothing is known.
+        linear = float(((predictions - targets) ** 2).mean()) if left_out.any() else grown
+        self.linear_share = grown / (linear + grown) if linear + grown > 1e-12 else 0.5
 
     def predict(self, encoded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation, ``[architectures]`` each."""

@@ -121,6 +121,11 @@ def test_the_ensemble_ranks_what_it_never_saw_and_knows_what_it_knows():
     assert at_home.mean() < deviation.mean()
 
 
+def test_an_ensemble_of_one_result_says_that_of_all():
+    mean, deviation = Ensemble(np.array([[0.0, 1.0]]), np.array([0.5]), seed=0).predict(np.eye(2))
+    assert mean.tolist() == [0.5, 0.5] and deviation.tolist() == [0, 0]
+
+
 def test_the_surrogate_takes_what_the_space_can_count_as_known():
     asked = set()
 

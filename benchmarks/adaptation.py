@@ -82,10 +82,4 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def measure() -> Table:
-    results = kept.read(KEPT)
-    for seed in SEEDS:
-        for objective in OBJECTIVES:
-            if f"{objective} {seed}" not in results:
-                results[f"{objective} {seed}"] = measure_search(objective, seed)
-                kept.write(KEPT, results)
-    return table(results)
+    return table(kept.completed(KEPT, OBJECTIVES, SEEDS, measure_search))

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import kept
+from benchmarks.drawn import drawn
 from benchmarks.table import Table
 
 KEPT = Path(__file__).with_suffix(".json")
@@ -54,11 +55,8 @@ def measure_chain(beginning: str, seed: int) -> dict[str, Any]:
     evaluation = make_evaluation(resolved, space, tasks, shape, cpus=1)
     evaluation = replace(evaluation, pretraining=make_stage(resolved, read_corpus(resolved), space))
     evaluation.setup()
-    rng, chain = np.random.default_rng(seed), {}
-    while len(chain) < COUNT:
-        architecture = space.sample(rng)
-        chain[architecture.id] = architecture
-    architectures, weights, losses, accuracies = list(chain.values()), [], [], []
+    architectures = drawn(space, COUNT, seed)
+    weights, losses, accuracies = [], [], []
     for number, architecture in enumerate(architectures):
         found = nearest(architecture, architectures[:number], space.table) if inherits else None
         trial = evaluation.trial(architecture, seed, donor=None if found is None else weights[found])
@@ -98,16 +96,10 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> Table:
         ("pre-trained from", "loss", "difference", "accuracy, %", "difference, points"),
         rows,
         f"Means over {(COUNT - 1) * len(SEEDS)} architectures of {len(SEEDS)} seeds: the loss of the last ten steps of "
-        "pre-training, on rows that were not seen before, and the accuracy on meta-validation after 60 steps of "
+        "pre-training, on rows that it had not seen before, and the accuracy on meta-validation after 60 steps of "
         "meta-training. Differences are paired, with 95% intervals by Student's t.",
     )
 
 
 def measure() -> Table:
-    results = kept.read(KEPT)
-    for seed in SEEDS:
-        for beginning in BEGINNINGS:
-            if f"{beginning} {seed}" not in results:
-                results[f"{beginning} {seed}"] = measure_chain(beginning, seed)
-                kept.write(KEPT, results)
-    return table(results)
+    return table(kept.completed(KEPT, BEGINNINGS, SEEDS, measure_chain))

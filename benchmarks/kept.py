@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -20,6 +20,19 @@ def write(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
     """Keeps what was measured."""
     rows = ",\n".join(f"{json.dumps(name)}: {json.dumps(found)}" for name, found in results.items())
     path.write_text(f'{{"machine": {json.dumps(machine())}, "measured": {{\n{rows}\n}}}}\n', encoding="utf-8")
+
+
+def completed(
+    path: Path, names: Iterable[str], seeds: Sequence[int], measure: Callable[[str, int], dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """What was measured of every name and seed (``NAME SEED``); what is not kept yet is measured, seed by seed."""
+    results, names = read(path), list(names)
+    for seed in seeds:
+        for name in names:
+            if f"{name} {seed}" not in results:
+                results[f"{name} {seed}"] = measure(name, seed)
+                write(path, results)
+    return results
 
 
 def over_seeds(values: Sequence[float], digits: int = 3) -> str:

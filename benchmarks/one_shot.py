@@ -68,10 +68,4 @@ def table(results: dict[str, dict[str, Any]]) -> Table:
 
 
 def measure() -> Table:
-    results = kept.read(KEPT)
-    for seed in SEEDS:
-        for strategy in STRATEGIES:
-            if f"{strategy} {seed}" not in results:
-                results[f"{strategy} {seed}"] = measure_search(strategy, seed)
-                kept.write(KEPT, results)
-    return table(results)
+    return table(kept.completed(KEPT, STRATEGIES, SEEDS, measure_search))

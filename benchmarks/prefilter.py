@@ -64,10 +64,4 @@ def table(results: dict[str, dict[str, Any]]) -> Table:
 
 
 def measure() -> Table:
-    results = kept.read(KEPT)
-    for seed in SEEDS:
-        for name in SEARCHES:
-            if f"{name} {seed}" not in results:
-                results[f"{name} {seed}"] = measure_search(name, seed)
-                kept.write(KEPT, results)
-    return table(results)
+    return table(kept.completed(KEPT, SEARCHES, SEEDS, measure_search))

@@ -116,10 +116,4 @@ def table(results: dict[str, dict[str, Any]]) -> Table:
 
 
 def measure() -> Table:
-    results = kept.read(KEPT)
-    for seed in SEEDS:
-        for name in CANDIDATES:
-            if f"{name} {seed}" not in results:
-                results[f"{name} {seed}"] = measure_candidate(name, seed)
-                kept.write(KEPT, results)
-    return table(results)
+    return table(kept.completed(KEPT, CANDIDATES, SEEDS, measure_candidate))

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import kept
+from benchmarks.drawn import drawn
 from benchmarks.table import Table
 from benchmarks.timed_search import evaluation_of, search_within
 
@@ -41,12 +42,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 
 def sub_networks(space: Any) -> list[Any]:
     """Random ones in the range of parameters, none twice."""
-    rng, found = np.random.default_rng(5), {}
-    while len(found) < COUNT:
-        architecture = space.sample(rng)
-        if PARAMS[0] <= space.count_params(architecture) <= PARAMS[1]:
-            found[architecture.id] = architecture
-    return list(found.values())
+    return drawn(space, COUNT, 5, lambda a: PARAMS[0] <= space.count_params(a) <= PARAMS[1])
 
 
 def trained(number: int) -> dict[str, float]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import kept
+from benchmarks.drawn import drawn
 from benchmarks.table import Table
 from benchmarks.timed_search import evaluation_of
 
@@ -38,12 +39,7 @@ def evaluation(space: str) -> Any:
 
 
 def architectures(space: Any) -> list[Any]:
-    """Random ones, none twice."""
-    rng, found = np.random.default_rng(11), {}
-    while len(found) < COUNT:
-        architecture = space.sample(rng)
-        found[architecture.id] = architecture
-    return list(found.values())
+    return drawn(space, COUNT, 11)
 
 
 def trained(space: str, number: int) -> dict[str, Any]:

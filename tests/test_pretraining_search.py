@@ -12,11 +12,13 @@ from transformers import AutoModel
 
 from nas_meta import Architecture, load_run, search
 from nas_meta.assembly import make_space
+from nas_meta.compute import Compute
 from nas_meta.config import resolve
 from nas_meta.errors import ConfigError, NasMetaError, RunError
 from nas_meta.journal import Journal, Trial
 from nas_meta.pretraining.corpora import open_corpus
 from nas_meta.pretraining.inheritance import nearest
+from nas_meta.pretraining.order import Rows
 from nas_meta.pretraining.shared import FOLDER, SharedWeights
 from nas_meta.pretraining.stage import Pretraining
 from nas_meta.pretraining.token_file import tokenised
@@ -134,6 +136,24 @@ def test_heirs_begin_with_the_nearest_weights_and_can_be_run_again(document, tmp
     told = []
     assert rerun(opened, last, told.append)["accuracy"] == last.metrics["accuracy"]
     assert 0.5 < told[0].values["pretrain/inherited"] <= 1
+
+
+def test_heirs_read_on_where_their_donors_have_not_read(document, tmp_path, monkeypatch):
+    stage = Pretraining(resolve(document).config.pretraining, made_corpus(document, tmp_path))
+    space, seen = load_space(document), []
+    batch = Rows.batch
+    monkeypatch.setattr(Rows, "batch", lambda *given: seen.append(batch(*given)) or seen[-1])
+
+    def read(donor):
+        seen.clear()
+        *_, last = stage(space.build(space.sample(np.random.default_rng(0))), 3, Compute(), donor)
+        return [ids.tolist() for ids, _ in seen], last.pretrained
+
+    first, weights = read(None)
+    heir, heirs_weights = read(weights)
+    assert first == read(None)[0] and heir == read(weights)[0]
+    assert len(first) == len(heir) == 12 and all(a != b for a, b in zip(first, heir, strict=True))
+    assert read(heirs_weights)[0] not in (first, heir)
 
 
 def test_the_first_ones_inherit_from_a_pretrained_model(document, tiny_model, tmp_path):

@@ -214,7 +214,6 @@ def test_a_model_learns_to_tell_masked_words(tiny_model, tmp_path, monkeypatch):
 def test_candidates_are_pre_trained_by_smlmt_before_they_are_meta_trained(
     corpus_file, small_config, tmp_path, monkeypatch
 ):
-    monkeypatch.setenv("NAS_META_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("nas_meta.pretraining.smlmt.SHARE", 1.0)
     small_config |= {
         "budget": {"trials": 2},

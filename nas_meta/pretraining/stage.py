@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Generator
 from dataclasses import dataclass, field
 
@@ -64,6 +65,10 @@ class Pretraining:
     ) -> Generator[Progress, None, float]:
         """Pre-trains a model in place, yielding now and then; returns the seconds that it took.
 
+        Args:
+            seed: of the order of the corpus, of masks and dropout; those of an heir follow from its donor, too.
+            donor: weights of an architecture that was pre-trained before, from which it inherits (safetensors).
+
         Raises:
             TrialError: the model cannot learn so, or its loss is no number.
         """
@@ -75,7 +80,9 @@ class Pretraining:
         except ConfigError as error:
             raise TrialError(str(error)) from error
         seconds = 0.0
-        for look in pretrain(model, objective, self.corpus, self.section, seed, compute):
+        # An heir reads on: the rows of its donor again, masked alike, would be learned by heart.
+        order = seed if donor is None else zlib.crc32(donor, seed)
+        for look in pretrain(model, objective, self.corpus, self.section, order, compute):
             seconds = look.seconds
             values = {**look.values(self.section), **inherited}
             yield Progress(look.step, values, pretraining=True, pretrained=packed(model) if look.over else None)

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from nas_meta import WAIT, Architecture, Objective, Outcome, SearchContext, SearchSpace, plugins
-from nas_meta.objectives import hypervolume, signed
+from nas_meta import WAIT, Architecture, Objective, Outcome, SearchContext, SearchSpace
+from nas_meta.core import plugins
+from nas_meta.core.objectives import hypervolume, signed
 
 ACCURACY, FLOPS = Objective("accuracy"), Objective("flops", "minimize")
 

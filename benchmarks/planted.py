@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from benchmarks.table import Table
 from nas_meta import Architecture, ChoiceLayer, ChoiceSupernet, SearchSpace, Strategy
+from nas_meta.core.objectives import Objective
 from nas_meta.evaluation import Evaluation, EvaluationSettings
 from nas_meta.learners.protonet import ProtoNet
-from nas_meta.objectives import Objective
 from nas_meta.strategy import SearchContext
 from nas_meta.tasks.episodes import EpisodeShape
 from nas_meta.tasks.pool import Pool, Tasks

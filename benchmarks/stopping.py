@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.table import Table
-from nas_meta.objectives import Objective, hypervolume, signed
+from nas_meta.core.objectives import Objective, hypervolume, signed
 from nas_meta.stopping import RULES, Report
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.yaml"

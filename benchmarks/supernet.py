@@ -58,7 +58,7 @@ def trained(number: int) -> dict[str, float]:
 
 def inherited(_: int) -> dict[str, Any]:
     """A supernet with default options, what its search costs, and what the sub-networks inherit from it."""
-    from nas_meta.objectives import Objective
+    from nas_meta.core.objectives import Objective
     from nas_meta.weights import unpacked
     from strategies.supernet import SupernetJob, SupernetOptions
 
@@ -104,7 +104,7 @@ def searched(strategy: str) -> Callable[[int], dict[str, Any]]:
     """How the front of a strategy's search is measured, by seed."""
 
     def measure_seed(seed: int) -> dict[str, Any]:
-        from nas_meta.objectives import hypervolume
+        from nas_meta.core.objectives import hypervolume
 
         document = {**COMMON, "seed": seed, **STRATEGIES[strategy], "space": {"name": "bert-subnet"}}
         found = search_within(document, BUDGET)

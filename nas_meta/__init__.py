@@ -3,8 +3,9 @@
 The public API; everything is imported when it is first used, so that the command line starts at once.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from nas_meta.core.lazy import lazy_exports
 
 if TYPE_CHECKING:  # the same names once more, for type checkers and editors, which do not follow __getattr__
     from nas_meta.choice_layer import ChoiceInput as ChoiceInput
@@ -14,15 +15,15 @@ if TYPE_CHECKING:  # the same names once more, for type checkers and editors, wh
     from nas_meta.composed import SubSpace as SubSpace
     from nas_meta.controller import resume as resume
     from nas_meta.controller import search as search
+    from nas_meta.core.objectives import Objective as Objective
+    from nas_meta.core.options import PluginOptions as PluginOptions
     from nas_meta.errors import NasMetaError as NasMetaError
     from nas_meta.learners.base import Learner as Learner
     from nas_meta.learners.base import LearnerOptions as LearnerOptions
-    from nas_meta.objectives import Objective as Objective
     from nas_meta.run import Run as Run
     from nas_meta.run import load_run as load_run
     from nas_meta.space import Architecture as Architecture
     from nas_meta.space import Choice as Choice
-    from nas_meta.space import PluginOptions as PluginOptions
     from nas_meta.space import SearchSpace as SearchSpace
     from nas_meta.strategy import WAIT as WAIT
     from nas_meta.strategy import Outcome as Outcome
@@ -45,7 +46,7 @@ _EXPORTS = {
     "ChoiceSupernet": "nas_meta.choice_layer",
     "SearchContext": "nas_meta.strategy",
     "Outcome": "nas_meta.strategy",
-    "Objective": "nas_meta.objectives",
+    "Objective": "nas_meta.core.objectives",
     "WAIT": "nas_meta.strategy",
     "Learner": "nas_meta.learners.base",
     "LearnerOptions": "nas_meta.learners.base",
@@ -60,7 +61,4 @@ __all__ = sorted(_EXPORTS)
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _EXPORTS:
-        raise AttributeError(f"module 'nas_meta' has no attribute '{name}'")
-    return getattr(import_module(_EXPORTS[name]), name)
+__getattr__ = lazy_exports(__name__, _EXPORTS)

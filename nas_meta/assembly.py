@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from nas_meta.asking import asking
 from nas_meta.config import ResolvedConfig
+from nas_meta.core.guard import asking
 from nas_meta.errors import ConfigError, TrialError
 from nas_meta.execution.engine import Engine
 from nas_meta.recipe import JointSpace

@@ -43,7 +43,7 @@ def tasks(name: Annotated[Optional[str], typer.Argument()] = None, as_json: Json
 
 def space_new(name: Annotated[str, typer.Argument(help="a class name, such as TinyEncoder")]) -> None:
     """Write a working search-space plugin of about 20 lines."""
-    from nas_meta.scaffold import write_space
+    from nas_meta.core.scaffold import write_space
 
     file, class_name = write_space(name)
     typer.echo(f"written to {file}; try: nas-meta space check {file}:{class_name}")
@@ -64,7 +64,7 @@ def space_check(name: Annotated[str, typer.Argument(metavar="PATH_OR_NAME")], se
 
 def show_plugins(kind: str, name: str | None, as_json: bool) -> None:
     """Lists the plugins of a kind, or shows one."""
-    from nas_meta import plugins
+    from nas_meta.core import plugins
     from nas_meta.describe import describe
 
     if name is None:

@@ -25,12 +25,12 @@ import numpy as np
 from pydantic import GetCoreSchemaHandler, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
-from nas_meta import plugins
-from nas_meta.asking import asking
-from nas_meta.config_source import fields_at
+from nas_meta.core import plugins
+from nas_meta.core.guard import asking
+from nas_meta.core.options import PluginOptions, fields_at
 from nas_meta.counting import assignments
 from nas_meta.errors import ConfigError, PluginError, nearest
-from nas_meta.space import COUNTABLE, Architecture, Choice, PluginOptions, SearchSpace, Value
+from nas_meta.space import COUNTABLE, Architecture, Choice, SearchSpace, Value
 
 if TYPE_CHECKING:
     from torch import nn

@@ -13,14 +13,15 @@ from typing import Any, Literal
 import yaml
 from pydantic import ConfigDict, Field, create_model
 
-from nas_meta import plugins
 from nas_meta.config_source import Source, apply_overrides, check_plain, validate
+from nas_meta.core import plugins
+from nas_meta.core.files import regular
+from nas_meta.core.options import PluginOptions
 from nas_meta.errors import ConfigError, PluginError, nearest
 from nas_meta.plain_yaml import read_yaml
-from nas_meta.reading import regular
 from nas_meta.recipe import CHOICE, TASK_CHOICES, Recipe, choices_in, known_to, with_values
 from nas_meta.sections import Config, LearnerSection, Section, SpaceSection, StrategySection, TasksSection
-from nas_meta.space import Architecture, Choice, PluginOptions, Value
+from nas_meta.space import Architecture, Choice, Value
 from nas_meta.stopping import RULES, read_section
 
 MOST_BYTES = 256 * 1024  # of a config file

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from nas_meta.core.options import fields_at
 from nas_meta.errors import ConfigError, nearest
 from nas_meta.plain_yaml import DEEPEST, read_yaml
 
@@ -97,15 +98,3 @@ def _sentence(model: type[BaseModel], error: Mapping[str, Any], path: tuple, als
     if error["type"] == "value_error":
         return f"{name}: {expected}"
     return f"{name} is {error['input']!r}; expected {expected}"
-
-
-def fields_at(model: type[BaseModel], path: tuple) -> set[str]:
-    """The keys that a model has at a path into it."""
-    for part in path:
-        if isinstance(part, str) and part in model.model_fields:
-            annotation = model.model_fields[part].annotation
-            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-                model = annotation
-            else:
-                model = next((a for a in get_args(annotation) if issubclass(a, BaseModel)), model)
-    return set(model.model_fields)

@@ -14,7 +14,6 @@ import numpy as np
 import yaml
 
 from nas_meta import modality
-from nas_meta.asking import asking
 from nas_meta.assembly import (
     check_learner,
     cpus_of_trial,
@@ -25,10 +24,11 @@ from nas_meta.assembly import (
     prepare,
 )  # fmt: skip
 from nas_meta.config import ResolvedConfig, resolve
+from nas_meta.core.guard import asking
+from nas_meta.core.signals import Interrupted, Stop, interruptible
 from nas_meta.errors import NasMetaError
 from nas_meta.evaluation import JobResult, Progress
 from nas_meta.execution.engine import Engine, Event, cause
-from nas_meta.interruption import Interrupted, Stop, interruptible
 from nas_meta.job import check_workers, run_job
 from nas_meta.journal import Journal
 from nas_meta.latency import LatencyTable

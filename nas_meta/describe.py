@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from nas_meta import plugins
-from nas_meta.space import PluginOptions
+from nas_meta.core import plugins
+from nas_meta.core.options import PluginOptions
 from nas_meta.tasks.examples import MODALITIES
 
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_map
 
-from nas_meta.asking import kind
 from nas_meta.compute import Compute, compiled, recomputable, recomputing
+from nas_meta.core.guard import kind
 from nas_meta.errors import TrialError
 from nas_meta.modality import described, example_inputs
 from nas_meta.packing import Packing, pack, pack_sets

@@ -17,6 +17,7 @@ import torch
 from nas_meta.adapters import adapter_names, removed
 from nas_meta.baselines import baseline_accuracies
 from nas_meta.compute import Compute, forget_compiled
+from nas_meta.core.objectives import Limit
 from nas_meta.data_parallel import Rank, joined
 from nas_meta.early_stopping import Best
 from nas_meta.embedding import Encoder, check_model, check_pooling
@@ -25,7 +26,6 @@ from nas_meta.learners.base import Learner
 from nas_meta.learners.protonet import ProtoNet
 from nas_meta.measures import LatencySettings, PeakMemory, flops, interval95, latency, parameters, release_memory
 from nas_meta.modality import example_inputs
-from nas_meta.objectives import Limit
 from nas_meta.recipe import Recipe
 from nas_meta.space import Architecture, SearchSpace
 from nas_meta.tasks.episodes import EpisodeShape, TrainShape, episode, episodes

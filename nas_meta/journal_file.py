@@ -10,8 +10,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
+from nas_meta.core.files import regular
 from nas_meta.errors import RunError
-from nas_meta.reading import regular
 
 SIBLINGS = ("-wal", "-shm", "-journal")
 

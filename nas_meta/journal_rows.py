@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat, TypeAdapter, ValidationError
 
+from nas_meta.core.files import encodable
 from nas_meta.errors import RunError
-from nas_meta.reading import encodable
 
 STATUSES = ("running", "completed", "failed", "stopped", "timed-out")
 SHOWN = ("accuracy", "accuracy_ci95", "params", "flops")  # of every trial that was measured

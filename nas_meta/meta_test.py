@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nas_meta.asking import asking
 from nas_meta.baselines import BASELINES
+from nas_meta.core.guard import asking
 from nas_meta.errors import NasMetaError
 from nas_meta.execution.engine import Engine
 from nas_meta.journal import Trial

@@ -14,9 +14,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nas_meta import plugins
-from nas_meta.asking import asking
 from nas_meta.config import ResolvedConfig
+from nas_meta.core import plugins
+from nas_meta.core.guard import asking
 from nas_meta.errors import ConfigError, NasMetaError
 from nas_meta.evaluation import Evaluation
 from nas_meta.space import Architecture

@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 
-from nas_meta.asking import asking, kind
+from nas_meta.core.guard import asking, kind
+from nas_meta.core.objectives import Objective, signed
 from nas_meta.errors import ConfigError, RunError, StrategyError
 from nas_meta.journal import Said, Trial
-from nas_meta.objectives import Objective, signed
 from nas_meta.space import Architecture
 from nas_meta.strategy import WAIT, Outcome, Strategy
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from nas_meta.asking import asking
 from nas_meta.assembly import make_evaluation, prepare
 from nas_meta.config import ResolvedConfig
+from nas_meta.core.guard import asking
 from nas_meta.errors import ConfigError, NasMetaError, RunError, nearest
 from nas_meta.evaluation import Evaluation
 from nas_meta.run import Run

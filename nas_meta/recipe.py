@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas_meta.asking import asking
+from nas_meta.core.guard import asking
 from nas_meta.counting import assignments, count
 from nas_meta.errors import ConfigError
 from nas_meta.space import Architecture, Choice, SearchSpace, Value

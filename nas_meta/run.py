@@ -13,10 +13,10 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from nas_meta.config import ResolvedConfig, refuse_plugin_files, resolve
+from nas_meta.core.objectives import Objective, front, signed
 from nas_meta.errors import ConfigError, RunError, nearest
 from nas_meta.journal import Journal, Trial
 from nas_meta.journal_rows import MetaTest, checked
-from nas_meta.objectives import Objective, front, signed
 from nas_meta.sections import Config
 from nas_meta.stopping import Report
 

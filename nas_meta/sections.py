@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
 
+from nas_meta.core.objectives import Limit, Objective
 from nas_meta.errors import nearest
-from nas_meta.objectives import Limit, Objective
 from nas_meta.pretraining.section import PretrainingSection
 from nas_meta.scores import SCORES
 from nas_meta.stopping import RULES, StoppingOptions

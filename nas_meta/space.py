@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
-from nas_meta.asking import asking, kind
+from nas_meta.core.files import encodable
+from nas_meta.core.guard import asking, kind
+from nas_meta.core.options import PluginOptions
 from nas_meta.counting import assignments, count
 from nas_meta.errors import ConfigError, PluginError, nearest
-from nas_meta.reading import encodable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -83,12 +83,6 @@ class Architecture:
 
     def __str__(self) -> str:
         return ", ".join(f"{name}={value}" for name, value in self.values.items())
-
-
-class PluginOptions(BaseModel):
-    """Base of every plugin's options: unknown keys and numbers without end are refused, defaults validated."""
-
-    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class SearchSpace(ABC):

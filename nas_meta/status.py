@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nas_meta.core.files import regular
 from nas_meta.errors import RunError
 from nas_meta.journal import Trial
-from nas_meta.reading import regular
 from nas_meta.run import Run, write_whole
 from nas_meta.standings import Standings
 

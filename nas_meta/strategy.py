@@ -11,9 +11,10 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from nas_meta.core.objectives import Objective
+from nas_meta.core.options import PluginOptions
 from nas_meta.errors import StrategyError
-from nas_meta.objectives import Objective
-from nas_meta.space import Architecture, PluginOptions, SearchSpace, Value
+from nas_meta.space import Architecture, SearchSpace, Value
 
 if TYPE_CHECKING:
     import numpy as np

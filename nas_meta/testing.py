@@ -18,7 +18,7 @@ import cloudpickle
 import numpy as np
 import torch
 
-from nas_meta import plugins
+from nas_meta.core import plugins
 from nas_meta.embedding import Encoder
 from nas_meta.errors import NasMetaError
 from nas_meta.execution.engine import cause

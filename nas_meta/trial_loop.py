@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas_meta.asking import asking
 from nas_meta.config import Config
+from nas_meta.core.guard import asking
+from nas_meta.core.objectives import signed
+from nas_meta.core.signals import Stop
 from nas_meta.errors import RunError
 from nas_meta.evaluation import Evaluation
 from nas_meta.execution.engine import Engine, Event
-from nas_meta.interruption import Stop
 from nas_meta.journal import Journal, Trial
 from nas_meta.latency import LatencyTable
-from nas_meta.objectives import signed
 from nas_meta.proposals import Proposals
 from nas_meta.run import weights_path, write_whole
 from nas_meta.space import Architecture

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas_meta.asking import asking
+from nas_meta.core.guard import asking
+from nas_meta.core.objectives import Limit
 from nas_meta.errors import ConfigError, PluginError
-from nas_meta.objectives import Limit
 from nas_meta.space import COUNTABLE, Architecture, Choice, SearchSpace, Value
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nas_meta.objectives import fronts
+from nas_meta.core.objectives import fronts
 
 
 def crowding(values: np.ndarray) -> np.ndarray:

@@ -19,12 +19,12 @@ from pydantic import Field
 
 from nas_meta import Architecture, Objective, Outcome, PluginOptions, SearchContext, Strategy, Supernet
 from nas_meta.checkpoint import packed_training, restored_training
+from nas_meta.core.objectives import fronts, signed
 from nas_meta.data_parallel import rank, ranks, shared_out
 from nas_meta.embedding import Encoder
 from nas_meta.errors import ConfigError
 from nas_meta.evaluation import Evaluation, JobResult, Progress
 from nas_meta.learners.metric import MetricLearner
-from nas_meta.objectives import fronts, signed
 from nas_meta.tasks.episodes import Episode, episode
 from nas_meta.weights import packed, unpacked
 from nas_meta.wrapped import name_of

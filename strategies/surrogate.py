@@ -6,8 +6,8 @@ import numpy as np
 from pydantic import Field
 
 from nas_meta import Architecture, Outcome, PluginOptions, SearchContext, Strategy
+from nas_meta.core.objectives import dominates, fronts
 from nas_meta.encoding import encode
-from nas_meta.objectives import dominates, fronts
 from strategies.ensemble import Ensemble
 from strategies.unseen import mutated, neighbour, unseen
 

@@ -9,7 +9,7 @@ from test_resume import results
 from transformers import AutoModel
 
 from nas_meta import load_run, resume, search
-from nas_meta.interruption import Interrupted
+from nas_meta.core.signals import Interrupted
 from nas_meta.rerun import rerun
 from nas_meta.status import read_status
 from nas_meta.weights import unpacked

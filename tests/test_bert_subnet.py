@@ -267,8 +267,9 @@ def test_with_bins_small_and_large_sub_networks_are_met_as_often_as_others(tiny_
 
 
 def test_bins_keep_the_constraints_and_random_search_follows_them(tiny_model, labelled_texts):
-    from nas_meta import Objective, SearchContext, plugins
-    from nas_meta.objectives import Limit
+    from nas_meta import Objective, SearchContext
+    from nas_meta.core import plugins
+    from nas_meta.core.objectives import Limit
     from nas_meta.wrapped import LimitedSpace
 
     space = space_of(tiny_model, heads=[1.0, 0.75, 0.5, 0.25], ffn=[1.0, 0.8, 0.6, 0.4, 0.2], min_layers=2, bins=4)

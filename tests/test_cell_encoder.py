@@ -10,7 +10,8 @@ import torch
 from landscapes import context, run
 from two_texts import IDS, MASK, output, samples
 
-from nas_meta import ChoiceLayer, ChoiceSupernet, plugins
+from nas_meta import ChoiceLayer, ChoiceSupernet
+from nas_meta.core import plugins
 from nas_meta.embedding import Encoder
 from nas_meta.errors import ConfigError
 from nas_meta.measures import flops, parameters

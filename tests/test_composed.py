@@ -8,10 +8,11 @@ from landscapes import context, run
 from pydantic import Field
 from random_spaces import Free, composed, plain, spaces
 
-from nas_meta import Choice, ComposedSpace, PluginOptions, SubSpace, plugins
+from nas_meta import Choice, ComposedSpace, PluginOptions, SubSpace
 from nas_meta.config import plugin_files, read_config, refuse_plugin_files, resolve, schema
+from nas_meta.core import plugins
+from nas_meta.core.objectives import Limit
 from nas_meta.errors import ConfigError, PluginError
-from nas_meta.objectives import Limit
 from nas_meta.recipe import JointSpace, Recipe
 from nas_meta.testing import SpaceTests
 from nas_meta.wrapped import LimitedSpace

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import nas_meta
-from nas_meta import plugins
 from nas_meta.config import PLUGIN_SECTIONS, schema
+from nas_meta.core import plugins
 from nas_meta.describe import options_of
 from nas_meta.sections import Config
 

@@ -7,10 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from nas_meta import plugins, search
+from nas_meta import search
 from nas_meta.assembly import make_evaluation, prepare
 from nas_meta.baselines import baseline_accuracies
 from nas_meta.config import resolve
+from nas_meta.core import plugins
 from nas_meta.embedding import Encoder, check_model
 from nas_meta.errors import ConfigError, DataError, TrialError
 from nas_meta.evaluation import result_of

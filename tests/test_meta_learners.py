@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nas_meta import plugins
+from nas_meta.core import plugins
 from nas_meta.embedding import Encoder
 from nas_meta.learners.anil import ANIL
 from nas_meta.learners.finetune import FineTune, FineTuneOptions

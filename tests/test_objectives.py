@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from nas_meta.assembly import prepare
 from nas_meta.config import resolve
 from nas_meta.controller import search
+from nas_meta.core.objectives import Limit, Objective, front, fronts, hypervolume, signed
 from nas_meta.errors import ConfigError
 from nas_meta.measures import flops, parameters
-from nas_meta.objectives import Limit, Objective, front, fronts, hypervolume, signed
 
 points = st.lists(st.tuples(*[st.integers(0, 6)] * 3), min_size=1, max_size=12).map(lambda p: np.array(p, dtype=float))
 

@@ -11,9 +11,9 @@ from torch import nn
 
 from benchmarks.planted import LAYERS, Planted, accuracy_of, evaluation_of, find
 from nas_meta import Architecture, ChoiceInput, ChoiceLayer, ChoiceSupernet, SearchContext, SearchSpace, search
+from nas_meta.core.objectives import Limit, Objective
 from nas_meta.errors import ConfigError, NasMetaError, StrategyError
 from nas_meta.learners.protonet import ProtoNet
-from nas_meta.objectives import Limit, Objective
 from nas_meta.space import Choice
 from nas_meta.tasks.episodes import EpisodeShape, episode
 from nas_meta.weights import unpacked

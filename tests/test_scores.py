@@ -11,8 +11,9 @@ from landscapes import Landscape, context, run, score
 from torch import nn
 from typer.testing import CliRunner
 
-from nas_meta import Architecture, SearchContext, load_run, plugins, search
+from nas_meta import Architecture, SearchContext, load_run, search
 from nas_meta.cli import app
+from nas_meta.core import plugins
 from nas_meta.embedding import Encoder
 from nas_meta.errors import ConfigError, RunError
 from nas_meta.prefilter import FILE, Prefilter, Scores, read_scores

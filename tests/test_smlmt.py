@@ -8,7 +8,8 @@ import pytest
 import torch
 from conftest import WORDS
 
-from nas_meta import plugins, search
+from nas_meta import search
+from nas_meta.core import plugins
 from nas_meta.errors import ConfigError, DataError
 from nas_meta.pretraining.corpora import open_corpus
 from nas_meta.pretraining.loop import make_objective, pretrain

@@ -6,8 +6,8 @@ import psutil
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nas_meta.core.objectives import Objective
 from nas_meta.journal import Trial
-from nas_meta.objectives import Objective
 from nas_meta.run import rank
 from nas_meta.standings import Standings
 from nas_meta.watching.event_file import EVERY, Writer

@@ -12,10 +12,10 @@ import pytest
 from nas_meta import Objective, load_run, search
 from nas_meta.assembly import make_evaluation, prepare
 from nas_meta.config import resolve
+from nas_meta.core.objectives import signed
+from nas_meta.core.signals import Interrupted
 from nas_meta.errors import ConfigError
 from nas_meta.evaluation import result_of
-from nas_meta.interruption import Interrupted
-from nas_meta.objectives import signed
 from nas_meta.space import Architecture
 from nas_meta.stopping import RULES, Report
 from nas_meta.stopping.racing import chance

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from landscapes import Landscape, Small, context, run, score
 
-from nas_meta import Choice, Objective, SearchContext, plugins
+from nas_meta import Choice, Objective, SearchContext
+from nas_meta.core import plugins
+from nas_meta.core.objectives import hypervolume
 from nas_meta.encoding import encode
-from nas_meta.objectives import hypervolume
 from strategies.auto import pick
 from strategies.ensemble import Ensemble
 

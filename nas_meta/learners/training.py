@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from nas_meta.space import PluginOptions
+from nas_meta.core.options import PluginOptions
 
 
 class TrainingOptions(PluginOptions):

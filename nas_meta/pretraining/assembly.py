@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas_meta.asking import asking
+from nas_meta.core.guard import asking
 from nas_meta.errors import ConfigError
 from nas_meta.pretraining.corpora import Corpus, open_corpus
 from nas_meta.pretraining.default_corpus import default_corpus, held_out_texts

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nas_meta.core.files import encodable, json_object, regular
 from nas_meta.errors import DataError, nearest
-from nas_meta.reading import encodable, json_object, regular
 
 PART = 1 << 20  # bytes of a line that are one text: a longer one is cut between two words
 LONGEST_ROW = 1 << 28  # bytes of a line of JSON

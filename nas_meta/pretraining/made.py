@@ -6,8 +6,8 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas_meta.asking import asking
 from nas_meta.config import ResolvedConfig
+from nas_meta.core.guard import asking
 
 if TYPE_CHECKING:
     from nas_meta.space import SearchSpace

@@ -15,8 +15,8 @@ from nas_meta.assembly import make_space
 from nas_meta.compute import Compute
 from nas_meta.config import ResolvedConfig, read_config, resolve
 from nas_meta.config_source import Source
+from nas_meta.core.signals import Interrupted, interruptible
 from nas_meta.errors import ConfigError, RunError
-from nas_meta.interruption import Interrupted, interruptible
 from nas_meta.pretraining.assembly import learn_tokenizer, load_model, read_corpus
 from nas_meta.pretraining.corpora import Corpus
 from nas_meta.pretraining.made import TOKENIZER

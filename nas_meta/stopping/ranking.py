@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nas_meta.objectives import fronts
+from nas_meta.core.objectives import fronts
 from nas_meta.stopping.rule import Report
 
 

@@ -15,9 +15,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from nas_meta.core.objectives import Objective
+from nas_meta.core.options import PluginOptions
 from nas_meta.errors import ConfigError
-from nas_meta.objectives import Objective
-from nas_meta.space import PluginOptions
 
 DEFAULT_RUNGS = 2  # validation costs time too: two early ones save most of the steps, see benchmarks/stopping.py
 

@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from nas_meta.asking import kind
-from nas_meta.reading import encodable
+from nas_meta.core.files import encodable
+from nas_meta.core.guard import kind
 
 TEXT, IMAGE, IMAGE_TEXT = "text", "image", "image-text"
 MODALITIES = {TEXT: "texts", IMAGE: "images", IMAGE_TEXT: "images with texts"}

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
+from nas_meta.core.files import encodable, json_object, regular
 from nas_meta.errors import DataError, nearest
-from nas_meta.reading import encodable, json_object, regular
 from nas_meta.tasks.examples import Example
 from nas_meta.tasks.source import SPLITS, Classes, SourceOptions, TaskSource
 

@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
+from nas_meta.core.files import encodable, regular
 from nas_meta.errors import DataError
-from nas_meta.reading import encodable, regular
 from nas_meta.tasks.examples import IMAGE
 from nas_meta.tasks.files import SplitPaths
 from nas_meta.tasks.source import SPLITS, Classes, TaskSource

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field
 
-from nas_meta.asking import asking, kind
+from nas_meta.core.files import encodable
+from nas_meta.core.guard import asking, kind
+from nas_meta.core.options import PluginOptions
 from nas_meta.errors import DataError, nearest
-from nas_meta.reading import encodable
-from nas_meta.space import PluginOptions
 from nas_meta.tasks.examples import MODALITIES, TEXT, Example, content, distinct, problem, size
 
 if TYPE_CHECKING:

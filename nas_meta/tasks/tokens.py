@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nas_meta.asking import asking, kind
+from nas_meta.core.guard import asking, kind
 from nas_meta.errors import ConfigError, PluginError
 from nas_meta.tasks.augmentation import synonym_table
 from nas_meta.tasks.pool import Tasks, tokenise

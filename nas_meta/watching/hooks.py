@@ -22,10 +22,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nas_meta.core.plugins import module_of
 from nas_meta.errors import ConfigError, NasMetaError, PluginError, nearest
 from nas_meta.execution.engine import cause
 from nas_meta.journal import Trial
-from nas_meta.plugins import module_of
 from nas_meta.standings import Standings
 from nas_meta.watching.observer import Observer
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas_meta.core.objectives import Objective
 from nas_meta.journal import Trial
-from nas_meta.objectives import Objective
 from nas_meta.run import pareto, rank
 from nas_meta.space import SearchSpace
 from nas_meta.standings import Standings

@@ -183,7 +183,7 @@ def test_its_own_tests_pass(space, tiny_model):
 
 
 def nas_meta_plugin(name):
-    from nas_meta import plugins
+    from nas_meta.core import plugins
 
     return plugins.load("spaces", name)
 

@@ -15,9 +15,9 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from nas_meta.core.files import regular
+from nas_meta.core.options import PluginOptions
 from nas_meta.errors import PluginError, nearest
-from nas_meta.reading import regular
-from nas_meta.space import PluginOptions
 
 
 @dataclass(frozen=True)

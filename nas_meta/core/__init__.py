@@ -1,0 +1,1 @@
+"""What everything else stands on: plugins and their options, objectives, untrusted files, signals."""

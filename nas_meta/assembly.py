@@ -169,8 +169,8 @@ def make_engine(evaluation: Any, config: Config, inline: bool) -> Engine:
         from nas_meta.execution.inline_engine import InlineEngine
 
         return InlineEngine(evaluation)
-    from nas_meta.execution.placement import Resources
     from nas_meta.execution.ray_engine import RayEngine
+    from nas_meta.execution.ray_placement import Resources
 
     section, cpus = config.resources, cpus_of_trial(config, inline)
     resources = Resources(section.workers, cpus, section.gpus_per_trial, section.address, section.placement)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from nas_meta.execution.output import Output
+from nas_meta.execution.captured_output import Output
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import gc
 from collections.abc import Iterator
 from typing import Any
 
+from nas_meta.execution.captured_output import Output
 from nas_meta.execution.engine import Event, call
-from nas_meta.execution.output import Output
 
 
 class InlineEngine:

@@ -22,9 +22,9 @@ import cloudpickle
 import numpy as np
 
 from nas_meta.errors import ConfigError, NasMetaError
+from nas_meta.execution.captured_output import Output
 from nas_meta.execution.engine import Event, call, cause
-from nas_meta.execution.output import Output
-from nas_meta.execution.placement import Placement, Resources
+from nas_meta.execution.ray_placement import Placement, Resources
 
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -53,9 +53,9 @@ def measure_candidate(name: str, seed: int) -> dict[str, Any]:
     from nas_meta.config import resolve
     from nas_meta.measures import parameters
     from nas_meta.pretraining.assembly import read_corpus
-    from nas_meta.pretraining.token_file import tokenised
+    from nas_meta.tasks.corpus.token_store import tokenised
     from nas_meta.tasks.episodes import episode
-    from nas_meta.tasks.tokens import load_tokenizer
+    from nas_meta.tasks.tokenization import load_tokenizer
 
     document, stages = CANDIDATES[name]
     resolved = resolve({**document, "seed": seed, "pretraining": {}})

@@ -22,7 +22,7 @@ from benchmarks.table import Table
 from nas_meta.pretraining.loop import LOOK_EVERY, make_objective, pretrain
 from nas_meta.pretraining.order import Rows
 from nas_meta.pretraining.section import PretrainingSection
-from nas_meta.pretraining.token_file import TokenFile
+from nas_meta.tasks.corpus.token_store import TokenFile
 
 STEPS, ROUNDS = 10, 3
 BLOCK, BATCH = 64, 8
@@ -31,11 +31,11 @@ SIZES = {"hidden_size": 384, "num_hidden_layers": 2, "num_attention_heads": 12, 
 
 def corpus_of(cache: Path) -> tuple[TokenFile, Any]:
     """The tokens of ICD-10-CM's meta-train classes, and the tokenizer."""
-    from nas_meta.pretraining.corpora import Corpus
-    from nas_meta.pretraining.token_file import tokenised
-    from nas_meta.tasks.icd10 import ICD10
-    from nas_meta.tasks.starter import MINILM
-    from nas_meta.tasks.tokens import load_tokenizer
+    from nas_meta.tasks.corpus.corpus import Corpus
+    from nas_meta.tasks.corpus.token_store import tokenised
+    from nas_meta.tasks.packaged_models import MINILM
+    from nas_meta.tasks.sources.icd10 import ICD10
+    from nas_meta.tasks.tokenization import load_tokenizer
 
     texts = [t for part in ICD10().load().splits["meta-train"].values() for t in part]
     tokenizer = load_tokenizer(MINILM)

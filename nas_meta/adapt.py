@@ -14,9 +14,9 @@ from nas_meta.errors import ConfigError, DataError, RunError, nearest
 from nas_meta.run import Run
 from nas_meta.strategy import Adapted, Strategy
 from nas_meta.tasks.examples import MODALITIES, TEXT
-from nas_meta.tasks.files import CSV, FileOptions, JSONLines
 from nas_meta.tasks.source import Classes, SplitClasses, TaskSource
-from nas_meta.tasks.tokens import load_tasks, load_tokenizer
+from nas_meta.tasks.sources.files import CSV, FileOptions, JSONLines
+from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
 
 HEAD = "head.safetensors"
 LABELS = "labels.json"

@@ -29,7 +29,7 @@ def prepare(resolved: ResolvedConfig):
     from nas_meta.modality import check_images, check_source, check_takes
     from nas_meta.tasks.episodes import check_shape
     from nas_meta.tasks.examples import IMAGE
-    from nas_meta.tasks.tokens import load_tasks, load_tokenizer, with_synonyms
+    from nas_meta.tasks.tokenization import load_tasks, load_tokenizer, with_synonyms
 
     section = resolved.config.tasks
     space = make_space(resolved)

@@ -49,7 +49,7 @@ from nas_meta.wrapped import timed
 
 if TYPE_CHECKING:
     from nas_meta.pretraining.adaptation import Adaptation
-    from nas_meta.pretraining.corpora import Corpus
+    from nas_meta.tasks.corpus.corpus import Corpus
     from nas_meta.watching.observer import Observers
 
 

@@ -110,8 +110,8 @@ def export(run: Run, folder: str | Path, trial_id: int | None = None) -> Path:
     from safetensors.torch import save_file
 
     from nas_meta.adapters import removed
-    from nas_meta.tasks.images import save_processor
-    from nas_meta.tasks.tokens import load_tokenizer
+    from nas_meta.tasks.sources.images import save_processor
+    from nas_meta.tasks.tokenization import load_tokenizer
 
     space = make_space(run.config)
     architecture = Architecture(trial.architecture)
@@ -214,7 +214,7 @@ def evaluate_folder(
     from nas_meta.measures import interval95, parameters
     from nas_meta.tasks.episodes import check_shape
     from nas_meta.tasks.source import SPLITS
-    from nas_meta.tasks.tokens import load_tasks, load_tokenizer
+    from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
 
     if split not in SPLITS:
         raise ConfigError(f"--split is '{split}'; expected one of {', '.join(SPLITS)}")

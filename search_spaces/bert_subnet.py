@@ -15,8 +15,8 @@ from pydantic import Field
 
 from nas_meta import Architecture, Choice, PluginOptions
 from nas_meta.errors import ConfigError
+from nas_meta.tasks.packaged_models import MINILM, model_path
 from nas_meta.tasks.pool import Tasks
-from nas_meta.tasks.starter import MINILM, model_path
 from search_spaces.pretrained import load_pretrained
 from search_spaces.subnet import PretrainedSubnet, counts, strongest
 

@@ -16,8 +16,8 @@ from pydantic import Field
 
 from nas_meta import Architecture, Choice, PluginOptions
 from nas_meta.errors import ConfigError
+from nas_meta.tasks.packaged_models import SMOLLM2
 from nas_meta.tasks.pool import Tasks
-from nas_meta.tasks.starter import SMOLLM2
 from search_spaces.pretrained import load_pretrained_decoder, pretrained_config
 from search_spaces.subnet import PretrainedSubnet, counts, strongest
 

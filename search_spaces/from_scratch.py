@@ -8,8 +8,8 @@ from pydantic import Field
 
 from nas_meta import PluginOptions, SearchSpace
 from nas_meta.errors import ConfigError
+from nas_meta.tasks.packaged_models import MINILM
 from nas_meta.tasks.pool import Tasks
-from nas_meta.tasks.starter import MINILM
 
 
 class FromScratchOptions(PluginOptions):
@@ -32,7 +32,7 @@ class FromScratch(SearchSpace):
     @cached_property
     def vocabulary(self) -> tuple[int, int | None]:
         """How many tokens there are, and which one pads; travels to workers, where the tokenizer may not lie."""
-        from nas_meta.tasks.tokens import load_tokenizer
+        from nas_meta.tasks.tokenization import load_tokenizer
 
         tokenizer = load_tokenizer(self.tokenizer)
         return len(tokenizer), tokenizer.pad_token_id

@@ -21,7 +21,7 @@ from nas_meta import Architecture, Choice, PluginOptions, SearchSpace
 from nas_meta.core.plugins import module_of
 from nas_meta.errors import ConfigError, PluginError, nearest
 from nas_meta.space import Value
-from nas_meta.tasks.starter import MINILM
+from nas_meta.tasks.packaged_models import MINILM
 from strategies import nni_bare  # noqa: F401  where NNI is told what it must be told first
 
 with warnings.catch_warnings():

@@ -17,8 +17,8 @@ import numpy as np
 from pydantic import Field
 
 from nas_meta import Architecture, Choice, PluginOptions, SearchSpace
+from nas_meta.tasks.packaged_models import MINILM
 from nas_meta.tasks.pool import Tasks
-from nas_meta.tasks.starter import MINILM
 from search_spaces.pretrained import load_pretrained
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from nas_meta.errors import ConfigError
-from nas_meta.tasks.starter import model_path
+from nas_meta.tasks.packaged_models import model_path
 
 if TYPE_CHECKING:
     from torch import nn

@@ -131,8 +131,8 @@ def test_fine_tuning_with_lora_leaves_everything_else_as_it_was(tiny_model, labe
     from transformers import AutoModel
 
     from nas_meta.tasks.episodes import EpisodeShape, episode
-    from nas_meta.tasks.files import FileOptions, JSONLines
-    from nas_meta.tasks.tokens import load_tasks, load_tokenizer
+    from nas_meta.tasks.sources.files import FileOptions, JSONLines
+    from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
 
     source = JSONLines(FileOptions(path=labelled_texts))
     pool = load_tasks(source, load_tokenizer(str(tiny_model)), 16)["meta-train"]

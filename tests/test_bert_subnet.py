@@ -106,8 +106,8 @@ def test_importance_is_the_taylor_score_of_each_unit(tiny_model, labelled_texts)
     """|a · ∂L/∂a| of a head equals |L(gate=1+ε) - L(gate=1-ε)| / 2ε summed over texts, for one text at a time."""
     from nas_meta.learners.protonet import ProtoNet
     from nas_meta.tasks.episodes import EpisodeShape, episode
-    from nas_meta.tasks.files import FileOptions, JSONLines
-    from nas_meta.tasks.tokens import load_tasks, load_tokenizer
+    from nas_meta.tasks.sources.files import FileOptions, JSONLines
+    from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
     from search_spaces.importance import importance
     from search_spaces.slicing import layers_of, parts_of
 
@@ -181,8 +181,8 @@ def test_constraints_and_wrong_options_are_sentences(tiny_model):
 
 
 def episodes_of(tiny_model, labelled_texts):
-    from nas_meta.tasks.files import FileOptions, JSONLines
-    from nas_meta.tasks.tokens import load_tasks, load_tokenizer
+    from nas_meta.tasks.sources.files import FileOptions, JSONLines
+    from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
 
     return load_tasks(JSONLines(FileOptions(path=labelled_texts)), load_tokenizer(str(tiny_model)), 16)
 

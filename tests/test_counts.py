@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from nas_meta.measures import flops, parameters
-from nas_meta.tasks.files import JSONLines
-from nas_meta.tasks.tokens import load_tasks, load_tokenizer
+from nas_meta.tasks.sources.files import JSONLines
+from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
 from search_spaces.bert_subnet import BertSubnet, BertSubnetOptions
 from search_spaces.cell_encoder import CellEncoder, CellEncoderOptions
 from search_spaces.peft_bert import PeftBert, PeftBertOptions

@@ -16,8 +16,8 @@ from nas_meta.export import evaluate_folder, export
 from nas_meta.learners.maml import MAML, MAMLOptions
 from nas_meta.measures import flops, parameters
 from nas_meta.tasks.episodes import EpisodeShape, episode
-from nas_meta.tasks.files import JSONLines
-from nas_meta.tasks.tokens import load_tasks, load_tokenizer
+from nas_meta.tasks.sources.files import JSONLines
+from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
 from nas_meta.testing import SpaceTests
 from search_spaces.decoder import DecoderOptions, ScratchDecoder
 

@@ -15,9 +15,9 @@ from nas_meta.errors import ConfigError
 from nas_meta.learners.protonet import ProtoNet
 from nas_meta.measures import flops, parameters
 from nas_meta.tasks.episodes import EpisodeShape, episode
-from nas_meta.tasks.files import FileOptions, JSONLines
-from nas_meta.tasks.starter import model_path
-from nas_meta.tasks.tokens import load_tasks, load_tokenizer
+from nas_meta.tasks.packaged_models import model_path
+from nas_meta.tasks.sources.files import FileOptions, JSONLines
+from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
 from nas_meta.testing import SpaceTests
 from search_spaces.causal_lm import CausalStates
 from search_spaces.decoder_slicing import layers_of, parts_of, widths

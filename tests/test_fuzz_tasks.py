@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas_meta.errors import DataError
-from nas_meta.tasks.files import CSV, FileOptions, JSONLines
 from nas_meta.tasks.source import SPLITS, TaskSource
-from nas_meta.tasks.tokens import load_tasks, load_tokenizer
+from nas_meta.tasks.sources.files import CSV, FileOptions, JSONLines
+from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
 
 texts = st.sampled_from(TEXTS[:5]) | st.text(max_size=12)
 

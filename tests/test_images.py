@@ -21,12 +21,12 @@ from nas_meta.learners.maml import MAML, MAMLOptions
 from nas_meta.measures import flops, parameters
 from nas_meta.modality import example_inputs
 from nas_meta.run import load_run
-from nas_meta.tasks.digits import Digits, DigitsOptions
 from nas_meta.tasks.episodes import Episode, EpisodeShape, episode
 from nas_meta.tasks.examples import pixel_values
-from nas_meta.tasks.images import ImageFolder, ImageOptions, read_image, save_processor
 from nas_meta.tasks.pool import Pool, tokenise
 from nas_meta.tasks.source import TaskSource, assert_disjoint, clean
+from nas_meta.tasks.sources.digits import Digits, DigitsOptions
+from nas_meta.tasks.sources.images import ImageFolder, ImageOptions, read_image, save_processor
 from search_spaces.vit import ViT, ViTOptions
 
 TINY = {"patches": [4], "depths": [1, 2], "hidden": [16], "heads": [2, 4], "mlp": [1.0, 2.0]}

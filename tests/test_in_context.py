@@ -32,10 +32,10 @@ from nas_meta.learners import label_scores
 from nas_meta.learners.in_context import InContext, InContextOptions
 from nas_meta.learners.label_scores import label_log_probabilities, language_model
 from nas_meta.tasks.episodes import EpisodeShape, episode, episodes
-from nas_meta.tasks.files import FileOptions, JSONLines
 from nas_meta.tasks.pool import Pool, Tasks
 from nas_meta.tasks.prompts import CONTENT_FREE, with_prompts
-from nas_meta.tasks.tokens import load_tasks, load_tokenizer
+from nas_meta.tasks.sources.files import FileOptions, JSONLines
+from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
 from search_spaces.causal_lm import CausalStates
 
 TEMPLATE = "text: {text}\nlabel: {label}\n\n"

@@ -11,8 +11,8 @@ from nas_meta.learners.maml import MAML, MAMLOptions
 from nas_meta.learners.meta_sgd import MetaSGD, MetaSGDOptions
 from nas_meta.learners.prototype_maml import PrototypeMAML, PrototypeMAMLOptions
 from nas_meta.tasks.episodes import EpisodeShape, episode
-from nas_meta.tasks.files import FileOptions, JSONLines
-from nas_meta.tasks.tokens import load_tasks, load_tokenizer
+from nas_meta.tasks.sources.files import FileOptions, JSONLines
+from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
 
 SHAPE = EpisodeShape(3, 2, 3)
 

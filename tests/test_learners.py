@@ -10,8 +10,8 @@ from nas_meta.learners.finetune import FineTune, FineTuneOptions
 from nas_meta.learners.protonet import ProtoNet, ProtoNetOptions, prototype_logits
 from nas_meta.measures import interval95
 from nas_meta.tasks.episodes import Episode, EpisodeShape, episode, episodes
-from nas_meta.tasks.files import FileOptions, JSONLines
-from nas_meta.tasks.tokens import load_tasks, load_tokenizer
+from nas_meta.tasks.sources.files import FileOptions, JSONLines
+from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
 
 
 @pytest.fixture(scope="module")

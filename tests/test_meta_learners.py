@@ -23,8 +23,8 @@ from nas_meta.learners.reptile import Reptile, ReptileOptions, SecondMoments
 from nas_meta.learners.ridge import Ridge, ridge_weights
 from nas_meta.learners.training import TrainingOptions
 from nas_meta.tasks.episodes import EpisodeShape, episode
-from nas_meta.tasks.files import FileOptions, JSONLines
-from nas_meta.tasks.tokens import load_tasks, load_tokenizer
+from nas_meta.tasks.sources.files import FileOptions, JSONLines
+from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
 
 SHAPE = EpisodeShape(3, 2, 3)
 NAMES = ("protonet", "finetune", "matching", "ridge", "maml", "anil", "meta-sgd", "prototype-maml", "reptile", "mann")

@@ -11,13 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas_meta.errors import DataError, NasMetaError
-from nas_meta.pretraining import corpora, token_file
-from nas_meta.pretraining.corpora import folded, open_corpus
 from nas_meta.pretraining.order import Rows, shuffled
-from nas_meta.pretraining.section import TrainedTokenizer
-from nas_meta.pretraining.token_file import tokenised
-from nas_meta.pretraining.tokenizer_training import trained_tokenizer
-from nas_meta.tasks.tokens import load_tokenizer
+from nas_meta.tasks.corpus import corpus, token_store
+from nas_meta.tasks.corpus.corpus import folded, open_corpus
+from nas_meta.tasks.corpus.token_store import tokenised
+from nas_meta.tasks.corpus.tokenizer_training import TrainedTokenizer, trained_tokenizer
+from nas_meta.tasks.tokenization import load_tokenizer
 
 
 @pytest.fixture
@@ -81,11 +80,11 @@ def test_paths_that_hold_nothing_are_refused_before_anything_is_read(tmp_path):
 def test_lines_are_cut_between_characters_and_nothing_is_lost(tmp_path_factory, lines):
     file = tmp_path_factory.mktemp("lines") / "a.txt"
     file.write_bytes("\n".join(lines).encode())
-    before, corpora.PART = corpora.PART, 8
+    before, corpus.PART = corpus.PART, 8
     try:
-        parts = list(corpora._lines(file))
+        parts = list(corpus._lines(file))
     finally:
-        corpora.PART = before
+        corpus.PART = before
     kept = "".join("\n".join(lines).split("\n"))
     assert "".join(parts).replace("\n", "") == kept.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")
     assert all(len(part.encode()) <= 16 for part in parts)
@@ -123,8 +122,8 @@ def test_tokens_on_disk_are_those_of_the_tokenizer(tmp_path, tokenizer):
 
 def test_a_corpus_is_tokenised_once_and_anew_when_it_changes(tmp_path, tokenizer, monkeypatch):
     calls = []
-    write = token_file._write
-    monkeypatch.setattr(token_file, "_write", lambda *a: calls.append(a) or write(*a))
+    write = token_store._write
+    monkeypatch.setattr(token_store, "_write", lambda *a: calls.append(a) or write(*a))
     cache = tmp_path / "cache"
     first = tokenised(written(tmp_path / "c", ["redfox"]), tokenizer, cache)
     assert tokenised(written(tmp_path / "c", ["redfox"]), tokenizer, cache).key == first.key
@@ -137,7 +136,7 @@ def test_a_corpus_is_tokenised_once_and_anew_when_it_changes(tmp_path, tokenizer
 
 
 def test_what_does_not_travel_must_be_seen_by_the_node(tmp_path, tokenizer, monkeypatch):
-    monkeypatch.setattr(token_file, "TRAVELS", 4)
+    monkeypatch.setattr(token_store, "TRAVELS", 4)
     found = tokenised(written(tmp_path / "c", ["redfox bluecat"]), tokenizer, tmp_path / "cache")
     sent = pickle.dumps(found)
     assert pickle.loads(sent).tokens.tolist() == found.tokens.tolist()
@@ -224,8 +223,8 @@ def starter():
 def test_the_default_corpus_holds_nothing_that_candidates_are_judged_on(starter, monkeypatch):
     import botocore.loaders
 
-    from nas_meta.pretraining import default_corpus
-    from nas_meta.tasks.icd10 import ICD10
+    from nas_meta.tasks.corpus import default_corpus
+    from nas_meta.tasks.sources.icd10 import ICD10
 
     # Four of its 400 services are enough here, and a hundredth of the time.
     few = ["ec2", "s3", "iam", "rds"]
@@ -253,8 +252,8 @@ def test_the_default_corpus_holds_nothing_that_candidates_are_judged_on(starter,
 def test_held_out_classes_of_botocore_are_not_in_the_default_corpus(starter, monkeypatch):
     import botocore.loaders
 
-    from nas_meta.pretraining.default_corpus import default_corpus
-    from nas_meta.tasks.botocore import Botocore
+    from nas_meta.tasks.corpus.default_corpus import default_corpus
+    from nas_meta.tasks.sources.botocore import Botocore
 
     few = ["ec2", "s3", "iam", "rds", "glue", "ssm", "iot", "sns"]
     monkeypatch.setattr(botocore.loaders.Loader, "list_available_services", lambda self, kind: few)

@@ -27,7 +27,6 @@ from transformers import (
 from nas_meta.compute import Compute
 from nas_meta.embedding import pooled
 from nas_meta.errors import ConfigError, TrialError
-from nas_meta.pretraining.corpora import open_corpus
 from nas_meta.pretraining.cross_entropy import linear_cross_entropy
 from nas_meta.pretraining.heads import restore_head
 from nas_meta.pretraining.loop import make_objective, pretrain
@@ -35,8 +34,9 @@ from nas_meta.pretraining.mlm import chosen, disguised
 from nas_meta.pretraining.order import Rows
 from nas_meta.pretraining.section import PretrainingSection
 from nas_meta.pretraining.simcse import contrast
-from nas_meta.pretraining.token_file import tokenised
-from nas_meta.tasks.tokens import load_tokenizer
+from nas_meta.tasks.corpus.corpus import open_corpus
+from nas_meta.tasks.corpus.token_store import tokenised
+from nas_meta.tasks.tokenization import load_tokenizer
 
 
 @pytest.fixture(scope="module")

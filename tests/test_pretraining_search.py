@@ -16,15 +16,15 @@ from nas_meta.compute import Compute
 from nas_meta.config import resolve
 from nas_meta.errors import ConfigError, NasMetaError, RunError
 from nas_meta.journal import Journal, Trial
-from nas_meta.pretraining.corpora import open_corpus
 from nas_meta.pretraining.inheritance import nearest
 from nas_meta.pretraining.order import Rows
 from nas_meta.pretraining.shared import FOLDER, SharedWeights
 from nas_meta.pretraining.stage import Pretraining
-from nas_meta.pretraining.token_file import tokenised
 from nas_meta.rerun import rerun
 from nas_meta.space import Choice
-from nas_meta.tasks.tokens import load_tokenizer
+from nas_meta.tasks.corpus.corpus import open_corpus
+from nas_meta.tasks.corpus.token_store import tokenised
+from nas_meta.tasks.tokenization import load_tokenizer
 from nas_meta.weights import unpacked
 
 PLUGIN = '''

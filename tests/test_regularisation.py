@@ -17,8 +17,8 @@ from nas_meta.learners.regularisation import mixed, regularised, teacher_distanc
 from nas_meta.learners.training import TrainingOptions
 from nas_meta.tasks.augmentation import augmented, noisy, parse
 from nas_meta.tasks.episodes import EpisodeShape, episode
-from nas_meta.tasks.files import FileOptions, JSONLines
-from nas_meta.tasks.tokens import load_tasks, load_tokenizer
+from nas_meta.tasks.sources.files import FileOptions, JSONLines
+from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
 
 SHAPE = EpisodeShape(3, 1, 3)
 WORDS = [((2,), False), ((10,), True), ((11, 12), True), ((13,), True), ((3,), False)]

@@ -11,14 +11,14 @@ from conftest import WORDS
 from nas_meta import search
 from nas_meta.core import plugins
 from nas_meta.errors import ConfigError, DataError
-from nas_meta.pretraining.corpora import open_corpus
 from nas_meta.pretraining.loop import make_objective, pretrain
 from nas_meta.pretraining.section import PretrainingSection
 from nas_meta.pretraining.smlmt import WordEpisodes, word_index
-from nas_meta.pretraining.token_file import tokenised
-from nas_meta.tasks.smlmt import SMLMT, SMLMTOptions, masked, masked_words, sentences
+from nas_meta.tasks.corpus.corpus import open_corpus
+from nas_meta.tasks.corpus.token_store import tokenised
 from nas_meta.tasks.source import SPLITS
-from nas_meta.tasks.tokens import load_tasks, load_tokenizer
+from nas_meta.tasks.sources.smlmt import SMLMT, SMLMTOptions, masked, masked_words, sentences
+from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
 
 LINES = [
     "The cat sat on the mat. A dog saw the cat; Cats are not a cat!",

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from nas_meta.errors import ConfigError, DataError
 from nas_meta.tasks.episodes import EpisodeShape, check_shape, episode
-from nas_meta.tasks.files import CSV, FileOptions, JSONLines
-from nas_meta.tasks.icd10 import ICD10
+from nas_meta.tasks.packaged_models import verify
 from nas_meta.tasks.pool import tokenise
 from nas_meta.tasks.source import SPLITS, SplitClasses, assert_disjoint, clean, split_classes
-from nas_meta.tasks.starter import verify
+from nas_meta.tasks.sources.files import CSV, FileOptions, JSONLines
+from nas_meta.tasks.sources.icd10 import ICD10
 
 
 def pool_of(sizes):

@@ -20,12 +20,12 @@ from nas_meta.export import evaluate_folder, export
 from nas_meta.measures import flops, parameters
 from nas_meta.modality import example_inputs
 from nas_meta.run import load_run
-from nas_meta.tasks.captioned import ImageText, ImageTextOptions
-from nas_meta.tasks.digits import CaptionOptions, DigitCaptions, digits
 from nas_meta.tasks.episodes import EpisodeShape, episodes
 from nas_meta.tasks.examples import images_of, texts_of
 from nas_meta.tasks.pool import tokenise
-from nas_meta.tasks.tokens import load_tasks, load_tokenizer
+from nas_meta.tasks.sources.captioned import ImageText, ImageTextOptions
+from nas_meta.tasks.sources.digits import CaptionOptions, DigitCaptions, digits
+from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
 from search_spaces.tower import Tower, TowerOptions
 from search_spaces.vit import ViT, ViTOptions
 

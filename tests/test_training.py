@@ -14,8 +14,8 @@ from nas_meta.errors import ConfigError
 from nas_meta.learners.protonet import ProtoNet, ProtoNetOptions
 from nas_meta.learners.training import Average, TrainingOptions, rate_factor, set_dropout
 from nas_meta.tasks.episodes import EpisodeShape, episode
-from nas_meta.tasks.files import FileOptions, JSONLines
-from nas_meta.tasks.tokens import load_tasks, load_tokenizer
+from nas_meta.tasks.sources.files import FileOptions, JSONLines
+from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
 
 SHAPE = EpisodeShape(3, 1, 3)
 

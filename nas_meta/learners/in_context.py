@@ -25,8 +25,8 @@ from nas_meta.errors import TrialError
 from nas_meta.learners.base import Learner, LearnerOptions
 from nas_meta.learners.label_scores import LanguageModel, is_causal, label_log_probabilities, language_model
 from nas_meta.tasks.episodes import Episode
-from nas_meta.tasks.pool import Pool
-from nas_meta.tasks.prompts import Prompts, parts_of
+from nas_meta.tasks.pool import Pool, Prompts
+from nas_meta.tasks.prompts import parts_of
 
 
 class InContextOptions(LearnerOptions):

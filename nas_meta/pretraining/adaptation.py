@@ -20,15 +20,15 @@ from nas_meta.errors import ConfigError
 from nas_meta.evaluation import JobResult, Progress
 from nas_meta.measures import release_memory
 from nas_meta.pretraining.assembly import load_model
-from nas_meta.pretraining.corpora import Corpus
 from nas_meta.pretraining.heads import restore_head
 from nas_meta.pretraining.loop import make_objective, pretrain
 from nas_meta.pretraining.made import ADAPTED
 from nas_meta.pretraining.section import PretrainingSection
-from nas_meta.pretraining.token_file import TokenFile, tokenised
 from nas_meta.space import SearchSpace
-from nas_meta.tasks.starter import model_path
-from nas_meta.tasks.tokens import load_tokenizer
+from nas_meta.tasks.corpus.corpus import Corpus
+from nas_meta.tasks.corpus.token_store import TokenFile, tokenised
+from nas_meta.tasks.packaged_models import model_path
+from nas_meta.tasks.tokenization import load_tokenizer
 from nas_meta.weights import packed, unpacked
 from nas_meta.wrapped import WrappedSpace
 

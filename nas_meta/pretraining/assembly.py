@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 from nas_meta.core.guard import asking
 from nas_meta.errors import ConfigError
-from nas_meta.pretraining.corpora import Corpus, open_corpus
-from nas_meta.pretraining.default_corpus import default_corpus, held_out_texts
 from nas_meta.pretraining.made import TOKENIZER
-from nas_meta.pretraining.section import DEFAULT, PretrainingSection
-from nas_meta.pretraining.token_file import tokenised
-from nas_meta.pretraining.tokenizer_training import trained_tokenizer
+from nas_meta.pretraining.section import PretrainingSection
+from nas_meta.tasks.corpus.corpus import DEFAULT, Corpus, open_corpus
+from nas_meta.tasks.corpus.default_corpus import default_corpus, held_out_texts
+from nas_meta.tasks.corpus.token_store import tokenised
+from nas_meta.tasks.corpus.tokenizer_training import trained_tokenizer
 from nas_meta.tasks.examples import MODALITIES, TEXT
-from nas_meta.tasks.starter import model_path
-from nas_meta.tasks.tokens import load_tokenizer
+from nas_meta.tasks.packaged_models import model_path
+from nas_meta.tasks.tokenization import load_tokenizer
 from nas_meta.wrapped import name_of
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def make_stage(resolved: ResolvedConfig, corpus: Corpus, space: SearchSpace) -> 
     """
     from nas_meta.pretraining.inheritance import name_of_table
     from nas_meta.pretraining.stage import Pretraining
-    from nas_meta.pretraining.vocabulary import vocabulary_of
+    from nas_meta.tasks.corpus.vocabulary import vocabulary_of
     from nas_meta.weights import packed
 
     section = resolved.config.pretraining

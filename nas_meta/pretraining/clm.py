@@ -8,7 +8,7 @@ from nas_meta.errors import ConfigError
 from nas_meta.pretraining.cross_entropy import linear_cross_entropy
 from nas_meta.pretraining.objective import Objective, body_of, check_rows, input_embeddings, is_causal, states_of
 from nas_meta.pretraining.section import PretrainingSection
-from nas_meta.pretraining.vocabulary import Vocabulary
+from nas_meta.tasks.corpus.vocabulary import Vocabulary
 
 
 class NextToken(Objective):

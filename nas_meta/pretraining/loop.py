@@ -23,7 +23,7 @@ from nas_meta.pretraining.objective import Objective, body_of
 from nas_meta.pretraining.section import PretrainingSection
 from nas_meta.pretraining.simcse import TwoViews
 from nas_meta.pretraining.smlmt import MaskedTasks
-from nas_meta.pretraining.token_file import TokenFile
+from nas_meta.tasks.corpus.token_store import TokenFile
 
 OBJECTIVES: Mapping[str, type[Objective]] = {
     "mlm": MaskedWords,

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from nas_meta.errors import ConfigError
 from nas_meta.pretraining.order import Rows
 from nas_meta.pretraining.section import PretrainingSection
-from nas_meta.pretraining.token_file import TokenFile
-from nas_meta.pretraining.vocabulary import Vocabulary
+from nas_meta.tasks.corpus.token_store import TokenFile
+from nas_meta.tasks.corpus.vocabulary import Vocabulary
 
 
 class Objective(nn.Module, ABC):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nas_meta.pretraining.token_file import TokenFile
+from nas_meta.tasks.corpus.token_store import TokenFile
 
 ROUNDS = 4
 

@@ -6,16 +6,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-DEFAULT = "default"
+from nas_meta.tasks.corpus.corpus import DEFAULT
+from nas_meta.tasks.corpus.tokenizer_training import TrainedTokenizer
+
 STEPS = 200  # where no budget is given
-
-
-class TrainedTokenizer(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-    train: int = Field(8000, ge=100, description="tokens of a vocabulary that is learned from the corpus")
-    kind: Literal["wordpiece", "bpe"] = Field(
-        "wordpiece", description="WordPiece as BERT's, or byte-level BPE as GPT-2's"
-    )
 
 
 class PretrainingSection(BaseModel):

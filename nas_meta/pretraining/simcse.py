@@ -14,7 +14,7 @@ from nas_meta.embedding import pooled
 from nas_meta.errors import ConfigError
 from nas_meta.pretraining.objective import Objective, body_of, check_rows, states_of
 from nas_meta.pretraining.section import PretrainingSection
-from nas_meta.pretraining.vocabulary import Vocabulary
+from nas_meta.tasks.corpus.vocabulary import Vocabulary
 
 
 class TwoViews(Objective):

@@ -2,7 +2,7 @@
 Few-Shot Natural Language Classification Tasks", section 3).
 
 A step is an episode: some words are its classes, texts in which they stand are its examples, with the word masked
-wherever it is; the loss is the prototypical network's (Snell et al. 2017). :mod:`nas_meta.tasks.smlmt` offers such
+wherever it is; the loss is the prototypical network's (Snell et al. 2017). :mod:`nas_meta.tasks.sources.smlmt` offers such
 tasks to any learner.
 """
 
@@ -21,8 +21,8 @@ from nas_meta.learners.protonet import ProtoNetOptions, prototype_logits
 from nas_meta.pretraining.objective import Objective, body_of, check_rows, states_of
 from nas_meta.pretraining.order import Rows
 from nas_meta.pretraining.section import PretrainingSection
-from nas_meta.pretraining.token_file import TokenFile
-from nas_meta.pretraining.vocabulary import Vocabulary
+from nas_meta.tasks.corpus.token_store import TokenFile
+from nas_meta.tasks.corpus.vocabulary import Vocabulary
 
 FEWEST = 20  # texts in which a word stands
 SHARE = 0.05  # of all texts in which a word stands at most: words that stand everywhere say little

@@ -18,14 +18,14 @@ from nas_meta.config_source import Source
 from nas_meta.core.signals import Interrupted, interruptible
 from nas_meta.errors import ConfigError, RunError
 from nas_meta.pretraining.assembly import learn_tokenizer, load_model, read_corpus
-from nas_meta.pretraining.corpora import Corpus
 from nas_meta.pretraining.made import TOKENIZER
 from nas_meta.pretraining.section import PretrainingSection
-from nas_meta.pretraining.token_file import tokenised
 from nas_meta.run import write_whole
 from nas_meta.space import Architecture, SearchSpace
-from nas_meta.tasks.starter import model_path
-from nas_meta.tasks.tokens import load_tokenizer
+from nas_meta.tasks.corpus.corpus import Corpus
+from nas_meta.tasks.corpus.token_store import tokenised
+from nas_meta.tasks.packaged_models import model_path
+from nas_meta.tasks.tokenization import load_tokenizer
 
 if TYPE_CHECKING:
     from torch import nn

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from nas_meta.errors import ConfigError
+from nas_meta.tasks.packaged_models import INSTALL
 from nas_meta.tasks.pool import Pool
-from nas_meta.tasks.starter import INSTALL
 
 Word = tuple[int, ...]
 

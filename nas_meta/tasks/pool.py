@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nas_meta.tasks.examples import IMAGE, IMAGE_TEXT, TEXT, images_of, pixel_values, texts_of
 from nas_meta.tasks.source import SPLITS, SplitClasses
-
-if TYPE_CHECKING:
-    from nas_meta.tasks.prompts import Prompts
 
 INPUTS = ("input_ids", "attention_mask")  # of a text, by the names that models give them
 
@@ -171,3 +167,47 @@ def tokenise(
         words_flat = np.concatenate([np.asarray(w, dtype=np.int32) for w in words]) if words else _no_numbers()
         pools[name] = Pool(list(classes), texts, labels, tokens, offsets, words_flat, pixels=pixels)
     return Tasks(pools, split.report)
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Many sequences of token ids; plain arrays, so that Ray shares them between workers without a copy.
+
+    Attributes:
+        tokens: all of them, one after the other.
+        offsets: ``[pieces + 1]``, where each begins.
+    """
+
+    tokens: np.ndarray
+    offsets: np.ndarray
+
+    @classmethod
+    def of(cls, sequences: Sequence[Sequence[int]]) -> Pieces:
+        """These sequences."""
+        offsets = np.concatenate([[0], np.cumsum([len(s) for s in sequences])]).astype(np.int64)
+        return cls(np.fromiter((t for s in sequences for t in s), np.int32, offsets[-1]), offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.tokens[self.offsets[index] : self.offsets[index + 1]]
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """A template with the texts and classes of a pool.
+
+    Attributes:
+        start: what every prompt begins with: the token for a beginning, where the tokenizer has one.
+        texts: of each text, the template up to its label.
+        labels: of each class, its name: what is scored.
+        ends: of each class, its name and what is behind it in the template.
+        content_free: as ``texts``, of :data:`CONTENT_FREE`.
+    """
+
+    start: np.ndarray
+    texts: Pieces
+    labels: Pieces
+    ends: Pieces
+    content_free: Pieces

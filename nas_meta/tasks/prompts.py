@@ -8,13 +8,13 @@ they meet where a tokenizer of causal language models splits words, in front of 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nas_meta.errors import ConfigError
-from nas_meta.tasks.pool import Pool, Tasks
+from nas_meta.tasks.pool import Pieces, Pool, Prompts, Tasks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -23,50 +23,6 @@ CONTENT_FREE = ("N/A", "[MASK]", "")
 """The inputs without content of Zhao et al. 2021, "Calibrate Before Use", section 5."""
 LONGEST_TOKEN = 1000  # characters, by which a text is cut before its tokens are counted
 CHUNK = 10_000  # texts that are tokenised at once
-
-
-@dataclass(frozen=True)
-class Pieces:
-    """Many sequences of token ids; plain arrays, so that Ray shares them between workers without a copy.
-
-    Attributes:
-        tokens: all of them, one after the other.
-        offsets: ``[pieces + 1]``, where each begins.
-    """
-
-    tokens: np.ndarray
-    offsets: np.ndarray
-
-    @classmethod
-    def of(cls, sequences: Sequence[Sequence[int]]) -> Pieces:
-        """These sequences."""
-        offsets = np.concatenate([[0], np.cumsum([len(s) for s in sequences])]).astype(np.int64)
-        return cls(np.fromiter((t for s in sequences for t in s), np.int32, offsets[-1]), offsets)
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        return self.tokens[self.offsets[index] : self.offsets[index + 1]]
-
-
-@dataclass(frozen=True)
-class Prompts:
-    """A template with the texts and classes of a pool.
-
-    Attributes:
-        start: what every prompt begins with: the token for a beginning, where the tokenizer has one.
-        texts: of each text, the template up to its label.
-        labels: of each class, its name: what is scored.
-        ends: of each class, its name and what is behind it in the template.
-        content_free: as ``texts``, of :data:`CONTENT_FREE`.
-    """
-
-    start: np.ndarray
-    texts: Pieces
-    labels: Pieces
-    ends: Pieces
-    content_free: Pieces
 
 
 def parts_of(template: str) -> tuple[str, str, str]:

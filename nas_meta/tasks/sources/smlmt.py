@@ -13,11 +13,10 @@ from collections.abc import Iterable, Iterator
 
 from pydantic import Field, model_validator
 
-from nas_meta.pretraining.corpora import Corpus, open_corpus
-from nas_meta.pretraining.default_corpus import default_corpus
-from nas_meta.pretraining.section import DEFAULT
-from nas_meta.tasks.icd10 import ICD10
+from nas_meta.tasks.corpus.corpus import DEFAULT, Corpus, open_corpus
+from nas_meta.tasks.corpus.default_corpus import default_corpus
 from nas_meta.tasks.source import Classes, SourceOptions, TaskSource
+from nas_meta.tasks.sources.icd10 import ICD10
 
 SENTENCE_END = re.compile(r"(?<=[.!?;])\s+")
 WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")

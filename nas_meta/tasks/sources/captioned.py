@@ -8,8 +8,8 @@ from pydantic import Field
 
 from nas_meta.errors import DataError
 from nas_meta.tasks.examples import IMAGE_TEXT, Example
-from nas_meta.tasks.files import JSONLines
-from nas_meta.tasks.images import ImageOptions, read_image
+from nas_meta.tasks.sources.files import JSONLines
+from nas_meta.tasks.sources.images import ImageOptions, read_image
 
 
 class ImageTextOptions(ImageOptions):

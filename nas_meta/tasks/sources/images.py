@@ -13,8 +13,8 @@ from pydantic import Field
 from nas_meta.core.files import encodable, regular
 from nas_meta.errors import DataError
 from nas_meta.tasks.examples import IMAGE
-from nas_meta.tasks.files import SplitPaths
 from nas_meta.tasks.source import SPLITS, Classes, TaskSource
+from nas_meta.tasks.sources.files import SplitPaths
 
 PROCESSOR = "preprocessor_config.json"
 MOST_PIXELS = 100_000_000  # of one file: what would take more memory than a photograph is refused before it is decoded

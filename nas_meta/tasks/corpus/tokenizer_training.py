@@ -8,11 +8,12 @@ import shutil
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from nas_meta.pretraining.corpora import Corpus
-from nas_meta.pretraining.section import TrainedTokenizer
-from nas_meta.pretraining.token_file import cache_folder, content_of
+from pydantic import BaseModel, ConfigDict, Field
+
+from nas_meta.tasks.corpus.corpus import Corpus
+from nas_meta.tasks.corpus.token_store import cache_folder, content_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -21,6 +22,14 @@ BATCH = 1000  # texts that are handed on at once
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 END = "<|endoftext|>"
 LENGTH = 512  # tokens of a text, as far as the tokenizer has an opinion
+
+
+class TrainedTokenizer(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    train: int = Field(8000, ge=100, description="tokens of a vocabulary that is learned from the corpus")
+    kind: Literal["wordpiece", "bpe"] = Field(
+        "wordpiece", description="WordPiece as BERT's, or byte-level BPE as GPT-2's"
+    )
 
 
 def trained_tokenizer(corpus: Corpus, section: TrainedTokenizer, cache: Path | None = None) -> Path:

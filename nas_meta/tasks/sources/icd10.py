@@ -7,8 +7,8 @@ from collections import defaultdict
 
 from pydantic import Field
 
+from nas_meta.tasks.packaged_models import package
 from nas_meta.tasks.source import Classes, SourceOptions, TaskSource
-from nas_meta.tasks.starter import package
 
 # Seventh-character extensions turn one diagnosis into several near-duplicates.
 ENCOUNTER = re.compile(

@@ -11,9 +11,9 @@ import numpy as np
 from nas_meta.core.guard import asking, kind
 from nas_meta.errors import ConfigError, PluginError
 from nas_meta.tasks.augmentation import synonym_table
+from nas_meta.tasks.packaged_models import model_path
 from nas_meta.tasks.pool import Tasks, tokenise
 from nas_meta.tasks.source import TaskSource
-from nas_meta.tasks.starter import model_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -6,8 +6,8 @@ import html
 import re
 from collections import defaultdict
 
+from nas_meta.tasks.packaged_models import package
 from nas_meta.tasks.source import Classes, TaskSource
-from nas_meta.tasks.starter import package
 
 TAG = re.compile(r"<[^>]+>")
 SENTENCE_END = re.compile(r"(?<=[.!?])\s")

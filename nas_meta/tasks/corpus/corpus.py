@@ -11,6 +11,8 @@ from typing import Any
 from nas_meta.core.files import encodable, json_object, regular
 from nas_meta.errors import DataError, nearest
 
+DEFAULT = "default"
+
 PART = 1 << 20  # bytes of a line that are one text: a longer one is cut between two words
 LONGEST_ROW = 1 << 28  # bytes of a line of JSON
 TEXT = (".txt", ".text", ".md", ".rst")

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas_meta.errors import DataError, NasMetaError
-from nas_meta.pretraining.corpora import Corpus
-from nas_meta.pretraining.vocabulary import Vocabulary, vocabulary_of
+from nas_meta.tasks.corpus.corpus import Corpus
+from nas_meta.tasks.corpus.vocabulary import Vocabulary, vocabulary_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

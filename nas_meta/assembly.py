@@ -16,9 +16,9 @@ from nas_meta.errors import ConfigError, TrialError
 from nas_meta.execution.engine import Engine
 from nas_meta.recipe import JointSpace
 from nas_meta.sections import Config
-from nas_meta.space import SearchSpace
+from nas_meta.space.search_space import SearchSpace
+from nas_meta.space.wrappers import LimitedSpace, TimedSpace
 from nas_meta.strategy import SearchContext, Strategy
-from nas_meta.wrapped import LimitedSpace, TimedSpace
 
 if TYPE_CHECKING:
     from nas_meta.learners.base import LearnerOptions

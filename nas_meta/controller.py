@@ -31,21 +31,22 @@ from nas_meta.evaluation import JobResult, Progress
 from nas_meta.execution.engine import Engine, Event, cause
 from nas_meta.job import check_workers, run_job
 from nas_meta.journal import Journal
-from nas_meta.latency import LatencyTable
 from nas_meta.measures import LatencySettings
 from nas_meta.meta_test import meta_test
 from nas_meta.prefilter import prefiltered
 from nas_meta.pretraining.made import ADAPTED, made
 from nas_meta.resuming import earlier, new_session, next_session, owned
 from nas_meta.run import CHECKPOINT, SUPERNET, Run, new_run_dir, pareto, write_whole
-from nas_meta.space import Architecture, SearchSpace
+from nas_meta.space.architecture import Architecture
+from nas_meta.space.latency_predictor import LatencyTable
+from nas_meta.space.search_space import SearchSpace
+from nas_meta.space.wrappers import timed
 from nas_meta.standings import Standings
 from nas_meta.status import ADAPTATION, JOB, Status, StatusFile, Watcher
 from nas_meta.stopping import RULES
 from nas_meta.strategy import Job
 from nas_meta.timing import described, measure_each, models_to_time
 from nas_meta.trial_loop import TrialLoop
-from nas_meta.wrapped import timed
 
 if TYPE_CHECKING:
     from nas_meta.pretraining.adaptation import Adaptation

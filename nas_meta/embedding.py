@@ -19,10 +19,10 @@ from nas_meta.core.guard import kind
 from nas_meta.errors import TrialError
 from nas_meta.modality import described, example_inputs
 from nas_meta.packing import Packing, pack, pack_sets
-from nas_meta.space import SearchSpace
+from nas_meta.space.search_space import SearchSpace
+from nas_meta.space.wrappers import name_of
 from nas_meta.tasks.examples import IMAGE, IMAGE_TEXT, TEXT
 from nas_meta.tasks.pool import INPUTS, Pool
-from nas_meta.wrapped import name_of
 
 TOKENS = 4096  # in one call of the model, where texts are packed
 POOLINGS = ("mean", "cls", "last", "attention")

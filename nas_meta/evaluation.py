@@ -27,7 +27,8 @@ from nas_meta.learners.protonet import ProtoNet
 from nas_meta.measures import LatencySettings, PeakMemory, flops, interval95, latency, parameters, release_memory
 from nas_meta.modality import example_inputs
 from nas_meta.recipe import Recipe
-from nas_meta.space import Architecture, SearchSpace
+from nas_meta.space.architecture import Architecture
+from nas_meta.space.search_space import SearchSpace
 from nas_meta.tasks.episodes import EpisodeShape, TrainShape, episode, episodes
 from nas_meta.tasks.examples import TEXT
 from nas_meta.tasks.pool import Tasks

@@ -17,9 +17,10 @@ from nas_meta.errors import ConfigError, PluginError, RunError
 from nas_meta.journal import Trial
 from nas_meta.modality import check_images, check_source, described
 from nas_meta.run import Run
-from nas_meta.space import Architecture, SearchSpace
+from nas_meta.space.architecture import Architecture
+from nas_meta.space.search_space import SearchSpace
+from nas_meta.space.wrappers import name_of
 from nas_meta.tasks.examples import IMAGE, IMAGE_TEXT, TEXT
-from nas_meta.wrapped import name_of
 
 if TYPE_CHECKING:
     import torch

@@ -12,7 +12,8 @@ from nas_meta.errors import NasMetaError
 from nas_meta.execution.engine import Engine
 from nas_meta.journal import Trial
 from nas_meta.run import weights_path
-from nas_meta.space import Architecture, SearchSpace
+from nas_meta.space.architecture import Architecture
+from nas_meta.space.search_space import SearchSpace
 
 
 def meta_test(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nas_meta.errors import ConfigError, nearest
-from nas_meta.space import SearchSpace
+from nas_meta.space.search_space import SearchSpace
+from nas_meta.space.wrappers import name_of
 from nas_meta.tasks.examples import IMAGE, MODALITIES, TEXT, size
-from nas_meta.wrapped import name_of
 
 if TYPE_CHECKING:
     import torch

@@ -19,7 +19,7 @@ from nas_meta.core import plugins
 from nas_meta.core.guard import asking
 from nas_meta.errors import ConfigError, NasMetaError
 from nas_meta.evaluation import Evaluation
-from nas_meta.space import Architecture
+from nas_meta.space.architecture import Architecture
 from nas_meta.strategy import Outcome, Strategy, Wait
 
 FILE = "scores.jsonl"

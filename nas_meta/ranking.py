@@ -15,7 +15,7 @@ from nas_meta.errors import ConfigError, NasMetaError, RunError, nearest
 from nas_meta.evaluation import Evaluation
 from nas_meta.run import Run
 from nas_meta.scores import SCORES
-from nas_meta.space import Architecture
+from nas_meta.space.architecture import Architecture
 
 RESAMPLES = 1000
 

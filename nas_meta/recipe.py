@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas_meta.core.guard import asking
-from nas_meta.counting import assignments, count
 from nas_meta.errors import ConfigError
-from nas_meta.space import Architecture, Choice, SearchSpace, Value
-from nas_meta.wrapped import WrappedSpace
+from nas_meta.space.architecture import Architecture, Choice, Value
+from nas_meta.space.enumeration import assignments, count
+from nas_meta.space.search_space import SearchSpace
+from nas_meta.space.wrappers import WrappedSpace
 
 if TYPE_CHECKING:
     from nas_meta.learners.base import Learner
-    from nas_meta.supernet import Supernet
+    from nas_meta.space.supernet import Supernet
 
 CHOICE = "choice"
 TASK_CHOICES = ("pooling", "train_ways", "train_shots", "train_queries")

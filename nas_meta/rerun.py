@@ -10,7 +10,8 @@ from nas_meta.assembly import make_evaluation, make_strategy, prepare
 from nas_meta.evaluation import Progress
 from nas_meta.journal import Trial
 from nas_meta.run import Run
-from nas_meta.space import Architecture, SearchSpace
+from nas_meta.space.architecture import Architecture
+from nas_meta.space.search_space import SearchSpace
 
 
 def rerun(run: Run, trial: Trial, watch: Callable[[Progress], None] = lambda progress: None) -> Mapping[str, float]:

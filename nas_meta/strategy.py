@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from nas_meta.core.objectives import Objective
 from nas_meta.core.options import PluginOptions
 from nas_meta.errors import StrategyError
-from nas_meta.space import Architecture, SearchSpace, Value
+from nas_meta.space.architecture import Architecture, Value
+from nas_meta.space.search_space import SearchSpace
 
 if TYPE_CHECKING:
     import numpy as np

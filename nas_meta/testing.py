@@ -23,7 +23,8 @@ from nas_meta.embedding import Encoder
 from nas_meta.errors import NasMetaError
 from nas_meta.execution.engine import cause
 from nas_meta.modality import check_takes, described, example_inputs
-from nas_meta.space import Architecture, SearchSpace
+from nas_meta.space.architecture import Architecture
+from nas_meta.space.search_space import SearchSpace
 
 SAMPLES = 5
 

@@ -9,10 +9,11 @@ import numpy as np
 
 from nas_meta.errors import NasMetaError
 from nas_meta.execution.engine import Engine
-from nas_meta.latency import LatencyTable
 from nas_meta.measures import LatencySettings
 from nas_meta.sections import Config
-from nas_meta.space import Architecture, SearchSpace
+from nas_meta.space.architecture import Architecture
+from nas_meta.space.latency_predictor import LatencyTable
+from nas_meta.space.search_space import SearchSpace
 
 
 def measure_each(

@@ -19,10 +19,10 @@ from nas_meta.errors import RunError
 from nas_meta.evaluation import Evaluation
 from nas_meta.execution.engine import Engine, Event
 from nas_meta.journal import Journal, Trial
-from nas_meta.latency import LatencyTable
 from nas_meta.proposals import Proposals
 from nas_meta.run import weights_path, write_whole
-from nas_meta.space import Architecture
+from nas_meta.space.architecture import Architecture
+from nas_meta.space.latency_predictor import LatencyTable
 from nas_meta.standings import Standings
 from nas_meta.stopping import Report
 from nas_meta.stopping.rule import Rule

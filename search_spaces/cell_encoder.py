@@ -21,7 +21,7 @@ from search_spaces.pretrained import load_pretrained
 if TYPE_CHECKING:
     from torch import nn
 
-    from nas_meta.supernet import Supernet
+    from nas_meta.space.supernet import Supernet
 
 IDENTITY = "identity"
 

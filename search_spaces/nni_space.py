@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from nas_meta import Architecture, Choice, PluginOptions, SearchSpace
 from nas_meta.core.plugins import module_of
 from nas_meta.errors import ConfigError, PluginError, nearest
-from nas_meta.space import Value
+from nas_meta.space.architecture import Value
 from nas_meta.tasks.packaged_models import MINILM
 from strategies import nni_bare  # noqa: F401  where NNI is told what it must be told first
 

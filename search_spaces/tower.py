@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from nas_meta import Architecture, PluginOptions, SearchSpace
-from nas_meta.composed import ComposedSpace, SubSpace
 from nas_meta.core.guard import asking
 from nas_meta.errors import ConfigError
+from nas_meta.space.composite import ComposedSpace, SubSpace
 from nas_meta.tasks.examples import IMAGE, IMAGE_TEXT, MODALITIES, TEXT
 from nas_meta.tasks.pool import Tasks
 

@@ -26,12 +26,12 @@ from nas_meta.embedding import Encoder
 from nas_meta.evaluation import Evaluation, JobResult, Progress
 from nas_meta.learners.base import finite
 from nas_meta.learners.reptile import set_values
-from nas_meta.space import SearchSpace
+from nas_meta.space.search_space import SearchSpace
+from nas_meta.space.wrappers import name_of
 from nas_meta.strategy import Adapted
 from nas_meta.tasks.episodes import Episode, episode
 from nas_meta.tasks.pool import Pool
 from nas_meta.weights import packed, unpacked
-from nas_meta.wrapped import name_of
 from strategies.most_probable import most_probable
 from strategies.nni_supermodules import choice_supernet, differentiable, is_alpha, weights_of
 from strategies.one_shot import packed_weights, shown

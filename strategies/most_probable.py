@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from nas_meta import Architecture, SearchSpace
-from nas_meta.space import Value
+from nas_meta.space.architecture import Value
 from strategies.unseen import neighbour
 
 MOST = 200_000  # partial architectures that are looked at

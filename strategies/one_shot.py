@@ -22,9 +22,9 @@ from nas_meta.embedding import Encoder
 from nas_meta.errors import ConfigError
 from nas_meta.evaluation import Evaluation, JobResult, Progress
 from nas_meta.learners.metric import MetricLearner
+from nas_meta.space.wrappers import name_of
 from nas_meta.tasks.episodes import Episode, EpisodeShape, episode, episodes
 from nas_meta.tasks.pool import Pool
-from nas_meta.wrapped import name_of
 from strategies.bilevel import EpisodeLoss, two_levels
 from strategies.nni_supermodules import SuperModules, choice_supernet, is_alpha, weights_of
 from strategies.unseen import neighbour

@@ -25,9 +25,9 @@ from nas_meta.embedding import Encoder
 from nas_meta.errors import ConfigError
 from nas_meta.evaluation import Evaluation, JobResult, Progress
 from nas_meta.learners.metric import MetricLearner
+from nas_meta.space.wrappers import name_of
 from nas_meta.tasks.episodes import Episode, episode
 from nas_meta.weights import packed, unpacked
-from nas_meta.wrapped import name_of
 from strategies.inherited import METRICS, VALIDATION, Inherited, size_of, supernet_encoder
 from strategies.nni_random import Random
 from strategies.optuna_nsga2 import NSGA2

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from nas_meta import Architecture, Outcome, PluginOptions, SearchContext, Strategy
 from nas_meta.core.objectives import dominates, fronts
-from nas_meta.encoding import encode
+from nas_meta.space.encoding import encode
 from strategies.ensemble import Ensemble
 from strategies.unseen import mutated, neighbour, unseen
 

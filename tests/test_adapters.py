@@ -13,7 +13,7 @@ from nas_meta.embedding import Encoder
 from nas_meta.errors import TrialError
 from nas_meta.export import evaluate_folder, export
 from nas_meta.learners.finetune import FineTune, FineTuneOptions
-from nas_meta.space import Architecture
+from nas_meta.space.architecture import Architecture
 from nas_meta.testing import SpaceTests
 from search_spaces.peft_bert import PeftBert, PeftBertOptions
 

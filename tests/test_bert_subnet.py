@@ -16,7 +16,7 @@ from two_texts import output
 
 from nas_meta.errors import ConfigError
 from nas_meta.measures import flops, parameters
-from nas_meta.space import Choice
+from nas_meta.space.architecture import Choice
 from search_spaces.bert_subnet import BertSubnet, BertSubnetOptions
 from search_spaces.slicing import load_sliced, widths
 from search_spaces.subnet import counts, strongest
@@ -270,7 +270,7 @@ def test_bins_keep_the_constraints_and_random_search_follows_them(tiny_model, la
     from nas_meta import Objective, SearchContext
     from nas_meta.core import plugins
     from nas_meta.core.objectives import Limit
-    from nas_meta.wrapped import LimitedSpace
+    from nas_meta.space.wrappers import LimitedSpace
 
     space = space_of(tiny_model, heads=[1.0, 0.75, 0.5, 0.25], ffn=[1.0, 0.8, 0.6, 0.4, 0.2], min_layers=2, bins=4)
     space.prepare(episodes_of(tiny_model, labelled_texts), 0)

@@ -14,8 +14,8 @@ from nas_meta.core import plugins
 from nas_meta.core.objectives import Limit
 from nas_meta.errors import ConfigError, PluginError
 from nas_meta.recipe import JointSpace, Recipe
+from nas_meta.space.wrappers import LimitedSpace
 from nas_meta.testing import SpaceTests
-from nas_meta.wrapped import LimitedSpace
 from strategies.most_probable import most_probable
 from strategies.nni_spos import crossed
 from strategies.unseen import mutated, neighbour

@@ -6,7 +6,7 @@ from transformers import AutoModel, BertConfig, BertModel, LlamaConfig, LlamaMod
 
 from nas_meta import Architecture
 from nas_meta.pretraining.inheritance import distance, inherit, name_of_table, nearest, of_another_class
-from nas_meta.space import Choice
+from nas_meta.space.architecture import Choice
 
 
 def test_leading_slices_are_inherited_and_the_rest_stays():

@@ -21,7 +21,7 @@ from nas_meta.pretraining.order import Rows
 from nas_meta.pretraining.shared import FOLDER, SharedWeights
 from nas_meta.pretraining.stage import Pretraining
 from nas_meta.rerun import rerun
-from nas_meta.space import Choice
+from nas_meta.space.architecture import Choice
 from nas_meta.tasks.corpus.corpus import open_corpus
 from nas_meta.tasks.corpus.token_store import tokenised
 from nas_meta.tasks.tokenization import load_tokenizer

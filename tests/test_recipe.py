@@ -9,7 +9,7 @@ from nas_meta import search
 from nas_meta.assembly import make_space
 from nas_meta.config import read_config, resolve
 from nas_meta.errors import ConfigError
-from nas_meta.space import Architecture
+from nas_meta.space.architecture import Architecture
 
 TOY = '''
 import numpy as np

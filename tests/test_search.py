@@ -122,7 +122,7 @@ def test_the_exported_model_gives_the_same_accuracy_and_embeddings(finished, tmp
     from transformers import AutoModel, AutoTokenizer
 
     from nas_meta.assembly import episode_shape
-    from nas_meta.space import Architecture
+    from nas_meta.space.architecture import Architecture
 
     config, directory, _ = finished
     nas_meta("export", directory, "--to", tmp_path / "model")

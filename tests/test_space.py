@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas_meta.errors import ConfigError
-from nas_meta.space import Architecture, Choice, SearchSpace
+from nas_meta.space.architecture import Architecture, Choice
+from nas_meta.space.search_space import SearchSpace
 
 
 class Toy(SearchSpace):

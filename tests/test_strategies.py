@@ -7,7 +7,7 @@ from landscapes import Landscape, Small, context, run, score
 from nas_meta import Choice, Objective, SearchContext
 from nas_meta.core import plugins
 from nas_meta.core.objectives import hypervolume
-from nas_meta.encoding import encode
+from nas_meta.space.encoding import encode
 from strategies.auto import pick
 from strategies.ensemble import Ensemble
 

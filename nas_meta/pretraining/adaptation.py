@@ -24,13 +24,13 @@ from nas_meta.pretraining.heads import restore_head
 from nas_meta.pretraining.loop import make_objective, pretrain
 from nas_meta.pretraining.made import ADAPTED
 from nas_meta.pretraining.section import PretrainingSection
-from nas_meta.space import SearchSpace
+from nas_meta.space.search_space import SearchSpace
+from nas_meta.space.wrappers import WrappedSpace
 from nas_meta.tasks.corpus.corpus import Corpus
 from nas_meta.tasks.corpus.token_store import TokenFile, tokenised
 from nas_meta.tasks.packaged_models import model_path
 from nas_meta.tasks.tokenization import load_tokenizer
 from nas_meta.weights import packed, unpacked
-from nas_meta.wrapped import WrappedSpace
 
 if TYPE_CHECKING:
     from nas_meta.config import ResolvedConfig

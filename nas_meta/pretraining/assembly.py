@@ -11,6 +11,7 @@ from nas_meta.core.guard import asking
 from nas_meta.errors import ConfigError
 from nas_meta.pretraining.made import TOKENIZER
 from nas_meta.pretraining.section import PretrainingSection
+from nas_meta.space.wrappers import name_of
 from nas_meta.tasks.corpus.corpus import DEFAULT, Corpus, open_corpus
 from nas_meta.tasks.corpus.default_corpus import default_corpus, held_out_texts
 from nas_meta.tasks.corpus.token_store import tokenised
@@ -18,7 +19,6 @@ from nas_meta.tasks.corpus.tokenizer_training import trained_tokenizer
 from nas_meta.tasks.examples import MODALITIES, TEXT
 from nas_meta.tasks.packaged_models import model_path
 from nas_meta.tasks.tokenization import load_tokenizer
-from nas_meta.wrapped import name_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from nas_meta.config import ResolvedConfig
     from nas_meta.evaluation import Evaluation
     from nas_meta.pretraining.stage import Pretraining
-    from nas_meta.space import SearchSpace
+    from nas_meta.space.search_space import SearchSpace
     from nas_meta.strategy import Strategy
     from nas_meta.trial_loop import TrialLoop
 

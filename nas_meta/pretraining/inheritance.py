@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from nas_meta.space import Architecture, Choice
+from nas_meta.space.architecture import Architecture, Choice
 
 
 @torch.no_grad()

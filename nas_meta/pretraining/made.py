@@ -10,7 +10,7 @@ from nas_meta.config import ResolvedConfig
 from nas_meta.core.guard import asking
 
 if TYPE_CHECKING:
-    from nas_meta.space import SearchSpace
+    from nas_meta.space.search_space import SearchSpace
     from nas_meta.tasks.pool import Tasks
 
 ADAPTED = "adapted"  # in a run directory, the folder of the model

@@ -18,8 +18,9 @@ from nas_meta.pretraining.inheritance import nearest
 from nas_meta.pretraining.record import name_of_record, record_of
 from nas_meta.pretraining.stage import Pretraining
 from nas_meta.run import write_whole
-from nas_meta.space import Architecture, SearchSpace
-from nas_meta.wrapped import WrappedSpace
+from nas_meta.space.architecture import Architecture
+from nas_meta.space.search_space import SearchSpace
+from nas_meta.space.wrappers import WrappedSpace
 
 FOLDER = "pretrained"
 

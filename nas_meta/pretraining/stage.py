@@ -17,7 +17,7 @@ from nas_meta.evaluation import Progress
 from nas_meta.pretraining.inheritance import inherit, of_another_class
 from nas_meta.pretraining.loop import make_objective, pretrain
 from nas_meta.pretraining.section import PretrainingSection
-from nas_meta.space import Architecture
+from nas_meta.space.architecture import Architecture
 from nas_meta.tasks.corpus.token_store import TokenFile
 from nas_meta.weights import packed, unpacked
 

@@ -21,7 +21,8 @@ from nas_meta.pretraining.assembly import learn_tokenizer, load_model, read_corp
 from nas_meta.pretraining.made import TOKENIZER
 from nas_meta.pretraining.section import PretrainingSection
 from nas_meta.run import write_whole
-from nas_meta.space import Architecture, SearchSpace
+from nas_meta.space.architecture import Architecture
+from nas_meta.space.search_space import SearchSpace
 from nas_meta.tasks.corpus.corpus import Corpus
 from nas_meta.tasks.corpus.token_store import tokenised
 from nas_meta.tasks.packaged_models import model_path

@@ -14,7 +14,7 @@ from nas_meta.errors import TrialError
 from nas_meta.evaluation import Evaluation
 from nas_meta.learners.base import Learner
 from nas_meta.scores import load
-from nas_meta.space import Architecture
+from nas_meta.space.architecture import Architecture
 from nas_meta.tasks.episodes import Episode, episode
 from nas_meta.tasks.pool import Pool
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from nas_meta.core.objectives import Objective
 from nas_meta.journal import Trial
 from nas_meta.run import pareto, rank
-from nas_meta.space import SearchSpace
+from nas_meta.space.search_space import SearchSpace
 from nas_meta.standings import Standings
 from nas_meta.status import ADAPTATION
 from nas_meta.watching.observer import Observer

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nas_meta.encoding import encode
-from nas_meta.space import Architecture, SearchSpace
+from nas_meta.space.architecture import Architecture
+from nas_meta.space.encoding import encode
+from nas_meta.space.search_space import SearchSpace
 
 
 class LatencyTable:

@@ -28,9 +28,10 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 from nas_meta.core import plugins
 from nas_meta.core.guard import asking
 from nas_meta.core.options import PluginOptions, fields_at
-from nas_meta.counting import assignments
 from nas_meta.errors import ConfigError, PluginError, nearest
-from nas_meta.space import COUNTABLE, Architecture, Choice, SearchSpace, Value
+from nas_meta.space.architecture import Architecture, Choice, Value
+from nas_meta.space.enumeration import assignments
+from nas_meta.space.search_space import COUNTABLE, SearchSpace
 
 if TYPE_CHECKING:
     from torch import nn

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nas_meta.space import Architecture, SearchSpace
+from nas_meta.space.architecture import Architecture
+from nas_meta.space.search_space import SearchSpace
 
 
 def encode(space: SearchSpace, architectures: Sequence[Architecture]) -> np.ndarray:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 
 from torch import nn
 
-from nas_meta.space import Architecture
+from nas_meta.space.architecture import Architecture
 
 
 class Supernet(nn.Module, ABC):

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nas_meta.space import Architecture, Value
-from nas_meta.supernet import Supernet
+from nas_meta.space.architecture import Architecture, Value
+from nas_meta.space.supernet import Supernet
 
 
 class ChoiceLayer(nn.ModuleList):

@@ -8,7 +8,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nas_meta.space import Choice, Value
+    from nas_meta.space.architecture import Choice, Value
 
 
 def assignments(table: Mapping[str, Choice]) -> Iterator[dict[str, Value]]:

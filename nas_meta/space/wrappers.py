@@ -11,13 +11,14 @@ import numpy as np
 from nas_meta.core.guard import asking
 from nas_meta.core.objectives import Limit
 from nas_meta.errors import ConfigError, PluginError
-from nas_meta.space import COUNTABLE, Architecture, Choice, SearchSpace, Value
+from nas_meta.space.architecture import Architecture, Choice, Value
+from nas_meta.space.search_space import COUNTABLE, SearchSpace
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from nas_meta.latency import LatencyTable
-    from nas_meta.supernet import Supernet
+    from nas_meta.space.latency_predictor import LatencyTable
+    from nas_meta.space.supernet import Supernet
     from nas_meta.tasks.pool import Tasks
 
 

@@ -14,10 +14,9 @@ from nas_meta.config import ResolvedConfig
 from nas_meta.core.guard import asking
 from nas_meta.errors import ConfigError, TrialError
 from nas_meta.execution.engine import Engine
-from nas_meta.recipe import JointSpace
 from nas_meta.sections import Config
 from nas_meta.space.search_space import SearchSpace
-from nas_meta.space.wrappers import LimitedSpace, TimedSpace
+from nas_meta.space.wrappers import JointSpace, LimitedSpace, TimedSpace
 from nas_meta.strategy import SearchContext, Strategy
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ def make_space(resolved: ResolvedConfig) -> SearchSpace:
     if resolved.tokenizer is not None:
         space.tokenizer = resolved.tokenizer
     if resolved.recipe.choices:
-        space = JointSpace(space, resolved.recipe)
+        space = JointSpace(space, resolved.recipe.choices)
     if resolved.config.times:
         space = TimedSpace(space)
     limits = resolved.config.limits

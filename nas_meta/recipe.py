@@ -7,22 +7,14 @@ joint space.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from nas_meta.core.guard import asking
-from nas_meta.errors import ConfigError
 from nas_meta.space.architecture import Architecture, Choice, Value
-from nas_meta.space.enumeration import assignments, count
-from nas_meta.space.search_space import SearchSpace
-from nas_meta.space.wrappers import WrappedSpace
 
 if TYPE_CHECKING:
     from nas_meta.learners.base import Learner
-    from nas_meta.space.supernet import Supernet
 
 CHOICE = "choice"
 TASK_CHOICES = ("pooling", "train_ways", "train_shots", "train_queries")
@@ -87,49 +79,3 @@ class Recipe:
 def known_to(options: type, section: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of a section that a plugin's options have: where the plugin is a choice, not each knows all."""
     return {name: value for name, value in section.items() if name in options.model_fields}
-
-
-class JointSpace(WrappedSpace):
-    """A search space together with a recipe: one more choice for each of the recipe's.
-
-    Raises:
-        ConfigError: the space has a choice of the same name.
-    """
-
-    def __init__(self, space: SearchSpace, recipe: Recipe):
-        super().__init__(space)
-        self.recipe = recipe
-        both = set(space.table) & set(recipe.choices)
-        if both:
-            raise ConfigError(f"{min(both)} is a choice of {type(space).__name__} and of the config; rename one")
-        if "tasks.pooling" in recipe.choices:
-            with asking(space, "pooling"):
-                own = space.pooling(space.canonical({name: c.values[0] for name, c in space.table.items()}))
-            if own is not None:
-                raise ConfigError(f"tasks.pooling is a choice, but architectures of {type(space).__name__} choose it")
-
-    def choices(self) -> Mapping[str, Choice | Sequence[Value]]:
-        return {**self.space.table, **self.recipe.choices}
-
-    def representative(self, architecture: Architecture) -> Architecture:
-        chosen = {n: v for n, v in architecture.values.items() if n in self.recipe.choices}
-        return Architecture({**self.space.representative(self.own(architecture)).values, **chosen})
-
-    def sample(self, rng: np.random.Generator, tries: int = 1000) -> Architecture:
-        chosen = {n: c.values[int(rng.integers(len(c.values)))] for n, c in self.recipe.choices.items()}
-        return self.canonical({**self.space.sample(rng, tries).values, **chosen})
-
-    def size(self) -> int:
-        return self.space.size() * count(self.recipe.choices)
-
-    def walk(self) -> Iterator[Architecture]:
-        chosen = list(assignments({n: c for n, c in self.table.items() if n in self.recipe.choices}))
-        return (Architecture({**a.values, **values}) for a in self.space.walk() for values in chosen)
-
-    def supernet(self) -> Supernet | None:
-        name = next(iter(self.recipe.choices))
-        raise ConfigError(f"{name} is a choice, but a supernet is trained once, by one recipe; give {name} one value")
-
-    def own(self, architecture: Architecture) -> Architecture:
-        """The part of an architecture that the space itself knows."""
-        return Architecture({n: v for n, v in architecture.values.items() if n not in self.recipe.choices})

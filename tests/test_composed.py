@@ -13,8 +13,7 @@ from nas_meta.config import plugin_files, read_config, refuse_plugin_files, reso
 from nas_meta.core import plugins
 from nas_meta.core.objectives import Limit
 from nas_meta.errors import ConfigError, PluginError
-from nas_meta.recipe import JointSpace, Recipe
-from nas_meta.space.wrappers import LimitedSpace
+from nas_meta.space.wrappers import JointSpace, LimitedSpace
 from nas_meta.testing import SpaceTests
 from strategies.most_probable import most_probable
 from strategies.nni_spos import crossed
@@ -106,7 +105,7 @@ def test_limits_and_recipes_are_counted_too(space):
     inside = {row for row in space.truth() if sum(dict(row).values()) <= 4}
     assert limited.size() == len(inside) and {items(a) for a in limited.walk()} == inside
     chosen = {"learner.name": Choice(("x", "y")), "learner.lr": Choice((1, 2), when={"learner.name": "y"})}
-    joint = JointSpace(inner, Recipe(chosen))
+    joint = JointSpace(inner, chosen)
     walked = [items(a) for a in joint.walk()]
     assert len(set(walked)) == len(walked) == joint.size() == 3 * len(space.truth())
     rng = np.random.default_rng(0)

@@ -12,7 +12,11 @@ from nas_meta.core.guard import asking
 from nas_meta.core.objectives import Limit
 from nas_meta.errors import ConfigError, PluginError
 from nas_meta.space.architecture import Architecture, Choice, Value
+from nas_meta.space.enumeration import assignments, count
 from nas_meta.space.search_space import COUNTABLE, SearchSpace
+
+if TYPE_CHECKING:
+    from nas_meta.space.supernet import Supernet
 
 if TYPE_CHECKING:
     from torch import nn
@@ -138,3 +142,55 @@ class LimitedSpace(WrappedSpace):
 
     def walk(self) -> Iterator[Architecture]:
         return (architecture for architecture in self.space.walk() if self.problem_of(architecture) is None)
+
+
+class JointSpace(WrappedSpace):
+    """A search space with one more choice for every hyperparameter that is searched too.
+
+    Args:
+        space: The search space.
+        searched: Choices by dotted config key, such as ``learner.lr`` or ``tasks.pooling``.
+
+    Raises:
+        ConfigError: the space has a choice of the same name.
+    """
+
+    def __init__(self, space: SearchSpace, searched: Mapping[str, Choice]):
+        super().__init__(space)
+        self.searched = searched
+        both = set(space.table) & set(searched)
+        if both:
+            raise ConfigError(f"{min(both)} is a choice of {type(space).__name__} and of the config; rename one")
+        if "tasks.pooling" in searched:
+            with asking(space, "pooling"):
+                own = space.pooling(space.canonical({name: c.values[0] for name, c in space.table.items()}))
+            if own is not None:
+                raise ConfigError(f"tasks.pooling is a choice, but architectures of {type(space).__name__} choose it")
+
+    def choices(self) -> Mapping[str, Choice | Sequence[Value]]:
+        return {**self.space.table, **self.searched}
+
+    def representative(self, architecture: Architecture) -> Architecture:
+        chosen = {n: v for n, v in architecture.values.items() if n in self.searched}
+        return Architecture({**self.space.representative(self.own(architecture)).values, **chosen})
+
+    def sample(self, rng: np.random.Generator, tries: int = 1000) -> Architecture:
+        chosen = {n: c.values[int(rng.integers(len(c.values)))] for n, c in self.searched.items()}
+        return self.canonical({**self.space.sample(rng, tries).values, **chosen})
+
+    def size(self) -> int:
+        return self.space.size() * count(self.searched)
+
+    def walk(self) -> Iterator[Architecture]:
+        chosen = list(assignments({n: c for n, c in self.table.items() if n in self.searched}))
+        return (Architecture({**a.values, **values}) for a in self.space.walk() for values in chosen)
+
+    def supernet(self) -> Supernet | None:
+        name = next(iter(self.searched))
+        raise ConfigError(
+            f"{name} is a choice, but a supernet is trained once, with one value of everything; give {name} one value"
+        )
+
+    def own(self, architecture: Architecture) -> Architecture:
+        """The part of an architecture that the space itself knows."""
+        return Architecture({n: v for n, v in architecture.values.items() if n not in self.searched})

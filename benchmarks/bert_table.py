@@ -57,7 +57,7 @@ def all_architectures() -> list[Architecture]:
 def make_table() -> dict[str, list[float]]:
     """Accuracy and FLOPs by the id of an architecture: a supernet is trained, and everything judged with it."""
     from nas_meta.core.objectives import Objective
-    from nas_meta.weights import unpacked
+    from nas_meta.models.state import unpacked
     from strategies.inherited import Inherited, supernet_encoder
     from strategies.supernet import SupernetJob, SupernetOptions
 

@@ -28,7 +28,7 @@ def measure_one(name: str) -> dict[str, Any]:
 
     from nas_meta.assembly import make_evaluation, prepare
     from nas_meta.config import resolve
-    from nas_meta.embedding import Encoder
+    from nas_meta.models.encoder import Encoder
 
     own = {} if name == "first" else {"importance": name}
     resolved = resolve({"space": {**SPACE, **own}, "evaluation": {"episodes": 200}})

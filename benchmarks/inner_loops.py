@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from benchmarks.table import Table
-from nas_meta.embedding import Encoder
 from nas_meta.learners.maml import MAML, MAMLOptions
 from nas_meta.learners.reptile import Reptile, ReptileOptions
 from nas_meta.learners.training import TrainingOptions
+from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.episodes import Episode, EpisodeShape, episode
 from nas_meta.tasks.pool import Pool
 from nas_meta.tasks.source import SPLITS

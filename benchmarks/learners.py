@@ -84,7 +84,7 @@ def measure_cell(cell: Cell) -> Measured:
     from nas_meta.assembly import make_evaluation, prepare
     from nas_meta.config import resolve
     from nas_meta.evaluation import result_of
-    from nas_meta.measures import interval95
+    from nas_meta.models.profiling import interval95
 
     source = {"source": "icd10"}
     if cell.data == "banking77":

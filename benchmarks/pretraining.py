@@ -51,7 +51,7 @@ def measure_candidate(name: str, seed: int) -> dict[str, Any]:
 
     from nas_meta.assembly import make_evaluation, prepare
     from nas_meta.config import resolve
-    from nas_meta.measures import parameters
+    from nas_meta.models.profiling import parameters
     from nas_meta.pretraining.assembly import read_corpus
     from nas_meta.tasks.corpus.token_store import tokenised
     from nas_meta.tasks.episodes import episode

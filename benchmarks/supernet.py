@@ -59,7 +59,7 @@ def trained(number: int) -> dict[str, float]:
 def inherited(_: int) -> dict[str, Any]:
     """A supernet with default options, what its search costs, and what the sub-networks inherit from it."""
     from nas_meta.core.objectives import Objective
-    from nas_meta.weights import unpacked
+    from nas_meta.models.state import unpacked
     from strategies.supernet import SupernetJob, SupernetOptions
 
     evaluation = evaluation_of({"space": SPACE, **COMMON})

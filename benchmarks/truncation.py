@@ -24,7 +24,7 @@ def one(seed: int) -> dict[str, Any]:
     from nas_meta.assembly import make_evaluation, prepare
     from nas_meta.config import read_config
     from nas_meta.evaluation import result_of
-    from nas_meta.measures import interval95
+    from nas_meta.models.profiling import interval95
 
     with tempfile.TemporaryDirectory() as folder:
         resolved = read_config(CONFIG, [f"seed={seed}"])

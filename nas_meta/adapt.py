@@ -101,7 +101,7 @@ def adapt(
         RunError: the run has no trained supernet, or the folder is not empty.
         DataError: a file cannot be used.
     """
-    from nas_meta.measures import parameters
+    from nas_meta.models.profiling import parameters
 
     strategy_class, name = run.config.plugin("strategy"), run.config.config.strategy.name
     if strategy_class.adapted is Strategy.adapted:
@@ -162,7 +162,7 @@ def _scores(made: Adapted, pooling: str, classes: Classes, tokenizer: Any, run: 
     import torch
     import torch.nn.functional as F
 
-    from nas_meta.embedding import Encoder
+    from nas_meta.models.encoder import Encoder
 
     pool = load_tasks(_OneTask(classes), tokenizer, run.config.config.tasks.max_tokens)["meta-test"]
     with torch.inference_mode():

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def prepare(resolved: ResolvedConfig):
     """The space, and the tasks, tokenised and checked against the space and the shape of the episodes."""
-    from nas_meta.modality import check_images, check_source, check_takes
+    from nas_meta.models.inputs import check_images, check_source, check_takes
     from nas_meta.tasks.episodes import check_shape
     from nas_meta.tasks.examples import IMAGE
     from nas_meta.tasks.tokenization import load_tasks, load_tokenizer, with_synonyms
@@ -104,8 +104,8 @@ def train_shape(resolved: ResolvedConfig):
 
 def make_evaluation(resolved: ResolvedConfig, space: SearchSpace, tasks: Any, shape: Any, cpus: float):
     """The evaluation that every trial of a config goes through."""
-    from nas_meta.compute import Compute
     from nas_meta.evaluation import Evaluation, EvaluationSettings, check_ways
+    from nas_meta.models.compute import Compute
 
     config, section = resolved.config, resolved.config.tasks
     if resolved.options["learner"].training.patience and not config.evaluation.interim_every:
@@ -210,7 +210,7 @@ def with_teacher(tasks: Any, space: SearchSpace, pooling: str):
     """
     import torch
 
-    from nas_meta.embedding import Encoder
+    from nas_meta.models.encoder import Encoder
 
     model = space.reference()
     if model is None:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from nas_meta import modality
 from nas_meta.assembly import (
     check_learner,
     cpus_of_trial,
@@ -31,8 +30,9 @@ from nas_meta.evaluation import JobResult, Progress
 from nas_meta.execution.engine import Engine, Event, cause
 from nas_meta.job import check_workers, run_job
 from nas_meta.journal import Journal
-from nas_meta.measures import LatencySettings
 from nas_meta.meta_test import meta_test
+from nas_meta.models import inputs
+from nas_meta.models.profiling import LatencySettings
 from nas_meta.prefilter import prefiltered
 from nas_meta.pretraining.made import ADAPTED, made
 from nas_meta.resuming import earlier, new_session, next_session, owned
@@ -345,7 +345,7 @@ class _Search:
             self._timing,
             self.config,
             {str(t.id): f for t, f in zip(front, found, strict=False)},
-            modality.described(space, self._timing.batch, self._timing.tokens),
+            inputs.described(space, self._timing.batch, self._timing.tokens),
         )
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from nas_meta.embedding import Encoder
+from nas_meta.models.encoder import Encoder
 
 
 class Best:

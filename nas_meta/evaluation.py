@@ -14,26 +14,35 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from nas_meta.adapters import adapter_names, removed
 from nas_meta.baselines import baseline_accuracies
-from nas_meta.compute import Compute, forget_compiled
 from nas_meta.core.objectives import Limit
 from nas_meta.data_parallel import Rank, joined
 from nas_meta.early_stopping import Best
-from nas_meta.embedding import Encoder, check_model, check_pooling
 from nas_meta.errors import ConfigError, TrialError
 from nas_meta.learners.base import Learner
 from nas_meta.learners.protonet import ProtoNet
-from nas_meta.measures import LatencySettings, PeakMemory, flops, interval95, latency, parameters, release_memory
-from nas_meta.modality import example_inputs
+from nas_meta.models.adapters import adapter_names, removed
+from nas_meta.models.checks import check_model, check_pooling
+from nas_meta.models.compute import Compute, forget_compiled
+from nas_meta.models.encoder import Encoder
+from nas_meta.models.inputs import example_inputs
+from nas_meta.models.profiling import (
+    LatencySettings,
+    PeakMemory,
+    flops,
+    interval95,
+    latency,
+    parameters,
+    release_memory,
+)
+from nas_meta.models.state import packed as packed
+from nas_meta.models.state import unpacked as unpacked
 from nas_meta.recipe import Recipe
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.search_space import SearchSpace
 from nas_meta.tasks.episodes import EpisodeShape, TrainShape, episode, episodes
 from nas_meta.tasks.examples import TEXT
 from nas_meta.tasks.pool import Tasks
-from nas_meta.weights import packed as packed
-from nas_meta.weights import unpacked as unpacked
 
 if TYPE_CHECKING:
     from nas_meta.pretraining.stage import Pretraining

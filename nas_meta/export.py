@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas_meta.assembly import episode_shape, make_evaluation, make_space, prompted
-from nas_meta.compute import Compute
 from nas_meta.config import Config, ResolvedConfig
 from nas_meta.errors import ConfigError, PluginError, RunError
 from nas_meta.journal import Trial
-from nas_meta.modality import check_images, check_source, described
+from nas_meta.models.compute import Compute
+from nas_meta.models.inputs import check_images, check_source, described
 from nas_meta.run import Run
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.search_space import SearchSpace
@@ -25,7 +25,7 @@ from nas_meta.tasks.examples import IMAGE, IMAGE_TEXT, TEXT
 if TYPE_CHECKING:
     import torch
 
-    from nas_meta.embedding import Encoder
+    from nas_meta.models.encoder import Encoder
 
 LEARNED = "learner.safetensors"
 CONFIG = "nas_meta.yaml"
@@ -110,7 +110,7 @@ def export(run: Run, folder: str | Path, trial_id: int | None = None) -> Path:
         raise RunError(f"{folder} is not an empty folder; name another one with --to")
     from safetensors.torch import save_file
 
-    from nas_meta.adapters import removed
+    from nas_meta.models.adapters import removed
     from nas_meta.tasks.sources.images import save_processor
     from nas_meta.tasks.tokenization import load_tokenizer
 
@@ -212,7 +212,7 @@ def evaluate_folder(
     from safetensors.torch import load_file
     from transformers.utils import logging
 
-    from nas_meta.measures import interval95, parameters
+    from nas_meta.models.profiling import interval95, parameters
     from nas_meta.tasks.episodes import check_shape
     from nas_meta.tasks.source import SPLITS
     from nas_meta.tasks.tokenization import load_tasks, load_tokenizer

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 
 from nas_meta.core import plugins
-from nas_meta.embedding import Encoder
 from nas_meta.errors import NasMetaError
 from nas_meta.execution.engine import cause
-from nas_meta.modality import check_takes, described, example_inputs
+from nas_meta.models.encoder import Encoder
+from nas_meta.models.inputs import check_takes, described, example_inputs
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.search_space import SearchSpace
 

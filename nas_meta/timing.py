@@ -9,7 +9,7 @@ import numpy as np
 
 from nas_meta.errors import NasMetaError
 from nas_meta.execution.engine import Engine
-from nas_meta.measures import LatencySettings
+from nas_meta.models.profiling import LatencySettings
 from nas_meta.sections import Config
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.latency_predictor import LatencyTable
@@ -19,7 +19,7 @@ from nas_meta.space.search_space import SearchSpace
 def measure_each(
     engine: Engine, architectures: Sequence[Architecture], settings: LatencySettings, stopped: Callable[[], bool]
 ) -> list[dict[str, float]]:
-    """:func:`nas_meta.measures.latency` of every architecture on a worker, one by one, while the others rest.
+    """:func:`nas_meta.models.profiling.latency` of every architecture on a worker, one by one, while the others rest.
 
     Args:
         stopped: asked after everything that happens; what is known by then is returned.

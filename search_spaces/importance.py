@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas_meta.embedding import Encoder
 from nas_meta.learners.protonet import ProtoNet
+from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.episodes import Episode, EpisodeShape, episodes
 from nas_meta.tasks.pool import Pool
 from search_spaces.slicing import LayerParts, layers_of, parts_of

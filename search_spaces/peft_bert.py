@@ -55,7 +55,7 @@ class PeftBert(SearchSpace):
     @cached_property
     def layers(self) -> int:
         """How many layers the encoder has."""
-        from nas_meta.adapters import stack
+        from nas_meta.models.adapters import stack
 
         return len(stack(self._full)[1])
 
@@ -83,7 +83,7 @@ class PeftBert(SearchSpace):
         self._weights = {name: tensor.numpy() for name, tensor in self._full.state_dict().items()}
 
     def build(self, architecture: Architecture) -> nn.Module:
-        from nas_meta.adapters import insert
+        from nas_meta.models.adapters import insert
 
         model = copy.deepcopy(self._full).requires_grad_(False)
         insert(model, self.insertions(architecture))
@@ -94,14 +94,14 @@ class PeftBert(SearchSpace):
 
     def save(self, model: nn.Module, architecture: Architecture, folder: Path) -> None:
         """A standard folder: LoRA and IA³ are merged into the weights, adapters are more neurons of their layers."""
-        from nas_meta.adapters import removed
+        from nas_meta.models.adapters import removed
         from search_spaces.slicing import save_padded
 
         save_padded(removed(copy.deepcopy(model), merge=True), folder)
 
     def insertions(self, architecture: Architecture) -> dict[int, Any]:
         """What is put into each layer, by its index."""
-        from nas_meta.adapters import Insertion
+        from nas_meta.models.adapters import Insertion
 
         return {
             i: Insertion(

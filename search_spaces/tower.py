@@ -96,7 +96,7 @@ class Tower(ComposedSpace):
 
 def embedding_width(space: SearchSpace, model: nn.Module) -> int:
     """The length of an embedding of a space's model."""
-    from nas_meta.embedding import Encoder
-    from nas_meta.modality import example_inputs
+    from nas_meta.models.encoder import Encoder
+    from nas_meta.models.inputs import example_inputs
 
     return Encoder(model, example=example_inputs(space, 1, 1)).width

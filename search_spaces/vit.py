@@ -146,7 +146,7 @@ class ViT(SearchSpace):
 
 def feed_forwards(model: nn.Module) -> list[tuple[nn.Linear, nn.Linear]]:
     """The two projections of the feed-forward in every layer."""
-    from nas_meta.adapters import roles, stack
+    from nas_meta.models.adapters import roles, stack
 
     named = [(layer, roles(layer)) for layer in stack(model)[1]]
     return [(layer.get_submodule(names["up"]), layer.get_submodule(names["down"])) for layer, names in named]

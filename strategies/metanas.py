@@ -21,17 +21,16 @@ from pydantic import Field
 from torch import Tensor
 
 from nas_meta import Architecture, Outcome, PluginOptions, SearchContext, Strategy
-from nas_meta.checkpoint import packed_training, restored_training
-from nas_meta.embedding import Encoder
 from nas_meta.evaluation import Evaluation, JobResult, Progress
 from nas_meta.learners.base import finite
 from nas_meta.learners.reptile import set_values
+from nas_meta.models.encoder import Encoder
+from nas_meta.models.state import packed, packed_training, restored_training, unpacked
 from nas_meta.space.search_space import SearchSpace
 from nas_meta.space.wrappers import name_of
 from nas_meta.strategy import Adapted
 from nas_meta.tasks.episodes import Episode, episode
 from nas_meta.tasks.pool import Pool
-from nas_meta.weights import packed, unpacked
 from strategies.most_probable import most_probable
 from strategies.nni_supermodules import choice_supernet, differentiable, is_alpha, weights_of
 from strategies.one_shot import packed_weights, shown

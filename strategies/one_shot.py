@@ -17,11 +17,11 @@ import torch
 from pydantic import Field
 
 from nas_meta import Architecture, ChoiceSupernet, Learner, Outcome, PluginOptions, SearchContext, SearchSpace, Strategy
-from nas_meta.checkpoint import packed_training, restored_training
-from nas_meta.embedding import Encoder
 from nas_meta.errors import ConfigError
 from nas_meta.evaluation import Evaluation, JobResult, Progress
 from nas_meta.learners.metric import MetricLearner
+from nas_meta.models.encoder import Encoder
+from nas_meta.models.state import packed_training, restored_training
 from nas_meta.space.wrappers import name_of
 from nas_meta.tasks.episodes import Episode, EpisodeShape, episode, episodes
 from nas_meta.tasks.pool import Pool

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas_meta.embedding import Encoder
+from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.pool import Pool
 from strategies.nni_supermodules import SuperModules
 

@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
 
 from nas_meta import search
-from nas_meta.adapters import Insertion, adapter_names, has_adapters, insert, removed, roles, stack
-from nas_meta.embedding import Encoder
 from nas_meta.errors import TrialError
 from nas_meta.export import evaluate_folder, export
 from nas_meta.learners.finetune import FineTune, FineTuneOptions
+from nas_meta.models.adapters import Insertion, adapter_names, has_adapters, insert, removed, roles, stack
+from nas_meta.models.encoder import Encoder
 from nas_meta.space.architecture import Architecture
 from nas_meta.testing import SpaceTests
 from search_spaces.peft_bert import PeftBert, PeftBertOptions

@@ -15,7 +15,7 @@ from transformers import (
 from two_texts import output
 
 from nas_meta.errors import ConfigError
-from nas_meta.measures import flops, parameters
+from nas_meta.models.profiling import flops, parameters
 from nas_meta.space.architecture import Choice
 from search_spaces.bert_subnet import BertSubnet, BertSubnetOptions
 from search_spaces.slicing import load_sliced, widths
@@ -117,7 +117,7 @@ def test_importance_is_the_taylor_score_of_each_unit(tiny_model, labelled_texts)
     heads, neurons = importance(model, pool, 1, 7)
     assert heads.shape == (2, 4) and neurons.shape == (2, 64)
     np.testing.assert_allclose(np.linalg.norm(heads, axis=1), 1, rtol=1e-5)
-    from nas_meta.embedding import Encoder
+    from nas_meta.models.encoder import Encoder
 
     task = episode(pool, EpisodeShape(5, 1, 1), 7, 0)
     encoder, gate, text = Encoder(model), {}, {}

@@ -12,9 +12,9 @@ from two_texts import IDS, MASK, output, samples
 
 from nas_meta import ChoiceLayer, ChoiceSupernet
 from nas_meta.core import plugins
-from nas_meta.embedding import Encoder
 from nas_meta.errors import ConfigError
-from nas_meta.measures import flops, parameters
+from nas_meta.models.encoder import Encoder
+from nas_meta.models.profiling import flops, parameters
 from nas_meta.testing import SpaceTests
 from search_spaces.cell_encoder import CellEncoder, CellEncoderOptions
 from strategies.most_probable import most_probable

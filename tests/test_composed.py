@@ -194,7 +194,7 @@ def test_two_encoders_are_counted_and_named_by_their_parts(pair, tiny_model):
 
 
 def test_parameters_and_flops_are_sums_of_the_parts(pair):
-    from nas_meta.measures import flops, parameters
+    from nas_meta.models.profiling import flops, parameters
 
     for space in pair.spaces.values():
         space._config, weights = space._full.config, space._full.state_dict()

@@ -9,12 +9,13 @@ import torch
 from torch import nn
 from transformers import AutoModel
 
-from nas_meta import Architecture, compute, search
+from nas_meta import Architecture, search
 from nas_meta.assembly import make_evaluation, prepare
-from nas_meta.compute import Compute
 from nas_meta.config import resolve
-from nas_meta.embedding import Encoder
 from nas_meta.errors import ConfigError, NasMetaError, TrialError
+from nas_meta.models import compute
+from nas_meta.models.compute import Compute
+from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.episodes import episode
 
 LEARNERS = ["protonet", "matching", "ridge", "maml", "anil", "reptile", "finetune"]
@@ -153,7 +154,7 @@ def test_a_compiled_trial_gives_the_same_numbers(learner, small_config):
         return lambda **inputs: (calls.append(1), run(**inputs))[1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nas_meta.embedding.compiled", counted)
+        patch.setattr("nas_meta.models.encoder.compiled", counted)
         accuracy_then, losses_then, _ = trained(replace(plain, compute=Compute(compile=True)))
     assert calls and losses_then == pytest.approx(losses, abs=1e-4)
     assert accuracy_then == pytest.approx(accuracy, abs=0.05)

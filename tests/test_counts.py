@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nas_meta.measures import flops, parameters
+from nas_meta.models.profiling import flops, parameters
 from nas_meta.tasks.sources.files import JSONLines
 from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
 from search_spaces.bert_subnet import BertSubnet, BertSubnetOptions

@@ -12,7 +12,7 @@ import torch
 
 from nas_meta import search
 from nas_meta.errors import ConfigError
-from nas_meta.weights import unpacked
+from nas_meta.models.state import unpacked
 
 JOB = {"name": "supernet", "steps": 6, "judged": 12, "texts": 6, "random": 1, "checkpoint_every": 2}
 

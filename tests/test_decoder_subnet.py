@@ -10,10 +10,10 @@ from tiny_decoder import FAMILIES, SIZE, F, H, save_tiny
 from transformers import AutoModel, AutoModelForCausalLM
 from two_texts import IDS, MASK, output
 
-from nas_meta.embedding import Encoder
 from nas_meta.errors import ConfigError
 from nas_meta.learners.protonet import ProtoNet
-from nas_meta.measures import flops, parameters
+from nas_meta.models.encoder import Encoder
+from nas_meta.models.profiling import flops, parameters
 from nas_meta.tasks.episodes import EpisodeShape, episode
 from nas_meta.tasks.packaged_models import model_path
 from nas_meta.tasks.sources.files import FileOptions, JSONLines

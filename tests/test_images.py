@@ -12,14 +12,15 @@ from nas_meta.assembly import make_evaluation, prepare
 from nas_meta.baselines import baseline_accuracies
 from nas_meta.config import resolve
 from nas_meta.core import plugins
-from nas_meta.embedding import Encoder, check_model
 from nas_meta.errors import ConfigError, DataError, TrialError
 from nas_meta.evaluation import result_of
 from nas_meta.export import evaluate_folder, export
 from nas_meta.learners.inner_plan import bears_vmap
 from nas_meta.learners.maml import MAML, MAMLOptions
-from nas_meta.measures import flops, parameters
-from nas_meta.modality import example_inputs
+from nas_meta.models.checks import check_model
+from nas_meta.models.encoder import Encoder
+from nas_meta.models.inputs import example_inputs
+from nas_meta.models.profiling import flops, parameters
 from nas_meta.run import load_run
 from nas_meta.tasks.episodes import Episode, EpisodeShape, episode
 from nas_meta.tasks.examples import pixel_values
@@ -377,7 +378,7 @@ def test_a_space_says_what_it_takes_and_a_source_what_it_gives():
             super().__init__(options)
             self.image_shape = (8, 8)
 
-    from nas_meta.modality import check_takes
+    from nas_meta.models.inputs import check_takes
 
     with pytest.raises(
         ConfigError, match=r"Shapeless takes images, but its image_shape is \(8, 8\); expected channels"

@@ -23,14 +23,14 @@ from typer.testing import CliRunner
 from nas_meta import search
 from nas_meta.assembly import make_evaluation, prepare
 from nas_meta.cli import app
-from nas_meta.compute import Compute
 from nas_meta.config import resolve
-from nas_meta.embedding import Encoder
 from nas_meta.errors import ConfigError, TrialError
 from nas_meta.evaluation import result_of
-from nas_meta.learners import label_scores
 from nas_meta.learners.in_context import InContext, InContextOptions
-from nas_meta.learners.label_scores import label_log_probabilities, language_model
+from nas_meta.models import causal_lm
+from nas_meta.models.causal_lm import label_log_probabilities, language_model
+from nas_meta.models.compute import Compute
+from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.episodes import EpisodeShape, episode, episodes
 from nas_meta.tasks.pool import Pool, Tasks
 from nas_meta.tasks.prompts import CONTENT_FREE, with_prompts
@@ -204,7 +204,7 @@ def test_reading_the_examples_once_changes_nothing(family, folders):
 def test_many_queries_in_several_passes_are_scored_as_in_one(folders, pool, monkeypatch):
     task, encoder = episode(pool, EpisodeShape(3, 1, 4), 5, 0), encoder_of(folders["qwen3"])
     once = learner().classify(encoder, pool, task)
-    monkeypatch.setattr(label_scores, "TOKENS", 60)
+    monkeypatch.setattr(causal_lm, "TOKENS", 60)
     torch.testing.assert_close(learner().classify(encoder, pool, task), once, atol=1e-4, rtol=1e-4)
 
 

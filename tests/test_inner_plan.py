@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from nas_meta.embedding import Encoder
 from nas_meta.errors import TrialError
 from nas_meta.learners import inner_plan
 from nas_meta.learners.inner_plan import Plan, bears_vmap, plan, second_order_bytes
 from nas_meta.learners.maml import MAML, MAMLOptions
 from nas_meta.learners.meta_sgd import MetaSGD, MetaSGDOptions
 from nas_meta.learners.prototype_maml import PrototypeMAML, PrototypeMAMLOptions
+from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.episodes import EpisodeShape, episode
 from nas_meta.tasks.sources.files import FileOptions, JSONLines
 from nas_meta.tasks.tokenization import load_tasks, load_tokenizer

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from nas_meta.embedding import Encoder
 from nas_meta.errors import TrialError
 from nas_meta.learners.finetune import FineTune, FineTuneOptions
 from nas_meta.learners.protonet import ProtoNet, ProtoNetOptions, prototype_logits
-from nas_meta.measures import interval95
+from nas_meta.models.encoder import Encoder
+from nas_meta.models.profiling import interval95
 from nas_meta.tasks.episodes import Episode, EpisodeShape, episode, episodes
 from nas_meta.tasks.sources.files import FileOptions, JSONLines
 from nas_meta.tasks.tokenization import load_tasks, load_tokenizer

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 
 from nas_meta.core import plugins
-from nas_meta.embedding import Encoder
 from nas_meta.learners.anil import ANIL
 from nas_meta.learners.finetune import FineTune, FineTuneOptions
 from nas_meta.learners.inner_loop import InnerLoop, descend
@@ -22,6 +21,7 @@ from nas_meta.learners.prototype_maml import PrototypeMAML, PrototypeMAMLOptions
 from nas_meta.learners.reptile import Reptile, ReptileOptions, SecondMoments
 from nas_meta.learners.ridge import Ridge, ridge_weights
 from nas_meta.learners.training import TrainingOptions
+from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.episodes import EpisodeShape, episode
 from nas_meta.tasks.sources.files import FileOptions, JSONLines
 from nas_meta.tasks.tokenization import load_tasks, load_tokenizer

@@ -11,7 +11,7 @@ from nas_meta import load_run, search
 from nas_meta.config import read_config, resolve
 from nas_meta.errors import ConfigError
 from nas_meta.export import evaluate_folder, export
-from nas_meta.measures import flops, parameters
+from nas_meta.models.profiling import flops, parameters
 from nas_meta.testing import SpaceTests
 from search_spaces.nni_space import SMALL, NNISpace, NNISpaceOptions, load_frozen
 

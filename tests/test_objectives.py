@@ -10,7 +10,7 @@ from nas_meta.config import resolve
 from nas_meta.controller import search
 from nas_meta.core.objectives import Limit, Objective, front, fronts, hypervolume, signed
 from nas_meta.errors import ConfigError
-from nas_meta.measures import flops, parameters
+from nas_meta.models.profiling import flops, parameters
 
 points = st.lists(st.tuples(*[st.integers(0, 6)] * 3), min_size=1, max_size=12).map(lambda p: np.array(p, dtype=float))
 

@@ -14,10 +14,10 @@ from nas_meta import Architecture, ChoiceInput, ChoiceLayer, ChoiceSupernet, Sea
 from nas_meta.core.objectives import Limit, Objective
 from nas_meta.errors import ConfigError, NasMetaError, StrategyError
 from nas_meta.learners.protonet import ProtoNet
+from nas_meta.models.state import unpacked
 from nas_meta.space.architecture import Choice
 from nas_meta.space.wrappers import LimitedSpace
 from nas_meta.tasks.episodes import EpisodeShape, episode
-from nas_meta.weights import unpacked
 from search_spaces.cell_encoder import CellEncoder, CellEncoderOptions
 from strategies.bilevel import EpisodeLoss, first_order, second_order, two_levels
 from strategies.most_probable import most_probable

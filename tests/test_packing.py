@@ -25,10 +25,11 @@ from transformers import (
     RobertaModel,
 )
 
-from nas_meta.compute import Compute
-from nas_meta.embedding import Encoder, check_pooling
 from nas_meta.errors import TrialError
-from nas_meta.packing import ROW, pack, rows_of
+from nas_meta.models.checks import check_pooling
+from nas_meta.models.compute import Compute
+from nas_meta.models.encoder import Encoder
+from nas_meta.models.packing import ROW, pack, rows_of
 from nas_meta.tasks.pool import Pool
 from search_spaces.causal_lm import CausalStates
 from search_spaces.encoder_model import EncoderConfig, EncoderModel

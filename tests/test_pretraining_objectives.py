@@ -24,9 +24,9 @@ from transformers import (
     RobertaForMaskedLM,
 )
 
-from nas_meta.compute import Compute
-from nas_meta.embedding import pooled
 from nas_meta.errors import ConfigError, TrialError
+from nas_meta.models.compute import Compute
+from nas_meta.models.pooling import pooled
 from nas_meta.pretraining.cross_entropy import linear_cross_entropy
 from nas_meta.pretraining.heads import restore_head
 from nas_meta.pretraining.loop import make_objective, pretrain

@@ -12,10 +12,11 @@ from transformers import AutoModel
 
 from nas_meta import Architecture, load_run, search
 from nas_meta.assembly import make_space
-from nas_meta.compute import Compute
 from nas_meta.config import resolve
 from nas_meta.errors import ConfigError, NasMetaError, RunError
 from nas_meta.journal import Journal, Trial
+from nas_meta.models.compute import Compute
+from nas_meta.models.state import unpacked
 from nas_meta.pretraining.inheritance import nearest
 from nas_meta.pretraining.order import Rows
 from nas_meta.pretraining.shared import FOLDER, SharedWeights
@@ -25,7 +26,6 @@ from nas_meta.space.architecture import Choice
 from nas_meta.tasks.corpus.corpus import open_corpus
 from nas_meta.tasks.corpus.token_store import tokenised
 from nas_meta.tasks.tokenization import load_tokenizer
-from nas_meta.weights import unpacked
 
 PLUGIN = '''
 import torch

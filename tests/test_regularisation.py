@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from transformers import AutoModel
 
 from nas_meta import search
-from nas_meta.embedding import Encoder
 from nas_meta.errors import NasMetaError
 from nas_meta.learners.adversary import Adversary
 from nas_meta.learners.maml import MAML, MAMLOptions
 from nas_meta.learners.protonet import ProtoNet, ProtoNetOptions
 from nas_meta.learners.regularisation import mixed, regularised, teacher_distance
 from nas_meta.learners.training import TrainingOptions
+from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.augmentation import augmented, noisy, parse
 from nas_meta.tasks.episodes import EpisodeShape, episode
 from nas_meta.tasks.sources.files import FileOptions, JSONLines

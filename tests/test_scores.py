@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from nas_meta import Architecture, SearchContext, load_run, search
 from nas_meta.cli import app
 from nas_meta.core import plugins
-from nas_meta.embedding import Encoder
 from nas_meta.errors import ConfigError, RunError
+from nas_meta.models.encoder import Encoder
 from nas_meta.prefilter import FILE, Prefilter, Scores, read_scores
 from nas_meta.ranking import agreement, prepared, scores_named
 from nas_meta.scores import SCORES, load

@@ -23,13 +23,13 @@ import nas_meta
 from nas_meta.assembly import make_evaluation, prepare
 from nas_meta.config import resolve
 from nas_meta.core.objectives import Objective
-from nas_meta.embedding import Encoder
 from nas_meta.errors import NasMetaError
 from nas_meta.evaluation import result_of
 from nas_meta.learners.regularisation import regularised
 from nas_meta.learners.training import set_dropout
+from nas_meta.models.encoder import Encoder
+from nas_meta.models.state import packed, unpacked
 from nas_meta.tasks.episodes import EpisodeShape, episode
-from nas_meta.weights import packed, unpacked
 from search_spaces.bert_subnet import BertSubnet, BertSubnetOptions
 from search_spaces.elastic import Memory, widths_of
 from strategies.inherited import supernet_encoder, thinned

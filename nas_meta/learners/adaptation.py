@@ -2,7 +2,7 @@
 
 ``all``: every one that is meta-trained; ``head``: none, only the learner's head; ``bitfit``: the biases (Ben Zaken et
 al. 2022, "BitFit"); ``last-n``: those of the last n layers; ``lora``, ``ia3`` and ``adapter``: those of small parts
-that are put into every layer (:mod:`nas_meta.adapters`).
+that are put into every layer (:mod:`nas_meta.models.adapters`).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Literal
 from pydantic import Field
 from torch import nn
 
-from nas_meta import adapters
-from nas_meta.embedding import Encoder
 from nas_meta.learners.base import Learner, LearnerOptions
+from nas_meta.models import adapters
+from nas_meta.models.encoder import Encoder
 
 
 class AdaptationOptions(LearnerOptions):

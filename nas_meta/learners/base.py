@@ -19,10 +19,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from nas_meta.core.guard import kind
 from nas_meta.core.options import PluginOptions
 from nas_meta.data_parallel import averaged
-from nas_meta.embedding import Encoder
 from nas_meta.errors import TrialError
 from nas_meta.learners.regularisation import Regularisation, regularised
 from nas_meta.learners.training import Average, TrainingOptions, rate_factor, set_dropout
+from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.episodes import Episode
 from nas_meta.tasks.pool import Pool
 

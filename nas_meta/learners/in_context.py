@@ -19,11 +19,11 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
-from nas_meta.compute import recomputable, recomputing
-from nas_meta.embedding import Encoder
 from nas_meta.errors import TrialError
 from nas_meta.learners.base import Learner, LearnerOptions
-from nas_meta.learners.label_scores import LanguageModel, is_causal, label_log_probabilities, language_model
+from nas_meta.models.causal_lm import LanguageModel, is_causal, label_log_probabilities, language_model
+from nas_meta.models.compute import recomputable, recomputing
+from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.episodes import Episode
 from nas_meta.tasks.pool import Pool, Prompts
 from nas_meta.tasks.prompts import parts_of

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, vmap
 
-from nas_meta.embedding import Encoder
 from nas_meta.errors import TrialError
 from nas_meta.learners.differentiable import differentiable
-from nas_meta.measures import flops, free_memory
+from nas_meta.models.encoder import Encoder
+from nas_meta.models.profiling import flops, free_memory
 from nas_meta.tasks.episodes import Episode
 from nas_meta.tasks.examples import TEXT
 from nas_meta.tasks.pool import Pool

@@ -23,9 +23,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from nas_meta.embedding import Encoder
 from nas_meta.learners.base import LearnerOptions, Step
 from nas_meta.learners.metric import MetricLearner
+from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.episodes import Episode
 from nas_meta.tasks.pool import Pool
 

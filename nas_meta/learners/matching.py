@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from nas_meta.embedding import Encoder
 from nas_meta.learners.base import LearnerOptions
 from nas_meta.learners.metric import MetricLearner
+from nas_meta.models.encoder import Encoder
 
 
 class MatchingOptions(LearnerOptions):

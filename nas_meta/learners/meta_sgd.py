@@ -12,8 +12,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from nas_meta.embedding import Encoder
 from nas_meta.learners.maml import HEAD, MAML, MAMLOptions
+from nas_meta.models.encoder import Encoder
 
 
 class MetaSGDOptions(MAMLOptions):

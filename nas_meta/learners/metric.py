@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nas_meta.embedding import Encoder
 from nas_meta.learners.base import Learner, accuracy, embed_distinct
+from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.episodes import Episode
 from nas_meta.tasks.pool import Pool
 

@@ -17,11 +17,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
-from nas_meta.embedding import Encoder
 from nas_meta.learners.adaptation import AdaptationOptions, AdaptingLearner
 from nas_meta.learners.base import Step, finite, freeze_all_but, task_loss
 from nas_meta.learners.regularisation import Regularisation, regularised
 from nas_meta.learners.training import Average, rate_factor, set_dropout
+from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.episodes import Episode
 from nas_meta.tasks.pool import Pool
 

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from nas_meta.compute import Compute
 from nas_meta.errors import ConfigError
 from nas_meta.evaluation import JobResult, Progress
-from nas_meta.measures import release_memory
+from nas_meta.models.compute import Compute
+from nas_meta.models.profiling import release_memory
+from nas_meta.models.state import packed, unpacked
 from nas_meta.pretraining.assembly import load_model
 from nas_meta.pretraining.heads import restore_head
 from nas_meta.pretraining.loop import make_objective, pretrain
@@ -30,7 +31,6 @@ from nas_meta.tasks.corpus.corpus import Corpus
 from nas_meta.tasks.corpus.token_store import TokenFile, tokenised
 from nas_meta.tasks.packaged_models import model_path
 from nas_meta.tasks.tokenization import load_tokenizer
-from nas_meta.weights import packed, unpacked
 
 if TYPE_CHECKING:
     from nas_meta.config import ResolvedConfig

@@ -94,10 +94,10 @@ def make_stage(resolved: ResolvedConfig, corpus: Corpus, space: SearchSpace) -> 
     Raises:
         ConfigError: the pretrained model to inherit from cannot be loaded, or has another tokenizer.
     """
+    from nas_meta.models.state import packed
     from nas_meta.pretraining.inheritance import name_of_table
     from nas_meta.pretraining.stage import Pretraining
     from nas_meta.tasks.corpus.vocabulary import vocabulary_of
-    from nas_meta.weights import packed
 
     section = resolved.config.pretraining
     tokens, base, table = tokenised(corpus, load_tokenizer(space.tokenizer)), None, None

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nas_meta.checkpoint import packed_training, restored_training
-from nas_meta.compute import Compute, compiled, recomputable, recomputing
 from nas_meta.errors import TrialError
 from nas_meta.learners.training import rate_factor
+from nas_meta.models.compute import Compute, compiled, recomputable, recomputing
+from nas_meta.models.state import packed_training, restored_training
 from nas_meta.pretraining.clm import NextToken
 from nas_meta.pretraining.mlm import MaskedWords
 from nas_meta.pretraining.objective import Objective, body_of

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nas_meta.embedding import pooled
 from nas_meta.errors import ConfigError
 from nas_meta.learners.protonet import ProtoNetOptions, prototype_logits
+from nas_meta.models.pooling import pooled
 from nas_meta.pretraining.objective import Objective, body_of, check_rows, states_of
 from nas_meta.pretraining.order import Rows
 from nas_meta.pretraining.section import PretrainingSection

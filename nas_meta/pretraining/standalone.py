@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas_meta.assembly import make_space
-from nas_meta.compute import Compute
 from nas_meta.config import ResolvedConfig, read_config, resolve
 from nas_meta.config_source import Source
 from nas_meta.core.signals import Interrupted, interruptible
 from nas_meta.errors import ConfigError, RunError
+from nas_meta.models.compute import Compute
 from nas_meta.pretraining.assembly import learn_tokenizer, load_model, read_corpus
 from nas_meta.pretraining.made import TOKENIZER
 from nas_meta.pretraining.section import PretrainingSection
@@ -120,7 +120,7 @@ def pretrain_alone(
         RunError: the folder holds something else.
         Interrupted: by SIGINT; a checkpoint is kept.
     """
-    from nas_meta.measures import parameters
+    from nas_meta.models.profiling import parameters
 
     folder, section = Path(folder), resolved.config.pretraining
     _claim(folder)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nas_meta.embedding import Encoder
-from nas_meta.measures import parameters as count
+from nas_meta.models.encoder import Encoder
+from nas_meta.models.profiling import parameters as count
 from nas_meta.scores.sample import Sample
 
 

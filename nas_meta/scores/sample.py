@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from nas_meta.compute import Compute
-from nas_meta.embedding import Encoder, check_model
 from nas_meta.errors import TrialError
 from nas_meta.evaluation import Evaluation
 from nas_meta.learners.base import Learner
+from nas_meta.models.checks import check_model
+from nas_meta.models.compute import Compute
+from nas_meta.models.encoder import Encoder
 from nas_meta.scores import load
 from nas_meta.space.architecture import Architecture
 from nas_meta.tasks.episodes import Episode, episode

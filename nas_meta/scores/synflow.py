@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from nas_meta.embedding import Encoder
+from nas_meta.models.encoder import Encoder
 from nas_meta.scores.sample import Sample
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from nas_meta.embedding import Encoder
+from nas_meta.models.encoder import Encoder
 from nas_meta.scores.sample import Sample
 
 

@@ -15,7 +15,7 @@ import torch
 import nas_meta
 from nas_meta import testing
 from nas_meta.export import export
-from nas_meta.weights import unpacked
+from nas_meta.models.state import unpacked
 
 from . import public_api
 

@@ -26,7 +26,7 @@ def example_inputs(
     """Inputs as the models of a space take them, for measuring: of so many tokens, and grey."""
     import torch
 
-    from nas_meta.measures import text_inputs
+    from nas_meta.models.profiling import text_inputs
 
     inputs = {} if space.modality == IMAGE else text_inputs(examples, tokens)
     if space.modality != TEXT:

@@ -1,0 +1,1 @@
+"""What runs on a device: encoder, pooling, packing, adapters, precision, state as bytes, profiling."""

@@ -23,7 +23,7 @@ from torch.func import functional_call
 from benchmarks.table import Table
 from nas_meta.learners.maml import MAML, MAMLOptions
 from nas_meta.learners.reptile import Reptile, ReptileOptions
-from nas_meta.learners.training import TrainingOptions
+from nas_meta.learners.training.options import TrainingOptions
 from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.episodes import Episode, EpisodeShape, episode
 from nas_meta.tasks.pool import Pool

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from benchmarks.table import Table
 from nas_meta.learners.maml import MAML, MAMLOptions
-from nas_meta.learners.training import TrainingOptions
+from nas_meta.learners.training.options import TrainingOptions
 from nas_meta.models.encoder import Encoder
 from nas_meta.models.profiling import interval95
 from nas_meta.tasks.episodes import Episode

@@ -16,11 +16,11 @@ import torch
 
 from nas_meta.baselines import baseline_accuracies
 from nas_meta.core.objectives import Limit
-from nas_meta.data_parallel import Rank, joined
-from nas_meta.early_stopping import Best
 from nas_meta.errors import ConfigError, TrialError
 from nas_meta.learners.base import Learner
 from nas_meta.learners.protonet import ProtoNet
+from nas_meta.learners.training.distributed import Rank, joined
+from nas_meta.learners.training.patience import Best
 from nas_meta.models.adapters import adapter_names, removed
 from nas_meta.models.checks import check_model, check_pooling
 from nas_meta.models.compute import Compute, forget_compiled

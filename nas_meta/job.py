@@ -90,7 +90,7 @@ def _meeting_place(workers: int, engine: Engine, config: Config) -> Any:
     """Where the workers of a job find each other; one alone needs to find nobody."""
     if workers == 1:
         return nullcontext([None])
-    from nas_meta.data_parallel import meeting_place
+    from nas_meta.learners.training.distributed import meeting_place
 
     own_gpus = config.device == "cuda" and config.resources.gpus_per_trial >= 1
     return meeting_place(engine.host(), workers, "nccl" if own_gpus else "gloo")

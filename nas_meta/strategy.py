@@ -92,7 +92,7 @@ class Job(Protocol):
 
     Called with the evaluation it yields :class:`~nas_meta.evaluation.Progress`, now and then with a checkpoint, and
     returns a :class:`~nas_meta.evaluation.JobResult`. Called with a checkpoint, too, it goes on where that was taken.
-    Where it has an attribute ``workers``, so many do it together (:mod:`nas_meta.data_parallel`).
+    Where it has an attribute ``workers``, so many do it together (:mod:`nas_meta.learners.training.distributed`).
     """
 
     @property

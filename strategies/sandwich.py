@@ -19,7 +19,7 @@ from nas_meta import Architecture, SearchSpace, Supernet
 from nas_meta.errors import ConfigError
 from nas_meta.learners.base import Learner, LearnerOptions
 from nas_meta.learners.metric import MetricLearner
-from nas_meta.learners.regularisation import Regularisation
+from nas_meta.learners.training.regularisation import Regularisation
 from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.episodes import Episode
 from nas_meta.tasks.pool import Pool

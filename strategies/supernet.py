@@ -19,10 +19,10 @@ from pydantic import Field
 
 from nas_meta import Architecture, Objective, Outcome, PluginOptions, SearchContext, Strategy, Supernet
 from nas_meta.core.objectives import fronts, signed
-from nas_meta.data_parallel import rank, ranks, shared_out
 from nas_meta.errors import ConfigError
 from nas_meta.evaluation import Evaluation, JobResult, Progress
 from nas_meta.learners.metric import MetricLearner
+from nas_meta.learners.training.distributed import rank, ranks, shared_out
 from nas_meta.models.encoder import Encoder
 from nas_meta.models.state import packed, packed_training, restored_training, unpacked
 from nas_meta.space.wrappers import name_of

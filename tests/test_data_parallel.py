@@ -86,7 +86,7 @@ def test_more_than_there_are_is_refused_in_words(document, tmp_path):
 
 
 def test_they_listen_on_the_loopback_interface_alone():
-    from nas_meta.data_parallel import meeting_place
+    from nas_meta.learners.training.distributed import meeting_place
 
     with meeting_place("127.0.0.1", 2, "gloo") as ranks:
         listening = [c.laddr for c in psutil.Process().net_connections("inet") if c.laddr.port == ranks[0].port]

@@ -15,7 +15,7 @@ from nas_meta.core import plugins
 from nas_meta.errors import ConfigError, DataError, TrialError
 from nas_meta.evaluation import result_of
 from nas_meta.export import evaluate_folder, export
-from nas_meta.learners.inner_plan import bears_vmap
+from nas_meta.learners.inner_loop.planning import bears_vmap
 from nas_meta.learners.maml import MAML, MAMLOptions
 from nas_meta.models.checks import check_model
 from nas_meta.models.encoder import Encoder

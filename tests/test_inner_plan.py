@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from nas_meta.errors import TrialError
-from nas_meta.learners import inner_plan
-from nas_meta.learners.inner_plan import Plan, bears_vmap, plan, second_order_bytes
+from nas_meta.learners.inner_loop import planning
+from nas_meta.learners.inner_loop.planning import Plan, bears_vmap, plan, second_order_bytes
 from nas_meta.learners.maml import MAML, MAMLOptions
 from nas_meta.learners.meta_sgd import MetaSGD, MetaSGDOptions
 from nas_meta.learners.prototype_maml import PrototypeMAML, PrototypeMAMLOptions
@@ -107,14 +107,14 @@ def test_the_plan_follows_from_what_fits(make, pool):
     assert recomputed < kept
 
     def planned(gib):
-        return plan(MAML(MAMLOptions(inner_steps=5, memory_limit=gib / inner_plan.GIB)), encoder, pool, tasks)
+        return plan(MAML(MAMLOptions(inner_steps=5, memory_limit=gib / planning.GIB)), encoder, pool, tasks)
 
     assert planned(3 * kept) == Plan(batched=True)
     assert planned(1.5 * kept) == Plan()
     assert planned((kept + recomputed) / 2) == Plan(checkpointed=True)
     with pytest.raises(TrialError, match=r"needs about .* GiB a task even when it is checkpointed, and .* are there"):
         planned(recomputed / 2)
-    first = MAML(MAMLOptions(inner_steps=5, memory_limit=recomputed / 2 / inner_plan.GIB, first_order=True))
+    first = MAML(MAMLOptions(inner_steps=5, memory_limit=recomputed / 2 / planning.GIB, first_order=True))
     assert plan(first, encoder, pool, tasks) == Plan(batched=True)
 
 
@@ -131,7 +131,7 @@ def test_what_is_counted_is_what_autograd_saves():
     """x ↦ Σ x²·w saves x twice over (pow and the product with w), each storage once."""
     x, w = torch.ones(1000, requires_grad=True), torch.ones(1000, requires_grad=True)
     squared = 4000
-    assert inner_plan.saved_bytes(lambda: (x * x * w).sum()) == 4000 + squared + 4000
+    assert planning.saved_bytes(lambda: (x * x * w).sum()) == 4000 + squared + 4000
 
 
 def test_a_model_that_does_not_bear_vmap_is_run_one_by_one(pool):

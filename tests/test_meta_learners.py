@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from nas_meta.core import plugins
 from nas_meta.learners.anil import ANIL
 from nas_meta.learners.finetune import FineTune, FineTuneOptions
-from nas_meta.learners.inner_loop import InnerLoop, descend
+from nas_meta.learners.inner_loop.descent import InnerLoop, descend
 from nas_meta.learners.maml import HEAD, MAML, MAMLOptions
 from nas_meta.learners.mann import MANN, MANNOptions, by_presentation, least_used
 from nas_meta.learners.matching import FullContext, Matching, MatchingOptions, attention_log_probabilities
@@ -20,7 +20,7 @@ from nas_meta.learners.protonet import ProtoNet, ProtoNetOptions, cosine_logits,
 from nas_meta.learners.prototype_maml import PrototypeMAML, PrototypeMAMLOptions
 from nas_meta.learners.reptile import Reptile, ReptileOptions, SecondMoments
 from nas_meta.learners.ridge import Ridge, ridge_weights
-from nas_meta.learners.training import TrainingOptions
+from nas_meta.learners.training.options import TrainingOptions
 from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.episodes import EpisodeShape, episode
 from nas_meta.tasks.sources.files import FileOptions, JSONLines

@@ -9,11 +9,11 @@ from transformers import AutoModel
 
 from nas_meta import search
 from nas_meta.errors import NasMetaError
-from nas_meta.learners.adversary import Adversary
 from nas_meta.learners.maml import MAML, MAMLOptions
 from nas_meta.learners.protonet import ProtoNet, ProtoNetOptions
-from nas_meta.learners.regularisation import mixed, regularised, teacher_distance
-from nas_meta.learners.training import TrainingOptions
+from nas_meta.learners.training.adversary import Adversary
+from nas_meta.learners.training.options import TrainingOptions
+from nas_meta.learners.training.regularisation import mixed, regularised, teacher_distance
 from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.augmentation import augmented, noisy, parse
 from nas_meta.tasks.episodes import EpisodeShape, episode

@@ -25,8 +25,8 @@ from nas_meta.config import resolve
 from nas_meta.core.objectives import Objective
 from nas_meta.errors import NasMetaError
 from nas_meta.evaluation import result_of
-from nas_meta.learners.regularisation import regularised
-from nas_meta.learners.training import set_dropout
+from nas_meta.learners.training.options import set_dropout
+from nas_meta.learners.training.regularisation import regularised
 from nas_meta.models.encoder import Encoder
 from nas_meta.models.state import packed, unpacked
 from nas_meta.tasks.episodes import EpisodeShape, episode

@@ -8,10 +8,10 @@ import torch
 
 from nas_meta.config import read_config
 from nas_meta.describe import describe
-from nas_meta.early_stopping import Best
 from nas_meta.errors import ConfigError
 from nas_meta.learners.protonet import ProtoNet, ProtoNetOptions
-from nas_meta.learners.training import Average, TrainingOptions, rate_factor, set_dropout
+from nas_meta.learners.training.options import Average, TrainingOptions, rate_factor, set_dropout
+from nas_meta.learners.training.patience import Best
 from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.episodes import EpisodeShape, episode
 from nas_meta.tasks.sources.files import FileOptions, JSONLines

@@ -18,10 +18,10 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from nas_meta.core.guard import kind
 from nas_meta.core.options import PluginOptions
-from nas_meta.data_parallel import averaged
 from nas_meta.errors import TrialError
-from nas_meta.learners.regularisation import Regularisation, regularised
-from nas_meta.learners.training import Average, TrainingOptions, rate_factor, set_dropout
+from nas_meta.learners.training.distributed import averaged
+from nas_meta.learners.training.options import Average, TrainingOptions, rate_factor, set_dropout
+from nas_meta.learners.training.regularisation import Regularisation, regularised
 from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.episodes import Episode
 from nas_meta.tasks.pool import Pool
@@ -100,7 +100,7 @@ class Learner(ABC):
     ) -> Iterator[Step]:
         """Trains the encoder in place, yielding after every step; ``draw(i)`` is the i-th training episode.
 
-        Together with other workers, where this one has joined them (:mod:`nas_meta.data_parallel`).
+        Together with other workers, where this one has joined them (:mod:`nas_meta.learners.training.distributed`).
 
         Args:
             start: the state of the step after which another process goes on; the encoder's weights are those of then.

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from nas_meta.learners.adaptation import AdaptationOptions, AdaptingLearner
 from nas_meta.learners.base import Step, accuracy, embed_distinct, freeze_all_but
+from nas_meta.learners.inner_loop.moving_parameters import AdaptationOptions, AdaptingLearner
 from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.episodes import Episode
 from nas_meta.tasks.pool import Pool

@@ -22,12 +22,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from nas_meta.learners.adaptation import AdaptationOptions, AdaptingLearner
 from nas_meta.learners.base import accuracy, embed_distinct, one_by_one, task_loss
-from nas_meta.learners.differentiable import differentiable
-from nas_meta.learners.inner_loop import InnerLoop, Weights, descend
-from nas_meta.learners.inner_plan import plan
-from nas_meta.learners.regularisation import Regularisation
+from nas_meta.learners.inner_loop.descent import InnerLoop, Weights, descend
+from nas_meta.learners.inner_loop.kernels import differentiable
+from nas_meta.learners.inner_loop.moving_parameters import AdaptationOptions, AdaptingLearner
+from nas_meta.learners.inner_loop.planning import plan
+from nas_meta.learners.training.regularisation import Regularisation
 from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.episodes import Episode
 from nas_meta.tasks.pool import Pool

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pydantic import Field
 from torch import Tensor, nn
 
-from nas_meta.learners.inner_loop import Weights
+from nas_meta.learners.inner_loop.descent import Weights
 from nas_meta.learners.maml import HEAD, MAML, MAMLOptions
 from nas_meta.models.encoder import Encoder
 

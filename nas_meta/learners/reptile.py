@@ -17,10 +17,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
-from nas_meta.learners.adaptation import AdaptationOptions, AdaptingLearner
 from nas_meta.learners.base import Step, finite, freeze_all_but, task_loss
-from nas_meta.learners.regularisation import Regularisation, regularised
-from nas_meta.learners.training import Average, rate_factor, set_dropout
+from nas_meta.learners.inner_loop.moving_parameters import AdaptationOptions, AdaptingLearner
+from nas_meta.learners.training.options import Average, rate_factor, set_dropout
+from nas_meta.learners.training.regularisation import Regularisation, regularised
 from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.episodes import Episode
 from nas_meta.tasks.pool import Pool

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nas_meta.errors import TrialError
-from nas_meta.learners.training import rate_factor
+from nas_meta.learners.training.options import rate_factor
 from nas_meta.models.compute import Compute, compiled, recomputable, recomputing
 from nas_meta.models.state import packed_training, restored_training
 from nas_meta.pretraining.clm import NextToken

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas_meta.errors import TrialError
-from nas_meta.learners.adversary import Adversary
-from nas_meta.learners.training import TrainingOptions
+from nas_meta.learners.training.adversary import Adversary
+from nas_meta.learners.training.options import TrainingOptions
 from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.augmentation import augmented
 from nas_meta.tasks.pool import Pool

@@ -8,28 +8,41 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from nas_meta.errors import TrialError
-from nas_meta.learners.differentiable import differentiable
+from nas_meta.learners.inner_loop.kernels import differentiable
 from nas_meta.models.encoder import Encoder
 from nas_meta.models.profiling import flops, free_memory
 from nas_meta.tasks.episodes import Episode
 from nas_meta.tasks.examples import TEXT
 from nas_meta.tasks.pool import Pool
 
-if TYPE_CHECKING:
-    from nas_meta.learners.maml import MAML
-
 # Multiply-adds of one pass over a task's support set under which one call for all tasks is faster on a CPU: there it
 # is the calls that cost, above it the arithmetic (benchmarks/README.md, "inner loops").
 SMALL_TASK = 6e6
 GIB = 2**30
+
+
+class GradientLearner(Protocol):
+    """What planning asks of a learner that adapts by gradient steps, such as MAML.
+
+    Attributes:
+        options: With ``inner_steps``, ``first_order`` and ``memory_limit``.
+    """
+
+    options: Any
+
+    def adapted(self, encoder: Encoder) -> dict[str, nn.Parameter]:
+        """The parameters that the inner loop changes, by name."""
+
+    def probe(self, encoder: Encoder, pool: Pool, indices: np.ndarray, steps: int) -> Tensor:
+        """Run a second-order inner loop on these examples, to measure what it takes."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +53,9 @@ class Plan:
     checkpointed: bool = False
 
 
-def plan(learner: MAML, encoder: Encoder, pool: Pool, tasks: Sequence[Episode], regularised: bool = False) -> Plan:
+def plan(
+    learner: GradientLearner, encoder: Encoder, pool: Pool, tasks: Sequence[Episode], regularised: bool = False
+) -> Plan:
     """How to run meta-batches like this one; with regularisation of embeddings, task by task and with graphs kept.
 
     Raises:
@@ -102,7 +117,7 @@ def bears_vmap(encoder: Encoder, pool: Pool, tasks: Sequence[Episode]) -> bool:
         encoder.train(training)
 
 
-def second_order_bytes(learner: MAML, encoder: Encoder, pool: Pool, task: Episode) -> tuple[float, float]:
+def second_order_bytes(learner: GradientLearner, encoder: Encoder, pool: Pool, task: Episode) -> tuple[float, float]:
     """About how many bytes a task's second-order gradient takes: with every step's graph kept, and recomputed.
 
     What autograd saves for one step on one example and on two gives the part that grows with them and the part that

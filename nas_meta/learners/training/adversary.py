@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas_meta.learners.training import TrainingOptions
+from nas_meta.learners.training.options import TrainingOptions
 
 Losses = Callable[[], tuple[Tensor, Tensor]]
 

@@ -36,7 +36,7 @@ class Unequal:
         time.sleep(0)
 
     def trial(self, architecture: object, *_: object) -> object:
-        from nas_meta.evaluation import Result
+        from nas_meta.evaluation.progress import Result
 
         draw = Random(architecture.id)
         started = time.time()

@@ -83,7 +83,7 @@ def measure_cell(cell: Cell) -> Measured:
     """Meta-trains (with seed 0: not) and scores one learner in this process."""
     from nas_meta.assembly import make_evaluation, prepare
     from nas_meta.config import resolve
-    from nas_meta.evaluation import result_of
+    from nas_meta.evaluation.trial import result_of
     from nas_meta.models.profiling import interval95
 
     source = {"source": "icd10"}

@@ -44,7 +44,7 @@ class Simulated:
         return self.free() > 0
 
     def submit(self, key: Any, method: str, *arguments: Any) -> None:
-        from nas_meta.evaluation import Progress, Result
+        from nas_meta.evaluation.progress import Progress, Result
         from nas_meta.execution.engine import Event
 
         self.submitted.append(time.process_time())

@@ -38,7 +38,7 @@ class Sleeper:
         time.sleep(0)
 
     def trial(self, *_: object) -> object:
-        from nas_meta.evaluation import Result
+        from nas_meta.evaluation.progress import Result
 
         time.sleep(SLEEP)
         return Result({"accuracy": 0.5, "accuracy_ci95": 0.0, "params": 1, "flops": 1})

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from benchmarks.table import Table
 from nas_meta import Architecture, ChoiceLayer, ChoiceSupernet, SearchSpace, Strategy
 from nas_meta.core.objectives import Objective
-from nas_meta.evaluation import Evaluation, EvaluationSettings
+from nas_meta.evaluation.progress import EvaluationSettings
+from nas_meta.evaluation.trial import Evaluation
 from nas_meta.learners.protonet import ProtoNet
 from nas_meta.strategy import SearchContext
 from nas_meta.tasks.episodes import EpisodeShape

@@ -81,8 +81,8 @@ def measure_candidate(name: str, seed: int) -> dict[str, Any]:
 
 def looks(model: Any, corpus: Any, objective: str, seed: int) -> Iterator[Any]:
     """Pre-training by the defaults of its section, at one rate."""
-    from nas_meta.pretraining.loop import make_objective, pretrain
-    from nas_meta.pretraining.section import PretrainingSection
+    from nas_meta.evaluation.pretraining.loop import make_objective, pretrain
+    from nas_meta.evaluation.pretraining.options import PretrainingSection
 
     section = PretrainingSection(objective=objective, steps=ENDLESS, warmup=0, decay="none", block=64)
     return pretrain(model, make_objective(model, corpus, section, "mean"), corpus, section, seed)

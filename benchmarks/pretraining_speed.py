@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from benchmarks.table import Table
-from nas_meta.pretraining.loop import LOOK_EVERY, make_objective, pretrain
-from nas_meta.pretraining.order import Rows
-from nas_meta.pretraining.section import PretrainingSection
+from nas_meta.evaluation.pretraining.loop import LOOK_EVERY, make_objective, pretrain
+from nas_meta.evaluation.pretraining.options import PretrainingSection
+from nas_meta.evaluation.pretraining.row_sampler import Rows
 from nas_meta.tasks.corpus.token_store import TokenFile
 
 STEPS, ROUNDS = 10, 3

@@ -44,7 +44,7 @@ class Instant:
     def trial(self, architecture: object, seed: int, keep_above: float, start: object) -> object:
         import numpy as np
 
-        from nas_meta.evaluation import Progress, Result
+        from nas_meta.evaluation.progress import Progress, Result
 
         for step in range(1, STEPS + 1):
             yield Progress(step, {"loss": 1 / step})

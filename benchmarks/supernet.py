@@ -47,7 +47,7 @@ def sub_networks(space: Any) -> list[Any]:
 
 def trained(number: int) -> dict[str, float]:
     """One sub-network trained alone."""
-    from nas_meta.evaluation import result_of
+    from nas_meta.evaluation.trial import result_of
 
     evaluation = evaluation_of({"space": SPACE, **COMMON})
     architecture = sub_networks(evaluation.space)[number]

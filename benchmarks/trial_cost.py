@@ -40,7 +40,7 @@ def ours(seed: int, without: str = "") -> dict[str, Any]:
 
     from nas_meta.assembly import make_evaluation, prepare
     from nas_meta.config import resolve
-    from nas_meta.evaluation import result_of
+    from nas_meta.evaluation.trial import result_of
     from nas_meta.learners.base import Learner
     from nas_meta.models.encoder import Encoder
     from nas_meta.models.profiling import interval95

@@ -23,7 +23,7 @@ def one(seed: int) -> dict[str, Any]:
     import nas_meta
     from nas_meta.assembly import make_evaluation, prepare
     from nas_meta.config import read_config
-    from nas_meta.evaluation import result_of
+    from nas_meta.evaluation.trial import result_of
     from nas_meta.models.profiling import interval95
 
     with tempfile.TemporaryDirectory() as folder:

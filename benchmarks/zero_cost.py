@@ -44,7 +44,7 @@ def architectures(space: Any) -> list[Any]:
 
 def trained(space: str, number: int) -> dict[str, Any]:
     """One architecture trained as a trial is."""
-    from nas_meta.evaluation import result_of
+    from nas_meta.evaluation.trial import result_of
 
     of = evaluation(space)
     architecture = architectures(of.space)[number]
@@ -56,8 +56,8 @@ def trained(space: str, number: int) -> dict[str, Any]:
 
 def scores(space: str, number: int, known: dict[str, float]) -> dict[str, float]:
     """Every score of one architecture; what is known is not computed again."""
-    from nas_meta.scores import SCORES
-    from nas_meta.scores.sample import scored
+    from nas_meta.evaluation.proxies import SCORES
+    from nas_meta.evaluation.proxies.scoring import scored
 
     missing = [name for name in SCORES if name not in known]
     if not missing:
@@ -81,8 +81,8 @@ def more(ours: list[float], theirs: list[float], accuracies: list[float]) -> str
 
 
 def table(results: dict[str, dict[str, Any]]) -> Table:
+    from nas_meta.evaluation.proxies import SCORES
     from nas_meta.ranking import agreement
-    from nas_meta.scores import SCORES
 
     accuracies = {s: [results[f"{s} trained {i}"]["accuracy"] for i in range(COUNT)] for s in SPACES}
     found = {s: [results[f"{s} scores {i}"] for i in range(COUNT)] for s in SPACES}

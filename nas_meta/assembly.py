@@ -104,7 +104,8 @@ def train_shape(resolved: ResolvedConfig):
 
 def make_evaluation(resolved: ResolvedConfig, space: SearchSpace, tasks: Any, shape: Any, cpus: float):
     """The evaluation that every trial of a config goes through."""
-    from nas_meta.evaluation import Evaluation, EvaluationSettings, check_ways
+    from nas_meta.evaluation.progress import EvaluationSettings
+    from nas_meta.evaluation.trial import Evaluation, check_ways
     from nas_meta.models.compute import Compute
 
     config, section = resolved.config, resolved.config.tasks

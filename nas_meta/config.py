@@ -18,8 +18,8 @@ from nas_meta.core import plugins
 from nas_meta.core.files import regular
 from nas_meta.core.options import PluginOptions
 from nas_meta.errors import ConfigError, PluginError, nearest
+from nas_meta.evaluation.hyperparameters import CHOICE, TASK_CHOICES, Recipe, choices_in, known_to, with_values
 from nas_meta.plain_yaml import read_yaml
-from nas_meta.recipe import CHOICE, TASK_CHOICES, Recipe, choices_in, known_to, with_values
 from nas_meta.sections import Config, LearnerSection, Section, SpaceSection, StrategySection, TasksSection
 from nas_meta.space.architecture import Architecture, Choice, Value
 from nas_meta.stopping import RULES, read_section

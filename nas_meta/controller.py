@@ -26,7 +26,7 @@ from nas_meta.config import ResolvedConfig, resolve
 from nas_meta.core.guard import asking
 from nas_meta.core.signals import Interrupted, Stop, interruptible
 from nas_meta.errors import NasMetaError
-from nas_meta.evaluation import JobResult, Progress
+from nas_meta.evaluation.progress import JobResult, Progress
 from nas_meta.execution.engine import Engine, Event, cause
 from nas_meta.job import check_workers, run_job
 from nas_meta.journal import Journal
@@ -291,7 +291,7 @@ class _Search:
         section = self.config.pretraining
         if section is None or section.of != "model" or (self.directory / ADAPTED).is_dir():
             return
-        from nas_meta.pretraining import adaptation
+        from nas_meta.evaluation.pretraining import adaptation
 
         job = adaptation.adaptation_of(self.resolved, corpus, space.tokenizer)
         engine = make_engine(adaptation.adapting(self.config, self.cpus), self.config, self.inline)

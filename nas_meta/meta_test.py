@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nas_meta.baselines import BASELINES
 from nas_meta.core.guard import asking
 from nas_meta.errors import NasMetaError
+from nas_meta.evaluation.baselines import BASELINES
 from nas_meta.execution.engine import Engine
 from nas_meta.journal import Trial
 from nas_meta.run import weights_path

@@ -18,7 +18,7 @@ from nas_meta.config import ResolvedConfig
 from nas_meta.core import plugins
 from nas_meta.core.guard import asking
 from nas_meta.errors import ConfigError, NasMetaError
-from nas_meta.evaluation import Evaluation
+from nas_meta.evaluation.trial import Evaluation
 from nas_meta.space.architecture import Architecture
 from nas_meta.strategy import Outcome, Strategy, Wait
 
@@ -52,7 +52,7 @@ class Scores:
         return self._known[architecture.id]
 
     def _scored(self, architecture: Architecture) -> float:
-        from nas_meta.scores.sample import scored
+        from nas_meta.evaluation.proxies.scoring import scored
 
         try:
             with asking(self._evaluation.space, "build"):

@@ -12,9 +12,9 @@ from nas_meta.assembly import make_evaluation, prepare
 from nas_meta.config import ResolvedConfig
 from nas_meta.core.guard import asking
 from nas_meta.errors import ConfigError, NasMetaError, RunError, nearest
-from nas_meta.evaluation import Evaluation
+from nas_meta.evaluation.proxies import SCORES
+from nas_meta.evaluation.trial import Evaluation
 from nas_meta.run import Run
-from nas_meta.scores import SCORES
 from nas_meta.space.architecture import Architecture
 
 RESAMPLES = 1000
@@ -111,7 +111,7 @@ def scores_of(evaluation: Evaluation, architecture: Architecture, names: Sequenc
     Raises:
         NasMetaError: it cannot be built or scored.
     """
-    from nas_meta.scores.sample import scored
+    from nas_meta.evaluation.proxies.scoring import scored
 
     try:
         with asking(evaluation.space, "build"):

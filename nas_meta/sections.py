@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validat
 
 from nas_meta.core.objectives import Limit, Objective
 from nas_meta.errors import nearest
-from nas_meta.pretraining.section import PretrainingSection
-from nas_meta.scores import SCORES
+from nas_meta.evaluation.pretraining.options import PretrainingSection
+from nas_meta.evaluation.proxies import SCORES
 from nas_meta.stopping import RULES, StoppingOptions
 
 

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-    from nas_meta.evaluation import Evaluation, JobResult, Progress
+    from nas_meta.evaluation.progress import JobResult, Progress
+    from nas_meta.evaluation.trial import Evaluation
     from nas_meta.tasks.pool import Pool
 
 

@@ -16,7 +16,7 @@ from nas_meta.core.guard import asking
 from nas_meta.core.objectives import signed
 from nas_meta.core.signals import Stop
 from nas_meta.errors import RunError
-from nas_meta.evaluation import Evaluation
+from nas_meta.evaluation.trial import Evaluation
 from nas_meta.execution.engine import Engine, Event
 from nas_meta.journal import Journal, Trial
 from nas_meta.proposals import Proposals

@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from nas_meta import Architecture, SearchSpace, Supernet
-from nas_meta.evaluation import Evaluation
+from nas_meta.evaluation.trial import Evaluation
 from nas_meta.models.encoder import Encoder
 from nas_meta.models.inputs import example_inputs
 from nas_meta.models.profiling import flops, interval95, parameters

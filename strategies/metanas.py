@@ -21,7 +21,8 @@ from pydantic import Field
 from torch import Tensor
 
 from nas_meta import Architecture, Outcome, PluginOptions, SearchContext, Strategy
-from nas_meta.evaluation import Evaluation, JobResult, Progress
+from nas_meta.evaluation.progress import JobResult, Progress
+from nas_meta.evaluation.trial import Evaluation
 from nas_meta.learners.base import finite
 from nas_meta.learners.reptile import set_values
 from nas_meta.models.encoder import Encoder

@@ -18,7 +18,8 @@ from pydantic import Field
 
 from nas_meta import Architecture, ChoiceSupernet, Learner, Outcome, PluginOptions, SearchContext, SearchSpace, Strategy
 from nas_meta.errors import ConfigError
-from nas_meta.evaluation import Evaluation, JobResult, Progress
+from nas_meta.evaluation.progress import JobResult, Progress
+from nas_meta.evaluation.trial import Evaluation
 from nas_meta.learners.metric import MetricLearner
 from nas_meta.models.encoder import Encoder
 from nas_meta.models.state import packed_training, restored_training

@@ -20,7 +20,8 @@ from pydantic import Field
 from nas_meta import Architecture, Objective, Outcome, PluginOptions, SearchContext, Strategy, Supernet
 from nas_meta.core.objectives import fronts, signed
 from nas_meta.errors import ConfigError
-from nas_meta.evaluation import Evaluation, JobResult, Progress
+from nas_meta.evaluation.progress import JobResult, Progress
+from nas_meta.evaluation.trial import Evaluation
 from nas_meta.learners.metric import MetricLearner
 from nas_meta.learners.training.distributed import rank, ranks, shared_out
 from nas_meta.models.encoder import Encoder

@@ -9,11 +9,11 @@ from PIL import Image
 
 from nas_meta import search
 from nas_meta.assembly import make_evaluation, prepare
-from nas_meta.baselines import baseline_accuracies
 from nas_meta.config import resolve
 from nas_meta.core import plugins
 from nas_meta.errors import ConfigError, DataError, TrialError
-from nas_meta.evaluation import result_of
+from nas_meta.evaluation.baselines import baseline_accuracies
+from nas_meta.evaluation.trial import result_of
 from nas_meta.export import evaluate_folder, export
 from nas_meta.learners.inner_loop.planning import bears_vmap
 from nas_meta.learners.maml import MAML, MAMLOptions

@@ -25,7 +25,7 @@ from nas_meta.assembly import make_evaluation, prepare
 from nas_meta.cli import app
 from nas_meta.config import resolve
 from nas_meta.errors import ConfigError, TrialError
-from nas_meta.evaluation import result_of
+from nas_meta.evaluation.trial import result_of
 from nas_meta.learners.in_context import InContext, InContextOptions
 from nas_meta.models import causal_lm
 from nas_meta.models.causal_lm import label_log_probabilities, language_model

@@ -5,7 +5,13 @@ import torch
 from transformers import AutoModel, BertConfig, BertModel, LlamaConfig, LlamaModel
 
 from nas_meta import Architecture
-from nas_meta.pretraining.inheritance import distance, inherit, name_of_table, nearest, of_another_class
+from nas_meta.evaluation.pretraining.weight_inheritance import (
+    distance,
+    inherit,
+    name_of_table,
+    nearest,
+    of_another_class,
+)
 from nas_meta.space.architecture import Choice
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas_meta.errors import DataError, NasMetaError
-from nas_meta.pretraining.order import Rows, shuffled
+from nas_meta.evaluation.pretraining.row_sampler import Rows, shuffled
 from nas_meta.tasks.corpus import corpus, token_store
 from nas_meta.tasks.corpus.corpus import folded, open_corpus
 from nas_meta.tasks.corpus.token_store import tokenised

@@ -25,15 +25,15 @@ from transformers import (
 )
 
 from nas_meta.errors import ConfigError, TrialError
+from nas_meta.evaluation.pretraining.loop import make_objective, pretrain
+from nas_meta.evaluation.pretraining.objectives.chunked_cross_entropy import linear_cross_entropy
+from nas_meta.evaluation.pretraining.objectives.mlm import chosen, disguised
+from nas_meta.evaluation.pretraining.objectives.simcse import contrast
+from nas_meta.evaluation.pretraining.options import PretrainingSection
+from nas_meta.evaluation.pretraining.pretrained_head import restore_head
+from nas_meta.evaluation.pretraining.row_sampler import Rows
 from nas_meta.models.compute import Compute
 from nas_meta.models.pooling import pooled
-from nas_meta.pretraining.cross_entropy import linear_cross_entropy
-from nas_meta.pretraining.heads import restore_head
-from nas_meta.pretraining.loop import make_objective, pretrain
-from nas_meta.pretraining.mlm import chosen, disguised
-from nas_meta.pretraining.order import Rows
-from nas_meta.pretraining.section import PretrainingSection
-from nas_meta.pretraining.simcse import contrast
 from nas_meta.tasks.corpus.corpus import open_corpus
 from nas_meta.tasks.corpus.token_store import tokenised
 from nas_meta.tasks.tokenization import load_tokenizer
@@ -184,7 +184,7 @@ def test_simcse_sees_every_text_twice_under_other_dropout(corpus):
 
 @pytest.mark.parametrize("rows", [1, 5, 1000])
 def test_cross_entropy_in_parts_is_cross_entropy(rows, monkeypatch):
-    monkeypatch.setattr("nas_meta.pretraining.cross_entropy.ROWS", rows)
+    monkeypatch.setattr("nas_meta.evaluation.pretraining.objectives.chunked_cross_entropy.ROWS", rows)
     torch.manual_seed(0)
     states, weight, bias = (torch.randn(*s, dtype=torch.double, requires_grad=True) for s in ((7, 4), (9, 4), (9,)))
     targets = torch.randint(9, (7,))

@@ -14,13 +14,13 @@ from nas_meta import Architecture, load_run, search
 from nas_meta.assembly import make_space
 from nas_meta.config import resolve
 from nas_meta.errors import ConfigError, NasMetaError, RunError
+from nas_meta.evaluation.pretraining.row_sampler import Rows
+from nas_meta.evaluation.pretraining.stage import Pretraining
+from nas_meta.evaluation.pretraining.weight_inheritance import nearest
 from nas_meta.journal import Journal, Trial
 from nas_meta.models.compute import Compute
 from nas_meta.models.state import unpacked
-from nas_meta.pretraining.inheritance import nearest
-from nas_meta.pretraining.order import Rows
 from nas_meta.pretraining.shared import FOLDER, SharedWeights
-from nas_meta.pretraining.stage import Pretraining
 from nas_meta.rerun import rerun
 from nas_meta.space.architecture import Choice
 from nas_meta.tasks.corpus.corpus import open_corpus
@@ -322,7 +322,7 @@ def test_an_architecture_is_pre_trained_alone(document, said, tmp_path):
 
 
 def test_a_pretrained_model_goes_on_and_is_resumed_bit_by_bit(tiny_model, corpus, said, tmp_path, monkeypatch):
-    from nas_meta.pretraining import standalone
+    from nas_meta.evaluation.pretraining import standalone
 
     def command(folder, *more):
         small = [a for k in ("batch=4", "block=16", "checkpoint_every=10") for a in ("--set", f"pretraining.{k}")]

@@ -178,7 +178,7 @@ def test_distillation_pulls_a_small_model_towards_its_teacher(small_config, tmp_
     """The distance of a one-layer sub-network's embeddings to the full model's shrinks more with it than without."""
     from nas_meta.assembly import make_evaluation, prepare
     from nas_meta.config import resolve
-    from nas_meta.evaluation import result_of
+    from nas_meta.evaluation.trial import result_of
 
     small_config["space"] |= {"heads": [1.0], "ffn": [1.0]}
     distances = []

@@ -15,11 +15,12 @@ from nas_meta import Architecture, SearchContext, load_run, search
 from nas_meta.cli import app
 from nas_meta.core import plugins
 from nas_meta.errors import ConfigError, RunError
+from nas_meta.evaluation.proxies import SCORES, load
+from nas_meta.evaluation.proxies.base import Sample
+from nas_meta.evaluation.proxies.scoring import scored
 from nas_meta.models.encoder import Encoder
 from nas_meta.prefilter import FILE, Prefilter, Scores, read_scores
 from nas_meta.ranking import agreement, prepared, scores_named
-from nas_meta.scores import SCORES, load
-from nas_meta.scores.sample import Sample, scored
 
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("surrogate", "auto", "motpe")]
 PREFILTERED = ["random", "evolution", "tpe", "nsga2", *SLOW]

@@ -14,7 +14,7 @@ import yaml
 from nas_meta import load_run, search
 from nas_meta.assembly import make_evaluation, prepare
 from nas_meta.config import resolve
-from nas_meta.evaluation import result_of
+from nas_meta.evaluation.trial import result_of
 from nas_meta.journal import Journal, Trial
 from nas_meta.sections import METRICS
 

@@ -11,9 +11,9 @@ from conftest import WORDS
 from nas_meta import search
 from nas_meta.core import plugins
 from nas_meta.errors import ConfigError, DataError
-from nas_meta.pretraining.loop import make_objective, pretrain
-from nas_meta.pretraining.section import PretrainingSection
-from nas_meta.pretraining.smlmt import WordEpisodes, word_index
+from nas_meta.evaluation.pretraining.loop import make_objective, pretrain
+from nas_meta.evaluation.pretraining.objectives.smlmt import WordEpisodes, word_index
+from nas_meta.evaluation.pretraining.options import PretrainingSection
 from nas_meta.tasks.corpus.corpus import open_corpus
 from nas_meta.tasks.corpus.token_store import tokenised
 from nas_meta.tasks.source import SPLITS
@@ -125,7 +125,7 @@ def token_file(corpus_file, tiny_model, tmp_path):
 
 
 def test_words_are_found_where_they_stand(token_file, monkeypatch):
-    monkeypatch.setattr("nas_meta.pretraining.smlmt.SHARE", 0.2)
+    monkeypatch.setattr("nas_meta.evaluation.pretraining.objectives.smlmt.SHARE", 0.2)
     index = word_index(token_file)
     rows = [token_file.tokens[a:b] for a, b in zip(token_file.offsets[:-1], token_file.offsets[1:], strict=True)]
     vocabulary = token_file.vocabulary
@@ -136,7 +136,7 @@ def test_words_are_found_where_they_stand(token_file, monkeypatch):
 
 
 def test_an_episode_hides_each_word_in_texts_of_its_own(token_file, monkeypatch):
-    monkeypatch.setattr("nas_meta.pretraining.smlmt.SHARE", 1.0)
+    monkeypatch.setattr("nas_meta.evaluation.pretraining.objectives.smlmt.SHARE", 1.0)
     rows = WordEpisodes(token_file, 8, False, 3, ways=4)
     ids, mask = rows.batch(0, 13)
     assert ids.shape == mask.shape and len(ids) == 4 * 3 and ids.shape[1] <= 8
@@ -176,7 +176,7 @@ def test_too_small_a_corpus_and_a_tokenizer_without_a_mask_are_sentences(tiny_mo
 def test_the_loss_is_that_of_a_prototypical_network(token_file, tiny_model, monkeypatch):
     from transformers import AutoModel
 
-    monkeypatch.setattr("nas_meta.pretraining.smlmt.SHARE", 1.0)
+    monkeypatch.setattr("nas_meta.evaluation.pretraining.objectives.smlmt.SHARE", 1.0)
     model = AutoModel.from_pretrained(tiny_model).eval()
     section = PretrainingSection(objective="smlmt", block=16, batch=8, ways=2)
     objective = make_objective(model, token_file, section, "mean")
@@ -202,7 +202,7 @@ def test_a_model_learns_to_tell_masked_words(tiny_model, tmp_path, monkeypatch):
     (tmp_path / "pairs.txt").write_text("\n".join(lines))
     token_file = tokenised(open_corpus([tmp_path]), load_tokenizer(str(tiny_model)), tmp_path / "cache")
 
-    monkeypatch.setattr("nas_meta.pretraining.smlmt.SHARE", 1.0)
+    monkeypatch.setattr("nas_meta.evaluation.pretraining.objectives.smlmt.SHARE", 1.0)
     torch.manual_seed(0)
     model = AutoModel.from_pretrained(tiny_model)
     section = PretrainingSection(objective="smlmt", block=16, batch=32, ways=4, steps=60, lr=3e-3)
@@ -215,7 +215,7 @@ def test_a_model_learns_to_tell_masked_words(tiny_model, tmp_path, monkeypatch):
 def test_candidates_are_pre_trained_by_smlmt_before_they_are_meta_trained(
     corpus_file, small_config, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("nas_meta.pretraining.smlmt.SHARE", 1.0)
+    monkeypatch.setattr("nas_meta.evaluation.pretraining.objectives.smlmt.SHARE", 1.0)
     small_config |= {
         "budget": {"trials": 2},
         "pretraining": {"objective": "smlmt", "corpus": str(corpus_file), "steps": 3, "block": 16, "batch": 10},

@@ -15,7 +15,7 @@ from nas_meta.config import resolve
 from nas_meta.core.objectives import signed
 from nas_meta.core.signals import Interrupted
 from nas_meta.errors import ConfigError
-from nas_meta.evaluation import result_of
+from nas_meta.evaluation.trial import result_of
 from nas_meta.space.architecture import Architecture
 from nas_meta.stopping import RULES, Report
 from nas_meta.stopping.racing import chance

@@ -24,7 +24,7 @@ from nas_meta.assembly import make_evaluation, prepare
 from nas_meta.config import resolve
 from nas_meta.core.objectives import Objective
 from nas_meta.errors import NasMetaError
-from nas_meta.evaluation import result_of
+from nas_meta.evaluation.trial import result_of
 from nas_meta.learners.training.options import set_dropout
 from nas_meta.learners.training.regularisation import regularised
 from nas_meta.models.encoder import Encoder

@@ -12,10 +12,10 @@ from PIL import Image
 
 from nas_meta import search
 from nas_meta.assembly import make_evaluation, prepare
-from nas_meta.baselines import baseline_accuracies
 from nas_meta.config import resolve
 from nas_meta.errors import ConfigError, DataError
-from nas_meta.evaluation import result_of
+from nas_meta.evaluation.baselines import baseline_accuracies
+from nas_meta.evaluation.trial import result_of
 from nas_meta.export import evaluate_folder, export
 from nas_meta.models.inputs import example_inputs
 from nas_meta.models.profiling import flops, parameters

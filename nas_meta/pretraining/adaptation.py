@@ -16,15 +16,15 @@ import numpy as np
 import torch
 
 from nas_meta.errors import ConfigError
-from nas_meta.evaluation import JobResult, Progress
+from nas_meta.evaluation.pretraining.loop import make_objective, pretrain
+from nas_meta.evaluation.pretraining.options import PretrainingSection
+from nas_meta.evaluation.pretraining.pretrained_head import restore_head
+from nas_meta.evaluation.progress import JobResult, Progress
 from nas_meta.models.compute import Compute
 from nas_meta.models.profiling import release_memory
 from nas_meta.models.state import packed, unpacked
 from nas_meta.pretraining.assembly import load_model
-from nas_meta.pretraining.heads import restore_head
-from nas_meta.pretraining.loop import make_objective, pretrain
 from nas_meta.pretraining.made import ADAPTED
-from nas_meta.pretraining.section import PretrainingSection
 from nas_meta.space.search_space import SearchSpace
 from nas_meta.space.wrappers import WrappedSpace
 from nas_meta.tasks.corpus.corpus import Corpus

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from nas_meta.core.guard import asking
 from nas_meta.errors import ConfigError
+from nas_meta.evaluation.pretraining.options import PretrainingSection
 from nas_meta.pretraining.made import TOKENIZER
-from nas_meta.pretraining.section import PretrainingSection
 from nas_meta.space.wrappers import name_of
 from nas_meta.tasks.corpus.corpus import DEFAULT, Corpus, open_corpus
 from nas_meta.tasks.corpus.default_corpus import default_corpus, held_out_texts
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from nas_meta.config import ResolvedConfig
-    from nas_meta.evaluation import Evaluation
-    from nas_meta.pretraining.stage import Pretraining
+    from nas_meta.evaluation.pretraining.stage import Pretraining
+    from nas_meta.evaluation.trial import Evaluation
     from nas_meta.space.search_space import SearchSpace
     from nas_meta.strategy import Strategy
     from nas_meta.trial_loop import TrialLoop
@@ -94,9 +94,9 @@ def make_stage(resolved: ResolvedConfig, corpus: Corpus, space: SearchSpace) -> 
     Raises:
         ConfigError: the pretrained model to inherit from cannot be loaded, or has another tokenizer.
     """
+    from nas_meta.evaluation.pretraining.stage import Pretraining
+    from nas_meta.evaluation.pretraining.weight_inheritance import name_of_table
     from nas_meta.models.state import packed
-    from nas_meta.pretraining.inheritance import name_of_table
-    from nas_meta.pretraining.stage import Pretraining
     from nas_meta.tasks.corpus.vocabulary import vocabulary_of
 
     section = resolved.config.pretraining
@@ -137,7 +137,7 @@ def check_candidates(stage: Pretraining, space: SearchSpace, strategy: Strategy,
     """
     import numpy as np
 
-    from nas_meta.pretraining.loop import make_objective
+    from nas_meta.evaluation.pretraining.loop import make_objective
     from nas_meta.strategy import Strategy
 
     if type(strategy).start_of is not Strategy.start_of:

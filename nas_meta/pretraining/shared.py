@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nas_meta.evaluation.pretraining.stage import Pretraining
+from nas_meta.evaluation.pretraining.weight_inheritance import nearest
 from nas_meta.journal import Journal, Trial
-from nas_meta.pretraining.inheritance import nearest
 from nas_meta.pretraining.record import name_of_record, record_of
-from nas_meta.pretraining.stage import Pretraining
 from nas_meta.run import write_whole
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.search_space import SearchSpace

@@ -16,10 +16,10 @@ from nas_meta.config import ResolvedConfig, read_config, resolve
 from nas_meta.config_source import Source
 from nas_meta.core.signals import Interrupted, interruptible
 from nas_meta.errors import ConfigError, RunError
+from nas_meta.evaluation.pretraining.options import PretrainingSection
 from nas_meta.models.compute import Compute
 from nas_meta.pretraining.assembly import learn_tokenizer, load_model, read_corpus
 from nas_meta.pretraining.made import TOKENIZER
-from nas_meta.pretraining.section import PretrainingSection
 from nas_meta.run import write_whole
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.search_space import SearchSpace
@@ -31,8 +31,8 @@ from nas_meta.tasks.tokenization import load_tokenizer
 if TYPE_CHECKING:
     from torch import nn
 
-    from nas_meta.pretraining.loop import Look
-    from nas_meta.pretraining.objective import Objective
+    from nas_meta.evaluation.pretraining.loop import Look
+    from nas_meta.evaluation.pretraining.objectives.base import Objective
 
 CHECKPOINT = "pretraining.checkpoint"
 ABOUT = "pretraining.json"
@@ -190,8 +190,8 @@ def _train(
 ) -> tuple[Look, Objective]:  # fmt: skip
     import torch
 
-    from nas_meta.pretraining.heads import restore_head
-    from nas_meta.pretraining.loop import make_objective, pretrain
+    from nas_meta.evaluation.pretraining.loop import make_objective, pretrain
+    from nas_meta.evaluation.pretraining.pretrained_head import restore_head
 
     config = resolved.config
     compute = Compute(**config.compute.model_dump() | {"device": config.device})
@@ -265,7 +265,7 @@ def _write(folder: Path, subject: _Subject, objective: Objective, last: Look) ->
     from safetensors.torch import save_file
     from transformers.utils import logging
 
-    from nas_meta.pretraining.heads import HEAD
+    from nas_meta.evaluation.pretraining.pretrained_head import HEAD
 
     logging.disable_progress_bar()
     load_tokenizer(subject.tokenizer).save_pretrained(folder)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from nas_meta.evaluation.proxies.base import Sample
 from nas_meta.models.encoder import Encoder
-from nas_meta.scores.sample import Sample
 
 
 def untrained(encoder: Encoder, sample: Sample) -> float:

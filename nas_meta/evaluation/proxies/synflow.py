@@ -15,8 +15,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from nas_meta.evaluation.proxies.base import Sample
 from nas_meta.models.encoder import Encoder
-from nas_meta.scores.sample import Sample
 
 
 def synflow(encoder: Encoder, sample: Sample) -> float:

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nas_meta.scores.sample import Score
+    from nas_meta.evaluation.proxies.base import Score
 
 SCORES = ("untrained", "synflow", "parameters")
 """Each is a function of that name in a module of that name."""

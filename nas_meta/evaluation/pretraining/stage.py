@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from nas_meta.errors import ConfigError, TrialError
-from nas_meta.evaluation import Progress
+from nas_meta.evaluation.pretraining.loop import make_objective, pretrain
+from nas_meta.evaluation.pretraining.options import PretrainingSection
+from nas_meta.evaluation.pretraining.weight_inheritance import inherit, of_another_class
+from nas_meta.evaluation.progress import Progress
 from nas_meta.models.compute import Compute
 from nas_meta.models.state import packed, unpacked
-from nas_meta.pretraining.inheritance import inherit, of_another_class
-from nas_meta.pretraining.loop import make_objective, pretrain
-from nas_meta.pretraining.section import PretrainingSection
 from nas_meta.space.architecture import Architecture
 from nas_meta.tasks.corpus.token_store import TokenFile
 

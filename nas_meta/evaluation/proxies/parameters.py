@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from nas_meta.evaluation.proxies.base import Sample
 from nas_meta.models.encoder import Encoder
 from nas_meta.models.profiling import parameters as count
-from nas_meta.scores.sample import Sample
 
 
 def parameters(encoder: Encoder, sample: Sample) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from nas_meta.pretraining.objective import Objective
+from nas_meta.evaluation.pretraining.objectives.base import Objective
 
 HEAD = "pretraining_head.safetensors"  # what nas-meta pretrain writes beside a model
 # What a family calls the parts of the head that are here dense, norm and bias.

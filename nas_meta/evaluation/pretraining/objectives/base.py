@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from nas_meta.errors import ConfigError
-from nas_meta.pretraining.order import Rows
-from nas_meta.pretraining.section import PretrainingSection
+from nas_meta.evaluation.pretraining.options import PretrainingSection
+from nas_meta.evaluation.pretraining.row_sampler import Rows
 from nas_meta.tasks.corpus.token_store import TokenFile
 from nas_meta.tasks.corpus.vocabulary import Vocabulary
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from nas_meta.baselines import baseline_accuracies
 from nas_meta.core.objectives import Limit
 from nas_meta.errors import ConfigError, TrialError
+from nas_meta.evaluation.baselines import baseline_accuracies
+from nas_meta.evaluation.hyperparameters import Recipe
+from nas_meta.evaluation.progress import EvaluationSettings, JobResult, Progress, Result
 from nas_meta.learners.base import Learner
 from nas_meta.learners.protonet import ProtoNet
 from nas_meta.learners.training.distributed import Rank, joined
@@ -37,7 +39,6 @@ from nas_meta.models.profiling import (
 )
 from nas_meta.models.state import packed as packed
 from nas_meta.models.state import unpacked as unpacked
-from nas_meta.recipe import Recipe
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.search_space import SearchSpace
 from nas_meta.tasks.episodes import EpisodeShape, TrainShape, episode, episodes
@@ -45,69 +46,7 @@ from nas_meta.tasks.examples import TEXT
 from nas_meta.tasks.pool import Tasks
 
 if TYPE_CHECKING:
-    from nas_meta.pretraining.stage import Pretraining
-
-
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """How trials are scored: the numbers of episodes and what is measured.
-
-    Attributes:
-        rungs: after so many meta-training steps a trial validates on ``rung_episodes`` and waits to hear whether it
-            goes on.
-    """
-
-    episodes: int = 200
-    interim_episodes: int = 40
-    interim_every: int = 0
-    test_episodes: int = 600
-    flops_tokens: int = 32
-    seed: int = 0
-    rungs: Sequence[int] = ()
-    rung_episodes: int = 40
-
-
-@dataclass(frozen=True)
-class Progress:
-    """A meta-training step, and what was measured there.
-
-    Attributes:
-        checkpoint: of a job what another process can go on with, where it is time to keep that
-            (:mod:`nas_meta.checkpoint`).
-        metrics: at a rung, what the trial's metrics are if it ends there.
-        scores: at a rung, the accuracy of each of the first validation episodes, the same for every trial.
-        pretraining: whether it is a step of pre-training: meta-training has yet to begin.
-        pretrained: at the end of pre-training, the model's weights (safetensors), for others that are equal to it.
-    """
-
-    step: int
-    values: Mapping[str, float]
-    checkpoint: np.ndarray | None = field(default=None, repr=False)
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    scores: np.ndarray | None = field(default=None, repr=False)
-    pretraining: bool = False
-    pretrained: np.ndarray | None = field(default=None, repr=False)
-
-    @property
-    def pauses(self) -> bool:
-        """Whether the trial goes on only when it is told to."""
-        return self.scores is not None
-
-
-@dataclass(frozen=True)
-class Result:
-    """The end of a trial: metrics, and the trained weights as safetensors where they were asked for."""
-
-    metrics: Mapping[str, float]
-    weights: np.ndarray | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True)
-class JobResult:
-    """The end of a strategy's job: what it found, as plain data for the journal, and weights as safetensors."""
-
-    findings: Mapping[str, Any]
-    weights: np.ndarray | None = field(default=None, repr=False)
+    from nas_meta.evaluation.pretraining.stage import Pretraining
 
 
 @dataclass(frozen=True)
@@ -120,7 +59,7 @@ class Evaluation:
         limits: a model that breaks one is not trained.
         compute: on what and how models compute.
         threads: CPU threads of a trial; 0 leaves torch's own choice.
-        pretraining: what a model goes through before it is meta-trained (:mod:`nas_meta.pretraining.stage`).
+        pretraining: what a model goes through before it is meta-trained (:mod:`nas_meta.evaluation.pretraining.stage`).
     """
 
     space: SearchSpace
@@ -314,7 +253,7 @@ class Evaluation:
         return self._test_result(self._encoder(model.to(self.device)), ProtoNet())
 
     def test_baseline(self, name: str) -> Result:
-        """Scores one of :data:`nas_meta.baselines.BASELINES` on the same meta-test episodes."""
+        """Scores one of :data:`nas_meta.evaluation.baselines.BASELINES` on the same meta-test episodes."""
         pool = self.tasks["meta-test"]
         tasks = list(episodes(pool, self.shape, self.settings.seed, self.settings.test_episodes))
         scores = baseline_accuracies(name, pool, tasks)

@@ -11,9 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn, zeros
 
 from nas_meta.errors import ConfigError
-from nas_meta.pretraining.cross_entropy import linear_cross_entropy
-from nas_meta.pretraining.objective import Objective, body_of, check_rows, input_embeddings, is_causal, states_of
-from nas_meta.pretraining.section import PretrainingSection
+from nas_meta.evaluation.pretraining.objectives.base import (
+    Objective,
+    body_of,
+    check_rows,
+    input_embeddings,
+    is_causal,
+    states_of,
+)
+from nas_meta.evaluation.pretraining.objectives.chunked_cross_entropy import linear_cross_entropy
+from nas_meta.evaluation.pretraining.options import PretrainingSection
 from nas_meta.tasks.corpus.vocabulary import Vocabulary
 
 HIDDEN, RANDOM = 0.8, 0.1  # of the tokens that are to be told

@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas_meta.errors import ConfigError
+from nas_meta.evaluation.pretraining.objectives.base import Objective, body_of, check_rows, states_of
+from nas_meta.evaluation.pretraining.options import PretrainingSection
+from nas_meta.evaluation.pretraining.row_sampler import Rows
 from nas_meta.learners.protonet import ProtoNetOptions, prototype_logits
 from nas_meta.models.pooling import pooled
-from nas_meta.pretraining.objective import Objective, body_of, check_rows, states_of
-from nas_meta.pretraining.order import Rows
-from nas_meta.pretraining.section import PretrainingSection
 from nas_meta.tasks.corpus.token_store import TokenFile
 from nas_meta.tasks.corpus.vocabulary import Vocabulary
 

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from nas_meta.errors import TrialError
+from nas_meta.evaluation.pretraining.objectives.base import Objective, body_of
+from nas_meta.evaluation.pretraining.objectives.clm import NextToken
+from nas_meta.evaluation.pretraining.objectives.mlm import MaskedWords
+from nas_meta.evaluation.pretraining.objectives.simcse import TwoViews
+from nas_meta.evaluation.pretraining.objectives.smlmt import MaskedTasks
+from nas_meta.evaluation.pretraining.options import PretrainingSection
 from nas_meta.learners.training.options import rate_factor
 from nas_meta.models.compute import Compute, compiled, recomputable, recomputing
 from nas_meta.models.state import packed_training, restored_training
-from nas_meta.pretraining.clm import NextToken
-from nas_meta.pretraining.mlm import MaskedWords
-from nas_meta.pretraining.objective import Objective, body_of
-from nas_meta.pretraining.section import PretrainingSection
-from nas_meta.pretraining.simcse import TwoViews
-from nas_meta.pretraining.smlmt import MaskedTasks
 from nas_meta.tasks.corpus.token_store import TokenFile
 
 OBJECTIVES: Mapping[str, type[Objective]] = {

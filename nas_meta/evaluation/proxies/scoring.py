@@ -2,42 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from nas_meta.errors import TrialError
-from nas_meta.evaluation import Evaluation
-from nas_meta.learners.base import Learner
+from nas_meta.evaluation.proxies import load
+from nas_meta.evaluation.proxies.base import Sample
+from nas_meta.evaluation.trial import Evaluation
 from nas_meta.models.checks import check_model
 from nas_meta.models.compute import Compute
-from nas_meta.models.encoder import Encoder
-from nas_meta.scores import load
 from nas_meta.space.architecture import Architecture
-from nas_meta.tasks.episodes import Episode, episode
-from nas_meta.tasks.pool import Pool
+from nas_meta.tasks.episodes import episode
 
 EPISODES = 16
 EPISODES_FROM = 2_000_000  # trials are trained on others
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Some meta-train episodes, and the learner whose loss on them counts.
-
-    Attributes:
-        pool: the meta-train texts.
-    """
-
-    pool: Pool
-    tasks: Sequence[Episode]
-    learner: Learner
-
-
-Score = Callable[[Encoder, Sample], float]
-"""Of an untrained model in evaluation mode."""
 
 
 def scored(evaluation: Evaluation, architecture: Architecture, names: Sequence[str], seed: int) -> dict[str, float]:

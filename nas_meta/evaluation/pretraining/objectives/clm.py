@@ -5,9 +5,16 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from nas_meta.errors import ConfigError
-from nas_meta.pretraining.cross_entropy import linear_cross_entropy
-from nas_meta.pretraining.objective import Objective, body_of, check_rows, input_embeddings, is_causal, states_of
-from nas_meta.pretraining.section import PretrainingSection
+from nas_meta.evaluation.pretraining.objectives.base import (
+    Objective,
+    body_of,
+    check_rows,
+    input_embeddings,
+    is_causal,
+    states_of,
+)
+from nas_meta.evaluation.pretraining.objectives.chunked_cross_entropy import linear_cross_entropy
+from nas_meta.evaluation.pretraining.options import PretrainingSection
 from nas_meta.tasks.corpus.vocabulary import Vocabulary
 
 

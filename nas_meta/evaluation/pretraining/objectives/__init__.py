@@ -1,0 +1,1 @@
+"""What a model is pre-trained to predict: one loss per file."""

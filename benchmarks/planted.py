@@ -23,7 +23,7 @@ from nas_meta.core.objectives import Objective
 from nas_meta.evaluation.progress import EvaluationSettings
 from nas_meta.evaluation.trial import Evaluation
 from nas_meta.learners.protonet import ProtoNet
-from nas_meta.strategy import SearchContext
+from nas_meta.strategy.protocol import SearchContext
 from nas_meta.tasks.episodes import EpisodeShape
 from nas_meta.tasks.pool import Pool, Tasks
 from nas_meta.tasks.source import SPLITS

@@ -18,7 +18,8 @@ import numpy as np
 
 from benchmarks.table import Table
 from nas_meta.core.objectives import Objective, hypervolume, signed
-from nas_meta.stopping import RULES, Report
+from nas_meta.strategy.stopping.registry import RULES
+from nas_meta.strategy.stopping.rule import Report
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 CURVES = Path(__file__).with_suffix(".json")

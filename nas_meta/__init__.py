@@ -26,10 +26,10 @@ if TYPE_CHECKING:  # the same names once more, for type checkers and editors, wh
     from nas_meta.space.composite import SubSpace as SubSpace
     from nas_meta.space.search_space import SearchSpace as SearchSpace
     from nas_meta.space.supernet import Supernet as Supernet
-    from nas_meta.strategy import WAIT as WAIT
-    from nas_meta.strategy import Outcome as Outcome
-    from nas_meta.strategy import SearchContext as SearchContext
-    from nas_meta.strategy import Strategy as Strategy
+    from nas_meta.strategy.protocol import WAIT as WAIT
+    from nas_meta.strategy.protocol import Outcome as Outcome
+    from nas_meta.strategy.protocol import SearchContext as SearchContext
+    from nas_meta.strategy.protocol import Strategy as Strategy
     from nas_meta.tasks.source import TaskSource as TaskSource
 
 _EXPORTS = {
@@ -43,16 +43,16 @@ _EXPORTS = {
     "LearnerOptions": "nas_meta.learners.base",
     "NasMetaError": "nas_meta.errors",
     "Objective": "nas_meta.core.objectives",
-    "Outcome": "nas_meta.strategy",
+    "Outcome": "nas_meta.strategy.protocol",
     "PluginOptions": "nas_meta.core.options",
     "Run": "nas_meta.run",
-    "SearchContext": "nas_meta.strategy",
+    "SearchContext": "nas_meta.strategy.protocol",
     "SearchSpace": "nas_meta.space.search_space",
-    "Strategy": "nas_meta.strategy",
+    "Strategy": "nas_meta.strategy.protocol",
     "SubSpace": "nas_meta.space.composite",
     "Supernet": "nas_meta.space.supernet",
     "TaskSource": "nas_meta.tasks.source",
-    "WAIT": "nas_meta.strategy",
+    "WAIT": "nas_meta.strategy.protocol",
     "load_run": "nas_meta.run",
     "resume": "nas_meta.controller",
     "search": "nas_meta.controller",

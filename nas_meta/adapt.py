@@ -12,7 +12,7 @@ import numpy as np
 from nas_meta.assembly import make_evaluation, make_strategy, prepare
 from nas_meta.errors import ConfigError, DataError, RunError, nearest
 from nas_meta.run import Run
-from nas_meta.strategy import Adapted, Strategy
+from nas_meta.strategy.protocol import Adapted, Strategy
 from nas_meta.tasks.examples import MODALITIES, TEXT
 from nas_meta.tasks.source import Classes, SplitClasses, TaskSource
 from nas_meta.tasks.sources.files import CSV, FileOptions, JSONLines

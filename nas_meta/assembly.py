@@ -17,7 +17,7 @@ from nas_meta.execution.engine import Engine
 from nas_meta.sections import Config
 from nas_meta.space.search_space import SearchSpace
 from nas_meta.space.wrappers import JointSpace, LimitedSpace, TimedSpace
-from nas_meta.strategy import SearchContext, Strategy
+from nas_meta.strategy.protocol import SearchContext, Strategy
 
 if TYPE_CHECKING:
     from nas_meta.learners.base import LearnerOptions

@@ -22,7 +22,7 @@ from nas_meta.evaluation.hyperparameters import CHOICE, TASK_CHOICES, Recipe, ch
 from nas_meta.plain_yaml import read_yaml
 from nas_meta.sections import Config, LearnerSection, Section, SpaceSection, StrategySection, TasksSection
 from nas_meta.space.architecture import Architecture, Choice, Value
-from nas_meta.stopping import RULES, read_section
+from nas_meta.strategy.stopping.registry import RULES, read_section
 
 MOST_BYTES = 256 * 1024  # of a config file
 

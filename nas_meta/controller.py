@@ -33,7 +33,6 @@ from nas_meta.journal import Journal
 from nas_meta.meta_test import meta_test
 from nas_meta.models import inputs
 from nas_meta.models.profiling import LatencySettings
-from nas_meta.prefilter import prefiltered
 from nas_meta.pretraining.made import ADAPTED, made
 from nas_meta.resuming import earlier, new_session, next_session, owned
 from nas_meta.run import CHECKPOINT, SUPERNET, Run, new_run_dir, pareto, write_whole
@@ -43,8 +42,9 @@ from nas_meta.space.search_space import SearchSpace
 from nas_meta.space.wrappers import timed
 from nas_meta.standings import Standings
 from nas_meta.status import ADAPTATION, JOB, Status, StatusFile, Watcher
-from nas_meta.stopping import RULES
-from nas_meta.strategy import Job
+from nas_meta.strategy.prefilter import prefiltered
+from nas_meta.strategy.protocol import Job
+from nas_meta.strategy.stopping.registry import RULES
 from nas_meta.timing import described, measure_each, models_to_time
 from nas_meta.trial_loop import TrialLoop
 

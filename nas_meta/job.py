@@ -14,7 +14,7 @@ from nas_meta.errors import ConfigError, NasMetaError
 from nas_meta.evaluation.progress import JobResult
 from nas_meta.execution.engine import Engine, Event
 from nas_meta.sections import Config
-from nas_meta.strategy import Job
+from nas_meta.strategy.protocol import Job
 
 if TYPE_CHECKING:
     from nas_meta.pretraining.adaptation import Adaptation

@@ -18,7 +18,7 @@ from nas_meta.errors import RunError
 from nas_meta.journal_file import read_rows, read_some
 from nas_meta.journal_rows import checked, plain, problem_of
 from nas_meta.space.architecture import Architecture
-from nas_meta.stopping import Report
+from nas_meta.strategy.stopping.rule import Report
 
 FILE = "journal.sqlite"
 VERSION = 2

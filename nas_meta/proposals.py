@@ -14,7 +14,7 @@ from nas_meta.core.objectives import Objective, signed
 from nas_meta.errors import ConfigError, RunError, StrategyError
 from nas_meta.journal import Said, Trial
 from nas_meta.space.architecture import Architecture
-from nas_meta.strategy import WAIT, Outcome, Strategy
+from nas_meta.strategy.protocol import WAIT, Outcome, Strategy
 
 log = logging.getLogger(__name__)
 MOST_REPEATS = 1000

@@ -18,7 +18,7 @@ from nas_meta.errors import ConfigError, RunError, nearest
 from nas_meta.journal import Journal, Trial
 from nas_meta.journal_rows import MetaTest, checked
 from nas_meta.sections import Config
-from nas_meta.stopping import Report
+from nas_meta.strategy.stopping.rule import Report
 
 SUPERNET = "supernet.safetensors"
 CHECKPOINT = "supernet.checkpoint"  # of one that is still in training

@@ -11,7 +11,8 @@ from nas_meta.core.objectives import Limit, Objective
 from nas_meta.errors import nearest
 from nas_meta.evaluation.pretraining.options import PretrainingSection
 from nas_meta.evaluation.proxies import SCORES
-from nas_meta.stopping import RULES, StoppingOptions
+from nas_meta.strategy.stopping.registry import RULES
+from nas_meta.strategy.stopping.rule import StoppingOptions
 
 
 class Section(BaseModel):

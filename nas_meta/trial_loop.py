@@ -24,9 +24,8 @@ from nas_meta.run import weights_path, write_whole
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.latency_predictor import LatencyTable
 from nas_meta.standings import Standings
-from nas_meta.stopping import Report
-from nas_meta.stopping.rule import Rule
-from nas_meta.strategy import Strategy
+from nas_meta.strategy.protocol import Strategy
+from nas_meta.strategy.stopping.rule import Report, Rule
 from nas_meta.watching.observer import Observer
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from nas_meta.models.encoder import Encoder
 from nas_meta.models.state import packed, packed_training, restored_training, unpacked
 from nas_meta.space.search_space import SearchSpace
 from nas_meta.space.wrappers import name_of
-from nas_meta.strategy import Adapted
+from nas_meta.strategy.protocol import Adapted
 from nas_meta.tasks.episodes import Episode, episode
 from nas_meta.tasks.pool import Pool
 from strategies.most_probable import most_probable

@@ -19,8 +19,8 @@ from nas_meta.evaluation.proxies import SCORES, load
 from nas_meta.evaluation.proxies.base import Sample
 from nas_meta.evaluation.proxies.scoring import scored
 from nas_meta.models.encoder import Encoder
-from nas_meta.prefilter import FILE, Prefilter, Scores, read_scores
 from nas_meta.ranking import agreement, prepared, scores_named
+from nas_meta.strategy.prefilter import FILE, Prefilter, Scores, read_scores
 
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("surrogate", "auto", "motpe")]
 PREFILTERED = ["random", "evolution", "tpe", "nsga2", *SLOW]

@@ -37,8 +37,7 @@ from nas_meta.models.profiling import (
     parameters,
     release_memory,
 )
-from nas_meta.models.state import packed as packed
-from nas_meta.models.state import unpacked as unpacked
+from nas_meta.models.state import packed, unpacked
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.search_space import SearchSpace
 from nas_meta.tasks.episodes import EpisodeShape, TrainShape, episode, episodes

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from nas_meta.evaluation.pretraining.stage import Pretraining
     from nas_meta.evaluation.trial import Evaluation
     from nas_meta.space.search_space import SearchSpace
-    from nas_meta.strategy import Strategy
+    from nas_meta.strategy.protocol import Strategy
     from nas_meta.trial_loop import TrialLoop
 
 
@@ -138,7 +138,7 @@ def check_candidates(stage: Pretraining, space: SearchSpace, strategy: Strategy,
     import numpy as np
 
     from nas_meta.evaluation.pretraining.loop import make_objective
-    from nas_meta.strategy import Strategy
+    from nas_meta.strategy.protocol import Strategy
 
     if type(strategy).start_of is not Strategy.start_of:
         raise ConfigError(

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from nas_meta.stopping.rule import Report, Rule, RuleOptions
+from nas_meta.strategy.stopping.rule import Report, Rule, RuleOptions
 
 
 class RacingOptions(RuleOptions):

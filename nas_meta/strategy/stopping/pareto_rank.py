@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from nas_meta.core.objectives import fronts
-from nas_meta.stopping.rule import Report
+from nas_meta.strategy.stopping.rule import Report
 
 
 def standing(report: Report, others: Sequence[Report]) -> int:

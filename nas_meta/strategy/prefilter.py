@@ -20,7 +20,7 @@ from nas_meta.core.guard import asking
 from nas_meta.errors import ConfigError, NasMetaError
 from nas_meta.evaluation.trial import Evaluation
 from nas_meta.space.architecture import Architecture
-from nas_meta.strategy import Outcome, Strategy, Wait
+from nas_meta.strategy.protocol import Outcome, Strategy, Wait
 
 FILE = "scores.jsonl"
 

@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from nas_meta.stopping.ranking import standing
-from nas_meta.stopping.rule import Report, Rule, RuleOptions
+from nas_meta.strategy.stopping.pareto_rank import standing
+from nas_meta.strategy.stopping.rule import Report, Rule, RuleOptions
 
 
 class AshaOptions(RuleOptions):

@@ -6,10 +6,10 @@ from typing import Any
 
 from nas_meta.config_source import Source, validate
 from nas_meta.errors import ConfigError, nearest
-from nas_meta.stopping.asha import Asha
-from nas_meta.stopping.median import Median
-from nas_meta.stopping.racing import Racing
-from nas_meta.stopping.rule import Never, Rule, StoppingOptions
+from nas_meta.strategy.stopping.asha import Asha
+from nas_meta.strategy.stopping.median import Median
+from nas_meta.strategy.stopping.racing import Racing
+from nas_meta.strategy.stopping.rule import Never, Rule, StoppingOptions
 
 RULES: dict[str, type[Rule]] = {"none": Never, "asha": Asha, "median": Median, "racing": Racing}
 

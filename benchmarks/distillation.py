@@ -17,8 +17,8 @@ EPISODES = 600
 
 def accuracies(distill: float) -> dict[tuple[int, ...], list[tuple[float, float]]]:
     """For every sub-network and seed the meta-test accuracy and its interval."""
-    from nas_meta.assembly import make_evaluation, prepare
-    from nas_meta.config import resolve
+    from nas_meta.config.components import make_evaluation, prepare
+    from nas_meta.config.resolved import resolve
     from nas_meta.evaluation.trial import result_of
     from nas_meta.models.profiling import interval95
 

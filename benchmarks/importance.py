@@ -26,8 +26,8 @@ def measure_one(name: str) -> dict[str, Any]:
     """The accuracy of every sub-network, and the seconds that ranking takes."""
     import torch
 
-    from nas_meta.assembly import make_evaluation, prepare
-    from nas_meta.config import resolve
+    from nas_meta.config.components import make_evaluation, prepare
+    from nas_meta.config.resolved import resolve
     from nas_meta.models.encoder import Encoder
 
     own = {} if name == "first" else {"importance": name}

@@ -43,10 +43,10 @@ BEGINNINGS = {
 
 def measure_chain(beginning: str, seed: int) -> dict[str, Any]:
     """Architectures that come one after the other: the loss of their last steps of pre-training, and their accuracy."""
-    from nas_meta.assembly import make_evaluation, prepare
-    from nas_meta.config import resolve
+    from nas_meta.config.components import make_evaluation, prepare
+    from nas_meta.config.pretraining import make_stage, read_corpus
+    from nas_meta.config.resolved import resolve
     from nas_meta.evaluation.pretraining.weight_inheritance import nearest
-    from nas_meta.pretraining.assembly import make_stage, read_corpus
 
     inherits, steps = BEGINNINGS[beginning]
     resolved = resolve({**DOCUMENT, "seed": seed, "pretraining": {**DOCUMENT["pretraining"], "steps": steps}})

@@ -51,8 +51,8 @@ CASES = ((WIDE, 1, False), (WIDE, 5, False), (SMALL, 1, False), (WIDE, 1, True))
 
 def pool_of_texts() -> Pool:
     """The meta-train texts of ICD-10-CM."""
-    from nas_meta.assembly import prepare
-    from nas_meta.config import resolve
+    from nas_meta.config.components import prepare
+    from nas_meta.config.resolved import resolve
 
     return prepare(resolve({}))[1][SPLITS[0]]
 

@@ -81,8 +81,8 @@ def cells() -> Iterator[Cell]:
 
 def measure_cell(cell: Cell) -> Measured:
     """Meta-trains (with seed 0: not) and scores one learner in this process."""
-    from nas_meta.assembly import make_evaluation, prepare
-    from nas_meta.config import resolve
+    from nas_meta.config.components import make_evaluation, prepare
+    from nas_meta.config.resolved import resolve
     from nas_meta.evaluation.trial import result_of
     from nas_meta.models.profiling import interval95
 

@@ -49,10 +49,10 @@ def measure_candidate(name: str, seed: int) -> dict[str, Any]:
     """One candidate, from being built to its score."""
     import torch
 
-    from nas_meta.assembly import make_evaluation, prepare
-    from nas_meta.config import resolve
+    from nas_meta.config.components import make_evaluation, prepare
+    from nas_meta.config.pretraining import read_corpus
+    from nas_meta.config.resolved import resolve
     from nas_meta.models.profiling import parameters
-    from nas_meta.pretraining.assembly import read_corpus
     from nas_meta.tasks.corpus.token_store import tokenised
     from nas_meta.tasks.episodes import episode
     from nas_meta.tasks.tokenization import load_tokenizer

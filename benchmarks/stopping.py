@@ -45,8 +45,8 @@ def trained(seed: int) -> list[dict[str, Any]]:
     examples that were right in each validation episode.
     """
     import nas_meta
-    from nas_meta.assembly import make_evaluation, prepare
-    from nas_meta.config import read_config
+    from nas_meta.config.components import make_evaluation, prepare
+    from nas_meta.config.resolved import read_config
 
     rows = kept()
     resolved = read_config(CONFIG, [f"seed={seed}", "strategy.name=random", "evaluation.interim_every=0"])

@@ -35,8 +35,8 @@ class TimedSearch:
 
 def evaluation_of(document: Mapping[str, Any]) -> Any:
     """The evaluation of a config, on one thread."""
-    from nas_meta.assembly import make_evaluation, prepare
-    from nas_meta.config import resolve
+    from nas_meta.config.components import make_evaluation, prepare
+    from nas_meta.config.resolved import resolve
 
     resolved = resolve(document)
     space, tasks, shape = prepare(resolved)

@@ -38,8 +38,8 @@ def ours(seed: int, without: str = "") -> dict[str, Any]:
     """One trial in this process."""
     import torch
 
-    from nas_meta.assembly import make_evaluation, prepare
-    from nas_meta.config import resolve
+    from nas_meta.config.components import make_evaluation, prepare
+    from nas_meta.config.resolved import resolve
     from nas_meta.evaluation.trial import result_of
     from nas_meta.learners.base import Learner
     from nas_meta.models.encoder import Encoder
@@ -72,8 +72,8 @@ def ours(seed: int, without: str = "") -> dict[str, Any]:
 
 def write_splits(folder: Path) -> None:
     """The classes and texts of our splits, as the plain program reads them."""
-    from nas_meta.assembly import prepare
-    from nas_meta.config import resolve
+    from nas_meta.config.components import prepare
+    from nas_meta.config.resolved import resolve
 
     _, tasks, _ = prepare(resolve({}))
     for file, split in (("train", "meta-train"), ("valid", "meta-validation"), ("test", "meta-test")):

@@ -21,8 +21,8 @@ SEEDS = (1, 2, 3)
 def one(seed: int) -> dict[str, Any]:
     """A search, and the truncation that it has to beat."""
     import nas_meta
-    from nas_meta.assembly import make_evaluation, prepare
-    from nas_meta.config import read_config
+    from nas_meta.config.components import make_evaluation, prepare
+    from nas_meta.config.resolved import read_config
     from nas_meta.evaluation.trial import result_of
     from nas_meta.models.profiling import interval95
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nas_meta.assembly import make_evaluation, make_strategy, prepare
+from nas_meta.config.components import make_evaluation, make_strategy, prepare
 from nas_meta.errors import ConfigError, DataError, RunError, nearest
 from nas_meta.run import Run
 from nas_meta.strategy.protocol import Adapted, Strategy

@@ -38,7 +38,7 @@ def search(
     resume: Annotated[bool, typer.Option("--resume", help="go on with the run in --run-dir, if it holds one")] = False,
 ) -> None:
     """Run a search."""
-    from nas_meta.config import read_config
+    from nas_meta.config.resolved import read_config
 
     resolved = read_config(config, set_ or [])
     if resume and run_dir is None and resolved.config.run_dir is None:
@@ -269,7 +269,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Score a model on episodes."""
-    from nas_meta.config import read_config
+    from nas_meta.config.resolved import read_config
 
     resolved = read_config(config)
     from nas_meta.export import evaluate_folder, percent
@@ -306,7 +306,7 @@ def rank(
 
         ranking = rank_run(load_run(source, allow_plugins), names)
     else:
-        from nas_meta.config import read_config
+        from nas_meta.config.resolved import read_config
 
         ranking = rank_random(read_config(source, set_ or []), names, architectures)
     if as_json:
@@ -324,7 +324,7 @@ def config(
     set_: Annotated[Optional[list[str]], typer.Option("--set", metavar="SECTION.KEY=VALUE")] = None,
 ) -> None:
     """Print the resolved config, or the JSON Schema for editors."""
-    from nas_meta import config as configs
+    from nas_meta.config import resolved as configs
 
     if schema:
         print_json(configs.schema())

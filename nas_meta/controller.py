@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from nas_meta.assembly import (
-    check_learner,
+from nas_meta.config.compatibility import check_learner
+from nas_meta.config.components import (
     cpus_of_trial,
     make_engine,
     make_evaluation,
     make_strategy,
     most_steps,
+    prefiltered,
     prepare,
-)  # fmt: skip
-from nas_meta.config import ResolvedConfig, resolve
+)
+from nas_meta.config.pretraining import ADAPTED, made
+from nas_meta.config.resolved import ResolvedConfig, resolve
 from nas_meta.core.guard import asking
 from nas_meta.core.signals import Interrupted, Stop, interruptible
 from nas_meta.errors import NasMetaError
@@ -33,7 +35,6 @@ from nas_meta.journal import Journal
 from nas_meta.meta_test import meta_test
 from nas_meta.models import inputs
 from nas_meta.models.profiling import LatencySettings
-from nas_meta.pretraining.made import ADAPTED, made
 from nas_meta.resuming import earlier, new_session, next_session, owned
 from nas_meta.run import CHECKPOINT, SUPERNET, Run, new_run_dir, pareto, write_whole
 from nas_meta.space.architecture import Architecture
@@ -42,7 +43,6 @@ from nas_meta.space.search_space import SearchSpace
 from nas_meta.space.wrappers import timed
 from nas_meta.standings import Standings
 from nas_meta.status import ADAPTATION, JOB, Status, StatusFile, Watcher
-from nas_meta.strategy.prefilter import prefiltered
 from nas_meta.strategy.protocol import Job
 from nas_meta.strategy.stopping.registry import RULES
 from nas_meta.timing import described, measure_each, models_to_time
@@ -134,7 +134,7 @@ class _Search:
         self.file = StatusFile(directory)
 
     def run(self) -> None:
-        from nas_meta.pretraining.assembly import prepare_pretraining, with_stage
+        from nas_meta.config.pretraining import prepare_pretraining, with_stage
         from nas_meta.watching.assembly import make_observers
 
         self._happened()
@@ -225,7 +225,7 @@ class _Search:
 
     def _conclude(self, engine: Engine, space: SearchSpace, tasks: Any) -> None:
         """What is measured once, when the search is over."""
-        from nas_meta.pretraining.made import before_adaptation
+        from nas_meta.config.pretraining import before_adaptation
 
         self._enter("meta-testing")
         best = self.loop.standings.best(self.config.evaluation.test_best)

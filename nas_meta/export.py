@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas_meta.assembly import episode_shape, make_evaluation, make_space, prompted
-from nas_meta.config import Config, ResolvedConfig
+from nas_meta.config.compatibility import check_images, check_source
+from nas_meta.config.components import episode_shape, make_evaluation, make_space, prompted
+from nas_meta.config.resolved import Config, ResolvedConfig
 from nas_meta.errors import ConfigError, PluginError, RunError
 from nas_meta.journal import Trial
 from nas_meta.models.compute import Compute
-from nas_meta.models.inputs import check_images, check_source, described
+from nas_meta.models.inputs import described
 from nas_meta.run import Run
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.search_space import SearchSpace

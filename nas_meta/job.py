@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nas_meta.config.sections import Config
 from nas_meta.errors import ConfigError, NasMetaError
 from nas_meta.evaluation.progress import JobResult
 from nas_meta.execution.engine import Engine, Event
-from nas_meta.sections import Config
 from nas_meta.strategy.protocol import Job
 
 if TYPE_CHECKING:

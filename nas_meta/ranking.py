@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from nas_meta.assembly import make_evaluation, prepare
-from nas_meta.config import ResolvedConfig
+from nas_meta.config.components import make_evaluation, prepare
+from nas_meta.config.resolved import ResolvedConfig
 from nas_meta.core.guard import asking
 from nas_meta.errors import ConfigError, NasMetaError, RunError, nearest
 from nas_meta.evaluation.proxies import SCORES

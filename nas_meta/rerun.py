@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from nas_meta.assembly import make_evaluation, make_strategy, prepare
+from nas_meta.config.components import make_evaluation, make_strategy, prepare
 from nas_meta.evaluation.progress import Progress
 from nas_meta.journal import Trial
 from nas_meta.run import Run

@@ -12,12 +12,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from nas_meta.config import ResolvedConfig, plugin_files, refuse_plugin_files, resolve
-from nas_meta.config_source import Source, apply_overrides
+from nas_meta.config.plugin_trust import plugin_files, refuse_plugin_files
+from nas_meta.config.provenance import Source, apply_overrides
+from nas_meta.config.resolved import ResolvedConfig, resolve
+from nas_meta.config.sections import HOOKS, Config, WatchingSection
 from nas_meta.errors import ConfigError, PluginError, RunError
 from nas_meta.journal import Journal
 from nas_meta.journal_rows import checked
-from nas_meta.sections import HOOKS, Config, WatchingSection
 
 LOCK = "lock"
 MAY_CHANGE = ("budget", "resources", "watching", "run_dir")

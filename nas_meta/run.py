@@ -12,12 +12,13 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field, ValidationError
 
-from nas_meta.config import ResolvedConfig, refuse_plugin_files, resolve
+from nas_meta.config.plugin_trust import refuse_plugin_files
+from nas_meta.config.resolved import ResolvedConfig, resolve
+from nas_meta.config.sections import Config
 from nas_meta.core.objectives import Objective, front, signed
 from nas_meta.errors import ConfigError, RunError, nearest
 from nas_meta.journal import Journal, Trial
 from nas_meta.journal_rows import MetaTest, checked
-from nas_meta.sections import Config
 from nas_meta.strategy.stopping.rule import Report
 
 SUPERNET = "supernet.safetensors"
@@ -59,7 +60,7 @@ class Run:
         document = self._known("config", dict[str, Any], {})
         if not self.allow_plugins:
             refuse_plugin_files(document, self.directory)
-        from nas_meta.pretraining.made import made
+        from nas_meta.config.pretraining import made
 
         return made(resolve(document), self.directory)
 

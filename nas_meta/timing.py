@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from nas_meta.config.sections import Config
 from nas_meta.errors import NasMetaError
 from nas_meta.execution.engine import Engine
 from nas_meta.models.profiling import LatencySettings
-from nas_meta.sections import Config
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.latency_predictor import LatencyTable
 from nas_meta.space.search_space import SearchSpace

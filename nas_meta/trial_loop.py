@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas_meta.config import Config
+from nas_meta.config.resolved import Config
 from nas_meta.core.guard import asking
 from nas_meta.core.objectives import signed
 from nas_meta.core.signals import Stop

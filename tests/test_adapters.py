@@ -205,7 +205,7 @@ def test_a_search_over_parts_keeps_the_encoder_frozen_and_exports_the_same_outpu
         architecture = Architecture(trial.architecture)
         assert trial.metrics["trained_params"] == space.count_trained(architecture)
     folder = export(run, tmp_path / "export")
-    from nas_meta.assembly import make_evaluation
+    from nas_meta.config.components import make_evaluation
     from nas_meta.tasks.episodes import EpisodeShape
 
     evaluation = make_evaluation(run.config, space, None, EpisodeShape(3, 1, 3), 1)

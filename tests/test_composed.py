@@ -9,7 +9,9 @@ from pydantic import Field
 from random_spaces import Free, composed, plain, spaces
 
 from nas_meta import Choice, ComposedSpace, PluginOptions, SubSpace
-from nas_meta.config import plugin_files, read_config, refuse_plugin_files, resolve, schema
+from nas_meta.config.json_schema import schema
+from nas_meta.config.plugin_trust import plugin_files, refuse_plugin_files
+from nas_meta.config.resolved import read_config, resolve
 from nas_meta.core import plugins
 from nas_meta.core.objectives import Limit
 from nas_meta.errors import ConfigError, PluginError

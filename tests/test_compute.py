@@ -10,8 +10,8 @@ from torch import nn
 from transformers import AutoModel
 
 from nas_meta import Architecture, search
-from nas_meta.assembly import make_evaluation, prepare
-from nas_meta.config import resolve
+from nas_meta.config.components import make_evaluation, prepare
+from nas_meta.config.resolved import resolve
 from nas_meta.errors import ConfigError, NasMetaError, TrialError
 from nas_meta.models import compute
 from nas_meta.models.compute import Compute

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nas_meta.config import read_config, schema
+from nas_meta.config.json_schema import schema
+from nas_meta.config.resolved import read_config
 from nas_meta.errors import ConfigError
 
 

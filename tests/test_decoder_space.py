@@ -9,7 +9,7 @@ from transformers import AutoModel, AutoModelForCausalLM
 from two_texts import IDS, MASK, output
 
 from nas_meta import search
-from nas_meta.config import read_config
+from nas_meta.config.resolved import read_config
 from nas_meta.errors import ConfigError
 from nas_meta.export import evaluate_folder, export
 from nas_meta.learners.maml import MAML, MAMLOptions

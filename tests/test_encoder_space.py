@@ -12,7 +12,7 @@ from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 from two_texts import output, samples
 
 from nas_meta import search
-from nas_meta.config import read_config
+from nas_meta.config.resolved import read_config
 from nas_meta.errors import ConfigError
 from nas_meta.export import evaluate_folder, export
 from nas_meta.models.compute import Compute

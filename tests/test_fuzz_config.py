@@ -10,7 +10,8 @@ from fuzzing import junk, many, sentence, spoiled, tried
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas_meta.config import read_config, resolve, schema
+from nas_meta.config.json_schema import schema
+from nas_meta.config.resolved import read_config, resolve
 from nas_meta.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from nas_meta import resume, search
-from nas_meta.config import read_config
+from nas_meta.config.resolved import read_config
 from nas_meta.core.signals import Interrupted
 from nas_meta.errors import ConfigError, PluginError
 from nas_meta.status import read_status

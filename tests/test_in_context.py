@@ -21,9 +21,9 @@ from transformers import (
 from typer.testing import CliRunner
 
 from nas_meta import search
-from nas_meta.assembly import make_evaluation, prepare
 from nas_meta.cli import app
-from nas_meta.config import resolve
+from nas_meta.config.components import make_evaluation, prepare
+from nas_meta.config.resolved import resolve
 from nas_meta.errors import ConfigError, TrialError
 from nas_meta.evaluation.trial import result_of
 from nas_meta.learners.in_context import InContext, InContextOptions

@@ -8,8 +8,8 @@ import torch
 from test_cli import nas_meta
 
 from nas_meta import search
-from nas_meta.assembly import make_evaluation, prepare
-from nas_meta.config import resolve
+from nas_meta.config.components import make_evaluation, prepare
+from nas_meta.config.resolved import resolve
 from nas_meta.learners.reptile import set_values
 from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.episodes import episode

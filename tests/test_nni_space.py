@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from nas_meta import load_run, search
-from nas_meta.config import read_config, resolve
+from nas_meta.config.resolved import read_config, resolve
 from nas_meta.errors import ConfigError
 from nas_meta.export import evaluate_folder, export
 from nas_meta.models.profiling import flops, parameters

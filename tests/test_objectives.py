@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas_meta.assembly import prepare
-from nas_meta.config import resolve
+from nas_meta.config.components import prepare
+from nas_meta.config.resolved import resolve
 from nas_meta.controller import search
 from nas_meta.core.objectives import Limit, Objective, front, fronts, hypervolume, signed
 from nas_meta.errors import ConfigError

@@ -11,8 +11,8 @@ from test_resume import killed_often, results
 from transformers import AutoModel
 
 from nas_meta import Architecture, load_run, search
-from nas_meta.assembly import make_space
-from nas_meta.config import resolve
+from nas_meta.config.components import make_space
+from nas_meta.config.resolved import resolve
 from nas_meta.errors import ConfigError, NasMetaError, RunError
 from nas_meta.evaluation.pretraining.row_sampler import Rows
 from nas_meta.evaluation.pretraining.stage import Pretraining

@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from nas_meta import search
-from nas_meta.assembly import make_space
-from nas_meta.config import read_config, resolve
+from nas_meta.config.components import make_space
+from nas_meta.config.resolved import read_config, resolve
 from nas_meta.errors import ConfigError
 from nas_meta.space.architecture import Architecture
 
@@ -176,7 +176,7 @@ def test_an_option_that_no_learner_of_the_choice_knows_is_refused(tmp_path):
 def test_the_schema_knows_choices():
     import jsonschema
 
-    from nas_meta.config import schema
+    from nas_meta.config.json_schema import schema
 
     document = {
         "learner": {"name": {"choice": ["protonet", "maml"]}, "lr": {"choice": [1e-5, 1e-4]}},

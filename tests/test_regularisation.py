@@ -85,8 +85,8 @@ pain; ache &c v.; smart [Lat.], sting.
 
 def test_synonyms_of_the_package_reach_the_training_texts(small_config, tmp_path):
     pytest.importorskip("roget")
-    from nas_meta.assembly import prepare
-    from nas_meta.config import resolve
+    from nas_meta.config.components import prepare
+    from nas_meta.config.resolved import resolve
     from nas_meta.tasks.augmentation import thesaurus
 
     assert {"crack", "rupture"} <= thesaurus()["fracture"]
@@ -176,8 +176,8 @@ def test_switches_act_in_training_only_and_leave_no_trace(encoder, pool):
 
 def test_distillation_pulls_a_small_model_towards_its_teacher(small_config, tmp_path):
     """The distance of a one-layer sub-network's embeddings to the full model's shrinks more with it than without."""
-    from nas_meta.assembly import make_evaluation, prepare
-    from nas_meta.config import resolve
+    from nas_meta.config.components import make_evaluation, prepare
+    from nas_meta.config.resolved import resolve
     from nas_meta.evaluation.trial import result_of
 
     small_config["space"] |= {"heads": [1.0], "ffn": [1.0]}

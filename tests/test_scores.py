@@ -58,7 +58,7 @@ class Normed(nn.Module):
 
 @pytest.fixture
 def evaluation(small_config):
-    from nas_meta.config import resolve
+    from nas_meta.config.resolved import resolve
 
     return prepared(resolve(small_config))
 
@@ -104,7 +104,7 @@ ENCODERS = [row.name for row in plugins.installed("learners") if row.name != "in
 
 @pytest.mark.parametrize("learner", ENCODERS)
 def test_models_are_scored_whatever_the_learner(learner, small_config):
-    from nas_meta.config import resolve
+    from nas_meta.config.resolved import resolve
 
     evaluation = prepared(resolve(small_config | {"learner": {"name": learner}}))
     found = scored(evaluation, evaluation.space.sample(np.random.default_rng(0)), ["untrained"], 0)

@@ -12,11 +12,11 @@ import torch
 import yaml
 
 from nas_meta import load_run, search
-from nas_meta.assembly import make_evaluation, prepare
-from nas_meta.config import resolve
+from nas_meta.config.components import make_evaluation, prepare
+from nas_meta.config.resolved import resolve
+from nas_meta.config.sections import METRICS
 from nas_meta.evaluation.trial import result_of
 from nas_meta.journal import Journal, Trial
-from nas_meta.sections import METRICS
 
 PROGRAM = [sys.executable, "-c", "from nas_meta.cli import main; main()"]
 
@@ -121,7 +121,7 @@ def test_tensorboard_holds_curves_hparams_and_the_picture(finished):
 def test_the_exported_model_gives_the_same_accuracy_and_embeddings(finished, tmp_path):
     from transformers import AutoModel, AutoTokenizer
 
-    from nas_meta.assembly import episode_shape
+    from nas_meta.config.components import episode_shape
     from nas_meta.space.architecture import Architecture
 
     config, directory, _ = finished

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from nas_meta import Objective, load_run, search
-from nas_meta.assembly import make_evaluation, prepare
-from nas_meta.config import resolve
+from nas_meta.config.components import make_evaluation, prepare
+from nas_meta.config.resolved import resolve
 from nas_meta.core.objectives import signed
 from nas_meta.core.signals import Interrupted
 from nas_meta.errors import ConfigError

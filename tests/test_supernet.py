@@ -20,8 +20,8 @@ from transformers import (
 from two_texts import IDS, MASK, output
 
 import nas_meta
-from nas_meta.assembly import make_evaluation, prepare
-from nas_meta.config import resolve
+from nas_meta.config.components import make_evaluation, prepare
+from nas_meta.config.resolved import resolve
 from nas_meta.core.objectives import Objective
 from nas_meta.errors import NasMetaError
 from nas_meta.evaluation.trial import result_of

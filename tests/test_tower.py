@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from nas_meta import search
-from nas_meta.assembly import make_evaluation, prepare
-from nas_meta.config import resolve
+from nas_meta.config.components import make_evaluation, prepare
+from nas_meta.config.resolved import resolve
 from nas_meta.errors import ConfigError, DataError
 from nas_meta.evaluation.baselines import baseline_accuracies
 from nas_meta.evaluation.trial import result_of

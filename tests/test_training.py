@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from nas_meta.config import read_config
+from nas_meta.config.resolved import read_config
 from nas_meta.describe import describe
 from nas_meta.errors import ConfigError
 from nas_meta.learners.protonet import ProtoNet, ProtoNetOptions

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from nas_meta.config import PLUGIN_SECTIONS
+from nas_meta.config.sections import PLUGIN_SECTIONS
 from nas_meta.core import plugins
 
 Schema = Mapping[str, Any]

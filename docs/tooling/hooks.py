@@ -21,7 +21,7 @@ LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)#]+)(#[^)]*)?\)")
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the pages."""
-    from nas_meta.config import schema
+    from nas_meta.config.json_schema import schema
 
     document = schema()
     made: dict[str, str] = {

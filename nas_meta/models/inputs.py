@@ -13,12 +13,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from nas_meta.config import ResolvedConfig
-    from nas_meta.tasks.pool import Tasks
-    from nas_meta.tasks.source import TaskSource
-
-OF_WORDS = ("word_dropout", "word_swap", "synonyms")
-
 
 def example_inputs(
     space: SearchSpace, examples: int, tokens: int, device: torch.device | str = "cpu"
@@ -57,38 +51,3 @@ def check_takes(space: SearchSpace) -> None:
             f"the search space {name_of(space)} takes images, but its image_shape is {shape!r}; expected channels, "
             "height and width"
         )
-
-
-def check_source(space: SearchSpace, source: TaskSource, resolved: ResolvedConfig) -> None:
-    """Raises ConfigError where a task source gives what the space, or the training that is asked for, does not take."""
-    names = f"'{resolved.config.space.name}'", f"'{resolved.config.tasks.source}'"
-    takes, gives = (MODALITIES.get(part.modality, part.modality) for part in (space, source))
-    if takes != gives:
-        raise ConfigError(
-            f"the search space {names[0]} takes {takes}, but the task source {names[1]} gives {gives}; expected a "
-            "space and a source of one kind"
-        )
-    if source.modality != IMAGE:
-        return
-    for option in OF_WORDS:
-        if max(resolved.training(option)) > 0:
-            raise ConfigError(
-                f"learner.training.{option} changes the words of texts, but the task source {names[1]} gives {gives}; "
-                "expected 0"
-            )
-    if set(resolved.training("adversarial")) != {"none"}:
-        raise ConfigError(
-            f"learner.training.adversarial disturbs the token embeddings of texts, but the task source {names[1]} "
-            f"gives {gives}; expected none"
-        )
-
-
-def check_images(space: SearchSpace, tasks: Tasks, resolved: ResolvedConfig) -> None:
-    """Raises ConfigError where a space takes images of another shape than those of the tasks."""
-    for pool in tasks.pools.values():
-        if pool.pixels is not None and len(pool) and tuple(pool.pixels.shape[1:]) != tuple(space.image_shape):
-            raise ConfigError(
-                f"the search space '{resolved.config.space.name}' takes images of {size(space.image_shape)} (channels, "
-                f"height, width), but the task source '{resolved.config.tasks.source}' gives "
-                f"{size(pool.pixels.shape[1:])}; expected the same of both"
-            )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from nas_meta.config.pretraining import ADAPTED, load_model
 from nas_meta.errors import ConfigError
 from nas_meta.evaluation.pretraining.loop import make_objective, pretrain
 from nas_meta.evaluation.pretraining.options import PretrainingSection
@@ -23,8 +24,6 @@ from nas_meta.evaluation.progress import JobResult, Progress
 from nas_meta.models.compute import Compute
 from nas_meta.models.profiling import release_memory
 from nas_meta.models.state import packed, unpacked
-from nas_meta.pretraining.assembly import load_model
-from nas_meta.pretraining.made import ADAPTED
 from nas_meta.space.search_space import SearchSpace
 from nas_meta.space.wrappers import WrappedSpace
 from nas_meta.tasks.corpus.corpus import Corpus
@@ -33,8 +32,8 @@ from nas_meta.tasks.packaged_models import model_path
 from nas_meta.tasks.tokenization import load_tokenizer
 
 if TYPE_CHECKING:
-    from nas_meta.config import ResolvedConfig
-    from nas_meta.sections import Config
+    from nas_meta.config.resolved import ResolvedConfig
+    from nas_meta.config.sections import Config
 
 CHECKPOINT = "adapted.checkpoint"  # in a run directory, of a model that is still in training
 KEY = "space.model"

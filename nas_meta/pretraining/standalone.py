@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas_meta.assembly import make_space
-from nas_meta.config import ResolvedConfig, read_config, resolve
-from nas_meta.config_source import Source
+from nas_meta.config.components import make_space
+from nas_meta.config.pretraining import TOKENIZER, learn_tokenizer, load_model, read_corpus
+from nas_meta.config.provenance import Source
+from nas_meta.config.resolved import ResolvedConfig, read_config, resolve
 from nas_meta.core.signals import Interrupted, interruptible
 from nas_meta.errors import ConfigError, RunError
 from nas_meta.evaluation.pretraining.options import PretrainingSection
 from nas_meta.models.compute import Compute
-from nas_meta.pretraining.assembly import learn_tokenizer, load_model, read_corpus
-from nas_meta.pretraining.made import TOKENIZER
 from nas_meta.run import write_whole
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.search_space import SearchSpace

@@ -12,12 +12,9 @@ import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from nas_meta.config import ResolvedConfig
-from nas_meta.core import plugins
 from nas_meta.core.guard import asking
-from nas_meta.errors import ConfigError, NasMetaError
+from nas_meta.errors import NasMetaError
 from nas_meta.evaluation.trial import Evaluation
 from nas_meta.space.architecture import Architecture
 from nas_meta.strategy.protocol import Outcome, Strategy, Wait
@@ -103,30 +100,3 @@ class Prefilter(Strategy):
 
     def close(self) -> None:
         self.inside.close()
-
-
-def prefiltered(
-    strategy: Strategy, resolved: ResolvedConfig, evaluation: Callable[[], Evaluation], directory: Path
-) -> Strategy:
-    """The strategy behind the prefilter of the config, or the strategy itself where there is none.
-
-    Raises:
-        ConfigError: the strategy does not take proposals back, or has weights of its own for them.
-    """
-    section = resolved.config.strategy
-    if section.prefilter is None:
-        return strategy
-    if not strategy.withdraws or type(strategy).start_of is not Strategy.start_of:
-        strategy.close()
-        raise ConfigError(
-            f"strategy.prefilter needs a strategy that takes proposals back, and '{section.name}' does not; "
-            f"expected one of {', '.join(withdrawing())}, or no prefilter"
-        )
-    score = Scores(section.prefilter.score, evaluation, resolved.config.seed, directory / FILE)
-    return Prefilter(strategy, score, section.prefilter.of)
-
-
-def withdrawing() -> list[str]:
-    """The installed strategies that take proposals back."""
-    rows: list[Any] = plugins.installed("strategies")
-    return [row.name for row in rows if row.broken is None and plugins.load("strategies", row.name).withdraws]

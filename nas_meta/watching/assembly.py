@@ -7,9 +7,9 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from nas_meta.config import ResolvedConfig
+from nas_meta.config.resolved import ResolvedConfig
+from nas_meta.config.sections import HOOKS
 from nas_meta.errors import ConfigError
-from nas_meta.sections import HOOKS
 from nas_meta.space.search_space import SearchSpace
 from nas_meta.watching.hooks import Hook, Hooks, load_hook
 from nas_meta.watching.logs import TrialLogs

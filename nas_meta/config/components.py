@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from nas_meta.config import ResolvedConfig
+from nas_meta.config.resolved import ResolvedConfig
+from nas_meta.config.sections import Config
+from nas_meta.core import plugins
 from nas_meta.core.guard import asking
-from nas_meta.errors import ConfigError, TrialError
+from nas_meta.errors import ConfigError
+from nas_meta.evaluation.trial import Evaluation
 from nas_meta.execution.engine import Engine
-from nas_meta.sections import Config
 from nas_meta.space.search_space import SearchSpace
 from nas_meta.space.wrappers import JointSpace, LimitedSpace, TimedSpace
+from nas_meta.strategy.prefilter import FILE, Prefilter, Scores
 from nas_meta.strategy.protocol import SearchContext, Strategy
 
 if TYPE_CHECKING:
@@ -25,7 +29,8 @@ if TYPE_CHECKING:
 
 def prepare(resolved: ResolvedConfig):
     """The space, and the tasks, tokenised and checked against the space and the shape of the episodes."""
-    from nas_meta.models.inputs import check_images, check_source, check_takes
+    from nas_meta.config.compatibility import check_images, check_source
+    from nas_meta.models.inputs import check_takes
     from nas_meta.tasks.episodes import check_shape
     from nas_meta.tasks.examples import IMAGE
     from nas_meta.tasks.tokenization import load_tasks, load_tokenizer, with_synonyms
@@ -135,27 +140,6 @@ def make_evaluation(resolved: ResolvedConfig, space: SearchSpace, tasks: Any, sh
     )
 
 
-def check_learner(resolved: ResolvedConfig, space: SearchSpace) -> None:
-    """Tries on a model what the learner needs of it, before every trial would fail by that.
-
-    Raises:
-        ConfigError: the models of the space have not what the learner needs.
-    """
-    from nas_meta.learners.base import Learner
-
-    learner = resolved.plugin("learner")(resolved.options["learner"])
-    if resolved.recipe.choices or type(learner).equip is Learner.equip:
-        return
-    try:
-        model = space.build(space.sample(np.random.default_rng(resolved.config.seed)))
-    except Exception:  # of one architecture: its trial will say so, and others may be built
-        return
-    try:
-        learner.equip(model)
-    except TrialError as error:
-        raise ConfigError(str(error)) from error
-
-
 def cpus_of_trial(config: Config, inline: bool) -> float:
     """The CPUs that a trial has."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -220,3 +204,30 @@ def with_teacher(tasks: Any, space: SearchSpace, pooling: str):
     with torch.inference_mode():
         teacher = Encoder(model, pooling).eval().embed(pool, np.arange(len(pool)), rows=64).numpy()
     return replace(tasks, pools={**tasks.pools, "meta-train": replace(pool, teacher=teacher)})
+
+
+def prefiltered(
+    strategy: Strategy, resolved: ResolvedConfig, evaluation: Callable[[], Evaluation], directory: Path
+) -> Strategy:
+    """The strategy behind the prefilter of the config, or the strategy itself where there is none.
+
+    Raises:
+        ConfigError: the strategy does not take proposals back, or has weights of its own for them.
+    """
+    section = resolved.config.strategy
+    if section.prefilter is None:
+        return strategy
+    if not strategy.withdraws or type(strategy).start_of is not Strategy.start_of:
+        strategy.close()
+        raise ConfigError(
+            f"strategy.prefilter needs a strategy that takes proposals back, and '{section.name}' does not; "
+            f"expected one of {', '.join(withdrawing())}, or no prefilter"
+        )
+    score = Scores(section.prefilter.score, evaluation, resolved.config.seed, directory / FILE)
+    return Prefilter(strategy, score, section.prefilter.of)
+
+
+def withdrawing() -> list[str]:
+    """The installed strategies that take proposals back."""
+    rows: list[Any] = plugins.installed("strategies")
+    return [row.name for row in rows if row.broken is None and plugins.load("strategies", row.name).withdraws]

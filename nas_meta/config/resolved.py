@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-import functools
-import operator
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import ConfigDict, Field, create_model
 
-from nas_meta.config_source import Source, apply_overrides, check_plain, validate
+from nas_meta.config.provenance import Source, apply_overrides, check_plain, validate
+from nas_meta.config.sections import (
+    PLUGIN_SECTIONS,
+    Config,
+    LearnerSection,
+    Section,
+)
+from nas_meta.config.stopping import read_section
+from nas_meta.config.yaml_loader import read_yaml
 from nas_meta.core import plugins
 from nas_meta.core.files import regular
 from nas_meta.core.options import PluginOptions
 from nas_meta.errors import ConfigError, PluginError, nearest
 from nas_meta.evaluation.hyperparameters import CHOICE, TASK_CHOICES, Recipe, choices_in, known_to, with_values
-from nas_meta.plain_yaml import read_yaml
-from nas_meta.sections import Config, LearnerSection, Section, SpaceSection, StrategySection, TasksSection
 from nas_meta.space.architecture import Architecture, Choice, Value
-from nas_meta.strategy.stopping.registry import RULES, read_section
 
 MOST_BYTES = 256 * 1024  # of a config file
-
-# section of the file -> (its model, kind of plugin whose options stand in it, key that names the plugin)
-PLUGIN_SECTIONS = {
-    "space": (SpaceSection, "spaces", "name"),
-    "tasks": (TasksSection, "tasks", "source"),
-    "learner": (LearnerSection, "learners", "name"),
-    "strategy": (StrategySection, "strategies", "name"),
-}
 
 
 @dataclass(frozen=True)
@@ -139,27 +133,6 @@ def resolve(document: Mapping[str, Any], source: Source | None = None, overrides
     return ResolvedConfig(config, options, document, Recipe(choices, learner.first, classes), source)
 
 
-def plugin_files(document: Mapping[str, Any]) -> set[str]:
-    """The plugin files that a config names, as ``path/to/file.py:Name``, also in the options of plugins."""
-
-    def named(value: Any) -> Iterator[str]:
-        if isinstance(value, str) and ".py:" in value:
-            yield value
-        elif isinstance(value, (Mapping, list)):
-            for inner in value.values() if isinstance(value, Mapping) else value:
-                yield from named(inner)
-
-    return {file for section in PLUGIN_SECTIONS for file in named(document.get(section))}
-
-
-def refuse_plugin_files(document: Mapping[str, Any], run_dir: Path, named: Collection[str] = ()) -> None:
-    """Raises PluginError where the config of a run names a plugin file that the user did not name."""
-    for file in sorted(plugin_files(document) - set(named)):
-        raise PluginError(
-            f"{run_dir} names the plugin file {file}, whose code would be run; expected --allow-plugins if you trust it"
-        )
-
-
 @dataclass(frozen=True)
 class _Section:
     """A section that names a plugin: its own keys, the plugin's options, and the choices in it.
@@ -241,42 +214,3 @@ def _checked(
         name = ".".join((section, *path))
         raise ConfigError(f"{source.at((section, *path))}: {name} cannot be a choice: its values are not single ones")
     return document
-
-
-def schema() -> dict[str, Any]:
-    """The JSON Schema of a config, with the options of every installed plugin."""
-    fields: dict[str, Any] = {}
-    for section, (model, kind, key) in PLUGIN_SECTIONS.items():
-        variants = []
-        for row in plugins.installed(kind):
-            if row.broken is None:
-                option_model = plugins.options_of(kind, row.name)
-                variant = create_model(
-                    f"{section}-{row.name}",
-                    __base__=(option_model, model),
-                    **{key: (Literal[row.name], row.name)},
-                )
-                variants.append(variant)
-        union = variants[0]
-        for variant in variants[1:]:
-            union = union | variant
-        anything = create_model(f"{section}-file", __config__=ConfigDict(extra="allow"), **{key: (str, ...)})
-        fields[section] = (union | anything, Field(default_factory=dict))
-    sections = functools.reduce(operator.or_, (rule.Options for rule in RULES.values()))
-    fields["stopping"] = (Literal[tuple(RULES)] | sections, Field("none"))
-    document = create_model("Config", __base__=Config, **fields).model_json_schema()
-    _allow_choices(document)
-    return document
-
-
-def _allow_choices(document: dict[str, Any]) -> None:
-    """Lets ``{choice: [...]}`` stand for every value of the learner section and some of the tasks section."""
-    for name, definition in document["$defs"].items():
-        section, _, plugin = name.partition("-")
-        searchable = section == "learner" or name == "TrainingOptions"
-        for key, value in definition.get("properties", {}).items():
-            named = key == PLUGIN_SECTIONS.get(section, ("", "", ""))[2] and plugin != "file"
-            if (searchable and not named) or (section == "tasks" and key in TASK_CHOICES):
-                choice = {"type": "array", "items": dict(value), "minItems": 1}
-                listed = {"type": "object", "properties": {CHOICE: choice}, "required": [CHOICE]}
-                definition["properties"][key] = {"anyOf": [value, {**listed, "additionalProperties": False}]}

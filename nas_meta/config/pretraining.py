@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nas_meta.config.resolved import ResolvedConfig
 from nas_meta.core.guard import asking
 from nas_meta.errors import ConfigError
 from nas_meta.evaluation.pretraining.options import PretrainingSection
-from nas_meta.pretraining.made import TOKENIZER
 from nas_meta.space.wrappers import name_of
 from nas_meta.tasks.corpus.corpus import DEFAULT, Corpus, open_corpus
 from nas_meta.tasks.corpus.default_corpus import default_corpus, held_out_texts
@@ -23,12 +23,15 @@ from nas_meta.tasks.tokenization import load_tokenizer
 if TYPE_CHECKING:
     from torch import nn
 
-    from nas_meta.config import ResolvedConfig
     from nas_meta.evaluation.pretraining.stage import Pretraining
     from nas_meta.evaluation.trial import Evaluation
     from nas_meta.space.search_space import SearchSpace
     from nas_meta.strategy.protocol import Strategy
+    from nas_meta.tasks.pool import Tasks
     from nas_meta.trial_loop import TrialLoop
+
+ADAPTED = "adapted"  # in a run directory, the folder of the model
+TOKENIZER = "tokenizer"
 
 
 def read_corpus(resolved: ResolvedConfig, judged: bool = True) -> Corpus:
@@ -174,3 +177,29 @@ def load_model(name: str, key: str, causal: bool = False) -> nn.Module:
     except Exception as error:  # a folder may hold anything, and so may what the libraries below raise
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConfigError(f"{key} '{name}' cannot be loaded: {first}") from error
+
+
+def made(resolved: ResolvedConfig, directory: Path) -> ResolvedConfig:
+    """The config as a run goes on with it: with its own model and tokenizer, as far as they are there."""
+    section, directory = resolved.config.pretraining, directory.resolve()
+    if section is None:
+        return resolved
+    options, tokenizer = resolved.options, None
+    if section.of == "model" and (directory / ADAPTED).is_dir():
+        space = options["space"].model_copy(update={"model": str(directory / ADAPTED)})
+        options = {**options, "space": space}
+    if section.tokenizer is not None and (directory / TOKENIZER).is_dir():
+        tokenizer = str(directory / TOKENIZER)
+    return replace(resolved, options=options, tokenizer=tokenizer)
+
+
+def before_adaptation(resolved: ResolvedConfig, directory: Path, tasks: Tasks) -> SearchSpace | None:
+    """The prepared space of a config as it was before the run adapted its model; None where the run has not."""
+    if not (directory / ADAPTED).is_dir():
+        return None
+    from nas_meta.config.components import make_space
+
+    space = make_space(resolved)
+    with asking(space, "prepare"):
+        space.prepare(tasks, resolved.config.seed)
+    return space

@@ -254,3 +254,12 @@ class Config(Section):
     def limits(self) -> list[Limit]:
         """What no candidate may exceed."""
         return [Limit(o.metric, o.min, o.max) for o in self.objectives if o.min is not None or o.max is not None]
+
+
+# section of the file -> (its model, kind of plugin whose options stand in it, key that names the plugin)
+PLUGIN_SECTIONS = {
+    "space": (SpaceSection, "spaces", "name"),
+    "tasks": (TasksSection, "tasks", "source"),
+    "learner": (LearnerSection, "learners", "name"),
+    "strategy": (StrategySection, "strategies", "name"),
+}

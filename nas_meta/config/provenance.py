@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from nas_meta.config.yaml_loader import DEEPEST, read_yaml
 from nas_meta.core.options import fields_at
 from nas_meta.errors import ConfigError, nearest
-from nas_meta.plain_yaml import DEEPEST, read_yaml
 
 
 class Source:

@@ -69,7 +69,8 @@ def whole_search() -> tuple[float, int]:
 def engine_and_journal() -> tuple[float, int]:
     """The engine alone, each trial journalled as it starts and, durably, before the next one starts."""
     from nas_meta.execution.ray_engine import RayEngine, Resources
-    from nas_meta.journal import Journal, Trial
+    from nas_meta.journal.database import Journal
+    from nas_meta.journal.records import Trial
 
     with tempfile.TemporaryDirectory() as folder:
         journal = Journal.create(Path(folder))

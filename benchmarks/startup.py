@@ -28,7 +28,7 @@ def help_seconds() -> float:
 
 def first_trial_seconds() -> tuple[float, float]:
     """Seconds from the command until the quickstart's first step of meta-training is done, and until it is proposed."""
-    from nas_meta.journal import Journal
+    from nas_meta.journal.database import Journal
 
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"

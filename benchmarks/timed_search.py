@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nas_meta.journal import Trial
+from nas_meta.journal.records import Trial
 
 
 class OutOfTime(Exception):

@@ -13,10 +13,10 @@ if TYPE_CHECKING:  # the same names once more, for type checkers and editors, wh
     from nas_meta.core.objectives import Objective as Objective
     from nas_meta.core.options import PluginOptions as PluginOptions
     from nas_meta.errors import NasMetaError as NasMetaError
+    from nas_meta.journal.run import Run as Run
+    from nas_meta.journal.run import load_run as load_run
     from nas_meta.learners.base import Learner as Learner
     from nas_meta.learners.base import LearnerOptions as LearnerOptions
-    from nas_meta.run import Run as Run
-    from nas_meta.run import load_run as load_run
     from nas_meta.space.architecture import Architecture as Architecture
     from nas_meta.space.architecture import Choice as Choice
     from nas_meta.space.choice_supernet import ChoiceInput as ChoiceInput
@@ -45,7 +45,7 @@ _EXPORTS = {
     "Objective": "nas_meta.core.objectives",
     "Outcome": "nas_meta.strategy.protocol",
     "PluginOptions": "nas_meta.core.options",
-    "Run": "nas_meta.run",
+    "Run": "nas_meta.journal.run",
     "SearchContext": "nas_meta.strategy.protocol",
     "SearchSpace": "nas_meta.space.search_space",
     "Strategy": "nas_meta.strategy.protocol",
@@ -53,7 +53,7 @@ _EXPORTS = {
     "Supernet": "nas_meta.space.supernet",
     "TaskSource": "nas_meta.tasks.source",
     "WAIT": "nas_meta.strategy.protocol",
-    "load_run": "nas_meta.run",
+    "load_run": "nas_meta.journal.run",
     "resume": "nas_meta.controller",
     "search": "nas_meta.controller",
 }

@@ -11,7 +11,7 @@ import numpy as np
 
 from nas_meta.config.components import make_evaluation, make_strategy, prepare
 from nas_meta.errors import ConfigError, DataError, RunError, nearest
-from nas_meta.run import Run
+from nas_meta.journal.run import Run
 from nas_meta.strategy.protocol import Adapted, Strategy
 from nas_meta.tasks.examples import MODALITIES, TEXT
 from nas_meta.tasks.source import Classes, SplitClasses, TaskSource

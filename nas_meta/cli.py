@@ -92,8 +92,8 @@ def status(
     as_json: JsonOption = False,
 ) -> None:
     """Show how far a search is, from any terminal that sees its directory."""
-    from nas_meta.run import load_run
-    from nas_meta.status import read_status
+    from nas_meta.journal.run import load_run
+    from nas_meta.journal.status import read_status
 
     opened = load_run(run)
     now = read_status(opened)
@@ -119,7 +119,7 @@ def trials(
     ] = None,
 ) -> None:
     """Show the trials of a run, also while it runs."""
-    from nas_meta.run import load_run
+    from nas_meta.journal.run import load_run
 
     opened = load_run(run)
     limit = last if last is not None else 0 if as_json else LISTED
@@ -141,7 +141,7 @@ def trials(
 @app.command()
 def best(run: RunArgument, as_json: JsonOption = False) -> None:
     """Show the best trial, its architecture and accuracy."""
-    from nas_meta.run import load_run
+    from nas_meta.journal.run import load_run
 
     opened = load_run(run)
     trial = opened.best
@@ -176,7 +176,7 @@ def trial(
     allow_plugins: AllowOption = False,
 ) -> None:
     """Show one trial, or run it again from its journal row."""
-    from nas_meta.run import load_run
+    from nas_meta.journal.run import load_run
 
     opened = load_run(run, allow_plugins)
     row = opened.trial(number)
@@ -205,7 +205,7 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="until it ends, or Ctrl-C")] = False,
 ) -> None:
     """Print the log of a trial: its steps, what it printed, and why it failed."""
-    from nas_meta.run import load_run
+    from nas_meta.journal.run import load_run
     from nas_meta.watching.logs import numbered, read_log
 
     for text in read_log(load_run(run), numbered(trial), follow):
@@ -227,7 +227,7 @@ def export(
 ) -> None:
     """Write the trained model as a Hugging Face folder."""
     from nas_meta.export import export as run_export
-    from nas_meta.run import load_run
+    from nas_meta.journal.run import load_run
 
     folder = run_export(load_run(run, allow_plugins), to, trial)
     typer.echo(f"written to {folder}: its README.md says how it is loaded")
@@ -246,7 +246,7 @@ def adapt(
 ) -> None:
     """Give a task of your own a model with its own architecture, from a run of metanas."""
     from nas_meta.adapt import adapt as adapt_run
-    from nas_meta.run import load_run
+    from nas_meta.journal.run import load_run
 
     made = adapt_run(load_run(run, allow_plugins), support, to, query, text, label)
     if as_json:
@@ -302,7 +302,7 @@ def rank(
 
     names = scores_named(scores)
     if source.is_dir():
-        from nas_meta.run import load_run
+        from nas_meta.journal.run import load_run
 
         ranking = rank_run(load_run(source, allow_plugins), names)
     else:
@@ -340,7 +340,7 @@ def tensorboard(
     host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
 ) -> None:  # fmt: skip
     """Open TensorBoard on a run."""
-    from nas_meta.run import load_run
+    from nas_meta.journal.run import load_run
     from nas_meta.watching.tensorboard import FOLDER
 
     folder = load_run(run).directory / FOLDER

@@ -31,18 +31,18 @@ from nas_meta.errors import NasMetaError
 from nas_meta.evaluation.progress import JobResult, Progress
 from nas_meta.execution.engine import Engine, Event, cause
 from nas_meta.job import check_workers, run_job
-from nas_meta.journal import Journal
+from nas_meta.journal.database import Journal
+from nas_meta.journal.leaderboard import Standings
+from nas_meta.journal.run import CHECKPOINT, SUPERNET, Run, new_run_dir, pareto, write_whole
+from nas_meta.journal.status import ADAPTATION, JOB, Status, StatusFile, Watcher
 from nas_meta.meta_test import meta_test
 from nas_meta.models import inputs
 from nas_meta.models.profiling import LatencySettings
 from nas_meta.resuming import earlier, new_session, next_session, owned
-from nas_meta.run import CHECKPOINT, SUPERNET, Run, new_run_dir, pareto, write_whole
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.latency_predictor import LatencyTable
 from nas_meta.space.search_space import SearchSpace
 from nas_meta.space.wrappers import timed
-from nas_meta.standings import Standings
-from nas_meta.status import ADAPTATION, JOB, Status, StatusFile, Watcher
 from nas_meta.strategy.protocol import Job
 from nas_meta.strategy.stopping.registry import RULES
 from nas_meta.timing import described, measure_each, models_to_time

@@ -14,10 +14,10 @@ from nas_meta.config.compatibility import check_images, check_source
 from nas_meta.config.components import episode_shape, make_evaluation, make_space, prompted
 from nas_meta.config.resolved import Config, ResolvedConfig
 from nas_meta.errors import ConfigError, PluginError, RunError
-from nas_meta.journal import Trial
+from nas_meta.journal.records import Trial
+from nas_meta.journal.run import Run
 from nas_meta.models.compute import Compute
 from nas_meta.models.inputs import described
-from nas_meta.run import Run
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.search_space import SearchSpace
 from nas_meta.space.wrappers import name_of

@@ -10,8 +10,8 @@ from nas_meta.core.guard import asking
 from nas_meta.errors import NasMetaError
 from nas_meta.evaluation.baselines import BASELINES
 from nas_meta.execution.engine import Engine
-from nas_meta.journal import Trial
-from nas_meta.run import weights_path
+from nas_meta.journal.records import Trial
+from nas_meta.journal.run import weights_path
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.search_space import SearchSpace
 

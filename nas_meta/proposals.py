@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from nas_meta.core.guard import asking, kind
 from nas_meta.core.objectives import Objective, signed
 from nas_meta.errors import ConfigError, RunError, StrategyError
-from nas_meta.journal import Said, Trial
+from nas_meta.journal.records import Said, Trial
 from nas_meta.space.architecture import Architecture
 from nas_meta.strategy.protocol import WAIT, Outcome, Strategy
 

@@ -14,7 +14,7 @@ from nas_meta.core.guard import asking
 from nas_meta.errors import ConfigError, NasMetaError, RunError, nearest
 from nas_meta.evaluation.proxies import SCORES
 from nas_meta.evaluation.trial import Evaluation
-from nas_meta.run import Run
+from nas_meta.journal.run import Run
 from nas_meta.space.architecture import Architecture
 
 RESAMPLES = 1000

@@ -8,8 +8,8 @@ import numpy as np
 
 from nas_meta.config.components import make_evaluation, make_strategy, prepare
 from nas_meta.evaluation.progress import Progress
-from nas_meta.journal import Trial
-from nas_meta.run import Run
+from nas_meta.journal.records import Trial
+from nas_meta.journal.run import Run
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.search_space import SearchSpace
 

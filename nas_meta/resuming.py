@@ -17,8 +17,8 @@ from nas_meta.config.provenance import Source, apply_overrides
 from nas_meta.config.resolved import ResolvedConfig, resolve
 from nas_meta.config.sections import HOOKS, Config, WatchingSection
 from nas_meta.errors import ConfigError, PluginError, RunError
-from nas_meta.journal import Journal
-from nas_meta.journal_rows import checked
+from nas_meta.journal.database import Journal
+from nas_meta.journal.row_checks import checked
 
 LOCK = "lock"
 MAY_CHANGE = ("budget", "resources", "watching", "run_dir")

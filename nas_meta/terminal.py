@@ -15,9 +15,9 @@ from rich.text import Text
 
 from nas_meta.errors import one_line
 from nas_meta.export import percent
-from nas_meta.journal import Trial
-from nas_meta.run import Run, rank
-from nas_meta.status import JOB, JOBS, PHASES, Status
+from nas_meta.journal.records import Trial
+from nas_meta.journal.run import Run, rank
+from nas_meta.journal.status import JOB, JOBS, PHASES, Status
 
 if TYPE_CHECKING:
     from nas_meta.ranking import Ranking

@@ -18,12 +18,13 @@ from nas_meta.core.signals import Stop
 from nas_meta.errors import RunError
 from nas_meta.evaluation.trial import Evaluation
 from nas_meta.execution.engine import Engine, Event
-from nas_meta.journal import Journal, Trial
+from nas_meta.journal.database import Journal
+from nas_meta.journal.leaderboard import Standings
+from nas_meta.journal.records import Trial
+from nas_meta.journal.run import weights_path, write_whole
 from nas_meta.proposals import Proposals
-from nas_meta.run import weights_path, write_whole
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.latency_predictor import LatencyTable
-from nas_meta.standings import Standings
 from nas_meta.strategy.protocol import Strategy
 from nas_meta.strategy.stopping.rule import Report, Rule
 from nas_meta.watching.observer import Observer

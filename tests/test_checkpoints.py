@@ -12,7 +12,7 @@ from benchmarks.planted import Planted, evaluation_of
 from nas_meta import Objective, SearchContext
 from nas_meta.config.components import make_evaluation, prepare
 from nas_meta.config.resolved import resolve
-from nas_meta.run import CHECKPOINT, SUPERNET
+from nas_meta.journal.run import CHECKPOINT, SUPERNET
 from strategies.nni_darts import DARTS, GumbelDARTS
 from strategies.nni_enas import ENAS
 from strategies.nni_proxyless import ProxylessNAS

@@ -15,9 +15,10 @@ from test_cli import nas_meta
 from nas_meta import load_run, resume, search
 from nas_meta.cli import app
 from nas_meta.errors import RunError
-from nas_meta.journal import FILE, Journal, Trial
+from nas_meta.journal.database import FILE, Journal
+from nas_meta.journal.records import Trial
+from nas_meta.journal.status import read_status
 from nas_meta.resuming import next_session
-from nas_meta.status import read_status
 
 COMMANDS = [
     ["trials"],

@@ -11,7 +11,7 @@ from nas_meta import resume, search
 from nas_meta.config.resolved import read_config
 from nas_meta.core.signals import Interrupted
 from nas_meta.errors import ConfigError, PluginError
-from nas_meta.status import read_status
+from nas_meta.journal.status import read_status
 
 HOOK = """#!{python}
 import json, pathlib, sys

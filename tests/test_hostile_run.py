@@ -13,8 +13,8 @@ from test_cli import nas_meta
 
 from nas_meta import load_run, resume, search
 from nas_meta.errors import ConfigError, PluginError
+from nas_meta.journal.run import CHECKPOINT
 from nas_meta.models.state import restored_training
-from nas_meta.run import CHECKPOINT
 
 
 @pytest.fixture

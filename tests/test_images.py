@@ -15,13 +15,13 @@ from nas_meta.errors import ConfigError, DataError, TrialError
 from nas_meta.evaluation.baselines import baseline_accuracies
 from nas_meta.evaluation.trial import result_of
 from nas_meta.export import evaluate_folder, export
+from nas_meta.journal.run import load_run
 from nas_meta.learners.inner_loop.planning import bears_vmap
 from nas_meta.learners.maml import MAML, MAMLOptions
 from nas_meta.models.checks import check_model
 from nas_meta.models.encoder import Encoder
 from nas_meta.models.inputs import example_inputs
 from nas_meta.models.profiling import flops, parameters
-from nas_meta.run import load_run
 from nas_meta.tasks.episodes import Episode, EpisodeShape, episode
 from nas_meta.tasks.examples import pixel_values
 from nas_meta.tasks.pool import Pool, tokenise

@@ -17,10 +17,12 @@ from nas_meta.errors import ConfigError, NasMetaError, RunError
 from nas_meta.evaluation.pretraining.row_sampler import Rows
 from nas_meta.evaluation.pretraining.stage import Pretraining
 from nas_meta.evaluation.pretraining.weight_inheritance import nearest
-from nas_meta.journal import Journal, Trial
+from nas_meta.journal.database import Journal
+from nas_meta.journal.pretraining_record import FOLDER
+from nas_meta.journal.records import Trial
 from nas_meta.models.compute import Compute
 from nas_meta.models.state import unpacked
-from nas_meta.pretraining.shared import FOLDER, SharedWeights
+from nas_meta.pretraining.shared import SharedWeights
 from nas_meta.rerun import rerun
 from nas_meta.space.architecture import Choice
 from nas_meta.tasks.corpus.corpus import open_corpus

@@ -10,7 +10,7 @@ import pytest
 
 from nas_meta import search
 from nas_meta.errors import ConfigError
-from nas_meta.status import read_status
+from nas_meta.journal.status import read_status
 from nas_meta.watching import assembly
 
 

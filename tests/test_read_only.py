@@ -12,7 +12,7 @@ import yaml
 from test_fuzz_journal import contents, finished  # noqa: F401  the fixture
 from test_search import PROGRAM
 
-from nas_meta.journal import FILE, Journal
+from nas_meta.journal.database import FILE, Journal
 
 DROP = 24  # PR_CAPBSET_DROP
 OVERRIDE, READ_SEARCH = 1, 2  # the capabilities by which root ignores permissions

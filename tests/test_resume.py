@@ -14,7 +14,8 @@ import yaml
 
 from nas_meta import load_run, resume, search
 from nas_meta.errors import ConfigError, NasMetaError, RunError
-from nas_meta.journal import FILE, Journal, Said
+from nas_meta.journal.database import FILE, Journal
+from nas_meta.journal.records import Said
 
 # A child of a server that already has everything imported starts at once, and can be killed early and late.
 CONTEXT = multiprocessing.get_context("forkserver")

@@ -16,7 +16,8 @@ from nas_meta.config.components import make_evaluation, prepare
 from nas_meta.config.resolved import resolve
 from nas_meta.config.sections import METRICS
 from nas_meta.evaluation.trial import result_of
-from nas_meta.journal import Journal, Trial
+from nas_meta.journal.database import Journal
+from nas_meta.journal.records import Trial
 
 PROGRAM = [sys.executable, "-c", "from nas_meta.cli import main; main()"]
 

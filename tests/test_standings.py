@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas_meta.core.objectives import Objective
-from nas_meta.journal import Trial
-from nas_meta.run import rank
-from nas_meta.standings import Standings
+from nas_meta.journal.leaderboard import Standings
+from nas_meta.journal.records import Trial
+from nas_meta.journal.run import rank
 from nas_meta.watching.event_file import EVERY, Writer
 
 OBJECTIVES = [Objective("flops", "minimize"), Objective("accuracy")]

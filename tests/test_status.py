@@ -8,8 +8,8 @@ import pytest
 from test_cli import nas_meta
 
 from nas_meta import load_run, search
-from nas_meta import status as status_module
-from nas_meta.status import FILE, read_status
+from nas_meta.journal import status as status_module
+from nas_meta.journal.status import FILE, read_status
 
 
 def test_running_trials_are_told_with_step_and_loss(small_config, tmp_path, monkeypatch):

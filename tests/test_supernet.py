@@ -319,7 +319,7 @@ def test_a_search_from_the_supernet_to_the_exported_winner(supernet_config, tmp_
 
 
 def job_of(folder):
-    from nas_meta.journal import Journal
+    from nas_meta.journal.database import Journal
 
     return Journal.open(folder).get("job")
 

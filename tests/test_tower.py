@@ -17,9 +17,9 @@ from nas_meta.errors import ConfigError, DataError
 from nas_meta.evaluation.baselines import baseline_accuracies
 from nas_meta.evaluation.trial import result_of
 from nas_meta.export import evaluate_folder, export
+from nas_meta.journal.run import load_run
 from nas_meta.models.inputs import example_inputs
 from nas_meta.models.profiling import flops, parameters
-from nas_meta.run import load_run
 from nas_meta.tasks.episodes import EpisodeShape, episodes
 from nas_meta.tasks.examples import images_of, texts_of
 from nas_meta.tasks.pool import tokenise

@@ -11,7 +11,7 @@ from test_cli import PROGRAM
 
 from nas_meta import load_run, resume, search
 from nas_meta.errors import ConfigError
-from nas_meta.status import read_status
+from nas_meta.journal.status import read_status
 from nas_meta.watching import assembly
 
 SECTION = {"wandb": {"project": "few-shots", "mode": "offline"}}

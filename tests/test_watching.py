@@ -9,7 +9,7 @@ from test_cli import nas_meta
 from nas_meta import load_run, resume, search
 from nas_meta.core.signals import Interrupted
 from nas_meta.execution.captured_output import MOST, Output
-from nas_meta.status import read_status
+from nas_meta.journal.status import read_status
 from nas_meta.watching import logs
 from nas_meta.watching.logs import log_path, read_log
 

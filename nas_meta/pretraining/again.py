@@ -9,9 +9,9 @@ import numpy as np
 from nas_meta.config.pretraining import make_stage, read_corpus
 from nas_meta.errors import RunError
 from nas_meta.evaluation.trial import Evaluation
-from nas_meta.journal import Trial
-from nas_meta.pretraining.shared import path_of
-from nas_meta.run import Run
+from nas_meta.journal.pretraining_record import path_of
+from nas_meta.journal.records import Trial
+from nas_meta.journal.run import Run
 
 
 def as_it_was(

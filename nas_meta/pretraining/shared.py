@@ -15,14 +15,13 @@ import numpy as np
 
 from nas_meta.evaluation.pretraining.stage import Pretraining
 from nas_meta.evaluation.pretraining.weight_inheritance import nearest
-from nas_meta.journal import Journal, Trial
-from nas_meta.pretraining.record import name_of_record, record_of
-from nas_meta.run import write_whole
+from nas_meta.journal.database import Journal
+from nas_meta.journal.pretraining_record import name_of_record, path_of, record_of
+from nas_meta.journal.records import Trial
+from nas_meta.journal.run import write_whole
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.search_space import SearchSpace
 from nas_meta.space.wrappers import WrappedSpace
-
-FOLDER = "pretrained"
 
 
 class Start(NamedTuple):
@@ -129,8 +128,3 @@ class SharedWeights:
         there = sorted((key for key in used if self._is_there(key)), key=used.__getitem__)
         for key in there[: -self.stage.section.keep]:
             path_of(self.directory, key).unlink()
-
-
-def path_of(directory: Path, key: str) -> Path:
-    """Where the weights of a key lie while they are kept."""
-    return directory / FOLDER / f"{key}.safetensors"

@@ -18,8 +18,8 @@ from nas_meta.config.resolved import ResolvedConfig, read_config, resolve
 from nas_meta.core.signals import Interrupted, interruptible
 from nas_meta.errors import ConfigError, RunError
 from nas_meta.evaluation.pretraining.options import PretrainingSection
+from nas_meta.journal.run import write_whole
 from nas_meta.models.compute import Compute
-from nas_meta.run import write_whole
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.search_space import SearchSpace
 from nas_meta.tasks.corpus.corpus import Corpus

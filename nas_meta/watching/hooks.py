@@ -25,8 +25,8 @@ from typing import Any
 from nas_meta.core.plugins import module_of
 from nas_meta.errors import ConfigError, NasMetaError, PluginError, nearest
 from nas_meta.execution.engine import cause
-from nas_meta.journal import Trial
-from nas_meta.standings import Standings
+from nas_meta.journal.leaderboard import Standings
+from nas_meta.journal.records import Trial
 from nas_meta.watching.observer import Observer
 
 Hook = Callable[[Mapping[str, Any]], None]

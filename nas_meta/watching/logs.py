@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TextIO
 
 from nas_meta.errors import RunError
-from nas_meta.journal import Trial
-from nas_meta.run import Run
-from nas_meta.standings import Standings
-from nas_meta.status import ADAPTATION, JOB, read_status
-from nas_meta.status import JOBS as PHASES_OF_JOBS
+from nas_meta.journal.leaderboard import Standings
+from nas_meta.journal.records import Trial
+from nas_meta.journal.run import Run
+from nas_meta.journal.status import ADAPTATION, JOB, read_status
+from nas_meta.journal.status import JOBS as PHASES_OF_JOBS
 from nas_meta.watching.observer import Observer
 
 FOLDER = "logs"

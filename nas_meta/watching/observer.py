@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from nas_meta.execution.engine import cause
-from nas_meta.journal import Trial
-from nas_meta.standings import Standings
+from nas_meta.journal.leaderboard import Standings
+from nas_meta.journal.records import Trial
 
 logger = logging.getLogger("nas_meta")
 

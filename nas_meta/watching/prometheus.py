@@ -8,8 +8,8 @@ the run directory. They go with Ray, at the end of the search.
 from __future__ import annotations
 
 from nas_meta.core.objectives import Objective
-from nas_meta.journal import Trial
-from nas_meta.standings import Standings
+from nas_meta.journal.leaderboard import Standings
+from nas_meta.journal.records import Trial
 from nas_meta.watching.observer import Observer
 
 STATUSES = ("running", "completed", "failed", "stopped", "timed-out")

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas_meta.core.objectives import Objective
-from nas_meta.journal import Trial
-from nas_meta.run import pareto, rank
+from nas_meta.journal.leaderboard import Standings
+from nas_meta.journal.records import Trial
+from nas_meta.journal.run import pareto, rank
+from nas_meta.journal.status import ADAPTATION
 from nas_meta.space.search_space import SearchSpace
-from nas_meta.standings import Standings
-from nas_meta.status import ADAPTATION
 from nas_meta.watching.observer import Observer
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nas_meta.journal import Trial
-from nas_meta.standings import Standings
+from nas_meta.journal.leaderboard import Standings
+from nas_meta.journal.records import Trial
 from nas_meta.watching.observer import Observer
 
 FOLDER = "wandb"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from nas_meta.core.objectives import Objective
-from nas_meta.journal import Trial
+from nas_meta.journal.records import Trial
 
 
 @dataclass

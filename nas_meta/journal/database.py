@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from nas_meta.errors import RunError
-from nas_meta.journal_file import read_rows, read_some
-from nas_meta.journal_rows import checked, plain, problem_of
-from nas_meta.space.architecture import Architecture
+from nas_meta.journal.records import Said, Trial
+from nas_meta.journal.row_checks import checked, plain, problem_of
+from nas_meta.journal.sqlite_reader import read_rows, read_some
 from nas_meta.strategy.stopping.rule import Report
 
 FILE = "journal.sqlite"
@@ -35,52 +33,6 @@ CREATE TABLE reports (
 );
 CREATE TABLE said (number INTEGER PRIMARY KEY, kind TEXT NOT NULL, trial INTEGER);
 """
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One trial as it stands in the journal.
-
-    Attributes:
-        architecture: the value of every choice that has an effect.
-        fidelity: meta-training steps: while it runs those that are planned, then those that were taken.
-        planned: those that it would have taken if nothing ended it early.
-        status: ``running``, ``completed``, ``failed``, ``stopped`` or ``timed-out``.
-        metrics: of a stopped trial what stood at its last rung; empty if it failed or was interrupted.
-        started, finished: seconds since the epoch.
-    """
-
-    id: int
-    architecture: Mapping[str, Any]
-    seed: int
-    fidelity: int
-    status: str = "running"
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    error: str | None = None
-    started: float = 0.0
-    finished: float | None = None
-    planned: int = 0
-
-    @cached_property
-    def architecture_id(self) -> str:
-        return Architecture(self.architecture).id
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain data, as ``--json`` prints it."""
-        return {**asdict(self), "architecture_id": self.architecture_id}
-
-
-@dataclass(frozen=True)
-class Said:
-    """Something that the search and its strategy said to each other; in their order these are the strategy's history.
-
-    Attributes:
-        kind: ``asked`` the strategy for a proposal, or ``told`` it how a trial ended.
-        trial: the one that was proposed or has ended; None where nothing was proposed.
-    """
-
-    kind: str
-    trial: int | None = None
 
 
 class Journal:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from nas_meta.errors import RunError
-from nas_meta.journal import Journal
-from nas_meta.journal_rows import checked
+from nas_meta.journal.database import Journal
+from nas_meta.journal.row_checks import checked
 
 
 def name_of_record(trial_id: int) -> str:
@@ -29,3 +30,11 @@ def record_of(journal: Journal, trial_id: int) -> dict[str, Any] | None:
     if not isinstance(keys[0], str) or not all(k is None or (len(k) == 32 and k.isalnum()) for k in keys):
         raise RunError(f"the journal cannot be read: what stands under '{name_of_record(trial_id)}' is no key")
     return {"key": keys[0], "donor": keys[1]}
+
+
+FOLDER = "pretrained"
+
+
+def path_of(directory: Path, key: str) -> Path:
+    """Where the weights of a key lie while they are kept."""
+    return directory / FOLDER / f"{key}.safetensors"

@@ -14,9 +14,9 @@ from typing import Any
 
 from nas_meta.core.files import regular
 from nas_meta.errors import RunError
-from nas_meta.journal import Trial
-from nas_meta.run import Run, write_whole
-from nas_meta.standings import Standings
+from nas_meta.journal.leaderboard import Standings
+from nas_meta.journal.records import Trial
+from nas_meta.journal.run import Run, write_whole
 
 FILE = "status.json"
 MOST_BYTES = 16 * 2**20  # of a status file

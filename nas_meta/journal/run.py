@@ -17,8 +17,9 @@ from nas_meta.config.resolved import ResolvedConfig, resolve
 from nas_meta.config.sections import Config
 from nas_meta.core.objectives import Objective, front, signed
 from nas_meta.errors import ConfigError, RunError, nearest
-from nas_meta.journal import Journal, Trial
-from nas_meta.journal_rows import MetaTest, checked
+from nas_meta.journal.database import Journal
+from nas_meta.journal.records import Trial
+from nas_meta.journal.row_checks import MetaTest, checked
 from nas_meta.strategy.stopping.rule import Report
 
 SUPERNET = "supernet.safetensors"
@@ -168,7 +169,7 @@ class Run:
 
     def pretrained(self, trial_id: int) -> dict[str, Any] | None:
         """The ``key`` of the weights that a trial was pre-trained to, and of their ``donor``; None where it was not."""
-        from nas_meta.pretraining.record import record_of
+        from nas_meta.journal.pretraining_record import record_of
 
         return record_of(self._journal, trial_id)
 

@@ -82,7 +82,7 @@ def more(ours: list[float], theirs: list[float], accuracies: list[float]) -> str
 
 def table(results: dict[str, dict[str, Any]]) -> Table:
     from nas_meta.evaluation.proxies import SCORES
-    from nas_meta.ranking import agreement
+    from nas_meta.outputs.proxy_ranking import agreement
 
     accuracies = {s: [results[f"{s} trained {i}"]["accuracy"] for i in range(COUNT)] for s in SPACES}
     found = {s: [results[f"{s} scores {i}"] for i in range(COUNT)] for s in SPACES}

@@ -66,7 +66,7 @@ def resume(
 
 def watched(run_search: Any) -> None:
     """Shows a search while it runs, and what came out of it."""
-    from nas_meta.terminal import LiveProgress, console, result_table
+    from nas_meta.outputs.report.terminal import LiveProgress, console, result_table
 
     out = console()
     with LiveProgress(out) as progress:
@@ -101,7 +101,7 @@ def status(
         running = [t.as_dict() for t in now.standings.running.values()]
         print_json({**now.as_dict(), "failures": now.failures, "finished": now.standings.finished, "running": running})
         return
-    from nas_meta.terminal import console, status_view, watch_status
+    from nas_meta.outputs.report.terminal import console, status_view, watch_status
 
     if watch:
         watch_status(lambda: read_status(opened))
@@ -129,7 +129,7 @@ def trials(
     if as_json:
         print_json([t.as_dict() for t in rows])
         return
-    from nas_meta.terminal import console, trials_table
+    from nas_meta.outputs.report.terminal import console, trials_table
 
     out = console()
     out.print(trials_table(rows))
@@ -158,7 +158,8 @@ def best(run: RunArgument, as_json: JsonOption = False) -> None:
             }
         )
         return
-    from nas_meta.terminal import choices, console, result_table, trial_line
+    from nas_meta.outputs.report.formatting import choices, trial_line
+    from nas_meta.outputs.report.terminal import console, result_table
 
     out = console()
     out.print("\n".join([trial_line(trial), *choices(trial)]), highlight=False)
@@ -182,13 +183,14 @@ def trial(
     row = opened.trial(number)
     again = None
     if rerun:
-        from nas_meta.rerun import rerun as run_again
+        from nas_meta.outputs.rerun import rerun as run_again
 
         again = run_again(opened, row, lambda step: None if as_json else typer.echo(step_line(step.step, step.values)))
     if as_json:
         print_json(row.as_dict() | ({"rerun": again} if rerun else {}))
         return
-    from nas_meta.terminal import choices, console, trial_line
+    from nas_meta.outputs.report.formatting import choices, trial_line
+    from nas_meta.outputs.report.terminal import console
 
     out = console()
     out.print("\n".join([trial_line(row), *choices(row)]), highlight=False)
@@ -206,7 +208,7 @@ def logs(
 ) -> None:
     """Print the log of a trial: its steps, what it printed, and why it failed."""
     from nas_meta.journal.run import load_run
-    from nas_meta.watching.logs import numbered, read_log
+    from nas_meta.outputs.monitors.logs import numbered, read_log
 
     for text in read_log(load_run(run), numbered(trial), follow):
         sys.stdout.write(text)
@@ -226,8 +228,8 @@ def export(
     allow_plugins: AllowOption = False,
 ) -> None:
     """Write the trained model as a Hugging Face folder."""
-    from nas_meta.export import export as run_export
     from nas_meta.journal.run import load_run
+    from nas_meta.outputs.export.folder import export as run_export
 
     folder = run_export(load_run(run, allow_plugins), to, trial)
     typer.echo(f"written to {folder}: its README.md says how it is loaded")
@@ -245,8 +247,8 @@ def adapt(
     allow_plugins: AllowOption = False,
 ) -> None:
     """Give a task of your own a model with its own architecture, from a run of metanas."""
-    from nas_meta.adapt import adapt as adapt_run
     from nas_meta.journal.run import load_run
+    from nas_meta.outputs.export.task_model import adapt as adapt_run
 
     made = adapt_run(load_run(run, allow_plugins), support, to, query, text, label)
     if as_json:
@@ -272,13 +274,14 @@ def evaluate(
     from nas_meta.config.resolved import read_config
 
     resolved = read_config(config)
-    from nas_meta.export import evaluate_folder, percent
+    from nas_meta.outputs.export.exported_model import evaluate_folder
+    from nas_meta.outputs.report.formatting import percent
 
     row = evaluate_folder(model, resolved, split, episodes, shots)
     if as_json:
         print_json(row)
     else:
-        from nas_meta.terminal import millions
+        from nas_meta.outputs.report.formatting import millions
 
         typer.echo(
             f"{percent(row['accuracy'], row['accuracy_ci95'])} on {row['episodes']} {row['split']} episodes "
@@ -298,7 +301,7 @@ def rank(
     allow_plugins: AllowOption = False,
 ) -> None:
     """Rank architectures by zero-cost scores, those of a run with Kendall's τ against their trained accuracy."""
-    from nas_meta.ranking import rank_random, rank_run, scores_named
+    from nas_meta.outputs.proxy_ranking import rank_random, rank_run, scores_named
 
     names = scores_named(scores)
     if source.is_dir():
@@ -312,7 +315,7 @@ def rank(
     if as_json:
         print_json(ranking.as_dict())
         return
-    from nas_meta.terminal import console, ranking_table
+    from nas_meta.outputs.report.terminal import console, ranking_table
 
     console().print(ranking_table(ranking))
 
@@ -341,7 +344,7 @@ def tensorboard(
 ) -> None:  # fmt: skip
     """Open TensorBoard on a run."""
     from nas_meta.journal.run import load_run
-    from nas_meta.watching.tensorboard import FOLDER
+    from nas_meta.outputs.monitors.tensorboard import FOLDER
 
     folder = load_run(run).directory / FOLDER
     command = [

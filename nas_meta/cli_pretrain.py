@@ -29,7 +29,7 @@ def pretrain(
     as_json: JsonOption = False,
 ) -> None:
     """Pre-train one architecture from nothing, or a pretrained model further, on unlabelled text."""
-    from nas_meta.pretraining.standalone import pretrain_alone, resolved_for
+    from nas_meta.outputs.pretrained_model import pretrain_alone, resolved_for
 
     resolved, model = resolved_for(subject, corpus, steps, set_ or [])
     chosen = None if architecture is None else parsed(architecture)

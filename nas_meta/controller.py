@@ -49,9 +49,9 @@ from nas_meta.timing import described, measure_each, models_to_time
 from nas_meta.trial_loop import TrialLoop
 
 if TYPE_CHECKING:
+    from nas_meta.outputs.monitors.observer import Observers
     from nas_meta.pretraining.adaptation import Adaptation
     from nas_meta.tasks.corpus.corpus import Corpus
-    from nas_meta.watching.observer import Observers
 
 
 def search(
@@ -107,7 +107,7 @@ def resume(
 def _run(
     resolved: ResolvedConfig, directory: str | Path | None, inline: bool, watch: Watcher | None, resumed: bool
 ) -> Run:
-    from nas_meta.watching.assembly import check_watching
+    from nas_meta.outputs.monitors.from_config import check_watching
 
     hooks = check_watching(resolved, inline)
     folder = Path(directory) if resumed and directory is not None else new_run_dir(directory)
@@ -135,7 +135,7 @@ class _Search:
 
     def run(self) -> None:
         from nas_meta.config.pretraining import prepare_pretraining, with_stage
-        from nas_meta.watching.assembly import make_observers
+        from nas_meta.outputs.monitors.from_config import make_observers
 
         self._happened()
         corpus = prepare_pretraining(self.resolved, self.directory)

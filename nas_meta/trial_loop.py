@@ -22,12 +22,12 @@ from nas_meta.journal.database import Journal
 from nas_meta.journal.leaderboard import Standings
 from nas_meta.journal.records import Trial
 from nas_meta.journal.run import weights_path, write_whole
+from nas_meta.outputs.monitors.observer import Observer
 from nas_meta.proposals import Proposals
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.latency_predictor import LatencyTable
 from nas_meta.strategy.protocol import Strategy
 from nas_meta.strategy.stopping.rule import Report, Rule
-from nas_meta.watching.observer import Observer
 
 if TYPE_CHECKING:
     from nas_meta.pretraining.shared import SharedWeights

@@ -12,7 +12,7 @@ from nas_meta import load_run, resume, search
 from nas_meta.core.signals import Interrupted
 from nas_meta.journal.status import read_status
 from nas_meta.models.state import unpacked
-from nas_meta.rerun import rerun
+from nas_meta.outputs.rerun import rerun
 
 
 @pytest.fixture

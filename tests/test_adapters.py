@@ -9,10 +9,11 @@ from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertMode
 
 from nas_meta import search
 from nas_meta.errors import TrialError
-from nas_meta.export import evaluate_folder, export
 from nas_meta.learners.finetune import FineTune, FineTuneOptions
 from nas_meta.models.adapters import Insertion, adapter_names, has_adapters, insert, removed, roles, stack
 from nas_meta.models.encoder import Encoder
+from nas_meta.outputs.export.exported_model import evaluate_folder
+from nas_meta.outputs.export.folder import export
 from nas_meta.space.architecture import Architecture
 from nas_meta.testing import SpaceTests
 from search_spaces.peft_bert import PeftBert, PeftBertOptions

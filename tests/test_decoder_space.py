@@ -11,10 +11,11 @@ from two_texts import IDS, MASK, output
 from nas_meta import search
 from nas_meta.config.resolved import read_config
 from nas_meta.errors import ConfigError
-from nas_meta.export import evaluate_folder, export
 from nas_meta.learners.maml import MAML, MAMLOptions
 from nas_meta.models.encoder import Encoder
 from nas_meta.models.profiling import flops, parameters
+from nas_meta.outputs.export.exported_model import evaluate_folder
+from nas_meta.outputs.export.folder import export
 from nas_meta.tasks.episodes import EpisodeShape, episode
 from nas_meta.tasks.sources.files import JSONLines
 from nas_meta.tasks.tokenization import load_tasks, load_tokenizer

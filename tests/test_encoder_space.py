@@ -14,10 +14,11 @@ from two_texts import output, samples
 from nas_meta import search
 from nas_meta.config.resolved import read_config
 from nas_meta.errors import ConfigError
-from nas_meta.export import evaluate_folder, export
 from nas_meta.models.compute import Compute
 from nas_meta.models.encoder import Encoder
 from nas_meta.models.profiling import flops, parameters
+from nas_meta.outputs.export.exported_model import evaluate_folder
+from nas_meta.outputs.export.folder import export
 from nas_meta.testing import SpaceTests
 from search_spaces.encoder import EncoderOptions, ScratchEncoder
 from search_spaces.encoder_model import EncoderConfig, EncoderModel, slopes

@@ -14,7 +14,6 @@ from nas_meta.core import plugins
 from nas_meta.errors import ConfigError, DataError, TrialError
 from nas_meta.evaluation.baselines import baseline_accuracies
 from nas_meta.evaluation.trial import result_of
-from nas_meta.export import evaluate_folder, export
 from nas_meta.journal.run import load_run
 from nas_meta.learners.inner_loop.planning import bears_vmap
 from nas_meta.learners.maml import MAML, MAMLOptions
@@ -22,6 +21,8 @@ from nas_meta.models.checks import check_model
 from nas_meta.models.encoder import Encoder
 from nas_meta.models.inputs import example_inputs
 from nas_meta.models.profiling import flops, parameters
+from nas_meta.outputs.export.exported_model import evaluate_folder
+from nas_meta.outputs.export.folder import export
 from nas_meta.tasks.episodes import Episode, EpisodeShape, episode
 from nas_meta.tasks.examples import pixel_values
 from nas_meta.tasks.pool import Pool, tokenise
@@ -346,7 +347,7 @@ def test_a_model_that_gives_no_states_of_images_is_named():
 def test_a_search_on_images_ends_in_a_model_that_transformers_loads(config, tmp_path):
     from transformers import AutoModel
 
-    from nas_meta.terminal import result_table
+    from nas_meta.outputs.report.terminal import result_table
 
     config["learner"]["training"] = {"mixup": 0.5}
     config["tasks"]["pooling"] = "cls"

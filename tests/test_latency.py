@@ -8,8 +8,8 @@ from landscapes import Landscape
 from nas_meta.controller import search
 from nas_meta.errors import ConfigError
 from nas_meta.models.profiling import LatencySettings, latency
+from nas_meta.outputs.report.terminal import console, result_table
 from nas_meta.space.latency_predictor import LatencyTable
-from nas_meta.terminal import console, result_table
 
 
 class Sleeper(torch.nn.Module):

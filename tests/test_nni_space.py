@@ -10,8 +10,9 @@ import yaml
 from nas_meta import load_run, search
 from nas_meta.config.resolved import read_config, resolve
 from nas_meta.errors import ConfigError
-from nas_meta.export import evaluate_folder, export
 from nas_meta.models.profiling import flops, parameters
+from nas_meta.outputs.export.exported_model import evaluate_folder
+from nas_meta.outputs.export.folder import export
 from nas_meta.testing import SpaceTests
 from search_spaces.nni_space import SMALL, NNISpace, NNISpaceOptions, load_frozen
 

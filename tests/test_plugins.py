@@ -140,7 +140,7 @@ def test_without_the_starter_a_config_that_needs_it_says_what_to_install(environ
 
 def test_a_space_that_saves_no_hugging_face_folder_is_told_so(tiny_model, small_config, tmp_path):
     import nas_meta
-    from nas_meta.export import export
+    from nas_meta.outputs.export.folder import export
 
     plugin = tmp_path / "odd.py"
     source = SPACE.format(tokenizer=str(tiny_model)).replace("Acme", "Odd")

@@ -22,8 +22,8 @@ from nas_meta.journal.pretraining_record import FOLDER
 from nas_meta.journal.records import Trial
 from nas_meta.models.compute import Compute
 from nas_meta.models.state import unpacked
+from nas_meta.outputs.rerun import rerun
 from nas_meta.pretraining.shared import SharedWeights
-from nas_meta.rerun import rerun
 from nas_meta.space.architecture import Choice
 from nas_meta.tasks.corpus.corpus import open_corpus
 from nas_meta.tasks.corpus.token_store import tokenised
@@ -275,7 +275,7 @@ def test_a_tokenizer_learned_for_the_run_serves_tasks_models_and_export(document
     plugin = tmp_path / "tiny_space.py"
     plugin.write_text(plugin.read_text().replace("vocab_size=29", "vocab_size=100"))
     run = search(document | {"budget": {"trials": 1}}, tmp_path / "run", inline=True)
-    from nas_meta.export import export
+    from nas_meta.outputs.export.folder import export
 
     opened = load_run(tmp_path / "run", allow_plugins=True)
     folder = export(opened, tmp_path / "out")

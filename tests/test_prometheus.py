@@ -11,7 +11,7 @@ import pytest
 from nas_meta import search
 from nas_meta.errors import ConfigError
 from nas_meta.journal.status import read_status
-from nas_meta.watching import assembly
+from nas_meta.outputs.monitors import from_config
 
 
 def free_port():
@@ -47,9 +47,9 @@ def test_what_it_needs_is_said_before_anything_runs(small_config, tmp_path, monk
 
     port = free_port()
     assert "goes through Ray's exporter; expected a search without --inline" in refused(inline=True)
-    monkeypatch.setattr(assembly, "_installed", lambda module: False)
+    monkeypatch.setattr(from_config, "_installed", lambda module: False)
     assert "watching.prometheus: Ray's exporter is not installed" in refused()
-    monkeypatch.setattr(assembly, "_installed", lambda module: True)
+    monkeypatch.setattr(from_config, "_installed", lambda module: True)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", port))
         taken.listen()
@@ -58,7 +58,7 @@ def test_what_it_needs_is_said_before_anything_runs(small_config, tmp_path, monk
 
 @pytest.mark.slow  # Ray's agent needs its time to start and to report
 def test_a_search_is_seen_on_the_page(small_config, tmp_path):
-    if not all(map(assembly._installed, assembly.EXPORTER)):
+    if not all(map(from_config._installed, from_config.EXPORTER)):
         pytest.skip("the extra nas-meta[prometheus] is not installed")
     port, seen, listening = free_port(), {}, set()
 

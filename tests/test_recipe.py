@@ -117,7 +117,8 @@ def test_the_config_of_a_trial_holds_what_it_chose(toy):
 
 def test_a_real_search_over_learners_pooling_and_episodes(small_config, tmp_path):
     """With real workers; every trial is meta-tested, exported and evaluated with its own recipe."""
-    from nas_meta.export import evaluate_folder, export
+    from nas_meta.outputs.export.exported_model import evaluate_folder
+    from nas_meta.outputs.export.folder import export
 
     small_config["learner"] = {
         "name": {"choice": ["protonet", "ridge", "maml"]}, "steps": {"choice": [1, 2]}, "lr": {"choice": [1e-3, 1e-4]},

@@ -6,7 +6,7 @@ import pytest
 from test_cli import nas_meta
 
 from nas_meta import load_run, search
-from nas_meta.rerun import rerun
+from nas_meta.outputs.rerun import rerun
 
 
 def test_the_command_shows_every_step_and_the_same_accuracy(small_config, tmp_path):

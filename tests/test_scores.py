@@ -19,7 +19,7 @@ from nas_meta.evaluation.proxies import SCORES, load
 from nas_meta.evaluation.proxies.base import Sample
 from nas_meta.evaluation.proxies.scoring import scored
 from nas_meta.models.encoder import Encoder
-from nas_meta.ranking import agreement, prepared, scores_named
+from nas_meta.outputs.proxy_ranking import agreement, prepared, scores_named
 from nas_meta.strategy.prefilter import FILE, Prefilter, Scores, read_scores
 
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("surrogate", "auto", "motpe")]
@@ -257,7 +257,7 @@ def test_rank_shows_random_architectures_and_the_trials_of_a_run(small_config, s
 
 def test_a_run_without_trials_cannot_be_ranked(small_config, fragile_learner, tmp_path):
     from nas_meta.errors import NasMetaError
-    from nas_meta.ranking import rank_run
+    from nas_meta.outputs.proxy_ranking import rank_run
 
     small_config |= {"learner": {"name": fragile_learner, "steps": 1}, "budget": {"trials": 2}}
     with pytest.raises(NasMetaError, match="no trial was completed"):

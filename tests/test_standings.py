@@ -10,7 +10,7 @@ from nas_meta.core.objectives import Objective
 from nas_meta.journal.leaderboard import Standings
 from nas_meta.journal.records import Trial
 from nas_meta.journal.run import rank
-from nas_meta.watching.event_file import EVERY, Writer
+from nas_meta.outputs.monitors.event_file import EVERY, Writer
 
 OBJECTIVES = [Objective("flops", "minimize"), Objective("accuracy")]
 ends = st.sampled_from(["completed", "failed", "stopped", "running"])
@@ -49,7 +49,7 @@ def test_hundreds_of_event_files_take_no_thread_and_no_handle(tmp_path, monkeypa
             writer.add_scalar("loss", 1 / (step + 1), step)
     assert threading.active_count() == threads and psutil.Process().num_fds() == files
     # What waits is written with whatever comes after a while, and at the end.
-    monkeypatch.setattr("nas_meta.watching.event_file.time.monotonic", lambda: 1e9 + EVERY)
+    monkeypatch.setattr("nas_meta.outputs.monitors.event_file.time.monotonic", lambda: 1e9 + EVERY)
     writers[0].add_scalar("loss", 0.1, 5)
     writers[1].close()
     for writer, steps in zip(writers[:2], (6, 5), strict=True):

@@ -16,12 +16,13 @@ from nas_meta.core.objectives import signed
 from nas_meta.core.signals import Interrupted
 from nas_meta.errors import ConfigError
 from nas_meta.evaluation.trial import result_of
+from nas_meta.outputs.report.formatting import trial_line
+from nas_meta.outputs.report.terminal import console, result_table, trials_table
 from nas_meta.space.architecture import Architecture
 from nas_meta.strategy.stopping.pareto_rank import crowding, places
 from nas_meta.strategy.stopping.racing import chance
 from nas_meta.strategy.stopping.registry import RULES
 from nas_meta.strategy.stopping.rule import Report
-from nas_meta.terminal import console, result_table, trial_line, trials_table
 
 ACCURACY, FLOPS = Objective("accuracy"), Objective("flops", "minimize")
 

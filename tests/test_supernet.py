@@ -307,7 +307,7 @@ def test_a_search_from_the_supernet_to_the_exported_winner(supernet_config, tmp_
         inherited = judged[json.dumps(trial.architecture, sort_keys=True)]
         for metric in ("accuracy", "accuracy_ci95", "params", "flops"):
             assert trial.metrics[metric] == inherited[metric], metric
-    from nas_meta.export import export
+    from nas_meta.outputs.export.folder import export
 
     export(run, tmp_path / "winner")
     model = AutoModel.from_pretrained(tmp_path / "winner")

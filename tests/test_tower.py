@@ -16,10 +16,11 @@ from nas_meta.config.resolved import resolve
 from nas_meta.errors import ConfigError, DataError
 from nas_meta.evaluation.baselines import baseline_accuracies
 from nas_meta.evaluation.trial import result_of
-from nas_meta.export import evaluate_folder, export
 from nas_meta.journal.run import load_run
 from nas_meta.models.inputs import example_inputs
 from nas_meta.models.profiling import flops, parameters
+from nas_meta.outputs.export.exported_model import evaluate_folder
+from nas_meta.outputs.export.folder import export
 from nas_meta.tasks.episodes import EpisodeShape, episodes
 from nas_meta.tasks.examples import images_of, texts_of
 from nas_meta.tasks.pool import tokenise

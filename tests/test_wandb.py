@@ -12,13 +12,13 @@ from test_cli import PROGRAM
 from nas_meta import load_run, resume, search
 from nas_meta.errors import ConfigError
 from nas_meta.journal.status import read_status
-from nas_meta.watching import assembly
+from nas_meta.outputs.monitors import from_config
 
 SECTION = {"wandb": {"project": "few-shots", "mode": "offline"}}
 
 
 def test_without_the_package_a_sentence(small_config, tmp_path, monkeypatch):
-    monkeypatch.setattr(assembly, "_installed", lambda module: False)
+    monkeypatch.setattr(from_config, "_installed", lambda module: False)
     with pytest.raises(ConfigError, match=r"watching.wandb: Weights & Biases is not installed; .* 'nas-meta\[wandb\]'"):
         search(small_config | {"watching": SECTION}, tmp_path / "run", inline=True)
     assert not (tmp_path / "run").exists()

@@ -10,8 +10,8 @@ from nas_meta import load_run, resume, search
 from nas_meta.core.signals import Interrupted
 from nas_meta.execution.captured_output import MOST, Output
 from nas_meta.journal.status import read_status
-from nas_meta.watching import logs
-from nas_meta.watching.logs import log_path, read_log
+from nas_meta.outputs.monitors import logs
+from nas_meta.outputs.monitors.logs import log_path, read_log
 
 TALKATIVE = '''
 import logging, os, signal, sys, time, warnings

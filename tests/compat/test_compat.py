@@ -14,8 +14,8 @@ import torch
 
 import nas_meta
 from nas_meta import testing
-from nas_meta.export import export
 from nas_meta.models.state import unpacked
+from nas_meta.outputs.export.folder import export
 
 from . import public_api
 

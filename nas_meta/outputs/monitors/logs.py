@@ -19,7 +19,7 @@ from nas_meta.journal.records import Trial
 from nas_meta.journal.run import Run
 from nas_meta.journal.status import ADAPTATION, JOB, read_status
 from nas_meta.journal.status import JOBS as PHASES_OF_JOBS
-from nas_meta.watching.observer import Observer
+from nas_meta.outputs.monitors.observer import Observer
 
 FOLDER = "logs"
 NAMES = {"supernet": JOB, "adapted": ADAPTATION}

@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Any
 from nas_meta.core.objectives import Objective
 from nas_meta.journal.leaderboard import Standings
 from nas_meta.journal.records import Trial
-from nas_meta.journal.run import pareto, rank
 from nas_meta.journal.status import ADAPTATION
+from nas_meta.outputs.monitors.observer import Observer
+from nas_meta.outputs.report.figures import front_figure
 from nas_meta.space.search_space import SearchSpace
-from nas_meta.watching.observer import Observer
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from nas_meta.watching.event_file import Writer
+    from nas_meta.outputs.monitors.event_file import Writer
 
 FOLDER = "tensorboard"
 HPARAM_METRICS = ("accuracy", "params", "flops", "train_seconds")
@@ -34,7 +32,7 @@ class TensorBoardLog(Observer):
     """
 
     def __init__(self, directory: Path, space: SearchSpace, objectives: Sequence[Objective], every: float = 20):
-        from nas_meta.watching.event_file import Writer
+        from nas_meta.outputs.monitors.event_file import Writer
 
         self.directory = directory / FOLDER
         self.objectives = objectives
@@ -53,7 +51,7 @@ class TensorBoardLog(Observer):
             writer.add_scalar(f"{section}{name}", value, step)
 
     def job_start(self, number: int) -> None:
-        from nas_meta.watching.event_file import Writer
+        from nas_meta.outputs.monitors.event_file import Writer
 
         if self._job is not None:
             self._job.close()
@@ -103,7 +101,7 @@ class TensorBoardLog(Observer):
             writer.close()
 
     def _writer(self, trial: Trial) -> Writer:
-        from nas_meta.watching.event_file import Writer
+        from nas_meta.outputs.monitors.event_file import Writer
 
         if trial.id not in self._writers:
             writer = Writer(str(self.directory / trial_name(trial)))
@@ -154,32 +152,3 @@ def session_end(success: bool, when: float) -> Any:
 def trial_name(trial: Trial) -> str:
     """The name of a trial's TensorBoard run."""
     return f"trial-{trial.id:04d}-{trial.architecture_id}"
-
-
-def front_figure(trials: Sequence[Trial], objectives: Sequence[Objective]) -> Figure:
-    """Accuracy against FLOPs of every completed trial, with the Pareto front of the two."""
-    from matplotlib.figure import Figure
-
-    done = rank(trials, objectives)
-    front = sorted(
-        pareto(trials, [Objective("accuracy"), Objective("flops", "minimize")]),
-        key=lambda t: t.metrics["flops"],
-    )
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    axes = figure.subplots()
-    axes.errorbar(
-        [t.metrics["flops"] / 1e6 for t in done],
-        [100 * t.metrics["accuracy"] for t in done],
-        [100 * t.metrics["accuracy_ci95"] for t in done],
-        fmt="o", ms=4, lw=0.7, color="#9aa5b1", label="trials (95% interval)",
-    )  # fmt: skip
-    axes.step(
-        [t.metrics["flops"] / 1e6 for t in front],
-        [100 * t.metrics["accuracy"] for t in front],
-        where="post", marker="o", color="#d1495b", label="Pareto front",
-    )  # fmt: skip
-    axes.set_xlabel("MFLOPs a text")
-    axes.set_ylabel("meta-validation accuracy, %")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    return figure

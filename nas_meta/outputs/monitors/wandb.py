@@ -17,7 +17,7 @@ from typing import Any
 
 from nas_meta.journal.leaderboard import Standings
 from nas_meta.journal.records import Trial
-from nas_meta.watching.observer import Observer
+from nas_meta.outputs.monitors.observer import Observer
 
 FOLDER = "wandb"
 

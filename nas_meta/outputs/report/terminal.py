@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
@@ -14,13 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from nas_meta.errors import one_line
-from nas_meta.export import percent
 from nas_meta.journal.records import Trial
 from nas_meta.journal.run import Run, rank
 from nas_meta.journal.status import JOB, JOBS, PHASES, Status
+from nas_meta.outputs.report.formatting import clock, millions, milliseconds, percent, short, trial_line
 
 if TYPE_CHECKING:
-    from nas_meta.ranking import Ranking
+    from nas_meta.outputs.proxy_ranking import Ranking
 
 REFRESHES = 4  # a second, of what is shown while it changes
 SHOWN = 20  # trials that run, at most
@@ -135,26 +135,6 @@ def watch_status(read: Callable[[], Status]) -> None:
             time.sleep(max(1, 5 * (time.time() - started)))  # reading a hundred thousand trials takes seconds
 
 
-def clock(seconds: float) -> str:
-    """Seconds as ``m:ss`` or ``h:mm:ss``."""
-    minutes, second = divmod(int(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
-
-
-def trial_line(trial: Trial) -> str:
-    """A finished trial in one line."""
-    if not trial.metrics:
-        return f"trial {trial.id}: {trial.status}: {one_line(str(trial.error))}"
-    m = trial.metrics
-    seconds = sum(m.get(f"{part}_seconds", 0) for part in ("pretrain", "train", "evaluate"))
-    return (
-        f"trial {trial.id}: {f'stopped at step {trial.fidelity}: ' if trial.status == 'stopped' else ''}"
-        f"{percent(m['accuracy'], m['accuracy_ci95'])}, {millions(m['params'], 1)} M parameters, "
-        f"{millions(m['flops'], 0)} MFLOPs, {seconds:.1f} s"
-    )
-
-
 def result_table(run: Run) -> Table:
     """The meta-tested trials, the Pareto front, and the rows that keep everybody honest."""
     table = Table(title="The best and the Pareto front", title_justify="left")
@@ -202,11 +182,6 @@ def result_table(run: Run) -> Table:
     return table
 
 
-def millions(count: float, places: int) -> str:
-    """A count in millions: with so many decimal places, or two digits where these would not show it."""
-    return f"{count / 1e6:.{places}f}" if count >= 1e7 / 10**places or not count else f"{count / 1e6:.2g}"
-
-
 def ranking_table(ranking: Ranking) -> Table:
     """Architectures with their scores; of a run, what each score's ranking is worth."""
     table, first = Table(), ranking.rows[0]
@@ -225,27 +200,6 @@ def ranking_table(ranking: Ranking) -> Table:
         table.add_section()
         table.add_row("", "τ", *found, "Kendall's τ with the accuracy, 95% interval over bootstrap samples")
     return table
-
-
-def milliseconds(measured: Mapping[str, float] | None) -> str:
-    """A measured latency."""
-    return f"{1000 * measured['latency']:.1f} ms" if measured else ""
-
-
-def short(architecture: Mapping[str, Any]) -> str:
-    """An architecture in a few words: choices of one group (``layer0.keep``) stand together."""
-    groups: dict[str, list[str]] = {}
-    for name, value in architecture.items():
-        group, _, choice = name.rpartition(".")
-        if value is False:
-            continue
-        groups.setdefault(group, []).append(choice if value is True else f"{choice}={value}")
-    return one_line("; ".join(f"{g} {' '.join(v)}".strip() for g, v in groups.items()))
-
-
-def choices(trial: Trial) -> list[str]:
-    """An architecture in lines."""
-    return [f"  {one_line(name)}: {one_line(str(value))}" for name, value in trial.architecture.items()]
 
 
 def trials_table(trials: Sequence[Trial]) -> Table:

@@ -10,11 +10,11 @@ from typing import Any
 from nas_meta.config.resolved import ResolvedConfig
 from nas_meta.config.sections import HOOKS
 from nas_meta.errors import ConfigError
+from nas_meta.outputs.monitors.hooks import Hook, Hooks, load_hook
+from nas_meta.outputs.monitors.logs import TrialLogs
+from nas_meta.outputs.monitors.observer import Observers
+from nas_meta.outputs.monitors.tensorboard import TensorBoardLog
 from nas_meta.space.search_space import SearchSpace
-from nas_meta.watching.hooks import Hook, Hooks, load_hook
-from nas_meta.watching.logs import TrialLogs
-from nas_meta.watching.observer import Observers
-from nas_meta.watching.tensorboard import TensorBoardLog
 
 EXPORTER = ("aiohttp", "opencensus", "opentelemetry.exporter.prometheus", "prometheus_client")  # of ray[default]
 
@@ -78,11 +78,11 @@ def make_observers(
     observers.add("logs", TrialLogs, directory)
     observers.add("TensorBoard", TensorBoardLog, directory, space, objectives)
     if section.prometheus is not None:
-        from nas_meta.watching.prometheus import PrometheusMetrics
+        from nas_meta.outputs.monitors.prometheus import PrometheusMetrics
 
         observers.add("Prometheus", PrometheusMetrics, directory.resolve().name, objectives[0])
     if section.wandb is not None:
-        from nas_meta.watching.wandb import WandbLog
+        from nas_meta.outputs.monitors.wandb import WandbLog
 
         settings = section.wandb
         observers.add("Weights & Biases", WandbLog, directory, created, document, settings.project, settings.mode)

@@ -219,7 +219,7 @@ def _kept(
     watch: Callable[[Look, Mapping[str, float]], None],
 ) -> Iterator[Look]:  # fmt: skip
     """The looks of a training, each shown, and now and then a checkpoint written."""
-    from nas_meta.watching.event_file import Writer
+    from nas_meta.outputs.monitors.event_file import Writer
 
     board, kept = Writer(str(folder / "tensorboard")), None
     try:

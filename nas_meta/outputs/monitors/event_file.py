@@ -27,7 +27,7 @@ class EventFile:
         self.path = self.directory / name
         self._waiting: list[bytes] = []
         self._written = 0.0
-        source = SourceMetadata(writer="nas_meta.watching.event_file")
+        source = SourceMetadata(writer="nas_meta.outputs.monitors.event_file")
         self.add_event(Event(wall_time=time.time(), file_version="brain.Event:2", source_metadata=source))
 
     def add_event(self, event: Any) -> None:

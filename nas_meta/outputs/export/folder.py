@@ -1,0 +1,64 @@
+"""Writing the folder that a search ends with: weights, tokenizer, config, model card."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nas_meta.config.components import episode_shape, make_evaluation, make_space
+from nas_meta.errors import PluginError, RunError
+from nas_meta.journal.run import Run
+from nas_meta.models.compute import Compute
+from nas_meta.outputs.export.exported_model import CONFIG, LEARNED, learned_state
+from nas_meta.outputs.export.model_card import model_card
+from nas_meta.space.architecture import Architecture
+from nas_meta.space.wrappers import name_of
+from nas_meta.tasks.examples import IMAGE, TEXT
+
+if TYPE_CHECKING:
+    pass
+
+
+def export(run: Run, folder: str | Path, trial_id: int | None = None) -> Path:
+    """Writes a trained model, its tokenizer and image processor where it takes texts and images, and a model card.
+
+    Args:
+        folder: must not exist, or be empty.
+        trial_id: by default the best trial.
+
+    Raises:
+        RunError: the trial's weights were not kept, or the folder is not empty.
+        PluginError: the space writes no Hugging Face folder.
+    """
+    folder = Path(folder)
+    trial = run.best if trial_id is None else run.trial(trial_id)
+    weights = run.weights_of(trial)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(f"{folder} is not an empty folder; name another one with --to")
+    from safetensors.torch import save_file
+
+    from nas_meta.models.adapters import removed
+    from nas_meta.tasks.sources.images import save_processor
+    from nas_meta.tasks.tokenization import load_tokenizer
+
+    space = make_space(run.config)
+    architecture = Architecture(trial.architecture)
+    evaluation = make_evaluation(run.config, space, None, episode_shape(run.config), cpus=0)
+    encoder = dataclasses.replace(evaluation, compute=Compute()).restored(architecture, weights).eval()
+    folder.mkdir(parents=True, exist_ok=True)
+    if learned := learned_state(encoder):
+        save_file(learned, folder / LEARNED)
+    # What the learner put into the model stands in the learner's file; the space saves what it built.
+    model = removed(encoder.model, merge=False) if encoder.inserted else encoder.model
+    space.save(model, architecture, folder)
+    if not (folder / "config.json").is_file():
+        raise PluginError(f"{name_of(space)}.save() wrote no config.json; expected a Hugging Face folder")
+    if space.modality != IMAGE:
+        load_tokenizer(space.tokenizer).save_pretrained(folder)
+    if space.modality != TEXT:
+        save_processor(space.image_shape, folder)
+    config = run.config.at(architecture, space.pooling(architecture))
+    (folder / CONFIG).write_text(config.as_yaml(), encoding="utf-8")
+    (folder / "README.md").write_text(model_card(run, trial, space, folder, config.config), encoding="utf-8")
+    return folder

@@ -1,0 +1,129 @@
+"""The README of an exported folder."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nas_meta.config.resolved import Config
+from nas_meta.journal.records import Trial
+from nas_meta.journal.run import Run
+from nas_meta.models.inputs import described
+from nas_meta.outputs.report.formatting import percent
+from nas_meta.space.search_space import SearchSpace
+from nas_meta.tasks.examples import IMAGE, IMAGE_TEXT, TEXT
+
+if TYPE_CHECKING:
+    pass
+
+
+CARD = """---
+library_name: transformers
+pipeline_tag: {tag}
+tags: [few-shot, neural-architecture-search, nas-meta]
+---
+# {title}
+
+A {space} found by nas-meta: meta-trained with `{learner}` for {steps} steps of {ways}-way {shots}-shot episodes of
+`{source}`.
+
+| | |
+| --- | --- |
+| meta-validation accuracy | {accuracy} |
+| meta-test accuracy | {test} |
+| parameters of the architecture | {params:,} |
+| FLOPs for {inputs} | {flops:,} |
+
+Embeddings are {embeddings}:
+
+```python
+from transformers import {classes}
+
+{preparing}
+model = AutoModel.from_pretrained("{folder}"{own_code})
+```
+{note}
+## Architecture
+
+```json
+{architecture}
+```
+"""
+
+
+PREPARING = {
+    "AutoTokenizer": 'tokenizer = AutoTokenizer.from_pretrained("{folder}")',
+    "AutoImageProcessor": 'processor = AutoImageProcessor.from_pretrained("{folder}")',
+}
+
+
+CLASSES = {
+    TEXT: ("AutoTokenizer",), IMAGE: ("AutoImageProcessor",), IMAGE_TEXT: ("AutoImageProcessor", "AutoTokenizer"),
+}  # fmt: skip
+
+
+EMBEDDINGS = {
+    (TEXT, "mean"): "the mean of the last hidden state over the tokens of the attention mask",
+    (TEXT, "cls"): "the last hidden state of the first token",
+    (TEXT, "last"): "the last hidden state of the last token of the attention mask",
+    (TEXT, "attention"): "the model's `pooler_output`: the last hidden state averaged by scores of tokens",
+    (IMAGE, "mean"): "the mean of the last hidden state",
+    (IMAGE, "cls"): "the first of the last hidden state",
+    (IMAGE, "last"): "the last of the last hidden state",
+    (IMAGE, "attention"): "the last hidden state, averaged by scores of its parts",
+} | {
+    (IMAGE_TEXT, pooling): "what the model returns of `pixel_values`, `input_ids` and `attention_mask`"
+    for pooling in ("mean", "cls", "last", "attention")
+}
+
+
+SLICED_NOTE = """
+Heads and neurons that the architecture does not have are stored as zeros, so that plain transformers loads it. With
+nas-meta installed, `search_spaces.slicing.load_sliced("{folder}")` cuts them out: the same outputs, smaller and faster.
+"""
+
+
+DECODER_NOTE = """
+`AutoModelForCausalLM` loads it with its head. Where layers differ in size, the smaller ones are filled up with zeros;
+with nas-meta installed, `search_spaces.decoder_slicing.load_sliced("{folder}")` cuts them out: the same outputs.
+"""
+
+
+NOTES = {"nas_meta_widths": SLICED_NOTE, "decoder_widths": DECODER_NOTE}  # by a key of the folder's config.json
+
+
+def model_card(run: Run, trial: Trial, space: SearchSpace, folder: Path, config: Config) -> str:
+    """The model card of a trial, whose own config that is, in Markdown."""
+    test = run.test_of(trial)
+    sizes = (folder / "config.json").read_text(encoding="utf-8")
+    preparing = CLASSES[space.modality]
+    card = CARD.format(
+        title=folder.name,
+        space=f"model of the space `{config.space.name}`",
+        learner=config.learner.name,
+        steps=trial.fidelity,
+        ways=config.tasks.ways,
+        shots=config.tasks.shots,
+        source=config.tasks.source,
+        accuracy=percent(trial.metrics["accuracy"], trial.metrics["accuracy_ci95"]),
+        test=percent(test["test_accuracy"], test["test_accuracy_ci95"]) if test else "not measured",
+        params=int(trial.metrics["params"]),
+        flops=int(trial.metrics["flops"]),
+        inputs=described(space, 1, config.evaluation.flops_tokens),
+        embeddings=EMBEDDINGS[space.modality, config.tasks.pooling],
+        tag="image-feature-extraction" if space.modality == IMAGE else "feature-extraction",
+        classes=", ".join(sorted(("AutoModel", *preparing))),
+        preparing="\n".join(PREPARING[name].format(folder=folder.name) for name in preparing),
+        folder=folder.name,
+        own_code=", trust_remote_code=True" if '"auto_map"' in sizes else "",
+        note="".join(note.format(folder=folder.name) for key, note in NOTES.items() if f'"{key}"' in sizes),
+        architecture=json.dumps(dict(trial.architecture), indent=1),
+    )
+    loading = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("nas_meta_loading")
+    if loading is None:
+        return card
+    # A model that transformers does not know: its space says in Python how it is loaded.
+    before, _, after = re.split("(?<=```python\n)(.*?)(?=```)", card, maxsplit=1, flags=re.DOTALL)
+    return before.replace("library_name: transformers", "library_name: nas-meta") + loading + after

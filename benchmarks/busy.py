@@ -50,7 +50,7 @@ def shares(seed: int) -> tuple[float, float, float]:
 
     Busy is a worker between the first and the last moment of a trial, as the worker's own clock tells them.
     """
-    from nas_meta import controller
+    from nas_meta.controller import phases
 
     config = {
         "space": {"name": "bert-subnet"},
@@ -61,11 +61,11 @@ def shares(seed: int) -> tuple[float, float, float]:
         "resources": {"workers": WORKERS},
         "seed": seed,
     }
-    silent = patch.object(controller, "meta_test", lambda *_: {})
-    untimed = patch.object(controller, "measure_each", lambda *_: [])
-    asleep = patch.object(controller, "make_evaluation", lambda *_: Unequal())
+    silent = patch.object(phases, "meta_test", lambda *_: {})
+    untimed = patch.object(phases, "measure_each", lambda *_: [])
+    asleep = patch.object(phases, "make_evaluation", lambda *_: Unequal())
     with tempfile.TemporaryDirectory() as folder, silent, untimed, asleep:
-        trials = controller.search(config, Path(folder) / "run").trials
+        trials = phases.search(config, Path(folder) / "run").trials
     times = sorted((t.metrics["began"], t.metrics["ended"]) for t in trials)
     # From when all workers have started until the last trial but as many as there are workers.
     first, last = times[WORKERS - 1][0], sorted(end for _, end in times)[-1 - WORKERS]

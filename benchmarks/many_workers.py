@@ -74,7 +74,7 @@ class Simulated:
 
 def searching(workers: int, trials: int, steps: int, at: tuple[int, ...]) -> list[float]:
     """CPU seconds a trial of the hundred trials that follow on those numbers, in a search with simulated workers."""
-    from nas_meta import controller
+    from nas_meta.controller import phases
 
     engine = Simulated(workers, steps)
     config = {
@@ -86,12 +86,12 @@ def searching(workers: int, trials: int, steps: int, at: tuple[int, ...]) -> lis
         "budget": {"trials": trials},
         "resources": {"workers": workers},
     }
-    silent = patch.object(controller, "meta_test", lambda *_: {})
-    untimed = patch.object(controller, "measure_each", lambda *_: [])
-    asleep = patch.object(controller, "make_evaluation", lambda *_: Sleeper())
-    simulated = patch.object(controller._Search, "_engine", lambda *_: engine)
+    silent = patch.object(phases, "meta_test", lambda *_: {})
+    untimed = patch.object(phases, "measure_each", lambda *_: [])
+    asleep = patch.object(phases, "make_evaluation", lambda *_: Sleeper())
+    simulated = patch.object(phases._Search, "_engine", lambda *_: engine)
     with tempfile.TemporaryDirectory() as folder, silent, untimed, asleep, simulated:
-        controller.search(config, Path(folder) / "run")
+        phases.search(config, Path(folder) / "run")
     return [(engine.submitted[n + 99] - engine.submitted[n]) / 99 for n in at]
 
 

@@ -49,7 +49,7 @@ def whole_search() -> tuple[float, int]:
 
     From the end of the first trial of every worker to the end of the last trial.
     """
-    from nas_meta import controller
+    from nas_meta.controller import phases
 
     config = {
         "space": {"name": "bert-subnet"},
@@ -58,11 +58,11 @@ def whole_search() -> tuple[float, int]:
         "budget": {"trials": TRIALS + WORKERS},
         "resources": {"workers": WORKERS},
     }
-    silent = patch.object(controller, "meta_test", lambda *_: {})
-    untimed = patch.object(controller, "measure_each", lambda *_: [])
-    asleep = patch.object(controller, "make_evaluation", lambda *_: Sleeper())
+    silent = patch.object(phases, "meta_test", lambda *_: {})
+    untimed = patch.object(phases, "measure_each", lambda *_: [])
+    asleep = patch.object(phases, "make_evaluation", lambda *_: Sleeper())
     with tempfile.TemporaryDirectory() as folder, silent, untimed, asleep:
-        finished = sorted(t.finished for t in controller.search(config, Path(folder) / "run").trials)
+        finished = sorted(t.finished for t in phases.search(config, Path(folder) / "run").trials)
     return finished[-1] - finished[WORKERS - 1], TRIALS
 
 

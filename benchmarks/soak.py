@@ -87,7 +87,7 @@ def sample(trials: int, started: float) -> Sample:
 
 def soak(directory: Path, trials: int, every: int) -> list[Sample]:
     """Runs a search of so many instant trials in this process; all else is as users have it."""
-    from nas_meta import controller
+    from nas_meta.controller import phases
 
     config = {
         "space": SPACE,
@@ -102,18 +102,18 @@ def soak(directory: Path, trials: int, every: int) -> list[Sample]:
         if status.standings.finished >= every * (len(samples) + 1):
             samples.append(sample(status.standings.finished, started))
 
-    silent = patch.object(controller, "meta_test", lambda *_: {})
-    untimed = patch.object(controller, "measure_each", lambda *_: [])
-    instant = patch.object(controller, "make_evaluation", lambda *_: Instant())
+    silent = patch.object(phases, "meta_test", lambda *_: {})
+    untimed = patch.object(phases, "measure_each", lambda *_: [])
+    instant = patch.object(phases, "make_evaluation", lambda *_: Instant())
     with silent, untimed, instant:
-        controller.search(config, directory, watch=watch)
+        phases.search(config, directory, watch=watch)
     return samples
 
 
 def seconds_of(*arguments: str) -> float:
     """How long a command of nas-meta takes."""
     started = time.perf_counter()
-    program = [sys.executable, "-c", "from nas_meta.cli import main; main()"]
+    program = [sys.executable, "-c", "from nas_meta.cli.main import main; main()"]
     subprocess.run([*program, *arguments], check=True, capture_output=True)
     return time.perf_counter() - started
 

@@ -12,7 +12,7 @@ from statistics import median
 from benchmarks.table import Table
 
 ROOT = Path(__file__).parents[1]
-COMMAND = [sys.executable, "-c", "from nas_meta.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from nas_meta.cli.main import main; main()"]
 ALONE = 5
 
 

@@ -8,9 +8,9 @@ import jsonschema
 import pytest
 import yaml
 
-from nas_meta.cli import app
+from nas_meta.cli.main import app
 
-PROGRAM = [sys.executable, "-c", "from nas_meta.cli import main; main()"]
+PROGRAM = [sys.executable, "-c", "from nas_meta.cli.main import main; main()"]
 
 
 def nas_meta(*arguments, check=0, cwd=None):

@@ -76,7 +76,7 @@ def test_the_schema_knows_the_options_of_every_plugin():
 
 def test_a_misspelt_key_exits_with_2_and_one_line(tmp_path):
     file = write(tmp_path, "tasks:\n  shotz: 1\n")
-    program = "from nas_meta.cli import main; main()"
+    program = "from nas_meta.cli.main import main; main()"
     done = subprocess.run([sys.executable, "-c", program, "search", str(file)], capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == "" and len(done.stderr.splitlines()) == 1
     assert "did you mean 'shots'" in done.stderr

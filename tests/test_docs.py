@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 import nas_meta
+from nas_meta.cli.plugin_description import options_of
 from nas_meta.config.json_schema import schema
 from nas_meta.config.sections import PLUGIN_SECTIONS, Config
 from nas_meta.core import plugins
-from nas_meta.describe import options_of
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

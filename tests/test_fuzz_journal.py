@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from test_cli import nas_meta
 
 from nas_meta import load_run, resume, search
-from nas_meta.cli import app
+from nas_meta.cli.main import app
+from nas_meta.controller.sessions import next_session
 from nas_meta.errors import RunError
 from nas_meta.journal.database import FILE, Journal
 from nas_meta.journal.records import Trial
 from nas_meta.journal.status import read_status
-from nas_meta.resuming import next_session
 
 COMMANDS = [
     ["trials"],

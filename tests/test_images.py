@@ -367,7 +367,7 @@ def test_a_search_on_images_ends_in_a_model_that_transformers_loads(config, tmp_
 
 
 def test_a_space_says_what_it_takes_and_a_source_what_it_gives():
-    from nas_meta.describe import describe
+    from nas_meta.cli.plugin_description import describe
     from nas_meta.testing import check_space
 
     assert describe("spaces", "vit")["takes"] == describe("tasks", "image-folder")["gives"] == "images"

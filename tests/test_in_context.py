@@ -21,7 +21,7 @@ from transformers import (
 from typer.testing import CliRunner
 
 from nas_meta import search
-from nas_meta.cli import app
+from nas_meta.cli.main import app
 from nas_meta.config.components import make_evaluation, prepare
 from nas_meta.config.resolved import resolve
 from nas_meta.errors import ConfigError, TrialError

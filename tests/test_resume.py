@@ -198,7 +198,7 @@ def test_a_damaged_journal_says_so(document, tmp_path):
             resume(tmp_path, inline=True)
 
 
-PROGRAM = [sys.executable, "-c", "from nas_meta.cli import main; main()"]
+PROGRAM = [sys.executable, "-c", "from nas_meta.cli.main import main; main()"]
 
 
 @pytest.mark.parametrize("kilobytes", [60, pytest.param(150, marks=pytest.mark.slow)])

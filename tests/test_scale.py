@@ -13,7 +13,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from nas_meta import controller
+from nas_meta.controller import phases
 from nas_meta.execution import ray_engine
 from nas_meta.execution.ray_engine import RayEngine, Resources
 
@@ -200,12 +200,12 @@ def test_no_worker_waits_for_a_generation_to_end(small_config, tmp_path, monkeyp
     """Whenever a trial ends another starts, before any other ends: also with a population larger than the workers."""
     from benchmarks.busy import Unequal
 
-    monkeypatch.setattr(controller, "make_evaluation", lambda *_: Unequal(0.05, 0.4))
-    monkeypatch.setattr(controller, "meta_test", lambda *_: {})
-    monkeypatch.setattr(controller, "measure_each", lambda *_: [])
+    monkeypatch.setattr(phases, "make_evaluation", lambda *_: Unequal(0.05, 0.4))
+    monkeypatch.setattr(phases, "meta_test", lambda *_: {})
+    monkeypatch.setattr(phases, "measure_each", lambda *_: [])
     small_config["strategy"] = {"name": "evolution", "population": 6}
     small_config["budget"] = {"trials": 18}
-    trials = controller.search(small_config, tmp_path / "run").trials
+    trials = phases.search(small_config, tmp_path / "run").trials
     started = sorted(trial.started for trial in trials)
     finished = sorted(trial.finished for trial in trials)
     assert [trial.status for trial in trials] == ["completed"] * 18

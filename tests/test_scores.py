@@ -12,7 +12,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from nas_meta import Architecture, SearchContext, load_run, search
-from nas_meta.cli import app
+from nas_meta.cli.main import app
 from nas_meta.core import plugins
 from nas_meta.errors import ConfigError, RunError
 from nas_meta.evaluation.proxies import SCORES, load

@@ -19,7 +19,7 @@ from nas_meta.evaluation.trial import result_of
 from nas_meta.journal.database import Journal
 from nas_meta.journal.records import Trial
 
-PROGRAM = [sys.executable, "-c", "from nas_meta.cli import main; main()"]
+PROGRAM = [sys.executable, "-c", "from nas_meta.cli.main import main; main()"]
 
 
 def nas_meta(*arguments, check=0):

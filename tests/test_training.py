@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 
+from nas_meta.cli.plugin_description import describe
 from nas_meta.config.resolved import read_config
-from nas_meta.describe import describe
 from nas_meta.errors import ConfigError
 from nas_meta.learners.protonet import ProtoNet, ProtoNetOptions
 from nas_meta.learners.training.options import Average, TrainingOptions, rate_factor, set_dropout

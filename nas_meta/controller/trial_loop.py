@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas_meta.config.resolved import Config
+from nas_meta.controller.proposals import Proposals
 from nas_meta.core.guard import asking
 from nas_meta.core.objectives import signed
 from nas_meta.core.signals import Stop
@@ -23,14 +24,13 @@ from nas_meta.journal.leaderboard import Standings
 from nas_meta.journal.records import Trial
 from nas_meta.journal.run import weights_path, write_whole
 from nas_meta.outputs.monitors.observer import Observer
-from nas_meta.proposals import Proposals
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.latency_predictor import LatencyTable
 from nas_meta.strategy.protocol import Strategy
 from nas_meta.strategy.stopping.rule import Report, Rule
 
 if TYPE_CHECKING:
-    from nas_meta.pretraining.shared import SharedWeights
+    from nas_meta.controller.weight_pool import WeightPool
 
 INTERRUPTED = "the search was interrupted"
 
@@ -43,7 +43,7 @@ class TrialLoop:
         happened: called after everything that happens.
         steps: meta-training steps that running trials have taken.
         losses: the loss of the last of these.
-        shared: weights of candidates that are pre-trained, where they are.
+        weight_pool: weights of candidates that are pre-trained, where they are.
         before: seconds that earlier sessions of this search took.
     """
 
@@ -59,7 +59,7 @@ class TrialLoop:
     losses: dict[int, float] = field(default_factory=dict)
     before: float = 0.0
     table: LatencyTable | None = None
-    shared: SharedWeights | None = None
+    weight_pool: WeightPool | None = None
 
     def __post_init__(self) -> None:
         self.objectives = self.config.directed
@@ -87,8 +87,8 @@ class TrialLoop:
         if list(self.trials) != list(range(1, len(self.trials) + 1)) or not named <= set(self.trials):
             raise RunError(f"the search cannot go on: the journal of {self.directory} has lost trials")
         self._again.extend(self.proposals.replay(said))
-        if self.shared is not None:
-            self.shared.restore(self.trials.values())
+        if self.weight_pool is not None:
+            self.weight_pool.restore(self.trials.values())
         for number in self._again:
             self._forget(self.trials[number], INTERRUPTED)
         for report, went_on in reports:
@@ -151,8 +151,8 @@ class TrialLoop:
             finished=None,
         )
         self.standings.put(trial)
-        if self.shared is not None:
-            begun = self.shared.begin(trial)
+        if self.weight_pool is not None:
+            begun = self.weight_pool.begin(trial)
             if begun is None:  # it starts when another one has made the weights that it starts from
                 self.journal.write(trial, self.proposals.said())
                 return
@@ -169,7 +169,7 @@ class TrialLoop:
         self.board.output(trial.id, event.output, event.worker)
         if not event.done and event.value.pretraining:
             if event.value.pretrained is not None:
-                self._go_on(self.shared.arrived(trial, event.value.pretrained))
+                self._go_on(self.weight_pool.arrived(trial, event.value.pretrained))
             self.board.trial_progress(trial, event.value.step, event.value.values)
             return
         if not event.done:
@@ -180,8 +180,8 @@ class TrialLoop:
             self.board.trial_progress(trial, event.value.step, event.value.values)
             return
         del self._since[event.key]
-        if self.shared is not None:
-            self._again.extend(self.shared.ended(trial))
+        if self.weight_pool is not None:
+            self._again.extend(self.weight_pool.ended(trial))
         if trial.status == "running" and event.died and self._died.get(trial.id, 0) < self.config.resources.retries:
             self._died[trial.id] = self._died.get(trial.id, 0) + 1
             self._forget(trial, event.error)
@@ -236,8 +236,8 @@ class TrialLoop:
             self.engine.cancel(number)
             del self._since[number]
             trial = self.trials[number]
-            if self.shared is not None:
-                self._again.extend(self.shared.ended(trial))
+            if self.weight_pool is not None:
+                self._again.extend(self.weight_pool.ended(trial))
             if trial.status == "running":
                 trial = self._fail(trial, "timed-out", f"it took longer than {minutes:g} minutes")
             self._show(trial)

@@ -17,7 +17,7 @@ from nas_meta.execution.engine import Engine, Event
 from nas_meta.strategy.protocol import Job
 
 if TYPE_CHECKING:
-    from nas_meta.pretraining.adaptation import Adaptation
+    from nas_meta.controller.domain_adaptation import Adaptation
 
 SECONDS = 10.0  # in which the others of a worker that failed tell how they ended
 

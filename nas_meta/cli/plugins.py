@@ -64,8 +64,8 @@ def space_check(name: Annotated[str, typer.Argument(metavar="PATH_OR_NAME")], se
 
 def show_plugins(kind: str, name: str | None, as_json: bool) -> None:
     """Lists the plugins of a kind, or shows one."""
+    from nas_meta.cli.plugin_description import describe
     from nas_meta.core import plugins
-    from nas_meta.describe import describe
 
     if name is None:
         rows = plugins.installed(kind)

@@ -31,7 +31,7 @@ SEVERAL = ("random", "nsga2", "motpe", "surrogate")
 
 @cache
 def space() -> Any:
-    from search_spaces.bert_subnet import BertSubnet, BertSubnetOptions
+    from search_spaces.pretrained.bert_subnet import BertSubnet, BertSubnetOptions
 
     return BertSubnet(BertSubnetOptions(**{key: value for key, value in SPACE.items() if key != "name"}))
 

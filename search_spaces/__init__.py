@@ -1,1 +1,1 @@
-"""The search spaces that ship: each a plugin like anybody's, one file each."""
+"""The search spaces that ship: each a plugin like anybody's."""

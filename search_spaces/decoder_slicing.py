@@ -5,7 +5,7 @@ Knows where GPT-2, Llama, Qwen2 and Qwen3 models of transformers keep their proj
 that stay every one keeps as many query heads as the others, which is what the models' attention expects. Elsewhere a
 group is one head.
 
-Models here are :class:`search_spaces.causal_lm.CausalStates`.
+Models here are :class:`search_spaces.pretrained.causal_lm.CausalStates`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,9 +22,14 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
+from nas_meta import Architecture
 from nas_meta.errors import ConfigError
-from search_spaces.causal_lm import CausalStates
+from search_spaces.pretrained.causal_lm import CausalStates
 from search_spaces.slicing import head_rows
+
+if TYPE_CHECKING:
+    from torch import nn
+
 
 FAMILIES = ("gpt2", "llama", "qwen2", "qwen3")
 
@@ -228,3 +233,11 @@ def load_sliced(folder: str | Path) -> nn.Module:
     ]
     replace_layers(model, cut, range(len(cut)))
     return model
+
+
+def widths_of(architecture: Architecture) -> dict[int, tuple[int, int, int]]:
+    """Groups, heads of a group and neurons of the layers that an architecture keeps, by their index."""
+    values = architecture.values
+    kept = [int(n[len("layer") : -len(".keep")]) for n, value in values.items() if n.endswith(".keep") and value]
+    sizes = {i: [values.get(f"layer{i}.{n}", 1) for n in ("groups", "heads", "ffn")] for i in sorted(kept)}
+    return {i: tuple(own) for i, own in sizes.items()}

@@ -16,7 +16,7 @@ from nas_meta.outputs.export.exported_model import evaluate_folder
 from nas_meta.outputs.export.folder import export
 from nas_meta.space.architecture import Architecture
 from nas_meta.testing import SpaceTests
-from search_spaces.peft_bert import PeftBert, PeftBertOptions
+from search_spaces.pretrained.peft_bert import PeftBert, PeftBertOptions
 
 IDS, MASK = torch.tensor([[2, 3, 4, 5], [6, 7, 8, 0]]), torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
 

@@ -17,9 +17,9 @@ from two_texts import output
 from nas_meta.errors import ConfigError
 from nas_meta.models.profiling import flops, parameters
 from nas_meta.space.architecture import Choice
-from search_spaces.bert_subnet import BertSubnet, BertSubnetOptions
+from search_spaces.pretrained.base import counts, strongest
+from search_spaces.pretrained.bert_subnet import BertSubnet, BertSubnetOptions
 from search_spaces.slicing import load_sliced, widths
-from search_spaces.subnet import counts, strongest
 
 H, HEADS, F, L = 32, 4, 64, 2
 
@@ -108,7 +108,7 @@ def test_importance_is_the_taylor_score_of_each_unit(tiny_model, labelled_texts)
     from nas_meta.tasks.episodes import EpisodeShape, episode
     from nas_meta.tasks.sources.files import FileOptions, JSONLines
     from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
-    from search_spaces.importance import importance
+    from search_spaces.pretrained.importance import importance
     from search_spaces.slicing import layers_of, parts_of
 
     tasks = load_tasks(JSONLines(FileOptions(path=labelled_texts)), load_tokenizer(str(tiny_model)), 16)
@@ -190,7 +190,7 @@ def episodes_of(tiny_model, labelled_texts):
 def test_wandas_importance_equals_weights_times_activations_by_hand(tiny_model, labelled_texts):
     """|W|·‖X‖₂, X as the model's own parts compute it, text by text; a head has the sum of its eight columns."""
     from nas_meta.tasks.episodes import EpisodeShape, episodes
-    from search_spaces.importance import importance
+    from search_spaces.pretrained.importance import importance
 
     pool = episodes_of(tiny_model, labelled_texts)["meta-train"]
     model = AutoModel.from_pretrained(tiny_model).eval()
@@ -213,7 +213,7 @@ def test_wandas_importance_equals_weights_times_activations_by_hand(tiny_model, 
 
 
 def test_the_importance_by_magnitude_is_the_norm_of_what_goes_with_a_unit(tiny_model, labelled_texts):
-    from search_spaces.importance import importance
+    from search_spaces.pretrained.importance import importance
 
     pool = episodes_of(tiny_model, labelled_texts)["meta-train"]
     model = AutoModel.from_pretrained(tiny_model)

@@ -16,7 +16,7 @@ from nas_meta.errors import ConfigError
 from nas_meta.models.encoder import Encoder
 from nas_meta.models.profiling import flops, parameters
 from nas_meta.testing import SpaceTests
-from search_spaces.cell_encoder import CellEncoder, CellEncoderOptions
+from search_spaces.cell.cell_encoder import CellEncoder, CellEncoderOptions
 from strategies.most_probable import most_probable
 
 SMALL = {"layers": 3, "heads": [2, 4], "kernels": [3, 5], "gated": [1.5], "ffn": [0.5, 2.0]}

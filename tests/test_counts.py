@@ -6,9 +6,9 @@ import pytest
 from nas_meta.models.profiling import flops, parameters
 from nas_meta.tasks.sources.files import JSONLines
 from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
-from search_spaces.bert_subnet import BertSubnet, BertSubnetOptions
-from search_spaces.cell_encoder import CellEncoder, CellEncoderOptions
-from search_spaces.peft_bert import PeftBert, PeftBertOptions
+from search_spaces.cell.cell_encoder import CellEncoder, CellEncoderOptions
+from search_spaces.pretrained.bert_subnet import BertSubnet, BertSubnetOptions
+from search_spaces.pretrained.peft_bert import PeftBert, PeftBertOptions
 
 V, P, H, HEADS, N = 29, 64, 32, 4, 64  # of the tiny BERT: tokens, positions, width, heads, neurons
 T = 9

@@ -20,7 +20,7 @@ from nas_meta.tasks.episodes import EpisodeShape, episode
 from nas_meta.tasks.sources.files import JSONLines
 from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
 from nas_meta.testing import SpaceTests
-from search_spaces.decoder import DecoderOptions, ScratchDecoder
+from search_spaces.scratch.decoder import DecoderOptions, ScratchDecoder
 
 SMALL = {"family": ["llama", "gpt2"], "depth": [1, 2], "width": [16, 32], "heads": [2, 4], "kv_heads": [1, 2, 4]}
 PLACES = 24

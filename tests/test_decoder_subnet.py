@@ -19,9 +19,9 @@ from nas_meta.tasks.packaged_models import model_path
 from nas_meta.tasks.sources.files import FileOptions, JSONLines
 from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
 from nas_meta.testing import SpaceTests
-from search_spaces.causal_lm import CausalStates
-from search_spaces.decoder_slicing import layers_of, parts_of, widths
-from search_spaces.decoder_subnet import DecoderSubnet, DecoderSubnetOptions, widths_of
+from search_spaces.decoder_slicing import layers_of, parts_of, widths, widths_of
+from search_spaces.pretrained.causal_lm import CausalStates
+from search_spaces.pretrained.decoder_subnet import DecoderSubnet, DecoderSubnetOptions
 
 V = 40
 

@@ -20,9 +20,9 @@ from nas_meta.models.profiling import flops, parameters
 from nas_meta.outputs.export.exported_model import evaluate_folder
 from nas_meta.outputs.export.folder import export
 from nas_meta.testing import SpaceTests
-from search_spaces.encoder import EncoderOptions, ScratchEncoder
-from search_spaces.encoder_model import EncoderConfig, EncoderModel, slopes
-from search_spaces.encoder_native import as_native
+from search_spaces.scratch.encoder import EncoderOptions, ScratchEncoder
+from search_spaces.scratch.encoder_model import EncoderConfig, EncoderModel, slopes
+from search_spaces.scratch.encoder_native import as_native
 
 IDS = torch.tensor([[2, 7, 9, 11, 3, 12, 13], [2, 8, 3, 0, 0, 0, 0]])
 MASK = (IDS > 0).long()

@@ -24,7 +24,7 @@ def hostile(small_config, tmp_path):
     mark, plugin = tmp_path / "mark", tmp_path / "run" / "space.py"
     plugin.write_text(
         f"from pathlib import Path\nPath({str(mark)!r}).touch()\n"
-        "from search_spaces.bert_subnet import BertSubnet as Space\n"
+        "from search_spaces.pretrained.bert_subnet import BertSubnet as Space\n"
     )
     with sqlite3.connect(tmp_path / "run" / "journal.sqlite") as db:
         (text,) = db.execute("SELECT value FROM info WHERE key = 'config'").fetchone()

@@ -29,7 +29,7 @@ from nas_meta.tasks.pool import Pool, tokenise
 from nas_meta.tasks.source import TaskSource, assert_disjoint, clean
 from nas_meta.tasks.sources.digits import Digits, DigitsOptions
 from nas_meta.tasks.sources.images import ImageFolder, ImageOptions, read_image, save_processor
-from search_spaces.vit import ViT, ViTOptions
+from search_spaces.scratch.vit import ViT, ViTOptions
 
 TINY = {"patches": [4], "depths": [1, 2], "hidden": [16], "heads": [2, 4], "mlp": [1.0, 2.0]}
 

@@ -36,7 +36,7 @@ from nas_meta.tasks.pool import Pool, Tasks
 from nas_meta.tasks.prompts import CONTENT_FREE, with_prompts
 from nas_meta.tasks.sources.files import FileOptions, JSONLines
 from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
-from search_spaces.causal_lm import CausalStates
+from search_spaces.pretrained.causal_lm import CausalStates
 
 TEMPLATE = "text: {text}\nlabel: {label}\n\n"
 SHAPE = EpisodeShape(3, 2, 2)

@@ -18,7 +18,7 @@ from nas_meta.models.state import unpacked
 from nas_meta.space.architecture import Choice
 from nas_meta.space.wrappers import LimitedSpace
 from nas_meta.tasks.episodes import EpisodeShape, episode
-from search_spaces.cell_encoder import CellEncoder, CellEncoderOptions
+from search_spaces.cell.cell_encoder import CellEncoder, CellEncoderOptions
 from strategies.bilevel import EpisodeLoss, first_order, second_order, two_levels
 from strategies.most_probable import most_probable
 from strategies.nni_darts import DARTS, GumbelDARTS

@@ -31,8 +31,8 @@ from nas_meta.models.compute import Compute
 from nas_meta.models.encoder import Encoder
 from nas_meta.models.packing import ROW, pack, rows_of
 from nas_meta.tasks.pool import Pool
-from search_spaces.causal_lm import CausalStates
-from search_spaces.encoder_model import EncoderConfig, EncoderModel
+from search_spaces.pretrained.causal_lm import CausalStates
+from search_spaces.scratch.encoder_model import EncoderConfig, EncoderModel
 
 SIZE = {"vocab_size": 50, "num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 16}
 MODELS = {

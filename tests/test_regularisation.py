@@ -199,7 +199,7 @@ def test_distillation_pulls_a_small_model_towards_its_teacher(small_config, tmp_
 
 
 def test_distillation_without_a_full_model_is_refused(small_config, tmp_path, monkeypatch):
-    from search_spaces.bert_subnet import BertSubnet
+    from search_spaces.pretrained.bert_subnet import BertSubnet
 
     monkeypatch.setattr(BertSubnet, "reference", lambda self: None)
     small_config["learner"]["training"] = {"distill": 1.0}

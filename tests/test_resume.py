@@ -20,7 +20,12 @@ from nas_meta.journal.records import Said
 # A child of a server that already has everything imported starts at once, and can be killed early and late.
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["nas_meta.controller", "nas_meta.execution.inline_engine", "search_spaces.bert_subnet", "transformers.models.bert"]
+    [
+        "nas_meta.controller",
+        "nas_meta.execution.inline_engine",
+        "search_spaces.pretrained.bert_subnet",
+        "transformers.models.bert",
+    ]
 )
 
 

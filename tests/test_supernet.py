@@ -30,8 +30,8 @@ from nas_meta.learners.training.regularisation import regularised
 from nas_meta.models.encoder import Encoder
 from nas_meta.models.state import packed, unpacked
 from nas_meta.tasks.episodes import EpisodeShape, episode
-from search_spaces.bert_subnet import BertSubnet, BertSubnetOptions
-from search_spaces.elastic import Memory, widths_of
+from search_spaces.pretrained.bert_elastic import Memory, widths_of
+from search_spaces.pretrained.bert_subnet import BertSubnet, BertSubnetOptions
 from strategies.inherited import supernet_encoder, thinned
 from strategies.sandwich import Sandwich
 from strategies.sizes import largest, smallest

@@ -27,8 +27,8 @@ from nas_meta.tasks.pool import tokenise
 from nas_meta.tasks.sources.captioned import ImageText, ImageTextOptions
 from nas_meta.tasks.sources.digits import CaptionOptions, DigitCaptions, digits
 from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
-from search_spaces.tower import Tower, TowerOptions
-from search_spaces.vit import ViT, ViTOptions
+from search_spaces.scratch.vit import ViT, ViTOptions
+from search_spaces.tower.tower import Tower, TowerOptions
 
 IMAGE = {"name": "vit", "patches": [4], "depths": [1, 2], "hidden": [16], "heads": [2, 4], "mlp": [1.0, 2.0]}
 

@@ -1,0 +1,1 @@
+"""Who sees the result: monitors while a search runs, reports, exported models."""

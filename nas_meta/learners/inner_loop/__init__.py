@@ -1,0 +1,1 @@
+"""Gradient descent on one support set, differentiable, and how many such loops run at once."""

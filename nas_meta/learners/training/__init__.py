@@ -1,0 +1,1 @@
+"""Options and parts of meta-training that every learner shares."""

@@ -1,1 +1,1 @@
-"""What watches a search: TensorBoard, logs, hooks, Prometheus, W&B. None of them can end it."""
+"""What watches a search live: TensorBoard, logs, hooks, Prometheus, W&B. None of them can end it."""

@@ -1,0 +1,1 @@
+"""Unlabelled text: reading it, tokenising it once to disk, and learning a tokenizer from it."""

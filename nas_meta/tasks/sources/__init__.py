@@ -1,0 +1,1 @@
+"""The task sources that ship: one per file format or package."""

@@ -17,8 +17,8 @@ from nas_meta import Architecture, Choice, PluginOptions
 from nas_meta.errors import ConfigError
 from nas_meta.tasks.packaged_models import MINILM, model_path
 from nas_meta.tasks.pool import Tasks
-from search_spaces.pretrained import load_pretrained
-from search_spaces.subnet import PretrainedSubnet, counts, strongest
+from search_spaces.pretrained.base import PretrainedSubnet, counts, strongest
+from search_spaces.pretrained.loading import load_pretrained
 
 if TYPE_CHECKING:
     from torch import nn
@@ -114,7 +114,7 @@ class BertSubnet(PretrainedSubnet):
         """Uniform over the choices; with ``bins`` over bins of parameters, once the space is prepared."""
         if self.options.bins is None or self._weights is None:
             return super().sample(rng, tries)
-        from search_spaces.bins import sample_by_size
+        from search_spaces.pretrained.param_bins import sample_by_size
 
         draw = partial(super().sample, rng, tries)
         return sample_by_size(self, draw, self.count_params, self.bin_edges, rng)
@@ -138,7 +138,7 @@ class BertSubnet(PretrainedSubnet):
         return sum(sum(1 for _ in combinations(range(layers), k)) * widths**k for k in sets)
 
     def prepare(self, tasks: Tasks, seed: int) -> None:
-        from search_spaces.importance import importance
+        from search_spaces.pretrained.importance import importance
         from search_spaces.slicing import layers_of
 
         model = load_pretrained(self.options.model)
@@ -170,7 +170,7 @@ class BertSubnet(PretrainedSubnet):
         return model
 
     def supernet(self) -> Supernet:
-        from search_spaces.elastic import ElasticEncoder
+        from search_spaces.pretrained.bert_elastic import ElasticEncoder
 
         return ElasticEncoder(self.reference(), *self._ranked())
 

@@ -1,4 +1,4 @@
-"""All sub-networks of a causal language model in one model: :mod:`search_spaces.elastic` for decoders.
+"""All sub-networks of a causal language model in one model: :mod:`search_spaces.pretrained.bert_elastic` for decoders.
 
 The groups of every layer, the heads within each and the neurons are put in the order of their importance once, so that
 every sub-network is a slice of the larger ones (Hou et al. 2020, "DynaBERT", section 2.1).
@@ -15,7 +15,6 @@ from torch.func import functional_call
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from nas_meta import Architecture, Supernet
-from search_spaces.causal_lm import CausalStates
 from search_spaces.decoder_slicing import (
     attention_of,
     cuts_of,
@@ -24,9 +23,10 @@ from search_spaces.decoder_slicing import (
     parts_of,
     replace_layers,
     slice_layer,
+    widths_of,
 )
-from search_spaces.decoder_subnet import widths_of
-from search_spaces.elastic import select_widths
+from search_spaces.pretrained.bert_elastic import select_widths
+from search_spaces.pretrained.causal_lm import CausalStates
 
 
 class ElasticDecoderLayer(GradientCheckpointingLayer):

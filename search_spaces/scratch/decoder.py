@@ -11,8 +11,8 @@ from pydantic import Field
 
 from nas_meta import Architecture, Choice
 from nas_meta.errors import ConfigError
-from search_spaces.encoder import unfit
-from search_spaces.from_scratch import FromScratch, FromScratchOptions
+from search_spaces.scratch.base import FromScratch, FromScratchOptions
+from search_spaces.scratch.encoder import unfit
 
 if TYPE_CHECKING:
     from torch import nn
@@ -71,7 +71,7 @@ class ScratchDecoder(FromScratch):
     def build(self, architecture: Architecture) -> nn.Module:
         from transformers import AutoModelForCausalLM
 
-        from search_spaces.causal_lm import CausalStates
+        from search_spaces.pretrained.causal_lm import CausalStates
 
         return CausalStates(AutoModelForCausalLM.from_config(self.config(architecture)))
 
@@ -137,7 +137,7 @@ class ScratchDecoder(FromScratch):
         """The language model in a folder, giving states."""
         from transformers import AutoModelForCausalLM
 
-        from search_spaces.causal_lm import CausalStates
+        from search_spaces.pretrained.causal_lm import CausalStates
 
         return CausalStates(AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False))
 

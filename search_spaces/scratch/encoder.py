@@ -11,7 +11,7 @@ from pydantic import Field
 
 from nas_meta import Architecture, Choice
 from nas_meta.errors import ConfigError
-from search_spaces.from_scratch import FromScratch, FromScratchOptions
+from search_spaces.scratch.base import FromScratch, FromScratchOptions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -85,7 +85,7 @@ class ScratchEncoder(FromScratch):
         return architecture.values.get("pooling")
 
     def build(self, architecture: Architecture) -> nn.Module:
-        from search_spaces.encoder_model import EncoderConfig, EncoderModel
+        from search_spaces.scratch.encoder_model import EncoderConfig, EncoderModel
 
         tokens, pad = self.vocabulary
         same = ("activation", "norm", "norm_place", "positions")
@@ -134,8 +134,8 @@ class ScratchEncoder(FromScratch):
         ``AutoModel.from_pretrained(folder)`` loads the one, with ``trust_remote_code=True`` the other; neither needs
         nas-meta. A ``BertModel`` gets a pooler that nobody trained unless ``add_pooling_layer=False`` is said, too.
         """
-        from search_spaces.encoder_model import EncoderConfig, EncoderModel
-        from search_spaces.encoder_native import as_native
+        from search_spaces.scratch.encoder_model import EncoderConfig, EncoderModel
+        from search_spaces.scratch.encoder_native import as_native
 
         native = as_native(model)
         if native is None:
@@ -147,7 +147,7 @@ class ScratchEncoder(FromScratch):
         """The model by the class that is installed: a folder's own code is not run."""
         from transformers import BertModel
 
-        from search_spaces.encoder_model import EncoderConfig, EncoderModel
+        from search_spaces.scratch.encoder_model import EncoderConfig, EncoderModel
 
         kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
         if kind == EncoderConfig.model_type:

@@ -19,7 +19,7 @@ from pydantic import Field
 from nas_meta import Architecture, Choice, PluginOptions, SearchSpace
 from nas_meta.tasks.packaged_models import MINILM
 from nas_meta.tasks.pool import Tasks
-from search_spaces.pretrained import load_pretrained
+from search_spaces.pretrained.loading import load_pretrained
 
 if TYPE_CHECKING:
     from torch import nn

@@ -18,8 +18,9 @@ from nas_meta import Architecture, Choice, PluginOptions
 from nas_meta.errors import ConfigError
 from nas_meta.tasks.packaged_models import SMOLLM2
 from nas_meta.tasks.pool import Tasks
-from search_spaces.pretrained import load_pretrained_decoder, pretrained_config
-from search_spaces.subnet import PretrainedSubnet, counts, strongest
+from search_spaces.decoder_slicing import widths_of
+from search_spaces.pretrained.base import PretrainedSubnet, counts, strongest
+from search_spaces.pretrained.loading import load_pretrained_decoder, pretrained_config
 
 if TYPE_CHECKING:
     from torch import nn
@@ -65,7 +66,7 @@ class Sizes:
 class DecoderSubnet(PretrainedSubnet):
     """Sub-networks of a pretrained GPT-2, Llama or Qwen; weights are inherited and sliced.
 
-    A model gives token states and keeps its head: :class:`search_spaces.causal_lm.CausalStates`.
+    A model gives token states and keeps its head: :class:`search_spaces.pretrained.causal_lm.CausalStates`.
     """
 
     Options = DecoderSubnetOptions
@@ -121,7 +122,7 @@ class DecoderSubnet(PretrainedSubnet):
 
     def prepare(self, tasks: Tasks, seed: int) -> None:
         from search_spaces.decoder_slicing import layers_of, parts_of
-        from search_spaces.importance import importance
+        from search_spaces.pretrained.importance import importance
 
         model = load_pretrained_decoder(self.options.model)
         parts = [parts_of(layer) for layer in layers_of(model)]
@@ -149,7 +150,7 @@ class DecoderSubnet(PretrainedSubnet):
         return model
 
     def supernet(self) -> Supernet:
-        from search_spaces.elastic_decoder import ElasticDecoder
+        from search_spaces.pretrained.decoder_elastic import ElasticDecoder
 
         s, (head_scores, neuron_scores) = self.sizes, self._ranked()
         orders = []
@@ -216,7 +217,7 @@ class DecoderSubnet(PretrainedSubnet):
         import torch
         from transformers import AutoModelForCausalLM
 
-        from search_spaces.causal_lm import CausalStates
+        from search_spaces.pretrained.causal_lm import CausalStates
 
         if self._weights is None:
             return load_pretrained_decoder(self.options.model)
@@ -240,14 +241,6 @@ class DecoderSubnet(PretrainedSubnet):
         if wrong:
             raise ConfigError(f"space.optional has the layer {wrong[0]}; expected numbers from 0 to {layers - 1}")
         return frozenset(given)
-
-
-def widths_of(architecture: Architecture) -> dict[int, tuple[int, int, int]]:
-    """Groups, heads of a group and neurons of the layers that an architecture keeps, by their index."""
-    values = architecture.values
-    kept = [int(n[len("layer") : -len(".keep")]) for n, value in values.items() if n.endswith(".keep") and value]
-    sizes = {i: [values.get(f"layer{i}.{n}", 1) for n in ("groups", "heads", "ffn")] for i in sorted(kept)}
-    return {i: tuple(own) for i, own in sizes.items()}
 
 
 def own_name(name: str, layer: int) -> str:

@@ -31,7 +31,7 @@ def load_pretrained_decoder(name: str) -> nn.Module:
     """
     from transformers import AutoModelForCausalLM
 
-    from search_spaces.causal_lm import CausalStates
+    from search_spaces.pretrained.causal_lm import CausalStates
 
     lm = _loaded(name, AutoModelForCausalLM.from_pretrained, weights_only=True, dtype="float32")
     return CausalStates(lm).eval()

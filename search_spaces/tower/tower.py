@@ -68,7 +68,7 @@ class Tower(ComposedSpace):
         return {metric: parts[metric] + own[metric] for metric in own if metric in parts}
 
     def build(self, architecture: Architecture) -> nn.Module:
-        from search_spaces.tower_model import TowerConfig, TowerModel
+        from search_spaces.tower.tower_model import TowerConfig, TowerModel
 
         towers = {part: self.build_part(architecture, part) for part in self.spaces}
         widths = {f"{part}_width": embedding_width(self.spaces[part], tower) for part, tower in towers.items()}
@@ -86,7 +86,7 @@ class Tower(ComposedSpace):
 
     def load(self, folder: Path) -> nn.Module:
         """The model by the classes that are installed: a folder's own code is not run."""
-        from search_spaces.tower_model import JOINT, TowerConfig, TowerModel
+        from search_spaces.tower.tower_model import JOINT, TowerConfig, TowerModel
 
         if TowerConfig.get_config_dict(folder)[0].get("model_type") != TowerConfig.model_type:
             raise ValueError(f"it is no model of two towers; expected model_type {TowerConfig.model_type}")

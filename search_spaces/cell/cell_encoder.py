@@ -16,7 +16,7 @@ from nas_meta import Architecture, Choice, PluginOptions, SearchSpace
 from nas_meta.errors import ConfigError
 from nas_meta.tasks.packaged_models import MINILM
 from nas_meta.tasks.pool import Tasks
-from search_spaces.pretrained import load_pretrained
+from search_spaces.pretrained.loading import load_pretrained
 
 if TYPE_CHECKING:
     from torch import nn
@@ -147,7 +147,7 @@ class CellEncoder(SearchSpace):
 
     def supernet(self) -> Supernet:
         from nas_meta import ChoiceInput, ChoiceLayer, ChoiceSupernet
-        from search_spaces.cell_model import operation
+        from search_spaces.cell.cell_model import operation
 
         layers = range(self.options.layers)
         model = self._model([IDENTITY for _ in layers], list(layers), list(layers))
@@ -173,7 +173,7 @@ class CellEncoder(SearchSpace):
 
     def save(self, model: nn.Module, architecture: Architecture, folder: Path) -> None:
         """A folder with its code: ``AutoModel.from_pretrained(folder, trust_remote_code=True)`` needs no nas-meta."""
-        from search_spaces.cell_model import CellEncoderConfig, CellEncoderModel
+        from search_spaces.cell.cell_model import CellEncoderConfig, CellEncoderModel
 
         CellEncoderConfig.register_for_auto_class()
         CellEncoderModel.register_for_auto_class("AutoModel")
@@ -181,7 +181,7 @@ class CellEncoder(SearchSpace):
 
     def load(self, folder: Path) -> nn.Module:
         """The model by the class that is installed: a folder's own code is not run."""
-        from search_spaces.cell_model import CellEncoderConfig, CellEncoderModel
+        from search_spaces.cell.cell_model import CellEncoderConfig, CellEncoderModel
 
         described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if described.get("model_type") != CellEncoderConfig.model_type:
@@ -219,7 +219,7 @@ class CellEncoder(SearchSpace):
     def _model(self, operations: list[str], inputs: list[int], adds: list[int]) -> nn.Module:
         import torch
 
-        from search_spaces.cell_model import CellEncoderConfig, CellEncoderModel
+        from search_spaces.cell.cell_model import CellEncoderConfig, CellEncoderModel
 
         tables = self._tables if self._tables is not None else self._loaded
         words, positions = tables["words"], tables["positions"]

@@ -2,7 +2,7 @@
 
 One class for all of them, for no class of transformers has them all, and two classes would differ in more than in what
 was chosen. Its parts are transformers' own, and where a class of transformers is the same function, its conventions
-hold, so that weights go over as they are (:mod:`search_spaces.encoder_native`):
+hold, so that weights go over as they are (:mod:`search_spaces.scratch.encoder_native`):
 
 - post-norm (Vaswani et al. 2017) as BERT: x ← N(x + f(x)), and the embeddings are normalised;
 - pre-norm (Xiong et al. 2020): x ← x + f(N(x)), and the last state is normalised; with LayerNorm as ModernBERT, which

@@ -25,7 +25,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from search_spaces.encoder_model import EncoderConfig, EncoderModel
+from search_spaces.scratch.encoder_model import EncoderConfig, EncoderModel
 
 # Modules of a layer, then the others: ours and theirs.
 BERT = {

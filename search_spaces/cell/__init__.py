@@ -1,0 +1,1 @@
+"""Spaces of wirings: every layer chooses its operation and its inputs."""

@@ -1,0 +1,1 @@
+"""Spaces cut from a pretrained model: layers, heads and neurons that stay, and adapters."""

@@ -1,0 +1,1 @@
+"""Spaces of models that start from random weights."""

@@ -58,8 +58,8 @@ def make_table() -> dict[str, list[float]]:
     """Accuracy and FLOPs by the id of an architecture: a supernet is trained, and everything judged with it."""
     from nas_meta.core.objectives import Objective
     from nas_meta.models.state import unpacked
-    from strategies.inherited import Inherited, supernet_encoder
-    from strategies.supernet import SupernetJob, SupernetOptions
+    from strategies.supernet.inherited_weights import Inherited, supernet_encoder
+    from strategies.supernet.search import SupernetJob, SupernetOptions
 
     evaluation = evaluation_of({"space": SPACE, "learner": {"name": "protonet"}, "evaluation": {"episodes": 200}})
     options = SupernetOptions(judged=1)

@@ -192,10 +192,10 @@ def accuracy_of(space: Planted, architecture: Architecture, seed: int) -> float:
 
 
 def measure() -> Table:
-    from strategies.nni_darts import DARTS, GumbelDARTS
-    from strategies.nni_enas import ENAS
-    from strategies.nni_proxyless import ProxylessNAS
-    from strategies.nni_spos import SPOS
+    from strategies.one_shot.darts import DARTS, GumbelDARTS
+    from strategies.one_shot.enas import ENAS
+    from strategies.one_shot.proxyless import ProxylessNAS
+    from strategies.one_shot.spos import SPOS
 
     torch.set_num_threads(1)
     contestants: list[tuple[str, type[Strategy], dict[str, Any]]] = [

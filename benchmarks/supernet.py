@@ -60,7 +60,7 @@ def inherited(_: int) -> dict[str, Any]:
     """A supernet with default options, what its search costs, and what the sub-networks inherit from it."""
     from nas_meta.core.objectives import Objective
     from nas_meta.models.state import unpacked
-    from strategies.supernet import SupernetJob, SupernetOptions
+    from strategies.supernet.search import SupernetJob, SupernetOptions
 
     evaluation = evaluation_of({"space": SPACE, **COMMON})
     objectives = (Objective("accuracy"), Objective("flops", "minimize"))
@@ -91,8 +91,8 @@ def untrained(_: int) -> dict[str, list[float]]:
 
 def judged(evaluation: Any, supernet: Any) -> dict[str, list[float]]:
     """Inherited accuracy of every sub-network, on few texts (``first``) and on the episodes of trials (``second``)."""
-    from strategies.inherited import Inherited, supernet_encoder
-    from strategies.supernet import SupernetOptions
+    from strategies.supernet.inherited_weights import Inherited, supernet_encoder
+    from strategies.supernet.search import SupernetOptions
 
     judge = Inherited(evaluation, supernet, supernet_encoder(evaluation, supernet), SupernetOptions().texts)
     some = sub_networks(evaluation.space)

@@ -22,7 +22,7 @@ from nas_meta.core.plugins import module_of
 from nas_meta.errors import ConfigError, PluginError, nearest
 from nas_meta.space.architecture import Value
 from nas_meta.tasks.packaged_models import MINILM
-from strategies import nni_bare  # noqa: F401  where NNI is told what it must be told first
+from strategies.nni import bare  # noqa: F401  where NNI is told what it must be told first
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", RuntimeWarning)  # that it does not know what newer versions of torch have

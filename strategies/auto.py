@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from nas_meta import Architecture, Outcome, PluginOptions, SearchContext, Strategy
-from strategies.nni_evolution import Evolution
-from strategies.nni_grid import Grid
-from strategies.optuna_nsga2 import NSGA2
-from strategies.surrogate import Surrogate
+from strategies.nni.evolution import Evolution
+from strategies.nni.grid_search import Grid
+from strategies.optuna.nsga2 import NSGA2
+from strategies.surrogate.surrogate import Surrogate
 
 MANY = 3000  # trials from which on fitting a predictor to all of them would take too long; chosen, not measured
 

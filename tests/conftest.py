@@ -11,10 +11,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import yaml
+from words import WORDS
 
 # Files that take longest, most of it in waiting for processes: begun first, so that no worker is left alone with them.
 LONGEST = ("test_faults.py", "test_resume.py", "test_search.py", "test_plugins.py", "test_scale.py", "test_rerun.py")
-WORDS = [f"{a}{b}" for a in ("red", "blue", "green", "gray", "pink", "gold") for b in ("fox", "cat", "owl", "bee")]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

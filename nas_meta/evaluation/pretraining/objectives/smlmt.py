@@ -2,8 +2,8 @@
 Few-Shot Natural Language Classification Tasks", section 3).
 
 A step is an episode: some words are its classes, texts in which they stand are its examples, with the word masked
-wherever it is; the loss is the prototypical network's (Snell et al. 2017). :mod:`nas_meta.tasks.sources.smlmt` offers such
-tasks to any learner.
+wherever it is; the loss is the prototypical network's (Snell et al. 2017). :mod:`nas_meta.tasks.sources.smlmt` offers
+such tasks to any learner.
 """
 
 from __future__ import annotations

@@ -1,0 +1,248 @@
+"""MetaNAS (Elsken et al. 2020): weights and architecture meta-learned together, for architectures of a task's own.
+
+Over the tasks of a meta-batch, each adapted to (w_i, α_i) by :mod:`strategies.metanas.task_learner`, both move by
+Reptile,
+
+    w ← w + λ · 1/n Σ (w_i - w),    α ← α + λ · 1/n Σ (α_i - α)    (the paper's equation 5, λ falling to zero),
+
+or, as FOMAML, along the gradient of the query loss at (w_i, α_i), averaged over tasks.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from nas_meta import Architecture, Outcome, PluginOptions, SearchContext, Strategy
+from nas_meta.evaluation.progress import JobResult, Progress
+from nas_meta.evaluation.trial import Evaluation
+from nas_meta.learners.base import finite
+from nas_meta.learners.reptile import set_values
+from nas_meta.models.encoder import Encoder
+from nas_meta.models.state import packed, packed_training, restored_training, unpacked
+from nas_meta.space.search_space import SearchSpace
+from nas_meta.space.wrappers import name_of
+from nas_meta.strategy.protocol import Adapted
+from nas_meta.tasks.episodes import Episode, episode
+from nas_meta.tasks.pool import Pool
+from strategies.metanas.most_probable import most_probable
+from strategies.metanas.task_learner import SCALE, Head, TaskLearner, Tempered, embedded
+from strategies.one_shot.base import packed_weights, shown
+from strategies.one_shot.nni_supermodules import choice_supernet, differentiable, is_alpha, weights_of
+
+VALIDATION = "meta-validation"
+
+
+class MetaNASOptions(PluginOptions):
+    """Options of MetaNAS."""
+
+    steps: int = Field(200, ge=1, description="meta-steps, each over a meta-batch of tasks")
+    method: Literal["reptile", "fomaml"] = Field("reptile", description="how the initialisation moves")
+    meta_batch: int = Field(2, ge=1, description="tasks in a meta-step")
+    inner_steps: int = Field(5, ge=1, description="steps on a task while meta-training")
+    adapt_steps: int = Field(10, ge=1, description="steps on a new task's support set")
+    task_lr: float = Field(1e-3, gt=0, description="learning rate of the weights on a task (Adam)")
+    task_arch_lr: float = Field(0.1, gt=0, description="the same for the architecture parameters")
+    head_lr: float = Field(1e-2, gt=0, description="the same for the head, which starts at the prototypes")
+    last_temperature: float = Field(0.05, gt=0, lt=1, description="to which the softmax of a task is annealed")
+    outer_lr: float = Field(0.5, gt=0, le=1, description="how far the initialisation moves at first (reptile)")
+    meta_lr: float = Field(1e-3, gt=0, description="learning rate of Adam for the initialisation (fomaml)")
+    judged: int = Field(20, ge=1, description="meta-validation tasks that are given architectures at the end")
+    checkpoint_every: int = Field(50, ge=1, description="meta-steps between two checkpoints of the supernet")
+
+
+class MetaNAS(Strategy):
+    """Meta-learns a supernet with its architecture parameters; proposes what the tasks of meta-validation choose.
+
+    ``nas-meta adapt`` gives a new task a model with an architecture of its own.
+
+    Raises:
+        ConfigError: the space has no supernet of choices.
+    """
+
+    Options = MetaNASOptions
+
+    def __init__(self, context: SearchContext, options: MetaNASOptions | None = None):
+        super().__init__(context, options)
+        self._supernet = choice_supernet(context.space.supernet(), "metanas", name_of(context.space))
+        self._proposals: deque[Architecture] = deque()
+
+    def job(self) -> MetaNASJob:
+        return MetaNASJob(self.options, self.context.trials, self.context.seed)
+
+    def receive(self, findings: Mapping[str, Any], weights: np.ndarray | None) -> None:
+        self._supernet.load_state_dict(unpacked(bytes(weights)))
+        self._alphas = findings["alphas"]
+        self._proposals.extend(Architecture(values) for values in findings["architectures"])
+
+    def ask(self) -> Architecture | None:
+        return self._proposals.popleft() if self._proposals else None
+
+    def tell(self, outcome: Outcome) -> None:
+        """Nothing is learned from trials: they show what the choices of the tasks are worth alone."""
+
+    def start_of(self, architecture: Architecture) -> np.ndarray:
+        return packed(self._supernet.extract(architecture))
+
+    def adapted(self, evaluation: Evaluation, pool: Pool, support: Sequence[np.ndarray]) -> Adapted:
+        """The model that a few gradient steps make for the task, the architecture hardened."""
+        torch.manual_seed(self.context.seed)
+        meta = MetaLearner(evaluation, self.options)
+        state = {f"model.{name}": tensor for name, tensor in self._supernet.state_dict().items()}
+        meta.encoder.load_state_dict(state, strict=False)
+        with torch.no_grad():
+            for name, alpha in meta.learner.modules.alphas.items():
+                alpha.copy_(torch.tensor(self._alphas[name]))
+        head = meta.adapt(pool, support)
+        architecture, model = meta.hardened()
+        return Adapted(architecture, model, SCALE**0.5 * head.weight.detach(), head.bias.detach())
+
+
+class MetaLearner:
+    """A supernet whose weights and architecture parameters are one initialisation for all tasks."""
+
+    def __init__(self, evaluation: Evaluation, options: MetaNASOptions):
+        self.evaluation, self.options = evaluation, options
+        self.space: SearchSpace = evaluation.space
+        self.supernet = choice_supernet(self.space.supernet(), "metanas", name_of(self.space))
+        softmax = Tempered()
+        modules = differentiable(self.supernet, softmax)
+        self.encoder = Encoder(self.supernet, evaluation.pooling, evaluation.compute).to(evaluation.device)
+        self.encoder.frozen |= {name for name, _ in self.encoder.model.named_parameters() if is_alpha(name)}
+        self.learner = TaskLearner(self.encoder, modules, softmax, options)
+        for parameter in self.encoder.parameters():
+            parameter.requires_grad_(False)
+        for parameter in self.learner.moving:
+            parameter.requires_grad_(True)
+
+    def values(self) -> list[Tensor]:
+        """A copy of the initialisation."""
+        return [p.detach().clone() for p in self.learner.moving]
+
+    def adapt(self, pool: Pool, support: Sequence[np.ndarray]) -> Head:
+        """Adapts to a support set, the indices of each class, in place."""
+        labels = np.repeat(np.arange(len(support)), [len(rows) for rows in support])
+        self.encoder.eval()
+        return self.learner.adapt(pool, support, np.concatenate(support), labels, self.options.adapt_steps)[0]
+
+    def hardened(self) -> tuple[Architecture, torch.nn.Module]:
+        """The most probable architecture as it stands, and the stand-alone model with its share of the weights."""
+        architecture = most_probable(self.space, self.learner.probabilities(), 1, 0)[0]
+        plain = self.space.supernet().to(self.evaluation.device)
+        plain.load_state_dict(weights_of(self.supernet))
+        return architecture, plain.extract(architecture).eval()
+
+    def reptile_step(self, pool: Pool, tasks: list[Episode], outer: float) -> float:
+        """Equation 5 of the paper; returns the mean of the tasks' last losses."""
+        start, total = self.values(), 0.0
+        ends = [torch.zeros_like(p) for p in start]
+        self.encoder.train()
+        for task in tasks:
+            labels = np.concatenate([task.support_labels, task.labels])
+            _, loss = self.learner.adapt(pool, task.support, task.indices, labels, self.options.inner_steps)
+            total += loss / len(tasks)
+            torch._foreach_add_(ends, [p.detach() / len(tasks) for p in self.learner.moving])
+            set_values(self.learner.moving, start)
+        torch._foreach_lerp_(start, ends, outer)
+        set_values(self.learner.moving, start)
+        return total
+
+    def fomaml_step(self, pool: Pool, tasks: list[Episode], optimizer: torch.optim.Optimizer) -> float:
+        """Along the mean gradient of the query losses where each task ends; returns the mean of these losses."""
+        start, total = self.values(), 0.0
+        slopes = [torch.zeros_like(p) for p in start]
+        self.encoder.train()
+        for task in tasks:
+            indices, labels = task.support.ravel(), task.support_labels
+            head, _ = self.learner.adapt(pool, task.support, indices, labels, self.options.inner_steps)
+            logits = head(self.learner.features(pool, task.query.ravel()))
+            loss = F.cross_entropy(logits, torch.from_numpy(task.labels).to(logits.device)) / len(tasks)
+            found = torch.autograd.grad(loss, self.learner.moving, allow_unused=True, materialize_grads=True)
+            torch._foreach_add_(slopes, found)
+            total += float(loss.detach())
+            set_values(self.learner.moving, start)
+        for parameter, slope in zip(self.learner.moving, slopes, strict=True):
+            parameter.grad = slope
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return total
+
+    def judge(self, task: Episode) -> dict[str, Any]:
+        """A task's own architecture and the accuracy of its queries, of the mixture and of the hardened model."""
+        pool, start = self.evaluation.tasks[VALIDATION], self.values()
+        try:
+            head = self.adapt(pool, task.support)
+            architecture, model = self.hardened()
+            alone = Encoder(model, self.evaluation.pooling, self.evaluation.compute).to(self.evaluation.device).eval()
+            with torch.inference_mode():
+                soft, hard = (
+                    (head(embedded(e, pool, task.query.ravel())).argmax(1).cpu().numpy() == task.labels).mean()
+                    for e in (self.encoder, alone)
+                )
+            return {"architecture": dict(architecture.values), "mixture": float(soft), "hardened": float(hard)}
+        finally:
+            set_values(self.learner.moving, start)
+
+
+@dataclass(frozen=True)
+class MetaNASJob:
+    """Meta-trains on one worker, then gives every judged task an architecture (:class:`nas_meta.strategy.Job`)."""
+
+    options: MetaNASOptions
+    trials: int
+    seed: int
+
+    @property
+    def steps(self) -> int:
+        return self.options.steps + self.options.judged
+
+    def __call__(
+        self, evaluation: Evaluation, checkpoint: np.ndarray | None = None
+    ) -> Generator[Progress, None, JobResult]:
+        o = self.options
+        torch.manual_seed(self.seed)
+        meta = MetaLearner(evaluation, o)
+        optimizer = torch.optim.Adam(meta.learner.moving, o.meta_lr)
+        pool, shape = evaluation.tasks["meta-train"], evaluation.train.of(evaluation.shape)
+        done = 0
+        if checkpoint is not None:
+            parts = restored_training(checkpoint, meta.encoder)
+            done = parts["step"]
+            optimizer.load_state_dict(parts["optimizer"])
+        for step in range(done, o.steps):
+            tasks = [episode(pool, shape, self.seed, step * o.meta_batch + i) for i in range(o.meta_batch)]
+            if o.method == "reptile":
+                loss = meta.reptile_step(pool, tasks, o.outer_lr * (1 - step / o.steps))
+            else:
+                loss = meta.fomaml_step(pool, tasks, optimizer)
+            values = {"meta-train/loss": finite(loss, step + 1), **shown(meta.space, meta.learner.probabilities())}
+            kept = None
+            if (step + 1) % o.checkpoint_every == 0 or step + 1 == o.steps:
+                kept = packed_training(meta.encoder, step=step + 1, optimizer=optimizer.state_dict())
+            yield Progress(step + 1, values, kept)
+        rows = []
+        for i in range(o.judged):
+            task = episode(evaluation.tasks[VALIDATION], evaluation.shape, evaluation.settings.seed, i)
+            rows.append(meta.judge(task))
+            yield Progress(o.steps + i + 1, {f"meta-validation/{k}": rows[-1][k] for k in ("mixture", "hardened")})
+        findings = {
+            "architectures": self._chosen(meta, rows),
+            "adapted": rows,
+            "alphas": {name: alpha.tolist() for name, alpha in meta.learner.modules.alphas.items()},
+        }
+        return JobResult(findings, packed_weights(meta.supernet))
+
+    def _chosen(self, meta: MetaLearner, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """What most tasks chose first, then what the initialisation finds probable; as many as trials, all distinct."""
+        counted = Counter(Architecture(row["architecture"]) for row in rows)
+        ranked = [architecture for architecture, _ in counted.most_common(self.trials)]
+        probable = most_probable(meta.space, meta.learner.probabilities(), self.trials, self.seed)
+        return [dict(a.values) for a in dict.fromkeys([*ranked, *probable])][: self.trials]

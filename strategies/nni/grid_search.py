@@ -1,0 +1,24 @@
+"""Grid search: NNI's ``GridSearch``."""
+
+from __future__ import annotations
+
+from nni.nas.strategy import GridSearch
+from pydantic import Field
+
+from nas_meta import PluginOptions
+from strategies.nni.adapter import NNIAdapter
+
+
+class GridOptions(PluginOptions):
+    """Options of grid search."""
+
+    shuffle: bool = Field(True, description="shuffle within every hundred architectures")
+
+
+class Grid(NNIAdapter):
+    """Every architecture once, in order or shuffled in blocks (NNI)."""
+
+    Options = GridOptions
+
+    def make(self) -> GridSearch:
+        return GridSearch(shuffle=self.options.shuffle, seed=self.context.seed)

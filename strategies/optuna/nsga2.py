@@ -1,0 +1,38 @@
+"""NSGA-II: optuna's."""
+
+from __future__ import annotations
+
+from optuna.samplers import NSGAIISampler
+from pydantic import Field
+
+from nas_meta import PluginOptions, SearchContext
+from strategies.optuna.adapter import OptunaAdapter
+
+
+class NSGA2Options(PluginOptions):
+    """Options of NSGA-II; what is left out follows from the budget."""
+
+    population: int | None = Field(None, ge=2, description="by default a fifteenth of the trials, 8 to 50")
+    mutation: float | None = Field(None, gt=0, le=1, description="of each choice; by default 1 over their number")
+    crossover: float = Field(0.9, ge=0, le=1, description="chance of a child of two parents")
+
+
+class NSGA2(OptunaAdapter):
+    """Deb et al. 2002: parents by non-dominated rank and crowding, children by crossover and mutation (optuna)."""
+
+    Options = NSGA2Options
+    objectives = None
+
+    def __init__(self, context: SearchContext, options: NSGA2Options | None = None):
+        options = options or NSGA2Options()
+        self.population = options.population or min(50, max(8, context.trials // 15))
+        super().__init__(context, options)
+        self.resolved = {"population": self.population}
+
+    def make(self) -> NSGAIISampler:
+        return NSGAIISampler(
+            population_size=self.population,
+            mutation_prob=self.options.mutation,
+            crossover_prob=self.options.crossover,
+            seed=self.context.seed,
+        )

@@ -1,0 +1,94 @@
+"""Bad configs: one sentence with file, line, key, what was expected and the nearest name."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nas_meta.config.json_schema import schema
+from nas_meta.config.resolved import read_config
+from nas_meta.errors import ConfigError
+
+
+def write(tmp_path, text):
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("spaces:\n  name: bert-subnet\n", r"c.yaml:1: 'spaces' is not a section; did you mean 'space'"),
+        ("seed: 1\ntasks:\n  wayz: 5\n", r"c.yaml:3: 'tasks.wayz' is not a known key; did you mean 'ways'"),
+        ("learner:\n  stepz: 5\n", r"c.yaml:2: 'learner.stepz' is not a known key; did you mean 'steps'"),
+        (
+            "learner:\n  name: protonett\n",
+            r"c.yaml:2: .*'protonett' is not an installed learner; did you mean 'protonet'",
+        ),
+        ("budget:\n  trials: 0\n", r"c.yaml:2: budget.trials is 0; expected greater than or equal to 1"),
+        ("learner:\n  lr: fast\n", r"c.yaml:2: learner.lr is 'fast'; expected a valid number"),
+        (
+            "tasks:\n  source: jsonl\n",
+            r"c.yaml:1: tasks: expected either path, or all of train, valid and test",
+        ),
+        ("objectives:\n  - metric: parms\n", r"c.yaml:2: .*no trial measures 'parms'; did you mean 'params'"),
+        ("objectives:\n  - {metrik: accuracy}\n", r"c.yaml:2: .*metri"),
+        ("space: [1]\n", r"c.yaml:1: 'space' is \[1\]; expected keys such as 'name:'"),
+        ("- 1\n", r"c.yaml: a list; expected sections"),
+        ("a: [\n", r"c.yaml:2: not YAML"),
+        ("space:\n  name: nowhere.py:X\n", r"c.yaml:2: .*there is no file nowhere.py"),
+    ],
+)
+def test_a_mistake_is_named_with_its_line(tmp_path, text, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        read_config(write(tmp_path, text))
+
+
+def test_overrides_win_and_are_checked(tmp_path):
+    file = write(tmp_path, "learner:\n  steps: 5\n")
+    resolved = read_config(file, ["learner.steps=7", "learner.lr=1e-4", "tasks.source=icd10"])
+    assert resolved.options["learner"].steps == 7 and resolved.options["learner"].lr == 1e-4
+    with pytest.raises(ConfigError, match=r"--set: learner.steps is -1"):
+        read_config(file, ["learner.steps=-1"])
+    with pytest.raises(ConfigError, match=r"expected section\.key=value"):
+        read_config(file, ["learner.steps"])
+
+
+def test_the_resolved_config_reads_back_as_itself(tmp_path):
+    one = read_config(write(tmp_path, "seed: 4\n"))
+    two = read_config(write(tmp_path, one.as_yaml()))
+    assert one.document == two.document and one.document["space"]["model"] == "starter:minilm"
+
+
+def test_yaml_tags_do_not_execute(tmp_path):
+    with pytest.raises(ConfigError, match="not YAML"):
+        read_config(write(tmp_path, "seed: !!python/object/apply:os.system ['true']\n"))
+
+
+def test_the_schema_knows_the_options_of_every_plugin():
+    text = yaml.safe_dump(schema())
+    for option in ("max_layers", "adapt_steps", "population", "max_code_length", "gpus_per_trial"):
+        assert option in text
+
+
+def test_a_misspelt_key_exits_with_2_and_one_line(tmp_path):
+    file = write(tmp_path, "tasks:\n  shotz: 1\n")
+    program = "from nas_meta.cli.main import main; main()"
+    done = subprocess.run([sys.executable, "-c", program, "search", str(file)], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == "" and len(done.stderr.splitlines()) == 1
+    assert "did you mean 'shots'" in done.stderr
+
+
+@pytest.mark.parametrize("file", sorted((Path(__file__).parents[2] / "configs").glob("*.yaml")), ids=lambda f: f.stem)
+def test_every_ready_config_holds(file):
+    resolved = read_config(file)
+    assert resolved.config.budget.trials > 1
+
+
+def test_a_config_that_is_not_there_names_the_nearest(tmp_path):
+    (tmp_path / "quickstart.yaml").write_text("seed: 1")
+    with pytest.raises(ConfigError, match=r"cannot be read: No such file.*; did you mean 'quickstart.yaml'\?"):
+        read_config(tmp_path / "quickstrat.yaml")

@@ -57,7 +57,7 @@ def all_architectures() -> list[Architecture]:
 def make_table() -> dict[str, list[float]]:
     """Accuracy and FLOPs by the id of an architecture: a supernet is trained, and everything judged with it."""
     from nas_meta.core.objectives import Objective
-    from nas_meta.models.state import unpacked
+    from nas_meta.models.state import deserialize_state
     from strategies.supernet.inherited_weights import Inherited, supernet_encoder
     from strategies.supernet.search import SupernetJob, SupernetOptions
 
@@ -70,7 +70,7 @@ def make_table() -> dict[str, list[float]]:
     except StopIteration as end:
         weights = end.value.weights
     supernet = evaluation.space.supernet()
-    supernet.load_state_dict(unpacked(bytes(weights)))
+    supernet.load_state_dict(deserialize_state(bytes(weights)))
     judge = Inherited(evaluation, supernet, supernet_encoder(evaluation, supernet).eval(), options.texts)
     every = all_architectures()
     with judge.sharing():

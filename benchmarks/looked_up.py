@@ -8,7 +8,7 @@ import numpy as np
 
 from nas_meta import WAIT, Architecture, Objective, Outcome, SearchContext, SearchSpace
 from nas_meta.core import plugins
-from nas_meta.core.objectives import hypervolume, signed
+from nas_meta.core.objectives import hypervolume, signed_values
 
 ACCURACY, FLOPS = Objective("accuracy"), Objective("flops", "minimize")
 
@@ -27,7 +27,7 @@ def trials(
             if architecture is WAIT or architecture is None:
                 break
             metrics = look_up(architecture)
-            values = signed(metrics, objectives)
+            values = signed_values(metrics, objectives)
             found.append(values)
             strategy.tell(Outcome(architecture, "completed", metrics, values[0], values))
     finally:

@@ -53,7 +53,7 @@ def measure_candidate(name: str, seed: int) -> dict[str, Any]:
     from nas_meta.config.pretraining import read_corpus
     from nas_meta.config.resolved import resolve
     from nas_meta.models.profiling import parameters
-    from nas_meta.tasks.corpus.token_store import tokenised
+    from nas_meta.tasks.corpus.token_store import tokenise_corpus
     from nas_meta.tasks.episodes import episode
     from nas_meta.tasks.tokenization import load_tokenizer
 
@@ -61,7 +61,7 @@ def measure_candidate(name: str, seed: int) -> dict[str, Any]:
     resolved = resolve({**document, "seed": seed, "pretraining": {}})
     space, tasks, shape = prepare(resolved)
     space.prepare(tasks, seed)
-    corpus = tokenised(read_corpus(resolved), load_tokenizer(space.tokenizer))
+    corpus = tokenise_corpus(read_corpus(resolved), load_tokenizer(space.tokenizer))
     evaluation = make_evaluation(resolved, space, tasks, shape, cpus=1)
     evaluation.setup()
     torch.manual_seed(seed)
@@ -81,11 +81,11 @@ def measure_candidate(name: str, seed: int) -> dict[str, Any]:
 
 def looks(model: Any, corpus: Any, objective: str, seed: int) -> Iterator[Any]:
     """Pre-training by the defaults of its section, at one rate."""
-    from nas_meta.evaluation.pretraining.loop import make_objective, pretrain
+    from nas_meta.evaluation.pretraining.loop import make_loss, pretrain
     from nas_meta.evaluation.pretraining.options import PretrainingSection
 
     section = PretrainingSection(objective=objective, steps=ENDLESS, warmup=0, decay="none", block=64)
-    return pretrain(model, make_objective(model, corpus, section, "mean"), corpus, section, seed)
+    return pretrain(model, make_loss(model, corpus, section, "mean"), corpus, section, seed)
 
 
 def last_step(running: Iterable[Any], until: float) -> int:

@@ -19,27 +19,27 @@ import numpy as np
 import torch
 
 from benchmarks.table import Table
-from nas_meta.evaluation.pretraining.loop import LOOK_EVERY, make_objective, pretrain
+from nas_meta.evaluation.pretraining.loop import LOOK_EVERY, make_loss, pretrain
 from nas_meta.evaluation.pretraining.options import PretrainingSection
-from nas_meta.evaluation.pretraining.row_sampler import Rows
-from nas_meta.tasks.corpus.token_store import TokenFile
+from nas_meta.evaluation.pretraining.row_sampler import RowSampler
+from nas_meta.tasks.corpus.token_store import TokenStore
 
 STEPS, ROUNDS = 10, 3
 BLOCK, BATCH = 64, 8
 SIZES = {"hidden_size": 384, "num_hidden_layers": 2, "num_attention_heads": 12, "intermediate_size": 1536}
 
 
-def corpus_of(cache: Path) -> tuple[TokenFile, Any]:
+def corpus_of(cache: Path) -> tuple[TokenStore, Any]:
     """The tokens of ICD-10-CM's meta-train classes, and the tokenizer."""
     from nas_meta.tasks.corpus.corpus import Corpus
-    from nas_meta.tasks.corpus.token_store import tokenised
+    from nas_meta.tasks.corpus.token_store import tokenise_corpus
     from nas_meta.tasks.packaged_models import MINILM
     from nas_meta.tasks.sources.icd10 import ICD10
     from nas_meta.tasks.tokenization import load_tokenizer
 
     texts = [t for part in ICD10().load().splits["meta-train"].values() for t in part]
     tokenizer = load_tokenizer(MINILM)
-    return tokenised(Corpus((lambda: texts,), "icd10"), tokenizer, cache), tokenizer
+    return tokenise_corpus(Corpus((lambda: texts,), "icd10"), tokenizer, cache), tokenizer
 
 
 def bert(vocabulary: int) -> Any:
@@ -59,22 +59,22 @@ def llama(vocabulary: int) -> Any:
     return LlamaForCausalLM(config)
 
 
-def ours(model: Any, corpus: TokenFile, objective: str) -> tuple[float, float]:
+def ours(model: Any, corpus: TokenStore, objective: str) -> tuple[float, float]:
     """CPU seconds of the steps after the first look, and the last loss."""
     section = PretrainingSection(objective=objective, steps=STEPS + LOOK_EVERY, block=BLOCK, batch=BATCH)
     body = model if objective == "clm" else model.bert
-    looks = pretrain(body, make_objective(body, corpus, section, "mean"), corpus, section, seed=0)
+    looks = pretrain(body, make_loss(body, corpus, section, "mean"), corpus, section, seed=0)
     next(looks)
     begun = time.process_time()
     *_, last = looks
     return time.process_time() - begun, last.loss
 
 
-def trainers(model: Any, corpus: TokenFile, objective: str, tokenizer: Any) -> tuple[float, float]:
+def trainers(model: Any, corpus: TokenStore, objective: str, tokenizer: Any) -> tuple[float, float]:
     """The same of ``Trainer``."""
     from transformers import DataCollatorForLanguageModeling, Trainer, TrainerCallback, TrainingArguments
 
-    rows, times, losses = Rows(corpus, BLOCK, True, 0), [], []
+    rows, times, losses = RowSampler(corpus, BLOCK, True, 0), [], []
     steps = STEPS + LOOK_EVERY
     blocks = [{"input_ids": row} for step in range(steps) for row in rows.batch(step, BATCH)[0]]
 

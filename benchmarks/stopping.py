@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.table import Table
-from nas_meta.core.objectives import Objective, hypervolume, signed
+from nas_meta.core.objectives import Objective, hypervolume, signed_values
 from nas_meta.strategy.stopping.registry import RULES
 from nas_meta.strategy.stopping.rule import Report
 
@@ -64,7 +64,7 @@ def trained(seed: int) -> list[dict[str, Any]]:
             own.append(one(evaluation, architecture, seed))
             CURVES.write_text(json.dumps(rows), encoding="utf-8")
         metrics = own[number]["metrics"]
-        values = signed(metrics, resolved.config.directed)
+        values = signed_values(metrics, resolved.config.directed)
         strategy.tell(nas_meta.Outcome(architecture, "completed", metrics, values[0], values))
     strategy.close()
     return own
@@ -134,7 +134,7 @@ def replay(rows: Sequence[dict[str, Any]], given: dict[str, Any], objectives: Se
 def report(trial: int, row: dict[str, Any], step: int, episodes: int, objectives: Sequence[Objective]) -> Report:
     """What a trial reports at a rung, as a search would."""
     scores = at_rung(row, step, episodes)
-    return Report(trial, step, signed({**row["metrics"], "accuracy": scores.mean()}, objectives), scores)
+    return Report(trial, step, signed_values({**row["metrics"], "accuracy": scores.mean()}, objectives), scores)
 
 
 def at_rung(row: dict[str, Any], step: int, episodes: int) -> np.ndarray:
@@ -169,8 +169,8 @@ def agreements(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 def volume(rows: Sequence[dict[str, Any]], every: Sequence[dict[str, Any]]) -> float:
     """Hypervolume of accuracy and FLOPs, both scaled to the range that all trials have."""
-    values = np.array([signed(row["metrics"], [ACCURACY, FLOPS]) for row in every])
-    own = np.array([signed(row["metrics"], [ACCURACY, FLOPS]) for row in rows])
+    values = np.array([signed_values(row["metrics"], [ACCURACY, FLOPS]) for row in every])
+    own = np.array([signed_values(row["metrics"], [ACCURACY, FLOPS]) for row in rows])
     # A little below the worst, so that the ends of the front count.
     low, high = values.min(0), values.max(0)
     return hypervolume((own - low) / (high - low), np.full(2, -0.1))

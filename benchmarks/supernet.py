@@ -59,7 +59,7 @@ def trained(number: int) -> dict[str, float]:
 def inherited(_: int) -> dict[str, Any]:
     """A supernet with default options, what its search costs, and what the sub-networks inherit from it."""
     from nas_meta.core.objectives import Objective
-    from nas_meta.models.state import unpacked
+    from nas_meta.models.state import deserialize_state
     from strategies.supernet.search import SupernetJob, SupernetOptions
 
     evaluation = evaluation_of({"space": SPACE, **COMMON})
@@ -74,7 +74,7 @@ def inherited(_: int) -> dict[str, Any]:
     except StopIteration as end:
         weights = end.value.weights
     supernet = evaluation.space.supernet()
-    supernet.load_state_dict(unpacked(bytes(weights)))
+    supernet.load_state_dict(deserialize_state(bytes(weights)))
     return {
         "train_seconds": clock[options.steps] - clock[0],
         "first_seconds": (clock[options.steps + JUDGED] - clock[options.steps]) / JUDGED,

@@ -56,14 +56,14 @@ def trained(space: str, number: int) -> dict[str, Any]:
 
 def scores(space: str, number: int, known: dict[str, float]) -> dict[str, float]:
     """Every score of one architecture; what is known is not computed again."""
-    from nas_meta.evaluation.proxies import SCORES
-    from nas_meta.evaluation.proxies.scoring import scored
+    from nas_meta.evaluation.proxies import PROXIES
+    from nas_meta.evaluation.proxies.scoring import proxy_scores
 
-    missing = [name for name in SCORES if name not in known]
+    missing = [name for name in PROXIES if name not in known]
     if not missing:
         return known
     of = evaluation(space)
-    return known | scored(of, architectures(of.space)[number], missing, SEED)
+    return known | proxy_scores(of, architectures(of.space)[number], missing, SEED)
 
 
 def more(ours: list[float], theirs: list[float], accuracies: list[float]) -> str:
@@ -81,7 +81,7 @@ def more(ours: list[float], theirs: list[float], accuracies: list[float]) -> str
 
 
 def table(results: dict[str, dict[str, Any]]) -> Table:
-    from nas_meta.evaluation.proxies import SCORES
+    from nas_meta.evaluation.proxies import PROXIES
     from nas_meta.outputs.proxy_ranking import agreement
 
     accuracies = {s: [results[f"{s} trained {i}"]["accuracy"] for i in range(COUNT)] for s in SPACES}
@@ -96,7 +96,7 @@ def table(results: dict[str, dict[str, Any]]) -> Table:
             row.append(f"{a.tau:+.2f} ({a.low:+.2f} to {a.high:+.2f})")
             base = columns[BASELINE][space]
             row.append("" if name == BASELINE else more(columns[name][space], base, accuracies[space]))
-        rows.append([*row, "the baseline" if name == BASELINE else "kept" if name in SCORES else "left out"])
+        rows.append([*row, "the baseline" if name == BASELINE else "kept" if name in PROXIES else "left out"])
     ranges = [f"{100 * min(a):.0f} to {100 * max(a):.0f} % in `{s}`" for s, a in accuracies.items()]
     header = [part for space in SPACES for part in (f"τ in `{space}`", "more than the baseline's")]
     return Table(

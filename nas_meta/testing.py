@@ -22,7 +22,7 @@ from nas_meta.core import plugins
 from nas_meta.errors import NasMetaError
 from nas_meta.execution.engine import cause
 from nas_meta.models.encoder import Encoder
-from nas_meta.models.inputs import check_takes, described, example_inputs
+from nas_meta.models.inputs import check_modality, describe_inputs, example_inputs
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.search_space import SearchSpace
 
@@ -90,7 +90,7 @@ def check_sampling(space: SearchSpace, seed: int = 0) -> None:
 
 def check_building(space: SearchSpace, seed: int = 0) -> None:
     """Every sample builds a module whose embeddings are finite, of one width, and reach its parameters."""
-    check_takes(space)
+    check_modality(space)
     inputs = example_inputs(space, 2, 4)
     if "input_ids" in inputs:
         ids = torch.tensor([[1, 2, 3, 4], [5, 6, 0, 0]])
@@ -106,7 +106,7 @@ def check_building(space: SearchSpace, seed: int = 0) -> None:
         embeddings = Encoder(model, space.pooling(architecture) or "mean")(**inputs)
         assert embeddings.ndim == 2 and len(embeddings) == 2, (
             f"the model of {architecture} gives embeddings of shape {list(embeddings.shape)} for "
-            f"{described(space, 2, 4)}; expected [2, width]"
+            f"{describe_inputs(space, 2, 4)}; expected [2, width]"
         )
         assert torch.isfinite(embeddings).all(), f"the model of {architecture} gives embeddings that are not finite"
         embeddings.square().sum().backward()

@@ -18,7 +18,7 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from nas_meta import Architecture, Choice, PluginOptions, SearchSpace
-from nas_meta.core.plugins import module_of
+from nas_meta.core.plugins import load_module
 from nas_meta.errors import ConfigError, PluginError, nearest
 from nas_meta.space.architecture import Value
 from nas_meta.tasks.packaged_models import MINILM
@@ -222,7 +222,7 @@ def model_space_of(name: str) -> type[ModelSpace]:
     if not path or not attribute:
         raise ValueError(f"{name!r} names no model space; expected path/to/file.py:Name or package.module:Name")
     try:
-        module = module_of(path, f"'{name}'") if path.endswith(".py") else importlib.import_module(path)
+        module = load_module(path, f"'{name}'") if path.endswith(".py") else importlib.import_module(path)
     except PluginError as error:
         raise ValueError(str(error)) from error
     except Exception as error:  # a module may raise anything when it is imported

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from nas_meta.config.sections import PLUGIN_SECTIONS as PLUGIN_SECTIONS
 
 _EXPORTS = {
-    "PLUGIN_SECTIONS": "nas_meta.config.resolved",
+    "PLUGIN_SECTIONS": "nas_meta.config.sections",
     "ResolvedConfig": "nas_meta.config.resolved",
     "read_config": "nas_meta.config.resolved",
     "resolve": "nas_meta.config.resolved",
-    "schema": "nas_meta.config.resolved",
+    "schema": "nas_meta.config.json_schema",
 }
 __getattr__ = lazy_exports(__name__, _EXPORTS)

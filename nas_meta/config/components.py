@@ -14,13 +14,13 @@ import numpy as np
 from nas_meta.config.resolved import ResolvedConfig
 from nas_meta.config.sections import Config
 from nas_meta.core import plugins
-from nas_meta.core.guard import asking
+from nas_meta.core.guard import plugin_call
 from nas_meta.errors import ConfigError
 from nas_meta.evaluation.trial import Evaluation
 from nas_meta.execution.engine import Engine
 from nas_meta.space.search_space import SearchSpace
 from nas_meta.space.wrappers import JointSpace, LimitedSpace, TimedSpace
-from nas_meta.strategy.prefilter import FILE, Prefilter, Scores
+from nas_meta.strategy.prefilter import FILE, Prefilter, ProxyScores
 from nas_meta.strategy.protocol import SearchContext, Strategy
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def prepare(resolved: ResolvedConfig):
     """The space, and the tasks, tokenised and checked against the space and the shape of the episodes."""
     from nas_meta.config.compatibility import check_images, check_source
-    from nas_meta.models.inputs import check_takes
+    from nas_meta.models.inputs import check_modality
     from nas_meta.tasks.episodes import check_shape
     from nas_meta.tasks.examples import IMAGE
     from nas_meta.tasks.tokenization import load_tasks, load_tokenizer, with_synonyms
@@ -38,12 +38,12 @@ def prepare(resolved: ResolvedConfig):
     section = resolved.config.tasks
     space = make_space(resolved)
     plugin = resolved.plugin("tasks")
-    with asking(plugin, "__init__"):
+    with plugin_call(plugin, "__init__"):
         source = plugin(resolved.options["tasks"])
-    check_takes(space)
+    check_modality(space)
     check_source(space, source, resolved)
     tokenizer = None if space.modality == IMAGE else load_tokenizer(space.tokenizer)
-    tasks = prompted(resolved, load_tasks(source, tokenizer, section.max_tokens), tokenizer)
+    tasks = with_learner_prompts(resolved, load_tasks(source, tokenizer, section.max_tokens), tokenizer)
     check_images(space, tasks, resolved)
     if max(resolved.training("synonyms")) > 0:
         tasks = with_synonyms(tasks, load_tokenizer(space.tokenizer))
@@ -52,7 +52,7 @@ def prepare(resolved: ResolvedConfig):
     return space, tasks, shape
 
 
-def prompted(resolved: ResolvedConfig, tasks: Any, tokenizer: Any):
+def with_learner_prompts(resolved: ResolvedConfig, tasks: Any, tokenizer: Any):
     """The tasks with the prompts that the config's learner, or one that may be chosen, writes.
 
     Raises:
@@ -77,7 +77,7 @@ def make_space(resolved: ResolvedConfig) -> SearchSpace:
     options = resolved.options["space"]
     if resolved.tokenizer is not None and "tokenizer" in type(options).model_fields:
         options = options.model_copy(update={"tokenizer": resolved.tokenizer})
-    with asking(plugin, "__init__"):
+    with plugin_call(plugin, "__init__"):
         space = plugin(options)
     if resolved.tokenizer is not None:
         space.tokenizer = resolved.tokenizer
@@ -140,7 +140,7 @@ def make_evaluation(resolved: ResolvedConfig, space: SearchSpace, tasks: Any, sh
     )
 
 
-def cpus_of_trial(config: Config, inline: bool) -> float:
+def cpus_per_trial(config: Config, inline: bool) -> float:
     """The CPUs that a trial has."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     shared = available if inline else max(1, available // config.resources.workers)
@@ -156,7 +156,7 @@ def make_engine(evaluation: Any, config: Config, inline: bool) -> Engine:
     from nas_meta.execution.ray_engine import RayEngine
     from nas_meta.execution.ray_placement import Resources
 
-    section, cpus = config.resources, cpus_of_trial(config, inline)
+    section, cpus = config.resources, cpus_per_trial(config, inline)
     resources = Resources(section.workers, cpus, section.gpus_per_trial, section.address, section.placement)
     return RayEngine(evaluation, replace(resources, metrics_port=config.watching.prometheus))
 
@@ -183,7 +183,7 @@ def make_strategy(
         tokens=config.evaluation.flops_tokens,
     )
     plugin = resolved.plugin("strategy")
-    with asking(plugin, "__init__"):
+    with plugin_call(plugin, "__init__"):
         return plugin(context, resolved.options["strategy"])
 
 
@@ -206,7 +206,7 @@ def with_teacher(tasks: Any, space: SearchSpace, pooling: str):
     return replace(tasks, pools={**tasks.pools, "meta-train": replace(pool, teacher=teacher)})
 
 
-def prefiltered(
+def with_prefilter(
     strategy: Strategy, resolved: ResolvedConfig, evaluation: Callable[[], Evaluation], directory: Path
 ) -> Strategy:
     """The strategy behind the prefilter of the config, or the strategy itself where there is none.
@@ -221,13 +221,13 @@ def prefiltered(
         strategy.close()
         raise ConfigError(
             f"strategy.prefilter needs a strategy that takes proposals back, and '{section.name}' does not; "
-            f"expected one of {', '.join(withdrawing())}, or no prefilter"
+            f"expected one of {', '.join(withdrawing_strategies())}, or no prefilter"
         )
-    score = Scores(section.prefilter.score, evaluation, resolved.config.seed, directory / FILE)
+    score = ProxyScores(section.prefilter.score, evaluation, resolved.config.seed, directory / FILE)
     return Prefilter(strategy, score, section.prefilter.of)
 
 
-def withdrawing() -> list[str]:
+def withdrawing_strategies() -> list[str]:
     """The installed strategies that take proposals back."""
     rows: list[Any] = plugins.installed("strategies")
     return [row.name for row in rows if row.broken is None and plugins.load("strategies", row.name).withdraws]

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas_meta.config.resolved import ResolvedConfig
-from nas_meta.core.guard import asking
+from nas_meta.core.guard import plugin_call
 from nas_meta.errors import ConfigError
 from nas_meta.evaluation.pretraining.options import PretrainingSection
-from nas_meta.space.wrappers import name_of
+from nas_meta.space.wrappers import space_name
 from nas_meta.tasks.corpus.corpus import DEFAULT, Corpus, open_corpus
 from nas_meta.tasks.corpus.default_corpus import default_corpus, held_out_texts
-from nas_meta.tasks.corpus.token_store import tokenised
+from nas_meta.tasks.corpus.token_store import tokenise_corpus
 from nas_meta.tasks.corpus.tokenizer_training import trained_tokenizer
 from nas_meta.tasks.examples import MODALITIES, TEXT
 from nas_meta.tasks.packaged_models import model_path
@@ -50,7 +50,7 @@ def read_corpus(resolved: ResolvedConfig, judged: bool = True) -> Corpus:
             f"pretraining is on texts, but the task source '{resolved.config.tasks.source}' gives "
             f"{MODALITIES.get(plugin.modality, plugin.modality)}; expected a source of texts, or no pretraining"
         )
-    with asking(plugin, "__init__"):
+    with plugin_call(plugin, "__init__"):
         source = plugin(resolved.options["tasks"])
     split = source.load()
     if section.corpus == DEFAULT:
@@ -97,19 +97,19 @@ def make_stage(resolved: ResolvedConfig, corpus: Corpus, space: SearchSpace) -> 
     """
     from nas_meta.evaluation.pretraining.stage import Pretraining
     from nas_meta.evaluation.pretraining.weight_inheritance import name_of_table
-    from nas_meta.models.state import packed
+    from nas_meta.models.state import serialize_state
     from nas_meta.tasks.corpus.vocabulary import vocabulary_of
 
     section = resolved.config.pretraining
-    tokens, base, table = tokenised(corpus, load_tokenizer(space.tokenizer)), None, None
+    tokens, base, table = tokenise_corpus(corpus, load_tokenizer(space.tokenizer)), None, None
     if isinstance(section.inherit, str):
         if vocabulary_of(load_tokenizer(section.inherit)).key != tokens.vocabulary.key:
             raise ConfigError(
-                f"pretraining.inherit: the tokenizer of '{section.inherit}' is not that of {name_of(space)}, "
+                f"pretraining.inherit: the tokenizer of '{section.inherit}' is not that of {space_name(space)}, "
                 f"'{space.tokenizer}': its word embeddings would belong to other words; expected the same tokenizer"
             )
         model = load_model(section.inherit, "pretraining.inherit")
-        base, table = packed(model), name_of_table(model)
+        base, table = serialize_state(model), name_of_table(model)
     return Pretraining(section, tokens, resolved.config.tasks.pooling, base, table)
 
 
@@ -121,7 +121,7 @@ def check_candidates(stage: Pretraining, space: SearchSpace, strategy: Strategy,
     """
     import numpy as np
 
-    from nas_meta.evaluation.pretraining.loop import make_objective
+    from nas_meta.evaluation.pretraining.loop import make_loss
     from nas_meta.strategy.protocol import Strategy
 
     if type(strategy).start_of is not Strategy.start_of:
@@ -129,9 +129,9 @@ def check_candidates(stage: Pretraining, space: SearchSpace, strategy: Strategy,
             "pretraining.of: candidates gives each candidate weights, but so does the strategy; expected of: model, "
             "or a strategy without a supernet"
         )
-    with asking(space, "build"):
+    with plugin_call(space, "build"):
         model = space.build(space.sample(np.random.default_rng(seed)))
-    make_objective(model, stage.corpus, stage.section, stage.pooling)
+    make_loss(model, stage.corpus, stage.section, stage.pooling)
     if stage.inherited(model, None) == 0:
         raise ConfigError(
             f"pretraining.inherit: nothing of '{stage.section.inherit}' has the name and dimensions of a part of "
@@ -160,7 +160,7 @@ def load_model(name: str, key: str, causal: bool = False) -> nn.Module:
         raise ConfigError(f"{key} '{name}' cannot be loaded: {first}") from error
 
 
-def made(resolved: ResolvedConfig, directory: Path) -> ResolvedConfig:
+def with_run_artifacts(resolved: ResolvedConfig, directory: Path) -> ResolvedConfig:
     """The config as a run goes on with it: with its own model and tokenizer, as far as they are there."""
     section, directory = resolved.config.pretraining, directory.resolve()
     if section is None:
@@ -174,13 +174,13 @@ def made(resolved: ResolvedConfig, directory: Path) -> ResolvedConfig:
     return replace(resolved, options=options, tokenizer=tokenizer)
 
 
-def before_adaptation(resolved: ResolvedConfig, directory: Path, tasks: Tasks) -> SearchSpace | None:
+def space_before_adaptation(resolved: ResolvedConfig, directory: Path, tasks: Tasks) -> SearchSpace | None:
     """The prepared space of a config as it was before the run adapted its model; None where the run has not."""
     if not (directory / ADAPTED).is_dir():
         return None
     from nas_meta.config.components import make_space
 
     space = make_space(resolved)
-    with asking(space, "prepare"):
+    with plugin_call(space, "prepare"):
         space.prepare(tasks, resolved.config.seed)
     return space

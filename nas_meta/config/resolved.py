@@ -20,10 +20,17 @@ from nas_meta.config.sections import (
 from nas_meta.config.stopping import read_section
 from nas_meta.config.yaml_loader import read_yaml
 from nas_meta.core import plugins
-from nas_meta.core.files import regular
+from nas_meta.core.files import regular_file
 from nas_meta.core.options import PluginOptions
 from nas_meta.errors import ConfigError, PluginError, nearest
-from nas_meta.evaluation.hyperparameters import CHOICE, TASK_CHOICES, Recipe, choices_in, known_to, with_values
+from nas_meta.evaluation.hyperparameters import (
+    CHOICE,
+    TASK_CHOICES,
+    SearchedHyperparameters,
+    choices_in,
+    known_options,
+    with_values,
+)
 from nas_meta.space.architecture import Architecture, Choice, Value
 
 MOST_BYTES = 256 * 1024  # of a config file
@@ -36,7 +43,7 @@ class ResolvedConfig:
     config: Config
     options: Mapping[str, PluginOptions]
     given: Mapping[str, Any] = field(default_factory=dict)
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: SearchedHyperparameters = field(default_factory=SearchedHyperparameters)
     source: Source = field(default_factory=lambda: Source("config"))
     tokenizer: str | None = None
     """In the place of the space's own: the folder of one that was learned for the run."""
@@ -55,7 +62,9 @@ class ResolvedConfig:
             document["tasks"] = {**document.get("tasks", {}), "pooling": pooling}
         if "learner.name" in choices:
             options = plugins.options_of("learners", document["learner"]["name"])
-            document["learner"] = known_to(options, document["learner"]) | known_to(LearnerSection, document["learner"])
+            document["learner"] = known_options(options, document["learner"]) | known_options(
+                LearnerSection, document["learner"]
+            )
         return resolve(document)
 
     def plugin(self, section: str) -> type:
@@ -95,7 +104,7 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> ResolvedConf
         ConfigError: one sentence naming file, line and key, what was expected and the nearest valid name.
     """
     try:
-        text = regular(path, MOST_BYTES).read_text(encoding="utf-8-sig")
+        text = regular_file(path, MOST_BYTES).read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         there = [file.name for file in Path(path).parent.glob("*.y*ml")]
         also = f"; {nearest(Path(path).name, there)}" if there else ""
@@ -130,7 +139,7 @@ def resolve(document: Mapping[str, Any], source: Source | None = None, overrides
     choices = {path: choice for section in sections.values() for path, choice in section.choices.items()}
     learner = sections["learner"]
     classes = {name: plugins.load("learners", name) for name in learner.names}
-    return ResolvedConfig(config, options, document, Recipe(choices, learner.first, classes), source)
+    return ResolvedConfig(config, options, document, SearchedHyperparameters(choices, learner.first, classes), source)
 
 
 @dataclass(frozen=True)
@@ -156,11 +165,11 @@ def _resolve_section(section: str, given: Any, source: Source) -> _Section:
     first = {key: model.model_fields[key].default, **with_values(given, {p: v[0] for p, v in found.items()})}
     names = found.get((key,), [first[key]])
     models = {name: _options_model(section, name, source) for name in names}
-    own = known_to(model, first)
+    own = known_options(model, first)
     rest = {k: v for k, v in first.items() if k not in own}
     # Where the plugin is a choice, an option is for those that know it.
     unknown = [k for k in rest if len(names) > 1 and not any(k in m.model_fields for m in models.values())]
-    parts = {name: known_to(m, rest) if len(names) > 1 and not unknown else rest for name, m in models.items()}
+    parts = {name: known_options(m, rest) if len(names) > 1 and not unknown else rest for name, m in models.items()}
     also = set(model.model_fields).union(*(m.model_fields for m in models.values()))
     options = {name: validate(m, parts[name], source, (section,), also) for name, m in models.items()}
     choices = {}

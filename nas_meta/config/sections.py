@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validat
 from nas_meta.core.objectives import Limit, Objective
 from nas_meta.errors import nearest
 from nas_meta.evaluation.pretraining.options import PretrainingSection
-from nas_meta.evaluation.proxies import SCORES
+from nas_meta.evaluation.proxies import PROXIES
 from nas_meta.strategy.stopping.registry import RULES
 from nas_meta.strategy.stopping.rule import StoppingOptions
 
@@ -48,14 +48,14 @@ class LearnerSection(NamedSection):
 
 
 class PrefilterSection(Section):
-    score: str = Field(description=f"a zero-cost score: {', '.join(SCORES)}")
+    score: str = Field(description=f"a zero-cost score: {', '.join(PROXIES)}")
     of: int = Field(8, ge=2, description="proposals of which the best by score is tried")
 
     @field_validator("score")
     @classmethod
     def _is_known(cls, score: str) -> str:
-        if score not in SCORES:
-            raise ValueError(f"there is no score '{score}'; {nearest(score, SCORES)}")
+        if score not in PROXIES:
+            raise ValueError(f"there is no score '{score}'; {nearest(score, PROXIES)}")
         return score
 
 

@@ -17,17 +17,17 @@ import torch
 
 from nas_meta.config.pretraining import ADAPTED, load_model
 from nas_meta.errors import ConfigError
-from nas_meta.evaluation.pretraining.loop import make_objective, pretrain
+from nas_meta.evaluation.pretraining.loop import make_loss, pretrain
 from nas_meta.evaluation.pretraining.options import PretrainingSection
 from nas_meta.evaluation.pretraining.pretrained_head import restore_head
 from nas_meta.evaluation.progress import JobResult, Progress
 from nas_meta.models.compute import Compute
 from nas_meta.models.profiling import release_memory
-from nas_meta.models.state import packed, unpacked
+from nas_meta.models.state import deserialize_state, serialize_state
 from nas_meta.space.search_space import SearchSpace
 from nas_meta.space.wrappers import WrappedSpace
 from nas_meta.tasks.corpus.corpus import Corpus
-from nas_meta.tasks.corpus.token_store import TokenFile, tokenised
+from nas_meta.tasks.corpus.token_store import TokenStore, tokenise_corpus
 from nas_meta.tasks.packaged_models import model_path
 from nas_meta.tasks.tokenization import load_tokenizer
 
@@ -40,7 +40,7 @@ KEY = "space.model"
 
 
 @dataclass(frozen=True)
-class Adapting:
+class AdaptationWorker:
     """What an engine's workers hold while a model is adapted."""
 
     compute: Compute
@@ -55,7 +55,7 @@ class Adapting:
         self.compute.start(self.threads)
 
     def run(
-        self, job: Adaptation, checkpoint: np.ndarray | None = None, rank: Any = None
+        self, job: AdaptationJob, checkpoint: np.ndarray | None = None, rank: Any = None
     ) -> Generator[Progress, None, JobResult]:
         """The job, from its start or from a checkpoint."""
         try:
@@ -65,14 +65,14 @@ class Adapting:
 
 
 @dataclass(frozen=True)
-class Adaptation:
+class AdaptationJob:
     """The job; its findings are ``steps``, ``tokens``, ``seconds`` and the last ``loss``."""
 
     weights: np.ndarray
     head: np.ndarray
     config: Any
     name: str
-    corpus: TokenFile
+    corpus: TokenStore
     section: PretrainingSection
     pooling: str
     seed: int
@@ -88,13 +88,13 @@ class Adaptation:
 
         kind = AutoModelForCausalLM if self.section.objective == "clm" else AutoModel
         model = kind.from_config(self.config)
-        model.load_state_dict(unpacked(bytes(weights)))
+        model.load_state_dict(deserialize_state(bytes(weights)))
         return model
 
     def __call__(self, compute: Compute, checkpoint: np.ndarray | None) -> Generator[Progress, None, JobResult]:
         model = self.model(self.weights).to(compute.device)
-        objective = make_objective(model, self.corpus, self.section, self.pooling)
-        objective.load_state_dict(unpacked(bytes(self.head)))
+        objective = make_loss(model, self.corpus, self.section, self.pooling)
+        objective.load_state_dict(deserialize_state(bytes(self.head)))
         kept = None
         for look in pretrain(model, objective, self.corpus, self.section, self.seed, compute, checkpoint):
             age = look.step // self.section.checkpoint_every
@@ -102,7 +102,7 @@ class Adaptation:
             kept = age if kept is None or due else kept
             yield Progress(look.step, look.values(self.section), look.state() if due else None)
         findings = {"steps": look.step, "tokens": look.tokens, "seconds": look.seconds, "loss": look.loss}
-        return JobResult(findings, packed(model))
+        return JobResult(findings, serialize_state(model))
 
 
 def named_model(resolved: ResolvedConfig) -> str:
@@ -120,12 +120,14 @@ def named_model(resolved: ResolvedConfig) -> str:
     return name
 
 
-def adapting(config: Config, cpus: float) -> Adapting:
+def make_worker(config: Config, cpus: float) -> AdaptationWorker:
     """What workers hold, where a trial has so many CPUs."""
-    return Adapting(Compute(**config.compute.model_dump() | {"device": config.device}), max(1, math.floor(cpus)))
+    return AdaptationWorker(
+        Compute(**config.compute.model_dump() | {"device": config.device}), max(1, math.floor(cpus))
+    )
 
 
-def adaptation_of(resolved: ResolvedConfig, corpus: Corpus, tokenizer: str) -> Adaptation:
+def make_job(resolved: ResolvedConfig, corpus: Corpus, tokenizer: str) -> AdaptationJob:
     """The job of a config, whose space has that tokenizer.
 
     Raises:
@@ -134,16 +136,23 @@ def adaptation_of(resolved: ResolvedConfig, corpus: Corpus, tokenizer: str) -> A
     section, config = resolved.config.pretraining, resolved.config
     name = named_model(resolved)
     model = load_model(name, KEY, causal=section.objective == "clm")
-    tokens = tokenised(corpus, load_tokenizer(tokenizer))
+    tokens = tokenise_corpus(corpus, load_tokenizer(tokenizer))
     torch.manual_seed(config.seed)
-    objective = make_objective(model, tokens, section, config.tasks.pooling)  # refused now, before a worker has it
+    objective = make_loss(model, tokens, section, config.tasks.pooling)  # refused now, before a worker has it
     restore_head(objective, model_path(name))
-    return Adaptation(
-        packed(model), packed(objective), model.config, name, tokens, section, config.tasks.pooling, config.seed
+    return AdaptationJob(
+        serialize_state(model),
+        serialize_state(objective),
+        model.config,
+        name,
+        tokens,
+        section,
+        config.tasks.pooling,
+        config.seed,
     )
 
 
-def write_adapted(job: Adaptation, weights: np.ndarray, directory: Path) -> None:
+def write_adapted(job: AdaptationJob, weights: np.ndarray, directory: Path) -> None:
     """The adapted model and its tokenizer as a folder of the run, never seen half."""
     part = (directory / ADAPTED).with_suffix(".part")
     job.model(weights).save_pretrained(part)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nas_meta.core.guard import asking
+from nas_meta.core.guard import plugin_call
 from nas_meta.errors import NasMetaError
 from nas_meta.evaluation.baselines import BASELINES
 from nas_meta.execution.engine import Engine
@@ -35,7 +35,7 @@ def meta_test(
         if weights.is_file():
             key = ("trials", str(trial.id))
             calls.append((key, "test", Architecture(trial.architecture), weights.read_bytes()))
-    with asking(space, "reference"):
+    with plugin_call(space, "reference"):
         reference = space.reference()
     if reference is not None:
         calls.append((("references", "unsearched model, no training"), "test_reference"))

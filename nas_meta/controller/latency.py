@@ -40,13 +40,13 @@ def measure_each(
     return found
 
 
-def models_to_time(space: SearchSpace, models: int, seed: int) -> list[Architecture]:
+def architectures_to_measure(space: SearchSpace, models: int, seed: int) -> list[Architecture]:
     """That many random architectures, none twice, for a table to be fitted to."""
     rng = np.random.default_rng(seed)
     return list({a.id: a for a in (space.sample(rng) for _ in range(10 * models))}.values())[:models]
 
 
-def described(
+def latency_report(
     table: LatencyTable | None, settings: LatencySettings, config: Config, trials: Mapping[str, Any], inputs: str
 ) -> dict[str, Any]:
     """What a run's report says of latency: what stood in during the search, and what was measured after it, of what."""

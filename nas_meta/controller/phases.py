@@ -15,42 +15,42 @@ import yaml
 
 from nas_meta.config.compatibility import check_learner
 from nas_meta.config.components import (
-    cpus_of_trial,
+    cpus_per_trial,
     make_engine,
     make_evaluation,
     make_strategy,
     most_steps,
-    prefiltered,
     prepare,
+    with_prefilter,
 )
-from nas_meta.config.pretraining import ADAPTED, made
+from nas_meta.config.pretraining import ADAPTED, with_run_artifacts
 from nas_meta.config.resolved import ResolvedConfig, resolve
 from nas_meta.controller.final_test import meta_test
-from nas_meta.controller.latency import described, measure_each, models_to_time
-from nas_meta.controller.sessions import earlier, new_session, next_session, owned
+from nas_meta.controller.latency import architectures_to_measure, latency_report, measure_each
+from nas_meta.controller.sessions import config_to_resume, new_session, next_session, run_lock
 from nas_meta.controller.supernet_job import check_workers, run_job
 from nas_meta.controller.trial_loop import TrialLoop
-from nas_meta.core.guard import asking
+from nas_meta.core.guard import plugin_call
 from nas_meta.core.signals import Interrupted, Stop, interruptible
 from nas_meta.errors import NasMetaError
 from nas_meta.evaluation.progress import JobResult, Progress
 from nas_meta.execution.engine import Engine, Event, cause
 from nas_meta.journal.database import Journal
-from nas_meta.journal.leaderboard import Standings
-from nas_meta.journal.run import CHECKPOINT, SUPERNET, Run, new_run_dir, pareto, write_whole
+from nas_meta.journal.leaderboard import Leaderboard
+from nas_meta.journal.run import CHECKPOINT, SUPERNET, Run, new_run_dir, pareto, write_atomically
 from nas_meta.journal.status import ADAPTATION, JOB, Status, StatusFile, Watcher
 from nas_meta.models import inputs
 from nas_meta.models.profiling import LatencySettings
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.latency_predictor import LatencyTable
 from nas_meta.space.search_space import SearchSpace
-from nas_meta.space.wrappers import timed
+from nas_meta.space.wrappers import timed_space
 from nas_meta.strategy.protocol import Job
 from nas_meta.strategy.stopping.registry import RULES
 
 if TYPE_CHECKING:
-    from nas_meta.controller.domain_adaptation import Adaptation
-    from nas_meta.outputs.monitors.observer import Observers
+    from nas_meta.controller.domain_adaptation import AdaptationJob
+    from nas_meta.outputs.monitors.observer import Monitors
     from nas_meta.tasks.corpus.corpus import Corpus
 
 
@@ -78,7 +78,7 @@ def search(
     resolved = config if isinstance(config, ResolvedConfig) else resolve(config)
     directory = run_dir or resolved.config.run_dir
     if resume and directory is not None and Journal.begun(Path(directory)):
-        return _run(earlier(Path(directory), resolved), Path(directory), inline, watch, True)
+        return _run(config_to_resume(Path(directory), resolved), Path(directory), inline, watch, True)
     return _run(resolved, directory, inline, watch, False)
 
 
@@ -101,24 +101,24 @@ def resume(
         Interrupted: by SIGINT; finished trials are in the journal.
     """
     directory = Path(run_dir)
-    return _run(earlier(directory, None, overrides, allow_plugins), directory, inline, watch, True)
+    return _run(config_to_resume(directory, None, overrides, allow_plugins), directory, inline, watch, True)
 
 
 def _run(
     resolved: ResolvedConfig, directory: str | Path | None, inline: bool, watch: Watcher | None, resumed: bool
 ) -> Run:
-    from nas_meta.outputs.monitors.from_config import check_watching
+    from nas_meta.outputs.monitors.from_config import check_monitors
 
-    hooks = check_watching(resolved, inline)
+    hooks = check_monitors(resolved, inline)
     folder = Path(directory) if resumed and directory is not None else new_run_dir(directory)
-    with owned(folder), interruptible() as stop:
+    with run_lock(folder), interruptible() as stop:
         _Search(resolved, folder, inline, watch or (lambda status: None), stop, resumed, hooks).run()
     return Run(folder, allow_plugins=True)
 
 
 class _Search:
     loop: TrialLoop
-    board: Observers
+    board: Monitors
 
     def __init__(
         self, resolved: ResolvedConfig, directory: Path, inline: bool, watch: Watcher, stop: Stop, resumed: bool,
@@ -126,7 +126,7 @@ class _Search:
     ):  # fmt: skip
         self.resolved, self.config, self.directory = resolved, resolved.config, directory
         self.inline, self.watch, self.stop, self.resumed = inline, watch, stop, resumed
-        self.objectives, self.cpus = self.config.directed, cpus_of_trial(self.config, inline)
+        self.objectives, self.cpus = self.config.directed, cpus_per_trial(self.config, inline)
         self.hooks = hooks
         self.started = time.time()
         self.phase = "preparing"
@@ -136,12 +136,12 @@ class _Search:
     def run(self) -> None:
         from nas_meta.config.pretraining import prepare_pretraining
         from nas_meta.controller.weight_pool import with_pretraining
-        from nas_meta.outputs.monitors.from_config import make_observers
+        from nas_meta.outputs.monitors.from_config import make_monitors
 
         self._happened()
         corpus = prepare_pretraining(self.resolved, self.directory)
-        space, tasks, shape = prepare(made(self.resolved, self.directory))
-        with asking(space, "prepare"):
+        space, tasks, shape = prepare(with_run_artifacts(self.resolved, self.directory))
+        with plugin_call(space, "prepare"):
             space.prepare(tasks, self.config.seed)
         # Refuses limits that no architecture meets before anything is trained.
         space.sample(np.random.default_rng(self.config.seed))
@@ -153,7 +153,7 @@ class _Search:
             most_steps(self.resolved), self.config.evaluation.interim_episodes
         )
         scoring = partial(make_evaluation, self.resolved, space, tasks, shape, 1)
-        strategy = prefiltered(strategy, self.resolved, scoring, self.directory)
+        strategy = with_prefilter(strategy, self.resolved, scoring, self.directory)
         document = self.resolved.document
         document = {
             **document,
@@ -171,7 +171,7 @@ class _Search:
         else:
             journal = Journal.create(self.directory, **info)
         (self.directory / "config.yaml").write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-        board = make_observers(self.resolved, self.hooks, self.directory, space, document, journal.get("created", 0.0))
+        board = make_monitors(self.resolved, self.hooks, self.directory, space, document, journal.get("created", 0.0))
         rule = RULES[stopping.name](stopping, self.objectives)
         self.loop = TrialLoop(
             self.config,
@@ -228,11 +228,11 @@ class _Search:
 
     def _conclude(self, engine: Engine, space: SearchSpace, tasks: Any) -> None:
         """What is measured once, when the search is over."""
-        from nas_meta.config.pretraining import before_adaptation
+        from nas_meta.config.pretraining import space_before_adaptation
 
         self._enter("meta-testing")
         best = self.loop.standings.best(self.config.evaluation.test_best)
-        before = before_adaptation(self.resolved, self.directory, tasks)
+        before = space_before_adaptation(self.resolved, self.directory, tasks)
         report = meta_test(engine, self.directory, best, space, self.stop.is_set, before)
         report = report | {"latency": self._latency(engine, space)}
         if not self.stop.is_set():
@@ -246,13 +246,13 @@ class _Search:
 
     def _job(self, engine: Engine) -> None:
         """What the strategy wants done before it proposes anything; from its last checkpoint if there is one."""
-        with asking(self.strategy, "job"):
+        with plugin_call(self.strategy, "job"):
             job = self.strategy.job()
         if job is None:
             return
         findings = self.journal.get("job")
         if findings is not None:
-            with asking(self.strategy, "receive"):
+            with plugin_call(self.strategy, "receive"):
                 self.strategy.receive(findings, Run(self.directory).supernet)
             return
         check_workers(job, self._workers)
@@ -260,12 +260,14 @@ class _Search:
         if result is None:
             return
         if result.weights is not None:
-            write_whole(self.directory / SUPERNET, result.weights)
+            write_atomically(self.directory / SUPERNET, result.weights)
         self.journal.set("job", dict(result.findings))
         (self.directory / CHECKPOINT).unlink(missing_ok=True)
         self.strategy.receive(result.findings, result.weights)
 
-    def _run_job(self, engine: Engine, job: Job | Adaptation, number: int, phase: str, file: str) -> JobResult | None:
+    def _run_job(
+        self, engine: Engine, job: Job | AdaptationJob, number: int, phase: str, file: str
+    ) -> JobResult | None:
         """Does a job, from its last checkpoint in that file if there is one; None where the search is interrupted."""
         checkpoint = self.directory / file
         self.job_steps, self.job_step = job.steps, 0
@@ -308,14 +310,14 @@ class _Search:
         assert result.weights is not None  # the model is what the job is for
         self.journal.set("adaptation", dict(result.findings))
         adaptation.write_adapted(job, result.weights, self.directory)
-        adaptation.make_anew(space, made(self.resolved, self.directory))
-        with asking(space, "prepare"):
+        adaptation.make_anew(space, with_run_artifacts(self.resolved, self.directory))
+        with plugin_call(space, "prepare"):
             space.prepare(tasks, self.config.seed)
 
     def _job_step(self, progress: Progress, checkpoint: Path) -> None:
         """A step of the job; its checkpoint is kept."""
         if progress.checkpoint is not None:
-            write_whole(checkpoint, progress.checkpoint)
+            write_atomically(checkpoint, progress.checkpoint)
         self.job_step = progress.step
         self.board.job_progress(progress.step, progress.values)
 
@@ -325,15 +327,15 @@ class _Search:
             return
         self._enter("measuring latencies")
         settings = dataclasses.replace(self._timing, seconds=min(self._timing.seconds, 0.3))
-        models = models_to_time(space, self.config.latency.models, self.config.seed)
+        models = architectures_to_measure(space, self.config.latency.models, self.config.seed)
         seconds = self.journal.get("latencies")
         if seconds is None:
             seconds = [f["latency"] for f in measure_each(engine, models, settings, self.stop.is_set)]
             if len(seconds) < len(models):
                 return
             self.journal.set("latencies", seconds)
-        self.loop.table = LatencyTable(timed(space).space, models, seconds, settings.tokens)
-        timed(space).latencies = self.loop.table
+        self.loop.table = LatencyTable(timed_space(space).space, models, seconds, settings.tokens)
+        timed_space(space).latencies = self.loop.table
         # Refuses a limit of the latency that nothing meets.
         space.sample(np.random.default_rng(self.config.seed))
 
@@ -343,12 +345,12 @@ class _Search:
         front = pareto(list(self.loop.trials.values()), self.objectives)
         architectures = [Architecture(t.architecture) for t in front]
         found = measure_each(engine, architectures, self._timing, self.stop.is_set)
-        return described(
+        return latency_report(
             self.loop.table,
             self._timing,
             self.config,
             {str(t.id): f for t, f in zip(front, found, strict=False)},
-            inputs.described(space, self._timing.batch, self._timing.tokens),
+            inputs.describe_inputs(space, self._timing.batch, self._timing.tokens),
         )
 
     @property
@@ -393,7 +395,7 @@ class _Search:
         loop, board, steps = getattr(self, "loop", None), getattr(self, "board", None), {JOB: self.job_step}
         return Status(
             phase="finishing" if self.phase == "searching" and self.stop.is_set() else self.phase,
-            standings=loop.standings if loop else Standings(self.objectives),
+            standings=loop.standings if loop else Leaderboard(self.objectives),
             total=self.config.budget.trials,
             started=self.started,
             steps={**steps, **loop.steps} if loop else steps,

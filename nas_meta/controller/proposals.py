@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 
-from nas_meta.core.guard import asking, kind
-from nas_meta.core.objectives import Objective, signed
+from nas_meta.core.guard import plugin_call, type_name
+from nas_meta.core.objectives import Objective, signed_values
 from nas_meta.errors import ConfigError, RunError, StrategyError
-from nas_meta.journal.records import Said, Trial
+from nas_meta.journal.records import AskTellEvent, Trial
 from nas_meta.space.architecture import Architecture
 from nas_meta.strategy.protocol import WAIT, Outcome, Strategy
 
@@ -33,34 +33,34 @@ class Proposals:
         self._by_architecture: dict[str, int] = {}
         self._told: set[int] = set()
         self._repeats: dict[int, int] = {}
-        self._said: list[Said] = []
+        self._said: list[AskTellEvent] = []
 
     def ask(self) -> Architecture | None:
         """The next architecture that was not tried, for a trial of the next id; None if there is none right now."""
         for _ in range(MOST_REPEATS):
             proposal = self._proposal()
             if proposal is None:
-                self._said.append(Said(ASKED))
+                self._said.append(AskTellEvent(ASKED))
                 return None
             known = self._by_architecture.get(proposal.id)
             if known is None:
                 number = len(self.trials) + 1
                 self._by_architecture[proposal.id] = number
-                self._said.append(Said(ASKED, number))
+                self._said.append(AskTellEvent(ASKED, number))
                 return proposal
-            self._said.append(Said(ASKED, known))
+            self._said.append(AskTellEvent(ASKED, known))
             if known in self._told:
-                self._said.append(Said(TOLD, known))
+                self._said.append(AskTellEvent(TOLD, known))
                 self._tell(self.trials[known])
             else:
                 self._repeats[known] = self._repeats.get(known, 0) + 1
         log.warning("the strategy proposed %d architectures in a row that were tried before", MOST_REPEATS)
         return None
 
-    def said(self, ended: Trial | None = None) -> list[Said]:
+    def said(self, ended: Trial | None = None) -> list[AskTellEvent]:
         """What was said since the last call, for the journal; also what :meth:`tell` will say of a trial."""
         said, self._said = self._said, []
-        return said if ended is None else said + [Said(TOLD, ended.id)] * self._times(ended)
+        return said if ended is None else said + [AskTellEvent(TOLD, ended.id)] * self._times(ended)
 
     def tell(self, trial: Trial) -> None:
         """A trial has ended: told once for every time that it was proposed."""
@@ -69,7 +69,7 @@ class Proposals:
         self._repeats.pop(trial.id, None)
         self._told.add(trial.id)
 
-    def replay(self, said: Sequence[Said]) -> list[int]:
+    def replay(self, said: Sequence[AskTellEvent]) -> list[int]:
         """Says to a new strategy what was said to an earlier one; returns the trials that were in flight at the end.
 
         Raises:
@@ -103,12 +103,12 @@ class Proposals:
             StrategyError: it is something else.
         """
         name = type(self.strategy).__name__
-        with asking(self.strategy, "ask"):
+        with plugin_call(self.strategy, "ask"):
             proposal = self.strategy.ask()
         if proposal is None or proposal is WAIT:
             return None
         if not isinstance(proposal, Architecture):
-            raise StrategyError(f"{name}.ask() returned {kind(proposal)}; expected an Architecture, WAIT or None")
+            raise StrategyError(f"{name}.ask() returned {type_name(proposal)}; expected an Architecture, WAIT or None")
         try:
             own = self.strategy.context.space.canonical(proposal.values)
         except (ConfigError, AttributeError, TypeError) as error:
@@ -122,7 +122,7 @@ class Proposals:
 
     def _tell(self, trial: Trial) -> None:
         measured = trial.status in ("completed", "stopped") and all(o.metric in trial.metrics for o in self.objectives)
-        values = signed(trial.metrics, self.objectives) if measured else None
+        values = signed_values(trial.metrics, self.objectives) if measured else None
         score = values[0] if values else None
-        with asking(self.strategy, "tell"):
+        with plugin_call(self.strategy, "tell"):
             self.strategy.tell(Outcome(Architecture(trial.architecture), trial.status, trial.metrics, score, values))

@@ -18,7 +18,7 @@ from nas_meta.config.resolved import ResolvedConfig, resolve
 from nas_meta.config.sections import HOOKS, Config, WatchingSection
 from nas_meta.errors import ConfigError, PluginError, RunError
 from nas_meta.journal.database import Journal
-from nas_meta.journal.row_checks import checked
+from nas_meta.journal.row_checks import validated
 
 LOCK = "lock"
 MAY_CHANGE = ("budget", "resources", "watching", "run_dir")
@@ -49,7 +49,7 @@ def next_session(directory: Path) -> Session:
     """The session of a search that goes on."""
     journal = Journal.open(directory)
     try:
-        session = Session(**checked(Session, journal.get("session"), "session"))
+        session = Session(**validated(Session, journal.get("session"), "session"))
         times = [t for trial in journal.trials() for t in (trial.started, trial.finished or trial.started)]
     finally:
         journal.close()
@@ -58,7 +58,7 @@ def next_session(directory: Path) -> Session:
     return replace(session, started=time.time(), before=session.before + took)
 
 
-def earlier(
+def config_to_resume(
     directory: Path, given: ResolvedConfig | None = None, overrides: Sequence[str] = (), allow_plugins: bool = False
 ) -> ResolvedConfig:
     """The config that a run goes on with: its own, but for what :data:`MAY_CHANGE`, from ``given`` or ``overrides``.
@@ -70,7 +70,7 @@ def earlier(
     """
     journal = Journal.open(directory)
     try:
-        document = checked(dict[str, Any], journal.get("config", {}), "config")
+        document = validated(dict[str, Any], journal.get("config", {}), "config")
         if not allow_plugins:
             refuse_plugin_files(document, directory, plugin_files(given.given) if given else ())
         own = resolve(document, Source(str(directory)))
@@ -144,7 +144,7 @@ def _differences(own: Mapping[str, Any], given: Mapping[str, Any], path: tuple[s
 
 
 @contextmanager
-def owned(directory: Path) -> Iterator[None]:
+def run_lock(directory: Path) -> Iterator[None]:
     """Keeps other searches out of a run directory.
 
     Raises:

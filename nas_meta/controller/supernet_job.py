@@ -17,12 +17,12 @@ from nas_meta.execution.engine import Engine, Event
 from nas_meta.strategy.protocol import Job
 
 if TYPE_CHECKING:
-    from nas_meta.controller.domain_adaptation import Adaptation
+    from nas_meta.controller.domain_adaptation import AdaptationJob
 
 SECONDS = 10.0  # in which the others of a worker that failed tell how they ended
 
 
-def workers_of(job: Job | Adaptation) -> int:
+def workers_of(job: Job | AdaptationJob) -> int:
     """How many workers do a job together."""
     return getattr(job, "workers", 1)
 
@@ -37,7 +37,7 @@ def check_workers(job: Job, there: int) -> None:
 
 
 def run_job(
-    job: Job | Adaptation, engine: Engine, config: Config, checkpoint: Path, heard: Callable[[Event | None], bool]
+    job: Job | AdaptationJob, engine: Engine, config: Config, checkpoint: Path, heard: Callable[[Event | None], bool]
 ) -> JobResult | None:
     """Does a job; where a worker dies under it, once more from its last checkpoint, ``resources.retries`` times.
 
@@ -62,7 +62,7 @@ def run_job(
 
 
 def _attempt(
-    job: Job | Adaptation, engine: Engine, config: Config, start: Any, heard: Callable[[Event | None], bool]
+    job: Job | AdaptationJob, engine: Engine, config: Config, start: Any, heard: Callable[[Event | None], bool]
 ) -> Event | None:
     """The event with which the job ended, well or not; None where it was not to go on."""
     with _meeting_place(workers_of(job), engine, config) as ranks:

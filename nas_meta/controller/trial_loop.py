@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from nas_meta.config.resolved import Config
 from nas_meta.controller.proposals import Proposals
-from nas_meta.core.guard import asking
-from nas_meta.core.objectives import signed
+from nas_meta.core.guard import plugin_call
+from nas_meta.core.objectives import signed_values
 from nas_meta.core.signals import Stop
 from nas_meta.errors import RunError
 from nas_meta.evaluation.trial import Evaluation
 from nas_meta.execution.engine import Engine, Event
 from nas_meta.journal.database import Journal
-from nas_meta.journal.leaderboard import Standings
+from nas_meta.journal.leaderboard import Leaderboard
 from nas_meta.journal.records import Trial
-from nas_meta.journal.run import weights_path, write_whole
-from nas_meta.outputs.monitors.observer import Observer
+from nas_meta.journal.run import weights_path, write_atomically
+from nas_meta.outputs.monitors.observer import Monitor
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.latency_predictor import LatencyTable
 from nas_meta.strategy.protocol import Strategy
@@ -50,7 +50,7 @@ class TrialLoop:
     config: Config
     directory: Path
     journal: Journal
-    board: Observer
+    board: Monitor
     strategy: Strategy
     rule: Rule
     stop: Stop
@@ -63,7 +63,7 @@ class TrialLoop:
 
     def __post_init__(self) -> None:
         self.objectives = self.config.directed
-        self.standings = Standings(self.objectives)
+        self.standings = Leaderboard(self.objectives)
         self.trials = self.standings.trials
         self.proposals = Proposals(self.strategy, self.objectives, self.trials)
         self._again: deque[int] = deque()
@@ -157,7 +157,7 @@ class TrialLoop:
                 self.journal.write(trial, self.proposals.said())
                 return
         else:
-            with asking(self.strategy, "start_of"):
+            with plugin_call(self.strategy, "start_of"):
                 begun = [self.strategy.start_of(architecture)]
         self._since[trial.id] = time.time()
         self.engine.submit(trial.id, "trial", architecture, trial.seed, self._keep_above(), *begun)
@@ -204,7 +204,7 @@ class TrialLoop:
     def _judge(self, trial: Trial, progress: Any) -> None:
         """Says at a rung whether a trial goes on; if not, it ends with what stands there."""
         metrics = self._with_latency(trial, progress.metrics)
-        report = Report(trial.id, progress.step, signed(metrics, self.objectives), progress.scores)
+        report = Report(trial.id, progress.step, signed_values(metrics, self.objectives), progress.scores)
         go_on = self.rule.decide(report)
         self.journal.report(report, go_on)
         self.engine.proceed(trial.id, go_on)
@@ -221,7 +221,7 @@ class TrialLoop:
             # Before the journal: a trial that is in it can be meta-tested.
             path = weights_path(self.directory, trial.id)
             path.parent.mkdir(exist_ok=True)
-            write_whole(path, event.value.weights)
+            write_atomically(path, event.value.weights)
             self._weights.add(trial.id)
         return self._conclude(trial, "completed", event.value.metrics, None)
 

@@ -20,7 +20,7 @@ from nas_meta.evaluation.pretraining.weight_inheritance import nearest
 from nas_meta.journal.database import Journal
 from nas_meta.journal.pretraining_record import name_of_record, path_of, record_of
 from nas_meta.journal.records import Trial
-from nas_meta.journal.run import write_whole
+from nas_meta.journal.run import write_atomically
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.search_space import SearchSpace
 from nas_meta.space.wrappers import WrappedSpace
@@ -88,7 +88,7 @@ class WeightPool:
         """Keeps the weights that a trial has made; returns the trials that waited for them."""
         path = path_of(self.directory, self._made[trial.id].key)
         path.parent.mkdir(exist_ok=True)
-        write_whole(path, weights)
+        write_atomically(path, weights)
         self._drop_old()
         return self.ended(trial)
 

@@ -12,7 +12,7 @@ from typing import Any
 from nas_meta.errors import DataError
 
 
-def regular(path: str | Path, most: int | None = None) -> Path:
+def regular_file(path: str | Path, most: int | None = None) -> Path:
     """The path of a file that can be read to its end: no folder, pipe or device, which might never end.
 
     Args:
@@ -34,7 +34,7 @@ def regular(path: str | Path, most: int | None = None) -> Path:
     return Path(path)
 
 
-def encodable(text: str) -> bool:
+def is_encodable(text: str) -> bool:
     """Whether a text is one that UTF-8, and so a tokenizer, can hold; a lone surrogate is none."""
     if text.isascii():
         return True

@@ -10,7 +10,7 @@ from nas_meta.errors import NasMetaError, PluginError
 
 
 @contextmanager
-def asking(plugin: Any, method: str) -> Iterator[None]:
+def plugin_call(plugin: Any, method: str) -> Iterator[None]:
     """Around a call of a plugin's method in the driver; a trial's own failures are the engine's.
 
     Raises:
@@ -27,6 +27,6 @@ def asking(plugin: Any, method: str) -> Iterator[None]:
         raise PluginError(f"{name}.{method}() raised {said}") from error
 
 
-def kind(value: Any) -> str:
+def type_name(value: Any) -> str:
     """What a sentence calls a value of a wrong type."""
     return "None" if value is None else f"a {type(value).__name__}"

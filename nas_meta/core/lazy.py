@@ -12,7 +12,7 @@ def lazy_exports(package: str, exports: Mapping[str, str]) -> Callable[[str], An
 
     Args:
         package: The package's ``__name__``.
-        exports: The module that defines each exported name.
+        exports: The module that defines each exported name, or ``module:name`` where it has another name there.
 
     Returns:
         A function that imports the module of a name and returns the name's value.
@@ -21,6 +21,7 @@ def lazy_exports(package: str, exports: Mapping[str, str]) -> Callable[[str], An
     def get(name: str) -> Any:
         if name not in exports:
             raise AttributeError(f"module '{package}' has no attribute '{name}'")
-        return getattr(import_module(exports[name]), name)
+        module, _, there = exports[name].partition(":")
+        return getattr(import_module(module), there or name)
 
     return get

@@ -47,7 +47,7 @@ class Limit:
         return None
 
 
-def signed(metrics: Mapping[str, float], objectives: Sequence[Objective]) -> tuple[float, ...]:
+def signed_values(metrics: Mapping[str, float], objectives: Sequence[Objective]) -> tuple[float, ...]:
     """The objectives' values, each turned so that more is better."""
     return tuple(o.sign * metrics[o.metric] for o in objectives)
 
@@ -57,7 +57,7 @@ def dominates(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.asarray((one >= other).all(-1) & (one > other).any(-1))
 
 
-def fronts(values: np.ndarray) -> np.ndarray:
+def front_ranks(values: np.ndarray) -> np.ndarray:
     """The non-dominated rank of every row (Deb et al. 2002): 0 for the Pareto front, 1 for the front behind it, …
 
     Args:
@@ -80,7 +80,7 @@ def fronts(values: np.ndarray) -> np.ndarray:
 
 
 def _fronts_of_two(values: np.ndarray) -> np.ndarray:
-    """:func:`fronts` of two objectives in n log n: from the best in the first down, only the second decides."""
+    """:func:`front_ranks` of two objectives in n log n: from the best in the first down, only the second decides."""
     ranks, before, rank = np.zeros(len(values), dtype=int), None, 0
     best: list[float] = []
     for index in np.lexsort(-values.T[::-1]):
@@ -93,7 +93,7 @@ def _fronts_of_two(values: np.ndarray) -> np.ndarray:
     return ranks
 
 
-def front(values: np.ndarray) -> np.ndarray:
+def pareto_front(values: np.ndarray) -> np.ndarray:
     """The rows that no other dominates, as indices; takes rows times those of the front, not rows squared.
 
     Args:

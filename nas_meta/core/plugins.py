@@ -15,7 +15,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from nas_meta.core.files import regular
+from nas_meta.core.files import regular_file
 from nas_meta.core.options import PluginOptions
 from nas_meta.errors import PluginError, nearest
 
@@ -113,21 +113,21 @@ def _from_entry_points(kind: str, offers: list[EntryPoint]) -> type:
 def _from_file(kind: str, name: str) -> tuple[Any, str]:
     word = f"{KINDS[kind].word} '{name}'"
     path_text, _, attribute = name.rpartition(":")
-    module = module_of(path_text, word)
+    module = load_module(path_text, word)
     if not hasattr(module, attribute):
         classes = [n for n, v in vars(module).items() if isinstance(v, type) and v.__module__ == module.__name__]
         raise PluginError(f"{path_text} has no '{attribute}'; {nearest(attribute, classes)}")
     return getattr(module, attribute), word
 
 
-def module_of(path_text: str, word: str) -> Any:
+def load_module(path_text: str, word: str) -> Any:
     """The module in a file, imported once; ``word`` says in an error what it is for.
 
     Raises:
         PluginError: there is no such file, or it cannot be imported.
     """
     try:
-        path = regular(os.path.expanduser(path_text)).resolve()
+        path = regular_file(os.path.expanduser(path_text)).resolve()
     except OSError as error:
         raise PluginError(
             f"{word}: there is no file {path_text} ({error.strerror}); expected path/to/file.py:Name"

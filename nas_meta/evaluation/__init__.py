@@ -10,16 +10,17 @@ if TYPE_CHECKING:
     from nas_meta.evaluation.progress import Progress as Progress
     from nas_meta.evaluation.progress import Result as Result
     from nas_meta.evaluation.trial import Evaluation as Evaluation
-    from nas_meta.models.state import packed as packed
-    from nas_meta.models.state import unpacked as unpacked
+    from nas_meta.models.state import deserialize_state, serialize_state
+
+    packed, unpacked = serialize_state, deserialize_state  # the names of version 0.1
 
 _EXPORTS = {
     "Evaluation": "nas_meta.evaluation.trial",
     "EvaluationSettings": "nas_meta.evaluation.progress",
     "JobResult": "nas_meta.evaluation.progress",
     "Progress": "nas_meta.evaluation.progress",
+    "packed": "nas_meta.models.state:serialize_state",
+    "unpacked": "nas_meta.models.state:deserialize_state",
     "Result": "nas_meta.evaluation.progress",
-    "packed": "nas_meta.models.state",
-    "unpacked": "nas_meta.models.state",
 }
 __getattr__ = lazy_exports(__name__, _EXPORTS)

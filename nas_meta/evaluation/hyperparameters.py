@@ -46,7 +46,7 @@ def with_values(section: Mapping[str, Any], values: Mapping[tuple[str, ...], Any
 
 
 @dataclass(frozen=True)
-class Recipe:
+class SearchedHyperparameters:
     """How a candidate is trained and on what, as far as the search may choose it.
 
     Attributes:
@@ -68,7 +68,7 @@ class Recipe:
         }
         section = with_values(self.learner, chosen)
         plugin = self.learners[section.pop("name")]
-        return plugin(plugin.Options.model_validate(known_to(plugin.Options, section)))
+        return plugin(plugin.Options.model_validate(known_options(plugin.Options, section)))
 
     def task_values(self, architecture: Architecture) -> dict[str, Value]:
         """What was chosen in the tasks section, by key."""
@@ -76,6 +76,6 @@ class Recipe:
         return {n.removeprefix(prefix): v for n, v in architecture.values.items() if n.startswith(prefix)}
 
 
-def known_to(options: type, section: Mapping[str, Any]) -> dict[str, Any]:
+def known_options(options: type, section: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of a section that a plugin's options have: where the plugin is a choice, not each knows all."""
     return {name: value for name, value in section.items() if name in options.model_fields}

@@ -8,9 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from nas_meta.models.state import packed as packed
-from nas_meta.models.state import unpacked as unpacked
-
 
 @dataclass(frozen=True)
 class EvaluationSettings:

@@ -17,13 +17,13 @@ import torch
 from nas_meta.core.objectives import Limit
 from nas_meta.errors import ConfigError, TrialError
 from nas_meta.evaluation.baselines import baseline_accuracies
-from nas_meta.evaluation.hyperparameters import Recipe
+from nas_meta.evaluation.hyperparameters import SearchedHyperparameters
 from nas_meta.evaluation.progress import EvaluationSettings, JobResult, Progress, Result
 from nas_meta.learners.base import Learner
 from nas_meta.learners.protonet import ProtoNet
-from nas_meta.learners.training.distributed import Rank, joined
-from nas_meta.learners.training.patience import Best
-from nas_meta.models.adapters import adapter_names, removed
+from nas_meta.learners.training.distributed import Rank, process_group
+from nas_meta.learners.training.patience import EarlyStopping
+from nas_meta.models.adapters import adapter_names, without_adapters
 from nas_meta.models.checks import check_model, check_pooling
 from nas_meta.models.compute import Compute, forget_compiled
 from nas_meta.models.encoder import Encoder
@@ -37,7 +37,7 @@ from nas_meta.models.profiling import (
     parameters,
     release_memory,
 )
-from nas_meta.models.state import packed, unpacked
+from nas_meta.models.state import deserialize_state, serialize_state
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.search_space import SearchSpace
 from nas_meta.tasks.episodes import EpisodeShape, TrainShape, episode, episodes
@@ -70,7 +70,7 @@ class Evaluation:
     compute: Compute = field(default_factory=Compute)
     threads: int = 0
     train: TrainShape = field(default_factory=TrainShape)
-    recipe: Recipe | None = None
+    recipe: SearchedHyperparameters | None = None
     limits: Sequence[Limit] = ()
     pretraining: Pretraining | None = None
 
@@ -116,7 +116,7 @@ class Evaluation:
             rank: this worker's among those that do it together; all but the first keep silent.
         """
         try:
-            with joined(rank):
+            with process_group(rank):
                 steps = job(self, checkpoint)
                 if rank is None or rank.number == 0:
                     return (yield from steps)
@@ -155,7 +155,7 @@ class Evaluation:
             check_model(model, self.space)
             spent = 0.0
             if start is not None:
-                model.load_state_dict(unpacked(bytes(start)))
+                model.load_state_dict(deserialize_state(bytes(start)))
             elif self.pretraining is not None:
                 self._check_limits({"params": parameters(model), "flops": self.flops(model)})
                 spent = yield from self.pretraining(model.to(device), seed, self.compute, donor)
@@ -177,7 +177,7 @@ class Evaluation:
             self._check_limits(size)
             if self.compute.compile:
                 encoder.compile()
-            best = Best(self.learner.options.training.patience)
+            best = EarlyStopping(self.learner.options.training.patience)
             started = time.perf_counter()
             train = self.tasks["meta-train"]
             for step in self.learner.meta_train(encoder, train, lambda i: episode(train, shape, seed, i)):
@@ -199,7 +199,7 @@ class Evaluation:
             self._check_limits(metrics)
             weights = None
             if keep_above is not None and metrics["accuracy"] >= keep_above:
-                weights = packed(encoder)
+                weights = serialize_state(encoder)
             return Result(metrics, weights)
         finally:
             model = encoder = None
@@ -228,7 +228,7 @@ class Evaluation:
 
         In the precision of trials, and not compiled.
         """
-        model = removed(self.space.build(architecture), merge=True).to(self.device)
+        model = without_adapters(self.space.build(architecture), merge=True).to(self.device)
         try:
             with self.compute.autocast():
                 return Result(latency(model, settings, example_inputs(self.space, settings.batch, settings.tokens)))
@@ -277,7 +277,7 @@ class Evaluation:
         Raises:
             TrialError: they are no weights, or those of another model.
         """
-        encoder, state = self.of(architecture).encoder(self.space.build(architecture)), unpacked(weights)
+        encoder, state = self.of(architecture).encoder(self.space.build(architecture)), deserialize_state(weights)
         try:
             encoder.load_state_dict(state)
         except RuntimeError as error:

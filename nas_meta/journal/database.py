@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 
 from nas_meta.errors import RunError
-from nas_meta.journal.records import Said, Trial
-from nas_meta.journal.row_checks import checked, plain, problem_of
+from nas_meta.journal.records import AskTellEvent, Trial
+from nas_meta.journal.row_checks import parse_json, problem_of_row, validated
 from nas_meta.journal.sqlite_reader import read_rows, read_some
 from nas_meta.strategy.stopping.rule import Report
 
@@ -114,7 +114,7 @@ class Journal:
         if not path.is_file():
             raise RunError(f"{run_dir} is not a run: it has no {FILE}")
         journal = cls(path)
-        version = checked(int, journal.get("version", 0), "version")
+        version = validated(int, journal.get("version", 0), "version")
         if version > VERSION:
             raise RunError(f"{path} was written by a newer nas-meta (version {version}, this one reads {VERSION})")
         return journal
@@ -129,9 +129,9 @@ class Journal:
     def get(self, key: str, default: Any = None) -> Any:
         """The JSON value of a key."""
         rows = list(self._rows("SELECT value FROM info WHERE key = ?", key))
-        return plain(rows[0][0]) if rows else default
+        return parse_json(rows[0][0]) if rows else default
 
-    def write(self, trial: Trial, said: Sequence[Said] = ()) -> None:
+    def write(self, trial: Trial, said: Sequence[AskTellEvent] = ()) -> None:
         """Stores a trial as it is now, and what was said with the strategy; both durable when this returns."""
         row = (
             trial.id, trial.architecture_id, json.dumps(dict(trial.architecture)), trial.seed, trial.fidelity,
@@ -153,11 +153,11 @@ class Journal:
                 self._db.execute("ROLLBACK")
             raise RunError(f"the journal cannot be written: {error}") from error
 
-    def said(self) -> list[Said]:
+    def said(self) -> list[AskTellEvent]:
         """What the search and its strategy said to each other, in that order."""
         rows = self._rows("SELECT kind, trial FROM said ORDER BY number")
-        checked(list[tuple[Literal["asked", "told"], int | None]], rows, "said")
-        return [Said(kind, trial) for kind, trial in rows]
+        validated(list[tuple[Literal["asked", "told"], int | None]], rows, "said")
+        return [AskTellEvent(kind, trial) for kind, trial in rows]
 
     def trials(self, last: int | None = None, sort: str | None = None, smallest: bool = False) -> list[Trial]:
         """Every trial, in the order they started.
@@ -180,8 +180,8 @@ class Journal:
     def _trial(self, row: tuple) -> Trial:
         number, architecture, seed, fidelity, status, metrics, *rest = row
         try:
-            row = (number, plain(architecture), seed, fidelity, status, plain(metrics), *rest)
-            problem = problem_of(row)
+            row = (number, parse_json(architecture), seed, fidelity, status, parse_json(metrics), *rest)
+            problem = problem_of_row(row)
         except RunError as error:
             problem = str(error)
         if problem is None:
@@ -240,12 +240,12 @@ class Journal:
     def reports(self) -> list[tuple[Report, bool]]:
         """What trials reported at rungs, in the order of the decisions, and whether they went on."""
         rows = [
-            (trial, step, plain(values), plain(scores), went_on)
+            (trial, step, parse_json(values), parse_json(scores), went_on)
             for trial, step, values, scores, went_on in self._rows(
                 "SELECT trial, step, reported, scores, went_on FROM reports ORDER BY number"
             )
         ]
-        checked(list[tuple[int, int, list[float], list[float], int]], rows, "reports")
+        validated(list[tuple[int, int, list[float], list[float], int]], rows, "reports")
         return [(Report(trial, step, tuple(v), np.array(s)), bool(on)) for trial, step, v, s, on in rows]
 
     def _rows(self, query: str, *values: Any) -> list[tuple]:

@@ -12,7 +12,7 @@ from nas_meta.journal.records import Trial
 
 
 @dataclass
-class Standings:
+class Leaderboard:
     """Every trial as it stands now, and what is asked for again and again.
 
     Attributes:
@@ -34,7 +34,7 @@ class Standings:
     _by_accuracy: list[tuple[float, int]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, trials: Iterable[Trial], objectives: Sequence[Objective]) -> Standings:
+    def of(cls, trials: Iterable[Trial], objectives: Sequence[Objective]) -> Leaderboard:
         """The standings of some trials."""
         standings = cls(objectives)
         for trial in trials:

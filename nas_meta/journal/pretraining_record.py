@@ -7,7 +7,7 @@ from typing import Any
 
 from nas_meta.errors import RunError
 from nas_meta.journal.database import Journal
-from nas_meta.journal.row_checks import checked
+from nas_meta.journal.row_checks import validated
 
 
 def name_of_record(trial_id: int) -> str:
@@ -24,7 +24,7 @@ def record_of(journal: Journal, trial_id: int) -> dict[str, Any] | None:
     record = journal.get(name_of_record(trial_id))
     if record is None:
         return None
-    checked(dict[str, str | None], record, name_of_record(trial_id))
+    validated(dict[str, str | None], record, name_of_record(trial_id))
     keys = [record.get("key"), record.get("donor")]
     # They become names of files.
     if not isinstance(keys[0], str) or not all(k is None or (len(k) == 32 and k.isalnum()) for k in keys):

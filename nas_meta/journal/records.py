@@ -44,7 +44,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Said:
+class AskTellEvent:
     """Something that the search and its strategy said to each other; in their order these are the strategy's history.
 
     Attributes:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat, TypeAdapter, ValidationError
 
-from nas_meta.core.files import encodable
+from nas_meta.core.files import is_encodable
 from nas_meta.errors import RunError
 
 STATUSES = ("running", "completed", "failed", "stopped", "timed-out")
@@ -15,7 +15,7 @@ SHOWN = ("accuracy", "accuracy_ci95", "params", "flops")  # of every trial that 
 LARGEST = 1e300
 
 
-def plain(text: Any) -> Any:
+def parse_json(text: Any) -> Any:
     """Plain data from the journal's JSON.
 
     Raises:
@@ -27,7 +27,7 @@ def plain(text: Any) -> Any:
         raise RunError(f"the journal cannot be read: {error}") from error
 
 
-def checked(kind: Any, value: Any, what: str) -> Any:
+def validated(kind: Any, value: Any, what: str) -> Any:
     """A value that a journal holds, as it is, if it is of that kind.
 
     Raises:
@@ -40,7 +40,7 @@ def checked(kind: Any, value: Any, what: str) -> Any:
     return value
 
 
-class Measured(BaseModel):
+class MetaTestMetrics(BaseModel):
     """What meta-test measured of one trial, or of what trials are compared with."""
 
     model_config = ConfigDict(strict=True)
@@ -50,7 +50,7 @@ class Measured(BaseModel):
     flops: FiniteFloat = 0
 
 
-class Timed(BaseModel):
+class LatencyReport(BaseModel):
     """Latencies, and how they were measured."""
 
     model_config = ConfigDict(strict=True)
@@ -66,12 +66,12 @@ class MetaTest(BaseModel):
     """The report of a search that has ended, or nothing."""
 
     model_config = ConfigDict(strict=True)
-    trials: dict[str, Measured] = {}
-    references: dict[str, Measured] = {}
-    latency: Timed | None = None
+    trials: dict[str, MetaTestMetrics] = {}
+    references: dict[str, MetaTestMetrics] = {}
+    latency: LatencyReport | None = None
 
 
-def problem_of(row: tuple) -> str | None:
+def problem_of_row(row: tuple) -> str | None:
     """Why a row of trials (id, architecture, seed, fidelity, status, metrics, ...) is none; None where it is one."""
     number, architecture, seed, fidelity, status, metrics, error, started, finished, planned = row
     integers = {"id": number, "seed": seed, "fidelity": fidelity, "planned": planned}
@@ -94,8 +94,8 @@ def problem_of(row: tuple) -> str | None:
 
 def _is_choice(item: tuple[str, Any]) -> bool:
     name, value = item
-    return encodable(name) and (
-        encodable(value) if isinstance(value, str) else value is None or _is_measured(value, True)
+    return is_encodable(name) and (
+        is_encodable(value) if isinstance(value, str) else value is None or _is_measured(value, True)
     )
 
 

@@ -15,11 +15,11 @@ from pydantic import Field, ValidationError
 from nas_meta.config.plugin_trust import refuse_plugin_files
 from nas_meta.config.resolved import ResolvedConfig, resolve
 from nas_meta.config.sections import Config
-from nas_meta.core.objectives import Objective, front, signed
+from nas_meta.core.objectives import Objective, pareto_front, signed_values
 from nas_meta.errors import ConfigError, RunError, nearest
 from nas_meta.journal.database import Journal
 from nas_meta.journal.records import Trial
-from nas_meta.journal.row_checks import MetaTest, checked
+from nas_meta.journal.row_checks import MetaTest, validated
 from nas_meta.strategy.stopping.rule import Report
 
 SUPERNET = "supernet.safetensors"
@@ -61,9 +61,9 @@ class Run:
         document = self._known("config", dict[str, Any], {})
         if not self.allow_plugins:
             refuse_plugin_files(document, self.directory)
-        from nas_meta.config.pretraining import made
+        from nas_meta.config.pretraining import with_run_artifacts
 
-        return made(resolve(document), self.directory)
+        return with_run_artifacts(resolve(document), self.directory)
 
     @property
     def trials(self) -> list[Trial]:
@@ -125,7 +125,7 @@ class Run:
         return self._journal.damage
 
     def _known(self, key: str, kind: Any, default: Any) -> Any:
-        return checked(kind, self._journal.get(key, default), key)
+        return validated(kind, self._journal.get(key, default), key)
 
     @property
     def rung_reports(self) -> list[tuple[Report, bool]]:
@@ -231,7 +231,7 @@ def weights_path(directory: Path, trial_id: int) -> Path:
     return directory / "weights" / f"{trial_id}.safetensors"
 
 
-def write_whole(path: Path, data: Any) -> None:
+def write_atomically(path: Path, data: Any) -> None:
     """Writes a file so that it is never seen half."""
     temporary = path.with_suffix(".part")
     temporary.write_bytes(data)
@@ -253,4 +253,4 @@ def pareto(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Tri
     ranked = rank(trials, objectives)
     if not ranked:
         return []
-    return [ranked[i] for i in front(np.array([signed(t.metrics, objectives) for t in ranked]))]
+    return [ranked[i] for i in pareto_front(np.array([signed_values(t.metrics, objectives) for t in ranked]))]

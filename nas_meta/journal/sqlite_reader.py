@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from nas_meta.core.files import regular
+from nas_meta.core.files import regular_file
 from nas_meta.errors import RunError
 
 SIBLINGS = ("-wal", "-shm", "-journal")
@@ -53,7 +53,7 @@ def read_some(path: Path, query: str, *values: object) -> tuple[list[tuple], str
 
 @contextmanager
 def _connected(path: Path) -> Iterator[sqlite3.Connection]:
-    regular(path)
+    regular_file(path)
     for sibling in SIBLINGS:
         beside = path.with_name(path.name + sibling)
         if beside.is_symlink() or (beside.exists() and not beside.is_file()):

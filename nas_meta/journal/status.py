@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nas_meta.core.files import regular
+from nas_meta.core.files import regular_file
 from nas_meta.errors import RunError
-from nas_meta.journal.leaderboard import Standings
+from nas_meta.journal.leaderboard import Leaderboard
 from nas_meta.journal.records import Trial
-from nas_meta.journal.run import Run, write_whole
+from nas_meta.journal.run import Run, write_atomically
 
 FILE = "status.json"
 MOST_BYTES = 16 * 2**20  # of a status file
@@ -56,7 +56,7 @@ class Status:
     """
 
     phase: str
-    standings: Standings
+    standings: Leaderboard
     total: int
     started: float
     steps: Mapping[int, int]
@@ -104,7 +104,7 @@ class StatusFile:
         self._last = status.written
         # It is only for those who look: what cannot be written here ends no search.
         with suppress(OSError):
-            write_whole(self.path, json.dumps(status.as_dict()).encode())
+            write_atomically(self.path, json.dumps(status.as_dict()).encode())
 
 
 def read_status(run: Run) -> Status:
@@ -115,7 +115,7 @@ def read_status(run: Run) -> Status:
     """
     path = run.directory / FILE
     try:
-        plain: dict[str, Any] = json.loads(regular(path, MOST_BYTES).read_bytes())
+        plain: dict[str, Any] = json.loads(regular_file(path, MOST_BYTES).read_bytes())
         PHASES[plain["phase"]]
         times = {name: _finite(plain[name]) for name in ("started", "written")}
         counts = {name: int(plain[name]) for name in ("total", "job_steps", "workers")}
@@ -123,7 +123,7 @@ def read_status(run: Run) -> Status:
         steps = {int(key): int(value) for key, value in plain["steps"].items()}
         losses = {int(key): float(value) for key, value in plain["losses"].items()}
         numbered = {"steps": steps, "losses": losses}
-        standings = Standings.of(run.trials, run.objectives)
+        standings = Leaderboard.of(run.trials, run.objectives)
         return Status(standings=standings, run_dir=run.directory, **(plain | times | counts | told | numbered))
     except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
         raise RunError(f"{path} cannot be read: no search has said there how far it is") from error

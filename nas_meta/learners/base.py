@@ -16,12 +16,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from nas_meta.core.guard import kind
+from nas_meta.core.guard import type_name
 from nas_meta.core.options import PluginOptions
 from nas_meta.errors import TrialError
-from nas_meta.learners.training.distributed import averaged
+from nas_meta.learners.training.distributed import average_over_ranks
 from nas_meta.learners.training.options import Average, TrainingOptions, rate_factor, set_dropout
-from nas_meta.learners.training.regularisation import Regularisation, regularised
+from nas_meta.learners.training.regularisation import Regularisation, regularise
 from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.episodes import Episode
 from nas_meta.tasks.pool import Pool
@@ -129,13 +129,13 @@ class Learner(ABC):
             done = start["step"]
             for name, part in parts.items():
                 part.load_state_dict(start[name])
-        with regularised(encoder, training) as regularisation:
+        with regularise(encoder, training) as regularisation:
             add_gradients = self.gradients(encoder, pool, first, regularisation)
             for step in range(done, options.steps):
                 encoder.train()
                 optimizer.zero_grad(set_to_none=True)
                 tasks = [draw(i) for i in range(step * options.meta_batch, (step + 1) * options.meta_batch)]
-                loss = finite(averaged(add_gradients(tasks), [*body, *learned]), step + 1)
+                loss = finite(average_over_ranks(add_gradients(tasks), [*body, *learned]), step + 1)
                 torch.nn.utils.clip_grad_norm_([*body, *learned], training.clip)
                 optimizer.step()
                 schedule.step()
@@ -156,7 +156,7 @@ class Learner(ABC):
     def _scalar(self, loss: Tensor) -> Tensor:
         """A loss, if it is one that training can follow."""
         if not isinstance(loss, Tensor):
-            found = kind(loss)
+            found = type_name(loss)
         elif loss.ndim or not loss.is_floating_point():
             found = f"{loss.dtype} {list(loss.shape)}"
         elif not loss.requires_grad:
@@ -173,7 +173,7 @@ class Learner(ABC):
     def _logits_of(self, encoder: Encoder, pool: Pool, task: Episode) -> Tensor:
         logits, expected = self.classify(encoder, pool, task), [task.query.size, len(task.query)]
         if not isinstance(logits, Tensor) or list(logits.shape) != expected:
-            found = f"shape {list(logits.shape)}" if isinstance(logits, Tensor) else kind(logits)
+            found = f"shape {list(logits.shape)}" if isinstance(logits, Tensor) else type_name(logits)
             raise TrialError(f"{type(self).__name__}.classify() returned {found}; expected logits of shape {expected}")
         return logits
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from nas_meta.errors import TrialError
 from nas_meta.learners.base import Learner, LearnerOptions
 from nas_meta.models.causal_lm import LanguageModel, is_causal, label_log_probabilities, language_model
-from nas_meta.models.compute import recomputable, recomputing
+from nas_meta.models.compute import allow_checkpointing, checkpointed
 from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.episodes import Episode
 from nas_meta.tasks.pool import Pool, Prompts
@@ -105,7 +105,7 @@ class InContext(Learner):
         longest = max(len(q) + max(map(len, own)) for q, own in zip(queries, labels, strict=True))
         examples = self.examples(pool, episode, lm, longest)
         again = encoder.compute.gradient_checkpointing and torch.is_grad_enabled()
-        with encoder.compute.autocast(), recomputing(recomputable(lm.body)) if again else nullcontext():
+        with encoder.compute.autocast(), checkpointed(allow_checkpointing(lm.body)) if again else nullcontext():
             # Layers that are computed again keep no keys and values.
             return label_log_probabilities(lm, examples, queries, labels, shared=not again)
 

@@ -24,7 +24,7 @@ from torch.func import functional_call, vmap
 
 from nas_meta.learners.base import accuracy, embed_distinct, one_by_one, task_loss
 from nas_meta.learners.inner_loop.descent import InnerLoop, Weights, descend
-from nas_meta.learners.inner_loop.kernels import differentiable
+from nas_meta.learners.inner_loop.kernels import differentiable_kernels
 from nas_meta.learners.inner_loop.moving_parameters import AdaptationOptions, AdaptingLearner
 from nas_meta.learners.inner_loop.planning import plan
 from nas_meta.learners.training.regularisation import Regularisation
@@ -160,7 +160,7 @@ class MAML(AdaptingLearner):
         body = self.adapted(encoder)
         kernels = nullcontext
         if loop.second_order or loop.functional:
-            kernels = partial(differentiable, loop.functional)
+            kernels = partial(differentiable_kernels, loop.functional)
         with kernels():
             still = None if body else task.support({})
             # Views: a head that starts from features depends on the body too, which is no part of the inner gradient.

@@ -138,7 +138,7 @@ class MANN(MetricLearner):
         z = F.normalize(encoder.embed(pool, episode.indices[order]), dim=-1)
         target = torch.from_numpy(labels[order]).to(z.device)
         logits = network.along(z[None], target[None])[0][0]
-        network.presented = by_presentation(labels[order], logits.argmax(1).cpu().numpy())
+        network.presented = presentation_order(labels[order], logits.argmax(1).cpu().numpy())
         return F.cross_entropy(logits, target)
 
     def meta_train(self, encoder: Encoder, pool: Pool, draw: Callable[[int], Episode]) -> Iterator[Step]:
@@ -155,7 +155,7 @@ class MANN(MetricLearner):
         return said
 
 
-def by_presentation(labels: np.ndarray, said: np.ndarray) -> dict[str, float]:
+def presentation_order(labels: np.ndarray, said: np.ndarray) -> dict[str, float]:
     """Accuracy at the 1st, 2nd, 5th and 10th time that a class of a sequence appears."""
     number = np.array([(labels[: i + 1] == label).sum() for i, label in enumerate(labels)])
     right = labels == said

@@ -20,7 +20,7 @@ from torch.optim.adamw import adamw
 from nas_meta.learners.base import Step, finite, freeze_all_but, task_loss
 from nas_meta.learners.inner_loop.moving_parameters import AdaptationOptions, AdaptingLearner
 from nas_meta.learners.training.options import Average, rate_factor, set_dropout
-from nas_meta.learners.training.regularisation import Regularisation, regularised
+from nas_meta.learners.training.regularisation import Regularisation, regularise
 from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.episodes import Episode
 from nas_meta.tasks.pool import Pool
@@ -103,7 +103,7 @@ class Reptile(AdaptingLearner):
         moving, _ = self._moving(encoder)
         average = Average(moving, training.average_last, options.steps)
         start = [p.detach().clone() for p in moving]
-        with regularised(encoder, training) as regularisation:
+        with regularise(encoder, training) as regularisation:
             yield from self._steps(encoder, pool, draw, regularisation, average, start)
 
     def _steps(

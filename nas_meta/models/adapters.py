@@ -179,7 +179,7 @@ def adapter_names(model: nn.Module) -> list[str]:
     return [name for name, _ in model.named_parameters() if any(mark in f".{name}" for mark in marks)]
 
 
-def removed(model: nn.Module, merge: bool) -> nn.Module:
+def without_adapters(model: nn.Module, merge: bool) -> nn.Module:
     """The plain model, in place: without what was put in, or with it merged into the weights (the same outputs)."""
     if not has_adapters(model):
         return model

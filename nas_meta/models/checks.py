@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from nas_meta.core.guard import kind
+from nas_meta.core.guard import type_name
 from nas_meta.errors import TrialError
-from nas_meta.models.inputs import described, example_inputs
+from nas_meta.models.inputs import describe_inputs, example_inputs
 from nas_meta.space.search_space import SearchSpace
-from nas_meta.space.wrappers import name_of
+from nas_meta.space.wrappers import space_name
 from nas_meta.tasks.examples import IMAGE, IMAGE_TEXT, TEXT
 
 if TYPE_CHECKING:
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 def check_model(model: Any, space: SearchSpace) -> None:
     """Raises TrialError where what a space built is no model of what it takes."""
-    built = f"build() of {name_of(space)} returned "
+    built = f"build() of {space_name(space)} returned "
     if not isinstance(model, nn.Module):
-        raise TrialError(f"{built}{kind(model)}; expected a torch module")
+        raise TrialError(f"{built}{type_name(model)}; expected a torch module")
     if next(model.parameters(), None) is None:
         raise TrialError(f"{built}a {type(model).__name__} without parameters; expected some")
     inputs = example_inputs(space, 2, 4, next(model.parameters()).device)
@@ -32,7 +32,7 @@ def check_model(model: Any, space: SearchSpace) -> None:
     model.train(training)
     states = output if isinstance(output, Tensor) else getattr(output, "last_hidden_state", None)
     if not isinstance(states, Tensor):
-        raise TrialError(f"{built}a model that gives {kind(output)}; expected last_hidden_state, or a tensor")
+        raise TrialError(f"{built}a model that gives {type_name(output)}; expected last_hidden_state, or a tensor")
     shape = tuple(states.shape)
     # A vision transformer has states of its patches, and perhaps one more.
     tokens = {TEXT: 4, IMAGE: shape[1] if len(shape) == 3 else 1}
@@ -40,7 +40,7 @@ def check_model(model: Any, space: SearchSpace) -> None:
     if not states.is_floating_point() or list(shape[:-1]) not in expected or not all(shape):
         words = {TEXT: "[2, 4, width] or [2, width]", IMAGE: "[2, patches, width] or [2, width]"}
         raise TrialError(
-            f"{built}a model that gives {states.dtype} {list(shape)} for {described(space, 2, 4)}; "
+            f"{built}a model that gives {states.dtype} {list(shape)} for {describe_inputs(space, 2, 4)}; "
             f"expected floating point {words.get(space.modality, '[2, width]')}"
         )
 

@@ -64,7 +64,7 @@ class Compute:
         return torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16", cache_enabled=False)
 
 
-def compiled(model: nn.Module) -> Callable[..., Any]:
+def compile_model(model: nn.Module) -> Callable[..., Any]:
     """The model's forward pass, compiled for any number of texts and tokens."""
     return torch.compile(model.forward, dynamic=True)
 
@@ -74,7 +74,7 @@ def forget_compiled() -> None:
     torch.compiler.reset()
 
 
-def recomputable(model: nn.Module) -> Sequence[nn.Module]:
+def allow_checkpointing(model: nn.Module) -> Sequence[nn.Module]:
     """The outermost layers of a model that can be computed again in the backward pass (transformers' own).
 
     Raises:
@@ -99,7 +99,7 @@ def recomputable(model: nn.Module) -> Sequence[nn.Module]:
 
 
 @contextmanager
-def recomputing(layers: Sequence[nn.Module]) -> Iterator[None]:
+def checkpointed(layers: Sequence[nn.Module]) -> Iterator[None]:
     """Within, these layers keep only their input while they train."""
     for layer in layers:
         layer.gradient_checkpointing = True

@@ -15,9 +15,9 @@ from torch.func import functional_call
 from torch.utils._pytree import tree_map
 
 from nas_meta.errors import TrialError
-from nas_meta.models.compute import Compute, compiled, recomputable, recomputing
+from nas_meta.models.compute import Compute, allow_checkpointing, checkpointed, compile_model
 from nas_meta.models.packing import Packing, pack, pack_sets
-from nas_meta.models.pooling import POOLINGS, _sums, pooled
+from nas_meta.models.pooling import POOLINGS, _sums, pool_states
 from nas_meta.tasks.examples import IMAGE, TEXT
 from nas_meta.tasks.pool import INPUTS, Pool
 
@@ -61,7 +61,7 @@ class Encoder(nn.Module):
         self.pooling = pooling
         self.compute = compute or Compute()
         self.example = example or dict.fromkeys(INPUTS, torch.ones(1, 1, dtype=torch.long))
-        self._layers = recomputable(model) if self.compute.gradient_checkpointing else ()
+        self._layers = allow_checkpointing(model) if self.compute.gradient_checkpointing else ()
         self._compiled: Callable[..., Any] | None = None
         self._call: Callable[..., Any] | None = None  # in the place of the model
         self.learned = nn.Module()
@@ -138,7 +138,7 @@ class Encoder(nn.Module):
             states = self._states(**others)
         else:
             states = self._states(input_ids=input_ids, attention_mask=attention_mask, **others)
-        return states if states.ndim == 2 else pooled(self.model, states, attention_mask, self.pooling)
+        return states if states.ndim == 2 else pool_states(self.model, states, attention_mask, self.pooling)
 
     def _of_packed(self, input_ids: Tensor, whose: Packing) -> Tensor:
         # transformers takes a mask [R, 1, L, L] as it is: 0 where a token is seen, the lowest number elsewhere.
@@ -168,7 +168,7 @@ class Encoder(nn.Module):
 
     def compile(self) -> None:
         """From now on the model is compiled, where it computes with its own weights."""
-        self._compiled = compiled(self.model)
+        self._compiled = compile_model(self.model)
 
     @contextmanager
     def _own_weights(self) -> Iterator[None]:
@@ -178,7 +178,7 @@ class Encoder(nn.Module):
         """
         self._call = self._compiled
         try:
-            with recomputing(self._layers):
+            with checkpointed(self._layers):
                 yield
         finally:
             self._call = None

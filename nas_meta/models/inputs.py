@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from nas_meta.errors import ConfigError, nearest
 from nas_meta.space.search_space import SearchSpace
-from nas_meta.space.wrappers import name_of
+from nas_meta.space.wrappers import space_name
 from nas_meta.tasks.examples import IMAGE, MODALITIES, TEXT, size
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def example_inputs(
     return {name: tensor.to(device) for name, tensor in inputs.items()}
 
 
-def described(space: SearchSpace, examples: int, tokens: int) -> str:
+def describe_inputs(space: SearchSpace, examples: int, tokens: int) -> str:
     """Such inputs in words: ``2 texts of 4 tokens``, ``an image of 1×8×8``."""
     several = examples > 1
     text = f"{examples} texts of {tokens} tokens" if several else f"a text of {tokens} tokens"
@@ -38,16 +38,16 @@ def described(space: SearchSpace, examples: int, tokens: int) -> str:
     return image if space.modality == IMAGE else f"{image} with {text.removeprefix(f'{examples} ')}"
 
 
-def check_takes(space: SearchSpace) -> None:
+def check_modality(space: SearchSpace) -> None:
     """Raises ConfigError where a space does not say well what its models take."""
     if space.modality not in MODALITIES:
         raise ConfigError(
-            f"the search space {name_of(space)} takes '{space.modality}'; {nearest(str(space.modality), MODALITIES)}"
+            f"the search space {space_name(space)} takes '{space.modality}'; {nearest(str(space.modality), MODALITIES)}"
         )
     shape = space.image_shape
     sizes = isinstance(shape, (tuple, list)) and len(shape) == 3 and all(isinstance(n, int) and n > 0 for n in shape)
     if space.modality != TEXT and not sizes:
         raise ConfigError(
-            f"the search space {name_of(space)} takes images, but its image_shape is {shape!r}; expected channels, "
+            f"the search space {space_name(space)} takes images, but its image_shape is {shape!r}; expected channels, "
             "height and width"
         )

@@ -10,7 +10,7 @@ from nas_meta.models.packing import Packing
 POOLINGS = ("mean", "cls", "last", "attention")
 
 
-def pooled(model: nn.Module, states: Tensor, mask: Tensor | None, pooling: str) -> Tensor:
+def pool_states(model: nn.Module, states: Tensor, mask: Tensor | None, pooling: str) -> Tensor:
     """Embeddings ``[B, D]`` of the states ``[B, T, D]`` that a model gives for a mask ``[B, T]``, or without one."""
     if pooling == "cls":
         return states[:, 0]

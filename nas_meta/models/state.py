@@ -12,7 +12,7 @@ from torch import nn
 from nas_meta.errors import TrialError
 
 
-def packed(module: torch.nn.Module) -> np.ndarray:
+def serialize_state(module: torch.nn.Module) -> np.ndarray:
     """A module's state."""
     from safetensors.torch import save
 
@@ -20,8 +20,8 @@ def packed(module: torch.nn.Module) -> np.ndarray:
     return np.frombuffer(save(state), dtype=np.uint8)
 
 
-def unpacked(weights: bytes) -> dict[str, torch.Tensor]:
-    """The state that :func:`packed` packed.
+def deserialize_state(weights: bytes) -> dict[str, torch.Tensor]:
+    """The state that :func:`serialize_state` packed.
 
     Raises:
         TrialError: these are no such bytes.
@@ -35,7 +35,7 @@ def unpacked(weights: bytes) -> dict[str, torch.Tensor]:
         raise TrialError(f"the weights are not a safetensors file ({error})") from error
 
 
-def packed_training(encoder: nn.Module, **parts: Any) -> np.ndarray:
+def serialize_training(encoder: nn.Module, **parts: Any) -> np.ndarray:
     """The encoder's weights, torch's random numbers, and what else a training consists of: tensors and plain data.
 
     In bytes, which Ray moves without a copy.
@@ -48,8 +48,8 @@ def packed_training(encoder: nn.Module, **parts: Any) -> np.ndarray:
     return np.frombuffer(buffer.getbuffer(), dtype=np.uint8)
 
 
-def restored_training(data: np.ndarray, encoder: nn.Module) -> dict[str, Any]:
-    """Sets weights and random numbers to those that :func:`packed_training` packed; returns the parts beside them.
+def restore_training(data: np.ndarray, encoder: nn.Module) -> dict[str, Any]:
+    """Sets weights and random numbers to those that :func:`serialize_training` packed; returns the parts beside them.
 
     Nothing in the bytes is executed.
     """

@@ -18,20 +18,20 @@ from nas_meta.config.resolved import ResolvedConfig, read_config, resolve
 from nas_meta.core.signals import Interrupted, interruptible
 from nas_meta.errors import ConfigError, RunError
 from nas_meta.evaluation.pretraining.options import PretrainingSection
-from nas_meta.journal.run import write_whole
+from nas_meta.journal.run import write_atomically
 from nas_meta.models.compute import Compute
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.search_space import SearchSpace
 from nas_meta.tasks.corpus.corpus import Corpus
-from nas_meta.tasks.corpus.token_store import tokenised
+from nas_meta.tasks.corpus.token_store import tokenise_corpus
 from nas_meta.tasks.packaged_models import model_path
 from nas_meta.tasks.tokenization import load_tokenizer
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from nas_meta.evaluation.pretraining.loop import Look
-    from nas_meta.evaluation.pretraining.objectives.base import Objective
+    from nas_meta.evaluation.pretraining.loop import TrainingStatus
+    from nas_meta.evaluation.pretraining.objectives.base import PretrainingLoss
 
 CHECKPOINT = "pretraining.checkpoint"
 ABOUT = "pretraining.json"
@@ -102,7 +102,7 @@ def pretrain_alone(
     folder: str | Path,
     model: str | None = None,
     architecture: Mapping[str, Any] | None = None,
-    watch: Callable[[Look, Mapping[str, float]], None] = lambda look, values: None,
+    watch: Callable[[TrainingStatus, Mapping[str, float]], None] = lambda look, values: None,
 ) -> Pretrained:
     """Pre-trains a model by the section ``pretraining`` of a config and writes it as a Hugging Face folder.
 
@@ -185,21 +185,21 @@ def _needs_architecture(resolved: ResolvedConfig, space: SearchSpace) -> str:
 
 def _train(
     resolved: ResolvedConfig, section: PretrainingSection, corpus: Corpus, subject: _Subject, folder: Path,
-    watch: Callable[[Look, Mapping[str, float]], None],
-) -> tuple[Look, Objective]:  # fmt: skip
+    watch: Callable[[TrainingStatus, Mapping[str, float]], None],
+) -> tuple[TrainingStatus, PretrainingLoss]:  # fmt: skip
     import torch
 
-    from nas_meta.evaluation.pretraining.loop import make_objective, pretrain
+    from nas_meta.evaluation.pretraining.loop import make_loss, pretrain
     from nas_meta.evaluation.pretraining.pretrained_head import restore_head
 
     config = resolved.config
     compute = Compute(**config.compute.model_dump() | {"device": config.device})
     compute.check()
-    tokens = tokenised(corpus, load_tokenizer(subject.tokenizer))
+    tokens = tokenise_corpus(corpus, load_tokenizer(subject.tokenizer))
     torch.manual_seed(config.seed)
     pooling = subject.pooling or config.tasks.pooling
-    objective = make_objective(subject.model.to(compute.device), tokens, section, pooling)
-    _same(folder, {**subject.about, "corpus": tokens.key, "seed": config.seed, "pretraining": told(section)})
+    objective = make_loss(subject.model.to(compute.device), tokens, section, pooling)
+    _same(folder, {**subject.about, "corpus": tokens.key, "seed": config.seed, "pretraining": write_summary(section)})
     if subject.head is not None:
         restore_head(objective, subject.head)
     checkpoint = folder / CHECKPOINT
@@ -209,19 +209,19 @@ def _train(
         stop.listened = True
         for look in _kept(looks, checkpoint, section.checkpoint_every, folder, section, watch):
             if stop.is_set() and not look.over:
-                write_whole(checkpoint, look.state())
+                write_atomically(checkpoint, look.state())
                 raise Interrupted(f"interrupted at step {look.step}; the same command goes on from there")
     return look, objective
 
 
 def _kept(
-    looks: Iterator[Look], checkpoint: Path, every: int, folder: Path, section: PretrainingSection,
-    watch: Callable[[Look, Mapping[str, float]], None],
-) -> Iterator[Look]:  # fmt: skip
+    looks: Iterator[TrainingStatus], checkpoint: Path, every: int, folder: Path, section: PretrainingSection,
+    watch: Callable[[TrainingStatus, Mapping[str, float]], None],
+) -> Iterator[TrainingStatus]:  # fmt: skip
     """The looks of a training, each shown, and now and then a checkpoint written."""
-    from nas_meta.outputs.monitors.event_file import Writer
+    from nas_meta.outputs.monitors.event_file import EventWriter
 
-    board, kept = Writer(str(folder / "tensorboard")), None
+    board, kept = EventWriter(str(folder / "tensorboard")), None
     try:
         for look in looks:
             kept = look.step // every if kept is None else kept
@@ -229,7 +229,7 @@ def _kept(
             for name, value in values.items():
                 board.add_scalar(name, value, look.step)
             if look.step // every > kept and not look.over:
-                write_whole(checkpoint, look.state())
+                write_atomically(checkpoint, look.state())
                 kept = look.step // every
             watch(look, values)
             yield look
@@ -237,7 +237,7 @@ def _kept(
         board.close()
 
 
-def told(section: PretrainingSection) -> dict[str, Any]:
+def write_summary(section: PretrainingSection) -> dict[str, Any]:
     """A section as plain data, without what changes nothing of the result."""
     return section.model_dump(mode="json", exclude={"of", "inherit", "keep", "checkpoint_every"})
 
@@ -256,10 +256,10 @@ def _same(folder: Path, about: Mapping[str, Any]) -> None:
                 f"{folder} holds an unfinished pre-training with another {', '.join(sorted(differing))}; expected the "
                 "same to go on with it, or another folder with --to"
             )
-    write_whole(file, json.dumps(about, indent=1).encode())
+    write_atomically(file, json.dumps(about, indent=1).encode())
 
 
-def _write(folder: Path, subject: _Subject, objective: Objective, last: Look) -> None:
+def _write(folder: Path, subject: _Subject, objective: PretrainingLoss, last: TrainingStatus) -> None:
     """The folder that transformers loads; its ``config.json`` comes with the model, when all else is there."""
     from safetensors.torch import save_file
     from transformers.utils import logging
@@ -272,7 +272,7 @@ def _write(folder: Path, subject: _Subject, objective: Objective, last: Look) ->
         save_file({name: tensor.cpu().contiguous() for name, tensor in state.items()}, folder / HEAD)
     about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
     result = {"steps": last.step, "tokens": last.tokens, "seconds": last.seconds, "loss": last.loss}
-    write_whole(folder / ABOUT, json.dumps({**about, "result": result}, indent=1).encode())
+    write_atomically(folder / ABOUT, json.dumps({**about, "result": result}, indent=1).encode())
     subject.save(subject.model.eval().cpu(), folder)
     (folder / CHECKPOINT).unlink(missing_ok=True)
     shutil.rmtree(folder / TOKENIZER, ignore_errors=True)

@@ -10,9 +10,9 @@ import numpy as np
 
 from nas_meta.config.components import make_evaluation, prepare
 from nas_meta.config.resolved import ResolvedConfig
-from nas_meta.core.guard import asking
+from nas_meta.core.guard import plugin_call
 from nas_meta.errors import ConfigError, NasMetaError, RunError, nearest
-from nas_meta.evaluation.proxies import SCORES
+from nas_meta.evaluation.proxies import PROXIES
 from nas_meta.evaluation.trial import Evaluation
 from nas_meta.journal.run import Run
 from nas_meta.space.architecture import Architecture
@@ -100,7 +100,7 @@ def rank_run(run: Run, names: Sequence[str], watch: Callable[[int], None] = lamb
 def prepared(config: ResolvedConfig) -> Evaluation:
     """The evaluation of a config, its space prepared as for a search."""
     space, tasks, shape = prepare(config)
-    with asking(space, "prepare"):
+    with plugin_call(space, "prepare"):
         space.prepare(tasks, config.config.seed)
     return make_evaluation(config, space, tasks, shape, 1)
 
@@ -111,11 +111,11 @@ def scores_of(evaluation: Evaluation, architecture: Architecture, names: Sequenc
     Raises:
         NasMetaError: it cannot be built or scored.
     """
-    from nas_meta.evaluation.proxies.scoring import scored
+    from nas_meta.evaluation.proxies.scoring import proxy_scores
 
     try:
-        with asking(evaluation.space, "build"):
-            return scored(evaluation, architecture, names, seed)
+        with plugin_call(evaluation.space, "build"):
+            return proxy_scores(evaluation, architecture, names, seed)
     except NasMetaError as error:
         raise NasMetaError(f"the architecture {architecture} cannot be scored: {error}") from error
 
@@ -126,10 +126,10 @@ def scores_named(given: str | None) -> list[str]:
     Raises:
         ConfigError: there is no such score.
     """
-    names = [name.strip() for name in given.split(",")] if given is not None else list(SCORES)
+    names = [name.strip() for name in given.split(",")] if given is not None else list(PROXIES)
     for name in names:
-        if name not in SCORES:
-            raise ConfigError(f"--scores: there is no score '{name}'; {nearest(name, SCORES)}")
+        if name not in PROXIES:
+            raise ConfigError(f"--scores: there is no score '{name}'; {nearest(name, PROXIES)}")
     return list(dict.fromkeys(names))
 
 

@@ -26,7 +26,7 @@ from pydantic import GetCoreSchemaHandler, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
 from nas_meta.core import plugins
-from nas_meta.core.guard import asking
+from nas_meta.core.guard import plugin_call
 from nas_meta.core.options import PluginOptions, fields_at
 from nas_meta.errors import ConfigError, PluginError, nearest
 from nas_meta.space.architecture import Architecture, Choice, Value
@@ -55,7 +55,7 @@ class SubSpace:
         """The space; ``part`` says in an error which one it is."""
         plugin = plugins.load("spaces", self.name)
         try:
-            with asking(plugin, "__init__"):
+            with plugin_call(plugin, "__init__"):
                 return plugin(self.options)
         except ConfigError as error:
             raise ConfigError(f"space.{part}: {error}") from error
@@ -193,7 +193,7 @@ class ComposedSpace(SearchSpace):
 
     def prepare(self, tasks: Tasks, seed: int) -> None:
         for space in self.spaces.values():
-            with asking(space, "prepare"):
+            with plugin_call(space, "prepare"):
                 space.prepare(tasks, seed)
 
     def sample(self, rng: np.random.Generator, tries: int = 1000) -> Architecture:

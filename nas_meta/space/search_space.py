@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nas_meta.core.files import encodable
-from nas_meta.core.guard import asking, kind
+from nas_meta.core.files import is_encodable
+from nas_meta.core.guard import plugin_call, type_name
 from nas_meta.core.options import PluginOptions
 from nas_meta.errors import ConfigError, PluginError, nearest
 from nas_meta.space.architecture import Architecture, Choice, Value
@@ -131,13 +131,15 @@ class SearchSpace(ABC):
     def table(self) -> dict[str, Choice]:
         """The choices, normalised and checked, in an order in which conditions come before what they rule."""
         where = f"search space {type(self).__name__}"
-        with asking(self, "choices"):
+        with plugin_call(self, "choices"):
             given = self.choices()
         if not isinstance(given, Mapping):
-            raise ConfigError(f"{where}: choices() returned {kind(given)}; expected a mapping from names to values")
+            raise ConfigError(
+                f"{where}: choices() returned {type_name(given)}; expected a mapping from names to values"
+            )
         raw: dict[str, Choice] = {}
         for name, listed in given.items():
-            if not isinstance(name, str) or not encodable(name):
+            if not isinstance(name, str) or not is_encodable(name):
                 raise ConfigError(f"{where}: choices() has the name {name!r}; expected text")
             values, when = (listed.values, listed.when) if isinstance(listed, Choice) else (listed, {})
             if isinstance(values, (str, Mapping)) or not isinstance(values, Sequence) or not isinstance(when, Mapping):
@@ -148,7 +150,7 @@ class SearchSpace(ABC):
                 raise ConfigError(f"{where}: choice '{name}' has no values; expected at least one")
             for value in choice.values:
                 good = isinstance(value, (bool, int, float, str, type(None))) and value == value
-                if not good or (isinstance(value, str) and not encodable(value)):
+                if not good or (isinstance(value, str) and not is_encodable(value)):
                     raise ConfigError(
                         f"{where}: choice '{name}' has the value {value!r}; expected a number, a string, "
                         "true, false or null"
@@ -189,10 +191,12 @@ class SearchSpace(ABC):
         Raises:
             PluginError: it is something else.
         """
-        with asking(self, "problem"):
+        with plugin_call(self, "problem"):
             problem = self.problem(architecture)
         if not isinstance(problem, (str, type(None))):
-            raise PluginError(f"{type(self).__name__}.problem() returned {kind(problem)}; expected a clause or None")
+            raise PluginError(
+                f"{type(self).__name__}.problem() returned {type_name(problem)}; expected a clause or None"
+            )
         return problem
 
     def canonical(self, values: Mapping[str, Value]) -> Architecture:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas_meta.core.guard import asking
+from nas_meta.core.guard import plugin_call
 from nas_meta.core.objectives import Limit
 from nas_meta.errors import ConfigError, PluginError
 from nas_meta.space.architecture import Architecture, Choice, Value
@@ -58,11 +58,11 @@ class WrappedSpace(SearchSpace):
         return self.space.pooling(self.own(architecture))
 
     def prepare(self, tasks: Tasks, seed: int) -> None:
-        with asking(self.space, "prepare"):
+        with plugin_call(self.space, "prepare"):
             self.space.prepare(tasks, seed)
 
     def reference(self) -> nn.Module | None:
-        with asking(self.space, "reference"):
+        with plugin_call(self.space, "reference"):
             return self.space.reference()
 
     def supernet(self) -> Supernet | None:
@@ -81,7 +81,7 @@ class WrappedSpace(SearchSpace):
         return self.space.walk()
 
 
-def name_of(space: SearchSpace) -> str:
+def space_name(space: SearchSpace) -> str:
     """What a sentence calls a space: the class within those that wrap it."""
     while isinstance(space, WrappedSpace):
         space = space.space
@@ -102,7 +102,7 @@ class TimedSpace(WrappedSpace):
         return {name: value for name, value in self.__dict__.items() if name != "latencies"}
 
 
-def timed(space: SearchSpace) -> TimedSpace:
+def timed_space(space: SearchSpace) -> TimedSpace:
     """The part of a wrapped space that counts latencies."""
     while not isinstance(space, TimedSpace):
         space = space.space
@@ -119,10 +119,10 @@ class LimitedSpace(WrappedSpace):
     def problem(self, architecture: Architecture) -> str | None:
         problem = super().problem(architecture)
         if problem is None:
-            with asking(self.space, "counts"):
+            with plugin_call(self.space, "counts"):
                 counts = self.counts(architecture, self.tokens)
             if not isinstance(counts, Mapping) or not all(isinstance(c, (int, float)) for c in counts.values()):
-                raise PluginError(f"{name_of(self)}.counts() returned {counts!r}; expected numbers by metric")
+                raise PluginError(f"{space_name(self)}.counts() returned {counts!r}; expected numbers by metric")
             problem = next(filter(None, (limit.problem(counts) for limit in self.limits)), None)
         return problem
 
@@ -162,7 +162,7 @@ class JointSpace(WrappedSpace):
         if both:
             raise ConfigError(f"{min(both)} is a choice of {type(space).__name__} and of the config; rename one")
         if "tasks.pooling" in searched:
-            with asking(space, "pooling"):
+            with plugin_call(space, "pooling"):
                 own = space.pooling(space.canonical({name: c.values[0] for name, c in space.table.items()}))
             if own is not None:
                 raise ConfigError(f"tasks.pooling is a choice, but architectures of {type(space).__name__} choose it")

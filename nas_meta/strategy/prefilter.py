@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 
-from nas_meta.core.guard import asking
+from nas_meta.core.guard import plugin_call
 from nas_meta.errors import NasMetaError
 from nas_meta.evaluation.trial import Evaluation
 from nas_meta.space.architecture import Architecture
@@ -22,7 +22,7 @@ from nas_meta.strategy.protocol import Outcome, Strategy, Wait
 FILE = "scores.jsonl"
 
 
-class Scores:
+class ProxyScores:
     """The score of every architecture that was asked for, computed once for a run.
 
     Args:
@@ -49,11 +49,11 @@ class Scores:
         return self._known[architecture.id]
 
     def _scored(self, architecture: Architecture) -> float:
-        from nas_meta.evaluation.proxies.scoring import scored
+        from nas_meta.evaluation.proxies.scoring import proxy_scores
 
         try:
-            with asking(self._evaluation.space, "build"):
-                return scored(self._evaluation, architecture, [self.name], self.seed)[self.name]
+            with plugin_call(self._evaluation.space, "build"):
+                return proxy_scores(self._evaluation, architecture, [self.name], self.seed)[self.name]
         except NasMetaError:
             return -math.inf
 

@@ -20,14 +20,14 @@ from nas_meta.tasks.pool import Pool
 Word = tuple[int, ...]
 
 
-def augmented(
+def augment(
     pool: Pool, indices: np.ndarray, dropout: float, swap: float, synonyms: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Like :meth:`Pool.batch`, each word dropped, swapped with another of its text, or replaced with that probability.
 
     A text keeps at least one word; tokens that belong to no word stay where they are.
     """
-    texts = [noisy(pool.words_of(i), dropout, swap, synonyms, pool.synonyms, rng) for i in indices]
+    texts = [add_noise(pool.words_of(i), dropout, swap, synonyms, pool.synonyms, rng) for i in indices]
     longest = max(len(text) for text in texts)
     ids, mask = np.zeros((2, len(texts), longest), dtype=np.int64)
     for row, text in enumerate(texts):
@@ -35,7 +35,7 @@ def augmented(
     return ids, mask
 
 
-def noisy(
+def add_noise(
     words: Sequence[tuple[Word, bool]],
     dropout: float,
     swap: float,

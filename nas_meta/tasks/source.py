@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field
 
-from nas_meta.core.files import encodable
-from nas_meta.core.guard import asking, kind
+from nas_meta.core.files import is_encodable
+from nas_meta.core.guard import plugin_call, type_name
 from nas_meta.core.options import PluginOptions
 from nas_meta.errors import DataError, nearest
 from nas_meta.tasks.examples import MODALITIES, TEXT, Example, content, distinct, problem, size
@@ -65,11 +65,12 @@ class TaskSource(ABC):
         """
         if self.modality not in MODALITIES:
             raise DataError(f"{self.where()} gives '{self.modality}'; {nearest(str(self.modality), MODALITIES)}")
-        with asking(self, "read"):
+        with plugin_call(self, "read"):
             raw = self.read()
         if not isinstance(raw, Mapping):
             raise DataError(
-                f"{self.where()}: read() returned {kind(raw)}; expected a mapping from classes to their {self._what}"
+                f"{self.where()}: read() returned {type_name(raw)}; expected a mapping from classes to "
+                f"their {self._what}"
             )
         if _split_already(raw):
             for part in raw.values():
@@ -109,11 +110,11 @@ class TaskSource(ABC):
 
     def _check(self, classes: Classes) -> None:
         for name, examples in classes.items():
-            if not isinstance(name, str) or not encodable(name):
+            if not isinstance(name, str) or not is_encodable(name):
                 raise DataError(f"{self.where()}: read() has the class {name!r}; expected text as its name")
             if isinstance(examples, str) or not isinstance(examples, Sequence):
                 raise DataError(
-                    f"{self.where()}: read() has {kind(examples)} for the class '{name}'; "
+                    f"{self.where()}: read() has {type_name(examples)} for the class '{name}'; "
                     f"expected a list of {self._what}"
                 )
             for example in examples:

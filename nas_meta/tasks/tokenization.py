@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nas_meta.core.guard import asking, kind
+from nas_meta.core.guard import plugin_call, type_name
 from nas_meta.errors import ConfigError, PluginError
 from nas_meta.tasks.augmentation import synonym_table
 from nas_meta.tasks.packaged_models import model_path
@@ -57,11 +57,13 @@ def load_tasks(source: TaskSource, tokenizer: PreTrainedTokenizerBase | None, ma
         return [np.asarray(i, dtype=np.int32) for i in ids], [np.asarray(w, dtype=np.int32) for w in words]
 
     tasks = tokenise(source.load(), encode)
-    with asking(source, "spoken"):
+    with plugin_call(source, "spoken"):
         spoken = {split: [source.spoken(name) for name in pool.classes] for split, pool in tasks.pools.items()}
     for words in (w for names in spoken.values() for w in names):
         if not isinstance(words, str) or not words.strip():
-            raise PluginError(f"{type(source).__name__}.spoken() returned {kind(words)}; expected the words of a class")
+            raise PluginError(
+                f"{type(source).__name__}.spoken() returned {type_name(words)}; expected the words of a class"
+            )
     return replace(tasks, pools={split: replace(pool, spoken=spoken[split]) for split, pool in tasks.pools.items()})
 
 

@@ -94,10 +94,10 @@ class PeftBert(SearchSpace):
 
     def save(self, model: nn.Module, architecture: Architecture, folder: Path) -> None:
         """A standard folder: LoRA and IA³ are merged into the weights, adapters are more neurons of their layers."""
-        from nas_meta.models.adapters import removed
+        from nas_meta.models.adapters import without_adapters
         from search_spaces.slicing import save_padded
 
-        save_padded(removed(copy.deepcopy(model), merge=True), folder)
+        save_padded(without_adapters(copy.deepcopy(model), merge=True), folder)
 
     def insertions(self, architecture: Architecture) -> dict[int, Any]:
         """What is put into each layer, by its index."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from nas_meta import Architecture, PluginOptions, SearchSpace
-from nas_meta.core.guard import asking
+from nas_meta.core.guard import plugin_call
 from nas_meta.errors import ConfigError
 from nas_meta.space.composite import ComposedSpace, SubSpace
 from nas_meta.tasks.examples import IMAGE, IMAGE_TEXT, MODALITIES, TEXT
@@ -54,7 +54,7 @@ class Tower(ComposedSpace):
 
     def prepare(self, tasks: Tasks, seed: int) -> None:
         for part, space in self.spaces.items():
-            with asking(space, "prepare"):
+            with plugin_call(space, "prepare"):
                 space.prepare(tasks.part(TAKES[part]), seed)
 
     def counts(self, architecture: Architecture, tokens: int) -> Mapping[str, float]:

@@ -27,9 +27,9 @@ from nas_meta.evaluation.trial import Evaluation
 from nas_meta.learners.base import finite
 from nas_meta.learners.reptile import set_values
 from nas_meta.models.encoder import Encoder
-from nas_meta.models.state import packed, packed_training, restored_training, unpacked
+from nas_meta.models.state import deserialize_state, restore_training, serialize_state, serialize_training
 from nas_meta.space.search_space import SearchSpace
-from nas_meta.space.wrappers import name_of
+from nas_meta.space.wrappers import space_name
 from nas_meta.strategy.protocol import Adapted
 from nas_meta.tasks.episodes import Episode, episode
 from nas_meta.tasks.pool import Pool
@@ -72,14 +72,14 @@ class MetaNAS(Strategy):
 
     def __init__(self, context: SearchContext, options: MetaNASOptions | None = None):
         super().__init__(context, options)
-        self._supernet = choice_supernet(context.space.supernet(), "metanas", name_of(context.space))
+        self._supernet = choice_supernet(context.space.supernet(), "metanas", space_name(context.space))
         self._proposals: deque[Architecture] = deque()
 
     def job(self) -> MetaNASJob:
         return MetaNASJob(self.options, self.context.trials, self.context.seed)
 
     def receive(self, findings: Mapping[str, Any], weights: np.ndarray | None) -> None:
-        self._supernet.load_state_dict(unpacked(bytes(weights)))
+        self._supernet.load_state_dict(deserialize_state(bytes(weights)))
         self._alphas = findings["alphas"]
         self._proposals.extend(Architecture(values) for values in findings["architectures"])
 
@@ -90,7 +90,7 @@ class MetaNAS(Strategy):
         """Nothing is learned from trials: they show what the choices of the tasks are worth alone."""
 
     def start_of(self, architecture: Architecture) -> np.ndarray:
-        return packed(self._supernet.extract(architecture))
+        return serialize_state(self._supernet.extract(architecture))
 
     def adapted(self, evaluation: Evaluation, pool: Pool, support: Sequence[np.ndarray]) -> Adapted:
         """The model that a few gradient steps make for the task, the architecture hardened."""
@@ -112,7 +112,7 @@ class MetaLearner:
     def __init__(self, evaluation: Evaluation, options: MetaNASOptions):
         self.evaluation, self.options = evaluation, options
         self.space: SearchSpace = evaluation.space
-        self.supernet = choice_supernet(self.space.supernet(), "metanas", name_of(self.space))
+        self.supernet = choice_supernet(self.space.supernet(), "metanas", space_name(self.space))
         softmax = Tempered()
         modules = differentiable(self.supernet, softmax)
         self.encoder = Encoder(self.supernet, evaluation.pooling, evaluation.compute).to(evaluation.device)
@@ -214,7 +214,7 @@ class MetaNASJob:
         pool, shape = evaluation.tasks["meta-train"], evaluation.train.of(evaluation.shape)
         done = 0
         if checkpoint is not None:
-            parts = restored_training(checkpoint, meta.encoder)
+            parts = restore_training(checkpoint, meta.encoder)
             done = parts["step"]
             optimizer.load_state_dict(parts["optimizer"])
         for step in range(done, o.steps):
@@ -226,7 +226,7 @@ class MetaNASJob:
             values = {"meta-train/loss": finite(loss, step + 1), **shown(meta.space, meta.learner.probabilities())}
             kept = None
             if (step + 1) % o.checkpoint_every == 0 or step + 1 == o.steps:
-                kept = packed_training(meta.encoder, step=step + 1, optimizer=optimizer.state_dict())
+                kept = serialize_training(meta.encoder, step=step + 1, optimizer=optimizer.state_dict())
             yield Progress(step + 1, values, kept)
         rows = []
         for i in range(o.judged):

@@ -21,7 +21,7 @@ from nni.nas.strategy.base import Strategy as NNIStrategy
 
 from nas_meta import WAIT, Architecture, Outcome, SearchContext, SearchSpace, Strategy
 from nas_meta.errors import StrategyError
-from strategies.shared.mutation import neighbour, unseen
+from strategies.shared.mutation import neighbour, unseen_architecture
 
 _ASK = object()
 _STOP = object()
@@ -209,7 +209,7 @@ class NNIAdapter(Strategy):
     def _left(self) -> Architecture | None:
         """What was not proposed yet, near the best; None where nothing is left."""
         if not self._scores:
-            return unseen(self.context.space, self._proposed, self._rng)
+            return unseen_architecture(self.context.space, self._proposed, self._rng)
         best = max(self._scores, key=self._scores.get)
         return neighbour(self.context.space, best, self._proposed, self._rng)
 

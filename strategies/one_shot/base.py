@@ -22,8 +22,8 @@ from nas_meta.evaluation.progress import JobResult, Progress
 from nas_meta.evaluation.trial import Evaluation
 from nas_meta.learners.metric import MetricLearner
 from nas_meta.models.encoder import Encoder
-from nas_meta.models.state import packed_training, restored_training
-from nas_meta.space.wrappers import name_of
+from nas_meta.models.state import restore_training, serialize_training
+from nas_meta.space.wrappers import space_name
 from nas_meta.tasks.episodes import Episode, EpisodeShape, episode, episodes
 from nas_meta.tasks.pool import Pool
 from strategies.one_shot.bilevel import EpisodeLoss, two_levels
@@ -152,7 +152,7 @@ class SupernetJob:
         encoder, lower = training.encoder, training.lower
         start, last = None, 0
         if checkpoint is not None:
-            parts = restored_training(checkpoint, encoder)
+            parts = restore_training(checkpoint, encoder)
             start, last = parts["learner"], parts["learner"]["step"]
             method.restore(parts["method"])
         method.before_weights(last)
@@ -163,7 +163,7 @@ class SupernetJob:
             due = step.number - last >= every and method.settled
             if due or step.number == self.options.steps:
                 last = step.number
-                kept = packed_training(encoder, learner=step.state(), method=method.state())
+                kept = serialize_training(encoder, learner=step.state(), method=method.state())
             method.before_weights(step.number)
             values |= shown(training.space, method.probabilities())
             yield Progress(step.number, values, kept)
@@ -195,7 +195,7 @@ class SupernetJob:
         shape = evaluation.train.of(evaluation.shape)
         most = max(shape.ways, evaluation.shape.ways)
         lower, upper = two_levels(evaluation.tasks["meta-train"], options.held_out, most, self.seed)
-        supernet = choice_supernet(space.supernet(), self.strategy, name_of(space))
+        supernet = choice_supernet(space.supernet(), self.strategy, space_name(space))
         modules = self.method.mutate(supernet)
         encoder = evaluation.encoder(supernet)
         # The learner's optimiser is for the weights.
@@ -221,7 +221,7 @@ class OneShot(Strategy):
 
     def __init__(self, context: SearchContext, options: OneShotOptions | None = None):
         super().__init__(context, options)
-        choice_supernet(context.space.supernet(), self.name, name_of(context.space))
+        choice_supernet(context.space.supernet(), self.name, space_name(context.space))
         self._proposals: deque[Architecture] = deque()
 
     def job(self) -> SupernetJob:

@@ -11,7 +11,7 @@ from pydantic import Field
 from nas_meta import Architecture, ChoiceSupernet, SearchSpace
 from strategies.one_shot.base import Method, OneShot, OneShotOptions, Training, ranked
 from strategies.one_shot.nni_supermodules import SuperModules, paths
-from strategies.shared.mutation import mutated, unseen
+from strategies.shared.mutation import mutate, unseen_architecture
 
 
 class SPOSOptions(OneShotOptions):
@@ -66,12 +66,12 @@ class SinglePath(Method):
         born: dict[str, Architecture] = {}
         for i in range(10 * size * bool(parents)):
             one, other = (parents[int(rng.integers(len(parents)))] for _ in range(2))
-            child = crossed(space, one, other, rng) if i % 2 else mutated(space, one, rng)
+            child = crossed(space, one, other, rng) if i % 2 else mutate(space, one, rng)
             if child is not None and child.id not in seen:
                 born[child.id] = child
             if len(born) == size:
                 break
-        while len(born) < size and (fresh := unseen(space, {*seen, *born}, rng)):
+        while len(born) < size and (fresh := unseen_architecture(space, {*seen, *born}, rng)):
             born[fresh.id] = fresh
         return list(born.values())
 

@@ -13,7 +13,7 @@ TRIES = 200
 WALKABLE = 200_000  # larger spaces are not walked through to find what is left
 
 
-def mutated(
+def mutate(
     space: SearchSpace, architecture: Architecture, rng: np.random.Generator, changes: int = 1
 ) -> Architecture | None:
     """A copy with ``changes`` choices redrawn to another value; None where that is the same, or not in the space.
@@ -38,16 +38,16 @@ def neighbour(
     """An unseen architecture as near as can be found: one choice changed, then two, then anything."""
     for changes in (1, 2, 3):
         for _ in range(TRIES // 4):
-            child = mutated(space, architecture, rng, changes)
+            child = mutate(space, architecture, rng, changes)
             if child is not None and child.id not in seen:
                 return child
-    return unseen(space, seen, rng)
+    return unseen_architecture(space, seen, rng)
 
 
-def unseen(space: SearchSpace, seen: Collection[str], rng: np.random.Generator) -> Architecture | None:
+def unseen_architecture(space: SearchSpace, seen: Collection[str], rng: np.random.Generator) -> Architecture | None:
     """A random unseen architecture; None where the space is used up."""
     try:
-        found = first(lambda: space.sample(rng), seen)
+        found = first_unseen(lambda: space.sample(rng), seen)
     except ConfigError:
         found = None  # too few are left within the constraints to be met by chance
     if found is not None or space.unconstrained > WALKABLE:
@@ -56,6 +56,6 @@ def unseen(space: SearchSpace, seen: Collection[str], rng: np.random.Generator) 
     return left[int(rng.integers(len(left)))] if left else None
 
 
-def first(draw: Callable[[], Architecture], seen: Collection[str]) -> Architecture | None:
+def first_unseen(draw: Callable[[], Architecture], seen: Collection[str]) -> Architecture | None:
     """The first of some draws that was not seen."""
     return next((a for a in (draw() for _ in range(TRIES)) if a.id not in seen), None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nas_meta.core.objectives import fronts
+from nas_meta.core.objectives import front_ranks
 
 
 def crowding(values: np.ndarray) -> np.ndarray:
@@ -25,7 +25,7 @@ def crowding(values: np.ndarray) -> np.ndarray:
     return distance
 
 
-def spread(values: np.ndarray) -> list[int]:
+def order_by_crowding(values: np.ndarray) -> list[int]:
     """Indices of one front's rows in an order of which every beginning is spread over the front.
 
     The most crowded row is taken away, of equals the lower in the first objective, until none is left; what was taken
@@ -41,15 +41,15 @@ def spread(values: np.ndarray) -> list[int]:
     return taken[::-1]
 
 
-def best(values: np.ndarray, count: int) -> list[int]:
+def select_best(values: np.ndarray, count: int) -> list[int]:
     """Indices of the ``count`` best rows, front by front, the first objective's best first and each front spread.
 
     Args:
         values: ``[candidates, objectives]``, more is better.
     """
     values = np.asarray(values, dtype=float)
-    ranks, chosen = fronts(values), []
+    ranks, chosen = front_ranks(values), []
     for rank in range(int(ranks.max(initial=-1)) + 1):
         front = np.flatnonzero(ranks == rank)
-        chosen += front[spread(values[front])].tolist()
+        chosen += front[order_by_crowding(values[front])].tolist()
     return chosen[:count]

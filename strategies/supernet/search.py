@@ -18,19 +18,19 @@ import torch
 from pydantic import Field
 
 from nas_meta import Architecture, Objective, Outcome, PluginOptions, SearchContext, Strategy, Supernet
-from nas_meta.core.objectives import fronts, signed
+from nas_meta.core.objectives import front_ranks, signed_values
 from nas_meta.errors import ConfigError
 from nas_meta.evaluation.progress import JobResult, Progress
 from nas_meta.evaluation.trial import Evaluation
 from nas_meta.learners.metric import MetricLearner
-from nas_meta.learners.training.distributed import rank, ranks, shared_out
+from nas_meta.learners.training.distributed import rank, ranks, split_evenly
 from nas_meta.models.encoder import Encoder
-from nas_meta.models.state import packed, packed_training, restored_training, unpacked
-from nas_meta.space.wrappers import name_of
+from nas_meta.models.state import deserialize_state, restore_training, serialize_state, serialize_training
+from nas_meta.space.wrappers import space_name
 from nas_meta.tasks.episodes import Episode, episode
 from strategies.nni.random_search import Random
 from strategies.optuna.nsga2 import NSGA2
-from strategies.shared.pareto_selection import best
+from strategies.shared.pareto_selection import select_best
 from strategies.supernet.inherited_weights import METRICS, VALIDATION, Inherited, size_of, supernet_encoder
 from strategies.supernet.sandwich import Sandwich, check_learner
 
@@ -74,7 +74,7 @@ class SupernetSearch(Strategy):
                 )
         supernet = context.space.supernet()
         if supernet is None:
-            space = name_of(context.space)
+            space = space_name(context.space)
             raise ConfigError(
                 f"strategy 'supernet' trains a supernet, but search space {space} has none; expected a space with one, "
                 "such as bert-subnet, or another strategy, such as auto"
@@ -87,7 +87,7 @@ class SupernetSearch(Strategy):
         return SupernetJob(self.options, tuple(context.objectives), context.trials, context.seed)
 
     def receive(self, findings: Mapping[str, Any], weights: np.ndarray | None) -> None:
-        self._supernet.load_state_dict(unpacked(bytes(weights)))
+        self._supernet.load_state_dict(deserialize_state(bytes(weights)))
         self._queue = proposals(findings["judged"], self.context.objectives, self.context.trials)
 
     def ask(self) -> Architecture | None:
@@ -98,7 +98,7 @@ class SupernetSearch(Strategy):
 
     def start_of(self, architecture: Architecture) -> np.ndarray:
         """The inherited weights of the model; what the learner learns beside it (a scale, a head) starts anew."""
-        return packed(self._supernet.extract(architecture))
+        return serialize_state(self._supernet.extract(architecture))
 
 
 def proposals(judged: Sequence[Mapping[str, Any]], objectives: Sequence[Objective], count: int) -> list[Architecture]:
@@ -107,8 +107,8 @@ def proposals(judged: Sequence[Mapping[str, Any]], objectives: Sequence[Objectiv
     for twice in (True, False):
         rows = [row for row in judged if row["twice"] == twice]
         if rows and len(chosen) < count:
-            values = np.array([signed(row, objectives) for row in rows])
-            chosen += [Architecture(rows[i]["architecture"]) for i in best(values, count - len(chosen))]
+            values = np.array([signed_values(row, objectives) for row in rows])
+            chosen += [Architecture(rows[i]["architecture"]) for i in select_best(values, count - len(chosen))]
     return chosen
 
 
@@ -148,11 +148,11 @@ class SupernetJob:
         encoder = supernet_encoder(evaluation, supernet)
         yield from self._train(evaluation, learner, supernet, encoder, checkpoint)
         encoder.eval()
-        weights = packed(supernet)
+        weights = serialize_state(supernet)
         inherited = Inherited(evaluation, supernet, encoder, self.options.texts)
         rows = yield from self._judge(evaluation, inherited)
         done = [row for row in rows if row["twice"]]
-        ranks = fronts(np.array([signed(row, self.objectives) for row in done]))
+        ranks = front_ranks(np.array([signed_values(row, self.objectives) for row in done]))
         return JobResult({"judged": rows, "front": [done[i] for i in np.flatnonzero(ranks == 0)]}, weights)
 
     def _train(
@@ -174,7 +174,7 @@ class SupernetJob:
         pool, shape = evaluation.tasks["meta-train"], evaluation.train.of(evaluation.shape)
         start = None
         if checkpoint is not None:
-            parts = restored_training(checkpoint, encoder)
+            parts = restore_training(checkpoint, encoder)
             start, sandwich.rng.bit_generator.state = parts["learner"], parts["rng"]
 
         def draw(i: int) -> Episode:
@@ -186,7 +186,7 @@ class SupernetJob:
             values = {f"meta-train/{role}": loss for role, loss in sandwich.losses.items()}
             kept = None
             if step.number % o.checkpoint_every == 0 or step.number == o.steps:
-                kept = packed_training(encoder, learner=step.state(), rng=sandwich.rng.bit_generator.state)
+                kept = serialize_training(encoder, learner=step.state(), rng=sandwich.rng.bit_generator.state)
                 supernet.select(sandwich.largest)
                 few = evaluation.settings.interim_episodes
                 values["meta-validation/largest"] = float(evaluation.accuracies(encoder, VALIDATION, few).mean())
@@ -200,10 +200,10 @@ class SupernetJob:
                 rows = yield from self._judge_first(search, inherited)
         finally:
             search.close()
-        chosen = best(np.array([signed(row, self.objectives) for row in rows]), self.again)
+        chosen = select_best(np.array([signed_values(row, self.objectives) for row in rows]), self.again)
         with inherited.sharing():
             again = [Architecture(rows[i]["architecture"]) for i in chosen]
-            for number, (i, metrics) in enumerate(shared_out(again, inherited.second), start=1):
+            for number, (i, metrics) in enumerate(split_evenly(again, inherited.second), start=1):
                 rows[chosen[i]] |= {**metrics, "twice": True}
                 yield self._progress(self.options.judged + number, "judged again", metrics)
         return rows
@@ -217,12 +217,12 @@ class SupernetJob:
             if not batch:
                 break
             found = {}
-            for i, metrics in shared_out(batch, inherited.first):
+            for i, metrics in split_evenly(batch, inherited.first):
                 found[i] = metrics
                 yield self._progress(len(rows) + len(found), "judged", metrics)
             for i, architecture in enumerate(batch):
                 rows.append({"architecture": dict(architecture.values), **found[i], "twice": False})
-                values = signed(found[i], self.objectives)
+                values = signed_values(found[i], self.objectives)
                 search.tell(Outcome(architecture, "completed", found[i], values[0], values))
         return rows
 

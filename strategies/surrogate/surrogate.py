@@ -6,9 +6,9 @@ import numpy as np
 from pydantic import Field
 
 from nas_meta import Architecture, Outcome, PluginOptions, SearchContext, Strategy
-from nas_meta.core.objectives import dominates, fronts
+from nas_meta.core.objectives import dominates, front_ranks
 from nas_meta.space.encoding import encode
-from strategies.shared.mutation import mutated, neighbour, unseen
+from strategies.shared.mutation import mutate, neighbour, unseen_architecture
 from strategies.surrogate.ensemble import Ensemble
 
 REFIT = 0.08  # the share of new results after which the predictor is fitted again
@@ -48,9 +48,9 @@ class Surrogate(Strategy):
     def ask(self) -> Architecture | None:
         space = self.context.space
         if len(self._seen) < self.startup or len(self._values) < 2:
-            proposal = unseen(space, self._seen, self._rng)
+            proposal = unseen_architecture(space, self._seen, self._rng)
         else:
-            proposal = self._most_promising() or unseen(space, self._seen, self._rng)
+            proposal = self._most_promising() or unseen_architecture(space, self._seen, self._rng)
         if proposal is not None:
             self._seen.add(proposal.id)
         return proposal
@@ -81,13 +81,13 @@ class Surrogate(Strategy):
         """Variations of the best so far, one to three choices away, and some at random; none of them seen."""
         space, rng = self.context.space, self._rng
         # Ties within a front are broken at random, so that all of it has children.
-        ranks = fronts(values)
+        ranks = front_ranks(values)
         order = np.lexsort((rng.random(len(values)), ranks))
         parents = [self._architectures[i] for i in order[: max(self.options.parents, int((ranks == 0).sum()))]]
         found: dict[str, Architecture] = {}
         draws = 2 * self.options.candidates
         for i, changes in zip(rng.integers(len(parents), size=draws), rng.choice(CHANGES, size=draws), strict=True):
-            child = mutated(space, parents[i], rng, int(changes))
+            child = mutate(space, parents[i], rng, int(changes))
             if child is not None and child.id not in self._seen:
                 found[child.id] = child
             if len(found) >= self.options.candidates:
@@ -96,7 +96,7 @@ class Surrogate(Strategy):
             near = neighbour(space, parents[0], self._seen, rng)
             found = {near.id: near} if near is not None else {}
         for _ in range(self.options.candidates // 5):
-            fresh = unseen(space, {*self._seen, *found}, rng)
+            fresh = unseen_architecture(space, {*self._seen, *found}, rng)
             if fresh is not None:
                 found[fresh.id] = fresh
         return list(found.values())
@@ -113,7 +113,7 @@ class Surrogate(Strategy):
         """What every candidate adds: its value; of several objectives the hypervolume, counted at random points."""
         if values.shape[1] == 1:
             return hopes[:, 0]
-        front = values[fronts(values) == 0]
+        front = values[front_ranks(values) == 0]
         worst = np.array([
             values[:, i].min() if o.reference is None else o.sign * o.reference
             for i, o in enumerate(self.context.objectives)

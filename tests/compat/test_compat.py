@@ -14,7 +14,7 @@ import torch
 
 import nas_meta
 from nas_meta import testing
-from nas_meta.models.state import unpacked
+from nas_meta.models.state import deserialize_state
 from nas_meta.outputs.export.folder import export
 
 from . import public_api
@@ -106,7 +106,7 @@ def test_a_space_with_conditions_a_constraint_counts_and_its_own_format(tiny_mod
     assert space.size() == 3 * (1 + 3 + 6) - 3
 
     folder = export(run, tmp_path / "model")
-    best, kept = space.load(folder), unpacked(run.weights_of(run.best))
+    best, kept = space.load(folder), deserialize_state(run.weights_of(run.best))
     assert {n: t.tolist() for n, t in best.state_dict().items()} == {
         n.removeprefix("model."): t.tolist() for n, t in kept.items() if n.startswith("model.")
     }
@@ -143,9 +143,9 @@ def test_a_strategy_with_a_job_whose_trials_start_from_its_supernet(tiny_model, 
     # Not trained further: what was kept of a trial is its share of the supernet.
     space = run.config.plugin("space")(run.config.options["space"])
     supernet = space.supernet()
-    supernet.load_state_dict(unpacked(run.supernet.tobytes()))
+    supernet.load_state_dict(deserialize_state(run.supernet.tobytes()))
     share = supernet.extract(nas_meta.Architecture(run.best.architecture)).state_dict()
-    kept = unpacked(run.weights_of(run.best))
+    kept = deserialize_state(run.weights_of(run.best))
     assert all(torch.equal(tensor, kept[f"model.{name}"]) for name, tensor in share.items())
 
 

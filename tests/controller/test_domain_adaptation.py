@@ -11,7 +11,7 @@ from transformers import AutoModel
 from nas_meta import load_run, resume, search
 from nas_meta.core.signals import Interrupted
 from nas_meta.journal.status import read_status
-from nas_meta.models.state import unpacked
+from nas_meta.models.state import deserialize_state
 from nas_meta.outputs.rerun import rerun
 
 
@@ -29,7 +29,7 @@ def test_the_model_of_a_space_is_adapted_before_the_search(adapting, tiny_model,
     # Candidates are cut from the adapted weights: with a rate that moves nothing they are its slices.
     adapting["learner"] |= {"lr": 1e-12}
     same = search(adapting, tmp_path / "same", inline=True)
-    weights = unpacked(same.weights_of(same.best))
+    weights = deserialize_state(same.weights_of(same.best))
     table = AutoModel.from_pretrained(tmp_path / "same" / "adapted").state_dict()["embeddings.word_embeddings.weight"]
     torch.testing.assert_close(weights["model.embeddings.word_embeddings.weight"], table)
     assert not torch.equal(table, before["embeddings.word_embeddings.weight"])

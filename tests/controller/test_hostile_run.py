@@ -14,7 +14,7 @@ from test_cli import nas_meta
 from nas_meta import load_run, resume, search
 from nas_meta.errors import ConfigError, PluginError
 from nas_meta.journal.run import CHECKPOINT
-from nas_meta.models.state import restored_training
+from nas_meta.models.state import restore_training
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_a_pickle_in_the_place_of_weights_or_a_checkpoint_is_not_unpickled(small
     mark = tmp_path / "mark"
     bomb = pickle.dumps(Bomb(mark))
     with pytest.raises(pickle.UnpicklingError):
-        restored_training(np.frombuffer(bomb, dtype=np.uint8), torch.nn.Linear(1, 1))
+        restore_training(np.frombuffer(bomb, dtype=np.uint8), torch.nn.Linear(1, 1))
     small_config["strategy"] = {"name": "supernet", "steps": 2, "judged": 4, "texts": 4}
     small_config["budget"] = {"trials": 1}
 

@@ -15,18 +15,18 @@ from nas_meta.config.components import make_space
 from nas_meta.config.resolved import resolve
 from nas_meta.controller.weight_pool import WeightPool
 from nas_meta.errors import ConfigError, NasMetaError, RunError
-from nas_meta.evaluation.pretraining.row_sampler import Rows
+from nas_meta.evaluation.pretraining.row_sampler import RowSampler
 from nas_meta.evaluation.pretraining.stage import Pretraining
 from nas_meta.evaluation.pretraining.weight_inheritance import nearest
 from nas_meta.journal.database import Journal
 from nas_meta.journal.pretraining_record import FOLDER
 from nas_meta.journal.records import Trial
 from nas_meta.models.compute import Compute
-from nas_meta.models.state import unpacked
+from nas_meta.models.state import deserialize_state
 from nas_meta.outputs.rerun import rerun
 from nas_meta.space.architecture import Choice
 from nas_meta.tasks.corpus.corpus import open_corpus
-from nas_meta.tasks.corpus.token_store import tokenised
+from nas_meta.tasks.corpus.token_store import tokenise_corpus
 from nas_meta.tasks.tokenization import load_tokenizer
 
 PLUGIN = '''
@@ -48,7 +48,7 @@ class Tiny(SearchSpace):
 
 def made_corpus(document, folder):
     tokenizer = load_tokenizer(load_space(document).tokenizer)
-    return tokenised(open_corpus([document["pretraining"]["corpus"]]), tokenizer, folder / "cache")
+    return tokenise_corpus(open_corpus([document["pretraining"]["corpus"]]), tokenizer, folder / "cache")
 
 
 def load_space(document):
@@ -89,7 +89,7 @@ def test_a_candidate_is_pre_trained_before_it_is_meta_trained(document, tmp_path
     assert "pretrain_seconds" not in plain.trials[0].metrics
     assert [t.architecture for t in plain.trials] == [t.architecture for t in run.trials]
     kept = plain.trials[0].id
-    one, other = (unpacked(r.weights_of(r.trial(r.best.id))) for r in (run, plain))
+    one, other = (deserialize_state(r.weights_of(r.trial(r.best.id))) for r in (run, plain))
     assert kept and any(not torch.equal(one[n], other[n]) for n in one if n in other and one[n].shape == other[n].shape)
 
 
@@ -143,8 +143,8 @@ def test_heirs_begin_with_the_nearest_weights_and_can_be_run_again(document, tmp
 def test_heirs_read_on_where_their_donors_have_not_read(document, tmp_path, monkeypatch):
     stage = Pretraining(resolve(document).config.pretraining, made_corpus(document, tmp_path))
     space, seen = load_space(document), []
-    batch = Rows.batch
-    monkeypatch.setattr(Rows, "batch", lambda *given: seen.append(batch(*given)) or seen[-1])
+    batch = RowSampler.batch
+    monkeypatch.setattr(RowSampler, "batch", lambda *given: seen.append(batch(*given)) or seen[-1])
 
     def read(donor):
         seen.clear()
@@ -161,7 +161,7 @@ def test_heirs_read_on_where_their_donors_have_not_read(document, tmp_path, monk
 def test_the_first_ones_inherit_from_a_pretrained_model(document, tiny_model, tmp_path):
     document["pretraining"] |= {"inherit": str(tiny_model), "steps": 1, "lr": 1e-9}
     run = search(document | {"budget": {"trials": 1}}, tmp_path / "run", inline=True)
-    weights = unpacked(next((tmp_path / "run" / FOLDER).iterdir()).read_bytes())
+    weights = deserialize_state(next((tmp_path / "run" / FOLDER).iterdir()).read_bytes())
     model = AutoModel.from_pretrained(tiny_model)
     torch.testing.assert_close(weights["embeddings.word_embeddings.weight"], model.embeddings.word_embeddings.weight)
     assert run.pretrained(1)["donor"] is None
@@ -310,7 +310,7 @@ def test_an_architecture_is_pre_trained_alone(document, said, tmp_path):
     about = json.loads((tmp_path / "out" / "pretraining.json").read_text())
     assert about["architecture"] == json.loads(architecture) and about["result"]["tokens"] == 12 * 4 * 16
     # The same as in a search.
-    kept = unpacked(next((tmp_path / "run" / FOLDER).iterdir()).read_bytes())
+    kept = deserialize_state(next((tmp_path / "run" / FOLDER).iterdir()).read_bytes())
     assert all(torch.equal(tensor, kept[name]) for name, tensor in model.state_dict().items())
     for command, words in (
         (("--to", tmp_path / "none"), "has no reference model; expected an architecture, such as --architecture"),

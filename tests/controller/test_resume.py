@@ -15,7 +15,7 @@ import yaml
 from nas_meta import load_run, resume, search
 from nas_meta.errors import ConfigError, NasMetaError, RunError
 from nas_meta.journal.database import FILE, Journal
-from nas_meta.journal.records import Said
+from nas_meta.journal.records import AskTellEvent
 
 # A child of a server that already has everything imported starts at once, and can be killed early and late.
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -227,4 +227,9 @@ def test_a_disk_without_room_is_a_sentence_and_the_search_goes_on_later(kilobyte
 def test_what_is_said_with_the_strategy_stands_beside_the_trial(tmp_path, document):
     search(document | {"budget": {"trials": 2}, "strategy": {"name": "random"}}, tmp_path, inline=True)
     journal = Journal.open(tmp_path)
-    assert journal.said() == [Said("asked", 1), Said("told", 1), Said("asked", 2), Said("told", 2)]
+    assert journal.said() == [
+        AskTellEvent("asked", 1),
+        AskTellEvent("told", 1),
+        AskTellEvent("asked", 2),
+        AskTellEvent("told", 2),
+    ]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from nas_meta.config.components import prepare
 from nas_meta.config.resolved import resolve
 from nas_meta.controller.phases import search
-from nas_meta.core.objectives import Limit, Objective, front, fronts, hypervolume, signed
+from nas_meta.core.objectives import Limit, Objective, front_ranks, hypervolume, pareto_front, signed_values
 from nas_meta.errors import ConfigError
 from nas_meta.models.profiling import flops, parameters
 
@@ -30,7 +30,7 @@ def test_a_metric_gets_its_direction_its_reference_and_its_limits():
         Objective("accuracy"), Objective("flops", "minimize", 4e8), Objective("peak_memory", "minimize"),
     ]  # fmt: skip
     assert config.limits == [Limit("params", None, 16e6), Limit("peak_memory", None, 1e9)]
-    assert signed({"accuracy": 0.5, "flops": 3.0, "peak_memory": 1.0}, config.directed) == (0.5, -3.0, -1.0)
+    assert signed_values({"accuracy": 0.5, "flops": 3.0, "peak_memory": 1.0}, config.directed) == (0.5, -3.0, -1.0)
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,8 @@ def test_objectives_that_cannot_be_used_are_refused_in_words(objectives, words):
 
 def test_the_fronts_of_five_points():
     values = np.array([[3, 1], [1, 3], [2, 2], [1, 1], [0, 2]], dtype=float)
-    assert fronts(values).tolist() == [0, 0, 0, 1, 1]
-    assert fronts(np.array([[1.0, 1.0], [1.0, 1.0]])).tolist() == [0, 0]
+    assert front_ranks(values).tolist() == [0, 0, 0, 1, 1]
+    assert front_ranks(np.array([[1.0, 1.0], [1.0, 1.0]])).tolist() == [0, 0]
 
 
 def test_hypervolume_by_hand():
@@ -70,8 +70,8 @@ def test_hypervolume_counts_the_unit_cells_that_are_dominated(values):
 @given(points, st.integers(1, 3))
 def test_nothing_in_a_front_is_beaten_there_and_everything_behind_by_something_in_front(points, objectives):
     values = points[:, :objectives]
-    ranks = fronts(values)
-    assert front(values).tolist() == np.flatnonzero(ranks == 0).tolist()
+    ranks = front_ranks(values)
+    assert pareto_front(values).tolist() == np.flatnonzero(ranks == 0).tolist()
     for value, rank in zip(values, ranks, strict=True):
         beaten_by = [r for v, r in zip(values, ranks, strict=True) if (v >= value).all() and (v > value).any()]
         assert rank not in beaten_by

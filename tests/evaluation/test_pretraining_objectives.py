@@ -25,17 +25,17 @@ from transformers import (
 from words import WORDS
 
 from nas_meta.errors import ConfigError, TrialError
-from nas_meta.evaluation.pretraining.loop import make_objective, pretrain
+from nas_meta.evaluation.pretraining.loop import make_loss, pretrain
 from nas_meta.evaluation.pretraining.objectives.chunked_cross_entropy import linear_cross_entropy
 from nas_meta.evaluation.pretraining.objectives.mlm import chosen, disguised
 from nas_meta.evaluation.pretraining.objectives.simcse import contrast
 from nas_meta.evaluation.pretraining.options import PretrainingSection
 from nas_meta.evaluation.pretraining.pretrained_head import restore_head
-from nas_meta.evaluation.pretraining.row_sampler import Rows
+from nas_meta.evaluation.pretraining.row_sampler import RowSampler
 from nas_meta.models.compute import Compute
-from nas_meta.models.pooling import pooled
+from nas_meta.models.pooling import pool_states
 from nas_meta.tasks.corpus.corpus import open_corpus
-from nas_meta.tasks.corpus.token_store import tokenised
+from nas_meta.tasks.corpus.token_store import tokenise_corpus
 from nas_meta.tasks.tokenization import load_tokenizer
 
 
@@ -52,7 +52,7 @@ def corpus(tiny_model, tmp_path_factory):
             text.append(WORDS[at])
         texts.append(" ".join(text))
     (folder / "a.txt").write_text("\n".join(texts))
-    return tokenised(open_corpus([folder]), load_tokenizer(str(tiny_model)), folder / "cache")
+    return tokenise_corpus(open_corpus([folder]), load_tokenizer(str(tiny_model)), folder / "cache")
 
 
 def bert(vocabulary=29, dropout=0.1, **changes):
@@ -73,7 +73,7 @@ def llama(kind=LlamaModel, tied=False):
 
 
 def batch(objective, corpus, seed=0):
-    ids, mask = Rows(corpus, 24, objective.packed, 0).batch(0, 8)
+    ids, mask = RowSampler(corpus, 24, objective.packed, 0).batch(0, 8)
     return {n: torch.from_numpy(a) for n, a in objective.inputs(ids, mask, np.random.default_rng(seed)).items()}
 
 
@@ -83,7 +83,7 @@ def section(**keys):
 
 def test_the_loss_of_mlm_is_that_of_transformers(corpus):
     model = bert().eval()
-    objective = make_objective(model, corpus, section(), "mean").eval()
+    objective = make_loss(model, corpus, section(), "mean").eval()
     nn.init.normal_(objective.bias)
     theirs = BertForMaskedLM(model.config).eval()
     theirs.bert.load_state_dict(model.state_dict(), strict=False)
@@ -119,7 +119,7 @@ def test_the_head_of_a_pretrained_model_goes_on(kind, config, sizes, corpus, tmp
         nn.init.normal_(parameter, std=0.3)  # biases, too
     whole.save_pretrained(tmp_path)
     model = AutoModel.from_pretrained(tmp_path).eval()
-    objective = make_objective(model, corpus, section(), "mean").eval()
+    objective = make_loss(model, corpus, section(), "mean").eval()
     assert restore_head(objective, str(tmp_path))
     inputs = batch(objective, corpus)
     labels = torch.full(inputs["input_ids"].shape, -100)
@@ -133,7 +133,7 @@ def test_the_head_of_a_pretrained_model_goes_on(kind, config, sizes, corpus, tmp
 @pytest.mark.parametrize("tied", [True, False])
 def test_the_loss_of_clm_is_that_of_transformers(tied, corpus):
     model = llama(LlamaForCausalLM, tied).eval()
-    objective = make_objective(model, corpus, section(objective="clm"), "mean")
+    objective = make_loss(model, corpus, section(objective="clm"), "mean")
     inputs = batch(objective, corpus)
     expected = model(**inputs, labels=inputs["input_ids"]).loss
     torch.testing.assert_close(objective(model.base_model, **inputs), expected)
@@ -142,14 +142,14 @@ def test_the_loss_of_clm_is_that_of_transformers(tied, corpus):
 def test_clm_of_a_model_without_a_head_is_that_of_one_with_tied_embeddings(corpus):
     body, whole = llama().eval(), llama(LlamaForCausalLM, tied=True).eval()
     whole.model.load_state_dict(body.state_dict())
-    objective = make_objective(body, corpus, section(objective="clm"), "mean")
+    objective = make_loss(body, corpus, section(objective="clm"), "mean")
     inputs = batch(objective, corpus)
     torch.testing.assert_close(objective(body, **inputs), whole(**inputs, labels=inputs["input_ids"]).loss)
 
 
 def test_padding_is_nothing_to_be_told(corpus):
     model = llama(LlamaForCausalLM).eval()
-    objective = make_objective(model, corpus, section(objective="clm"), "mean")
+    objective = make_loss(model, corpus, section(objective="clm"), "mean")
     ids = batch(objective, corpus)["input_ids"][:2]
     mask = torch.ones_like(ids)
     mask[1, 10:] = 0
@@ -170,13 +170,13 @@ def test_the_loss_of_simcse_is_equation_4():
 
 def test_simcse_sees_every_text_twice_under_other_dropout(corpus):
     model = bert()
-    objective = make_objective(model, corpus, section(objective="simcse"), "mean")
+    objective = make_loss(model, corpus, section(objective="simcse"), "mean")
     inputs = batch(objective, corpus)
     assert inputs["input_ids"].shape[0] == 8 and inputs["attention_mask"].sum(1).max() == 12
     model.eval()
     alike = objective(model, **inputs)
     states = model(**inputs).last_hidden_state
-    z = pooled(model, states, inputs["attention_mask"], "mean")
+    z = pool_states(model, states, inputs["attention_mask"], "mean")
     torch.testing.assert_close(alike, contrast(torch.cat([z, z]), 0.05))
     model.train()
     assert objective(model, **inputs) > alike
@@ -201,7 +201,7 @@ def test_cross_entropy_in_parts_is_cross_entropy(rows, monkeypatch):
 
 
 def test_fifteen_in_a_hundred_tokens_are_told_and_none_that_is_special(corpus):
-    ids, _ = Rows(corpus, 40, True, 0).batch(0, 50)
+    ids, _ = RowSampler(corpus, 40, True, 0).batch(0, 50)
     told = chosen(ids, corpus.vocabulary, 0.15, False, np.random.default_rng(0))
     ordinary = ~corpus.vocabulary.special[ids]
     assert not told[~ordinary].any()
@@ -277,19 +277,19 @@ class Bag(nn.Module):
 )
 def test_a_model_that_cannot_learn_so_is_refused_in_a_sentence(model, keys, words, corpus):
     with pytest.raises(ConfigError, match=words):
-        make_objective(model(), corpus, section(**keys), "mean")
+        make_loss(model(), corpus, section(**keys), "mean")
 
 
 def test_a_tokenizer_without_a_mask_is_refused(corpus):
     with pytest.raises(ConfigError, match="the tokenizer has none; expected one with"):
-        make_objective(bert(), replace(corpus, vocabulary=replace(corpus.vocabulary, mask=None)), section(), "mean")
+        make_loss(bert(), replace(corpus, vocabulary=replace(corpus.vocabulary, mask=None)), section(), "mean")
 
 
 @pytest.mark.parametrize(("kind", "model"), [("mlm", bert), ("mlm", Bag), ("clm", llama), ("simcse", bert)])
 def test_what_is_learned_shows_in_the_loss(kind, model, corpus):
     built = model()
     told = section(objective=kind, steps=80, batch=16)
-    objective = make_objective(built, corpus, told, "mean")
+    objective = make_loss(built, corpus, told, "mean")
     looks = list(pretrain(built, objective, corpus, told, seed=0))
     assert [look.step for look in looks] == list(range(10, 81, 10))
     assert [look.over for look in looks] == [False] * 7 + [True]
@@ -301,7 +301,7 @@ def test_what_is_learned_shows_in_the_loss(kind, model, corpus):
 def test_a_decoder_learns_what_follows(corpus):
     """Each word is one of two that may follow: about ln 2 nats; of 24 words without a context they are ln 24 = 3.2."""
     model, told = llama(), section(objective="clm", steps=150, batch=16)
-    *_, last = pretrain(model, make_objective(model, corpus, told, "mean"), corpus, told, seed=0)
+    *_, last = pretrain(model, make_loss(model, corpus, told, "mean"), corpus, told, seed=0)
     assert math.log(2) * 0.9 < last.loss < 1.6
 
 
@@ -316,7 +316,7 @@ def test_pre_training_goes_on_from_a_checkpoint_bit_by_bit(kind, corpus):
     def trained(start=None, leave=None):
         model = bert()
         torch.manual_seed(0)
-        objective = make_objective(model, corpus, told, "mean")
+        objective = make_loss(model, corpus, told, "mean")
         if start is not None:
             torch.manual_seed(99)  # whatever went on in the other process
         for look in pretrain(model, objective, corpus, told, 5, start=start):
@@ -333,7 +333,7 @@ def test_pre_training_goes_on_from_a_checkpoint_bit_by_bit(kind, corpus):
 def test_the_budget_is_in_steps_tokens_or_minutes(corpus):
     def looks(**keys):
         model, told = Bag(), section(steps=None, **keys)
-        return list(pretrain(model, make_objective(model, corpus, told, "mean"), corpus, told, 0))
+        return list(pretrain(model, make_loss(model, corpus, told, "mean"), corpus, told, 0))
 
     assert looks(tokens=24 * 8 * 30)[-1].tokens == 24 * 8 * 30
     assert looks(tokens=24 * 8 * 30)[-1].step == 30
@@ -355,7 +355,7 @@ def test_only_what_is_not_frozen_learns_and_only_matrices_decay(corpus):
     model.requires_grad_(False)
     model.encoder.layer[0].requires_grad_(True)
     before = {n: p.clone() for n, p in model.named_parameters()}
-    list(pretrain(model, make_objective(model, corpus, told, "mean"), corpus, told, 0))
+    list(pretrain(model, make_loss(model, corpus, told, "mean"), corpus, told, 0))
     moved = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
     assert moved and all(n.startswith("encoder.layer.0.") for n in moved)
 
@@ -363,16 +363,14 @@ def test_only_what_is_not_frozen_learns_and_only_matrices_decay(corpus):
 def test_a_loss_that_is_no_number_says_so(corpus):
     model, told = bert(), section(lr=1e30)
     with pytest.raises(TrialError, match=r"the loss of pre-training is nan at step 10.*lower pretraining\.lr"):
-        list(pretrain(model, make_objective(model, corpus, told, "mean"), corpus, told, 0))
+        list(pretrain(model, make_loss(model, corpus, told, "mean"), corpus, told, 0))
 
 
 def test_in_bf16_what_is_learned_stays_in_fp32(corpus):
     model, told = bert(), section(steps=40, batch=16)
-    looks = list(
-        pretrain(model, make_objective(model, corpus, told, "mean"), corpus, told, 0, Compute(precision="bf16"))
-    )
+    looks = list(pretrain(model, make_loss(model, corpus, told, "mean"), corpus, told, 0, Compute(precision="bf16")))
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert looks[-1].loss < looks[0].loss
     exact = bert()
-    plain = list(pretrain(exact, make_objective(exact, corpus, told, "mean"), corpus, told, 0))
+    plain = list(pretrain(exact, make_loss(exact, corpus, told, "mean"), corpus, told, 0))
     assert looks[-1].loss == pytest.approx(plain[-1].loss, rel=0.02) and looks[-1].loss != plain[-1].loss

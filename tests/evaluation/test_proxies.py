@@ -15,12 +15,12 @@ from nas_meta import Architecture, SearchContext, load_run, search
 from nas_meta.cli.main import app
 from nas_meta.core import plugins
 from nas_meta.errors import ConfigError, RunError
-from nas_meta.evaluation.proxies import SCORES, load
-from nas_meta.evaluation.proxies.base import Sample
-from nas_meta.evaluation.proxies.scoring import scored
+from nas_meta.evaluation.proxies import PROXIES, load_proxy
+from nas_meta.evaluation.proxies.base import ProxyInputs
+from nas_meta.evaluation.proxies.scoring import proxy_scores
 from nas_meta.models.encoder import Encoder
 from nas_meta.outputs.proxy_ranking import agreement, prepared, scores_named
-from nas_meta.strategy.prefilter import FILE, Prefilter, Scores, read_scores
+from nas_meta.strategy.prefilter import FILE, Prefilter, ProxyScores, read_scores
 
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("surrogate", "auto", "motpe")]
 PREFILTERED = ["random", "evolution", "tpe", "nsga2", *SLOW]
@@ -68,7 +68,7 @@ def sample(evaluation):
     from nas_meta.tasks.episodes import episode
 
     pool = evaluation.tasks["meta-train"]
-    return Sample(pool, [episode(pool, evaluation.shape, 0, i) for i in range(3)], evaluation.learner)
+    return ProxyInputs(pool, [episode(pool, evaluation.shape, 0, i) for i in range(3)], evaluation.learner)
 
 
 def test_synflow_of_linear_layers_is_their_number_times_the_flow():
@@ -77,26 +77,26 @@ def test_synflow_of_linear_layers_is_their_number_times_the_flow():
     flow = 2 * (1 + 2 + 3) + 4 * (0.5 + 1)
     model = Chain(first, second)
     before = [p.detach().clone() for p in model.parameters()]
-    assert load("synflow")(Encoder(model), None) == pytest.approx(math.log10(2 * flow))
+    assert load_proxy("synflow")(Encoder(model), None) == pytest.approx(math.log10(2 * flow))
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
-    assert load("synflow")(Encoder(Chain(np.zeros((1, 3)).tolist())), None) == -400
+    assert load_proxy("synflow")(Encoder(Chain(np.zeros((1, 3)).tolist())), None) == -400
 
 
 def test_a_normalisation_only_scales_the_flow():
     # Of the layer 2·3 + 5·1, of the norm's weights the same; its bias is zero, its input ones, of size one.
-    assert load("synflow")(Encoder(Normed()), None) == pytest.approx(math.log10(2 * 11))
+    assert load_proxy("synflow")(Encoder(Normed()), None) == pytest.approx(math.log10(2 * 11))
 
 
 def test_the_number_of_parameters_is_the_models(evaluation):
     architecture = evaluation.space.sample(np.random.default_rng(0))
     expected = sum(p.numel() for p in evaluation.space.build(architecture).parameters())
-    assert scored(evaluation, architecture, ["parameters"], 0) == {"parameters": expected}
+    assert proxy_scores(evaluation, architecture, ["parameters"], 0) == {"parameters": expected}
 
 
 def test_untrained_is_the_loss_of_the_learner_before_training(evaluation, sample):
     encoder = Encoder(evaluation.space.build(evaluation.space.sample(np.random.default_rng(0)))).eval()
     losses = [evaluation.learner.meta_loss(encoder, sample.pool, t).item() for t in sample.tasks]
-    assert load("untrained")(encoder, sample) == pytest.approx(-np.mean(losses), rel=1e-5)
+    assert load_proxy("untrained")(encoder, sample) == pytest.approx(-np.mean(losses), rel=1e-5)
 
 
 ENCODERS = [row.name for row in plugins.installed("learners") if row.name != "in-context"]  # which takes decoders
@@ -107,15 +107,15 @@ def test_models_are_scored_whatever_the_learner(learner, small_config):
     from nas_meta.config.resolved import resolve
 
     evaluation = prepared(resolve(small_config | {"learner": {"name": learner}}))
-    found = scored(evaluation, evaluation.space.sample(np.random.default_rng(0)), ["untrained"], 0)
+    found = proxy_scores(evaluation, evaluation.space.sample(np.random.default_rng(0)), ["untrained"], 0)
     assert found["untrained"] < 0
 
 
-@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize("name", PROXIES)
 def test_a_score_follows_from_the_seed_and_leaves_random_numbers_alone(name, evaluation):
     architecture = evaluation.space.sample(np.random.default_rng(1))
     state = torch.random.get_rng_state()
-    one, two = (scored(evaluation, architecture, [name], 3)[name] for _ in range(2))
+    one, two = (proxy_scores(evaluation, architecture, [name], 3)[name] for _ in range(2))
     assert one == two
     assert torch.equal(torch.random.get_rng_state(), state)
 
@@ -222,19 +222,19 @@ def test_scores_are_kept_and_half_a_line_is_left_out(evaluation, tmp_path):
 
     architecture = evaluation.space.sample(np.random.default_rng(0))
     file = tmp_path / FILE
-    value = Scores("parameters", make, 0, file)(architecture)
-    assert value == scored(evaluation, architecture, ["parameters"], 0)["parameters"]
+    value = ProxyScores("parameters", make, 0, file)(architecture)
+    assert value == proxy_scores(evaluation, architecture, ["parameters"], 0)["parameters"]
     with open(file, "a") as stream:
         stream.write('{"architecture": "abc", "param')
-    assert Scores("parameters", make, 0, file)(architecture) == value
+    assert ProxyScores("parameters", make, 0, file)(architecture) == value
     assert len(asked) == 1
     assert json.loads(file.read_text())["architecture"] == architecture.id
     unbuildable = Architecture({"layer0.keep": "nonsense"})
-    assert Scores("parameters", make, 0, file)(unbuildable) == -math.inf
+    assert ProxyScores("parameters", make, 0, file)(unbuildable) == -math.inf
 
 
 def test_rank_shows_random_architectures_and_the_trials_of_a_run(small_config, small_config_file, tmp_path):
-    names = list(SCORES)
+    names = list(PROXIES)
     told = CliRunner().invoke(app, ["rank", str(small_config_file), "--architectures", "3", "--json"])
     rows = json.loads(told.output)["architectures"]
     assert len({row["id"] for row in rows}) == 3

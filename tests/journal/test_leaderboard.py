@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas_meta.core.objectives import Objective
-from nas_meta.journal.leaderboard import Standings
+from nas_meta.journal.leaderboard import Leaderboard
 from nas_meta.journal.records import Trial
 from nas_meta.journal.run import rank
-from nas_meta.outputs.monitors.event_file import EVERY, Writer
+from nas_meta.outputs.monitors.event_file import EVERY, EventWriter
 
 OBJECTIVES = [Objective("flops", "minimize"), Objective("accuracy")]
 ends = st.sampled_from(["completed", "failed", "stopped", "running"])
@@ -19,7 +19,7 @@ histories = st.lists(st.tuples(st.integers(1, 8), ends, st.integers(0, 3), st.in
 
 @given(histories)
 def test_standings_are_what_a_look_at_all_trials_finds(history):
-    standings, trials = Standings(OBJECTIVES), {}
+    standings, trials = Leaderboard(OBJECTIVES), {}
     for number, status, accuracy, flops in history:
         if number in trials and trials[number].status == "completed":
             continue
@@ -36,13 +36,13 @@ def test_standings_are_what_a_look_at_all_trials_finds(history):
     assert standings.failures["too dark"] == standings.counts["failed"]
     assert standings.best(3) == rank(everything, OBJECTIVES[1:])[:3]
     assert standings.leader == next(iter(rank(everything, OBJECTIVES)), None)
-    assert Standings.of(everything, OBJECTIVES).leader == standings.leader
+    assert Leaderboard.of(everything, OBJECTIVES).leader == standings.leader
 
 
 def test_hundreds_of_event_files_take_no_thread_and_no_handle(tmp_path, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    writers = [Writer(str(tmp_path / str(i))) for i in range(300)]
+    writers = [EventWriter(str(tmp_path / str(i))) for i in range(300)]
     threads, files = threading.active_count(), psutil.Process().num_fds()
     for step in range(5):
         for writer in writers:

@@ -12,7 +12,7 @@ import torch
 
 from nas_meta import search
 from nas_meta.errors import ConfigError
-from nas_meta.models.state import unpacked
+from nas_meta.models.state import deserialize_state
 
 JOB = {"name": "supernet", "steps": 6, "judged": 12, "texts": 6, "random": 1, "checkpoint_every": 2}
 
@@ -26,7 +26,7 @@ def document(small_config):
 
 
 def weights_of(run):
-    return unpacked(run.supernet.tobytes())
+    return deserialize_state(run.supernet.tobytes())
 
 
 def test_two_workers_take_the_steps_of_one_with_twice_the_episodes(document, tmp_path):

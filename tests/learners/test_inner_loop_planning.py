@@ -5,7 +5,7 @@ import torch
 
 from nas_meta.errors import TrialError
 from nas_meta.learners.inner_loop import planning
-from nas_meta.learners.inner_loop.planning import Plan, bears_vmap, plan, second_order_bytes
+from nas_meta.learners.inner_loop.planning import Plan, plan, second_order_bytes, works_under_vmap
 from nas_meta.learners.maml import MAML, MAMLOptions
 from nas_meta.learners.meta_sgd import MetaSGD, MetaSGDOptions
 from nas_meta.learners.prototype_maml import PrototypeMAML, PrototypeMAMLOptions
@@ -151,7 +151,7 @@ def test_a_model_that_does_not_bear_vmap_is_run_one_by_one(pool):
     encoder = Encoder(Looks())
     encoder.learned = learner.learned(encoder, SHAPE.ways)
     tasks = [episode(pool, SHAPE, 0, i) for i in range(2)]
-    assert not bears_vmap(encoder, pool, tasks)
+    assert not works_under_vmap(encoder, pool, tasks)
     assert plan(learner, encoder, pool, tasks) == Plan()
 
 

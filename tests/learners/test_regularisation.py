@@ -13,9 +13,9 @@ from nas_meta.learners.maml import MAML, MAMLOptions
 from nas_meta.learners.protonet import ProtoNet, ProtoNetOptions
 from nas_meta.learners.training.adversary import Adversary
 from nas_meta.learners.training.options import TrainingOptions
-from nas_meta.learners.training.regularisation import mixed, regularised, teacher_distance
+from nas_meta.learners.training.regularisation import mixup, regularise, teacher_distance
 from nas_meta.models.encoder import Encoder
-from nas_meta.tasks.augmentation import augmented, noisy, parse
+from nas_meta.tasks.augmentation import add_noise, augment, parse
 from nas_meta.tasks.episodes import EpisodeShape, episode
 from nas_meta.tasks.sources.files import FileOptions, JSONLines
 from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
@@ -45,7 +45,7 @@ def encoder(tiny_model):
 
 @given(st.integers(0, 10_000), st.floats(0, 0.99), st.floats(0, 1))
 def test_noise_keeps_words_whole_and_special_tokens_in_place(seed, dropout, swap):
-    text = noisy(WORDS, dropout, swap, 0.0, {}, np.random.default_rng(seed))
+    text = add_noise(WORDS, dropout, swap, 0.0, {}, np.random.default_rng(seed))
     assert text[0] == 2 and text[-1] == 3
     rest = text[1:-1]
     assert rest and set(rest) <= {10, 11, 12, 13}
@@ -57,8 +57,8 @@ def test_noise_keeps_words_whole_and_special_tokens_in_place(seed, dropout, swap
 def test_noise_comes_with_the_chance_that_was_asked_for():
     rng = np.random.default_rng(0)
     many = [((i,), True) for i in range(10, 1010)]
-    assert len(noisy(many, 0.2, 0, 0, {}, rng)) == pytest.approx(800, abs=40)
-    replaced = noisy(many, 0, 0, 0.3, {(i,): [(i + 5000,), (i + 7000, 1)] for i in range(10, 1010)}, rng)
+    assert len(add_noise(many, 0.2, 0, 0, {}, rng)) == pytest.approx(800, abs=40)
+    replaced = add_noise(many, 0, 0, 0.3, {(i,): [(i + 5000,), (i + 7000, 1)] for i in range(10, 1010)}, rng)
     assert sum(t >= 5000 for t in replaced) == pytest.approx(300, abs=45)
     assert sum(t == 1 for t in replaced) == pytest.approx(150, abs=40)
 
@@ -67,7 +67,7 @@ def test_words_of_several_tokens_are_known_from_the_tokenizer(pool):
     groups = pool.words_of(0)
     assert [t for g, _ in groups for t in g] == list(pool.tokens[: pool.offsets[1]])
     assert not groups[0][1] and not groups[-1][1] and all(is_word for _, is_word in groups[1:-1])
-    ids, mask = augmented(pool, np.array([0, 1]), 0, 0, 0, np.random.default_rng(0))
+    ids, mask = augment(pool, np.array([0, 1]), 0, 0, 0, np.random.default_rng(0))
     expected = pool.batch(np.array([0, 1]))
     assert np.array_equal(ids, expected[0]) and np.array_equal(mask, expected[1])
 
@@ -103,7 +103,7 @@ def test_synonyms_of_the_package_reach_the_training_texts(small_config, tmp_path
 def test_mixing_keeps_the_larger_share():
     torch.manual_seed(0)
     z = torch.eye(200)
-    out = mixed(z, 0.5)
+    out = mixup(z, 0.5)
     torch.testing.assert_close(out.sum(1), torch.ones(200))
     assert (out.diagonal() >= 0.5).all() and (out.diagonal() < 0.999).sum() > 100
 
@@ -168,7 +168,7 @@ def test_switches_act_in_training_only_and_leave_no_trace(encoder, pool):
     task = episode(pool, SHAPE, 0, 0)
     options = TrainingOptions(word_dropout=0.5, mixup=0.5, adversarial="fgm")
     plain = encoder.eval().embed(pool, task.indices)
-    with regularised(encoder, options):
+    with regularise(encoder, options):
         torch.testing.assert_close(encoder.embed(pool, task.indices), plain)
         assert not torch.allclose(encoder.train().embed(pool, task.indices), plain)
     torch.testing.assert_close(encoder.embed(pool, task.indices), plain)

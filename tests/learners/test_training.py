@@ -11,7 +11,7 @@ from nas_meta.config.resolved import read_config
 from nas_meta.errors import ConfigError
 from nas_meta.learners.protonet import ProtoNet, ProtoNetOptions
 from nas_meta.learners.training.options import Average, TrainingOptions, rate_factor, set_dropout
-from nas_meta.learners.training.patience import Best
+from nas_meta.learners.training.patience import EarlyStopping
 from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.episodes import EpisodeShape, episode
 from nas_meta.tasks.sources.files import FileOptions, JSONLines
@@ -72,7 +72,7 @@ def test_dropout_zero_makes_training_and_evaluation_one(encoder):
 
 
 def test_early_stopping_goes_back_to_the_best(encoder):
-    best = Best(patience=2)
+    best = EarlyStopping(patience=2)
     weight = encoder.model.encoder.layer[0].output.dense.bias
     seen = []
     for value, accuracy in ((1.0, 0.5), (2.0, 0.7), (3.0, 0.6), (4.0, 0.7)):
@@ -82,7 +82,7 @@ def test_early_stopping_goes_back_to_the_best(encoder):
     assert seen == [False, False, False, True]
     best.restore(encoder)
     assert (weight == 2.0).all()
-    never = Best(patience=0)
+    never = EarlyStopping(patience=0)
     never.see(0.1, encoder)
     never.restore(encoder)
     assert not never.over and (weight == 2.0).all()

@@ -10,7 +10,7 @@ from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertMode
 from nas_meta import search
 from nas_meta.errors import TrialError
 from nas_meta.learners.finetune import FineTune, FineTuneOptions
-from nas_meta.models.adapters import Insertion, adapter_names, has_adapters, insert, removed, roles, stack
+from nas_meta.models.adapters import Insertion, adapter_names, has_adapters, insert, roles, stack, without_adapters
 from nas_meta.models.encoder import Encoder
 from nas_meta.outputs.export.exported_model import evaluate_folder
 from nas_meta.outputs.export.folder import export
@@ -56,12 +56,12 @@ def test_parts_change_nothing_at_first_and_merge_without_a_trace(make):
     torch.testing.assert_close(states(model), plain, atol=1e-6, rtol=1e-5)
     changed = states(disturbed(model))
     assert (changed - plain).abs().max() > 0.1
-    merged = removed(copy.deepcopy(model), merge=True)
+    merged = without_adapters(copy.deepcopy(model), merge=True)
     torch.testing.assert_close(states(merged), changed, atol=1e-5, rtol=1e-4)
     assert not has_adapters(merged) and all(
         type(m).__module__.startswith(("torch", "transformers")) for m in merged.modules()
     )
-    torch.testing.assert_close(states(removed(model, merge=False)), plain, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(states(without_adapters(model, merge=False)), plain, atol=1e-6, rtol=1e-5)
 
 
 def test_each_part_equals_its_equation():
@@ -214,5 +214,5 @@ def test_a_search_over_parts_keeps_the_encoder_frozen_and_exports_the_same_outpu
     torch.testing.assert_close(states(AutoModel.from_pretrained(folder).eval()), states(trained), atol=1e-5, rtol=1e-4)
     assert not torch.allclose(states(trained), states(space.reference()), atol=1e-3)
     base = space.reference().state_dict()
-    kept = removed(copy.deepcopy(trained), merge=False).state_dict()
+    kept = without_adapters(copy.deepcopy(trained), merge=False).state_dict()
     assert all(torch.equal(base[name], kept[name]) for name in base)

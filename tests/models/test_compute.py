@@ -147,7 +147,7 @@ def test_a_compiled_trial_gives_the_same_numbers(learner, small_config):
     plain = evaluation_of(small_config)
     accuracy, losses, _ = trained(plain)
     calls = []
-    original = compute.compiled
+    original = compute.compile_model
 
     def counted(model):
         run = original(model)

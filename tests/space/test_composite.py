@@ -19,7 +19,7 @@ from nas_meta.space.wrappers import JointSpace, LimitedSpace
 from nas_meta.testing import SpaceTests
 from strategies.metanas.most_probable import most_probable
 from strategies.one_shot.spos import crossed
-from strategies.shared.mutation import mutated, neighbour
+from strategies.shared.mutation import mutate, neighbour
 
 few = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 SEARCHES = ["random", "grid", "evolution", "tpe", "motpe", "nsga2", "surrogate"]
@@ -44,7 +44,7 @@ def test_draws_mutations_and_crossings_are_in_the_space(space, seed):
     one, other = (space.sample(rng) for _ in range(2))
     assert items(one) in truth and space.architecture(one.values) == one
     for changes in (1, 2, 3):
-        child = mutated(space, one, rng, changes)
+        child = mutate(space, one, rng, changes)
         assert child is None or (items(child) in truth and child != one)
     child = crossed(space, one, other, rng)
     assert child is None or items(child) in truth

@@ -14,7 +14,7 @@ from nas_meta import Architecture, ChoiceInput, ChoiceLayer, ChoiceSupernet, Sea
 from nas_meta.core.objectives import Limit, Objective
 from nas_meta.errors import ConfigError, NasMetaError, StrategyError
 from nas_meta.learners.protonet import ProtoNet
-from nas_meta.models.state import unpacked
+from nas_meta.models.state import deserialize_state
 from nas_meta.space.architecture import Choice
 from nas_meta.space.wrappers import LimitedSpace
 from nas_meta.tasks.episodes import EpisodeShape, episode
@@ -327,7 +327,7 @@ def test_a_search_trains_the_supernet_and_then_what_is_derived_from_it(name, one
         for choice, values in ((n, c.values) for n, c in space.table.items()):
             last = [events.Scalars(f"probability/{choice}/{v}")[-1].value for v in values]
             assert sum(last) == pytest.approx(1, abs=1e-5)
-    weights = unpacked((tmp_path / "run" / "supernet.safetensors").read_bytes())
+    weights = deserialize_state((tmp_path / "run" / "supernet.safetensors").read_bytes())
     supernet = space.supernet()
     supernet.load_state_dict(weights)  # strict: nothing of NNI's is in the file
     assert supernet.extract(Architecture(run.trials[0].architecture)) is not None

@@ -26,13 +26,13 @@ from nas_meta.core.objectives import Objective
 from nas_meta.errors import NasMetaError
 from nas_meta.evaluation.trial import result_of
 from nas_meta.learners.training.options import set_dropout
-from nas_meta.learners.training.regularisation import regularised
+from nas_meta.learners.training.regularisation import regularise
 from nas_meta.models.encoder import Encoder
-from nas_meta.models.state import packed, unpacked
+from nas_meta.models.state import deserialize_state, serialize_state
 from nas_meta.tasks.episodes import EpisodeShape, episode
 from search_spaces.pretrained.bert_elastic import Memory, widths_of
 from search_spaces.pretrained.bert_subnet import BertSubnet, BertSubnetOptions
-from strategies.shared.pareto_selection import best, crowding
+from strategies.shared.pareto_selection import crowding, select_best
 from strategies.supernet.inherited_weights import supernet_encoder, thinned
 from strategies.supernet.sandwich import Sandwich
 from strategies.supernet.search import SupernetJob, SupernetOptions, proposals
@@ -162,7 +162,7 @@ def test_a_step_adds_the_gradients_of_the_largest_and_of_the_smallest_that_it_te
     seen = []
     supernet_select = supernet.select
     supernet.select = lambda a: (seen.append(a), supernet_select(a))
-    with regularised(encoder, sandwich.options.training) as regularisation:
+    with regularise(encoder, sandwich.options.training) as regularisation:
         set_dropout(encoder.train(), sandwich.options.training)
         loss = sandwich.gradients(encoder, pool, [task], regularisation)([task])
     assert seen[0] == sandwich.largest and len(seen) == 2
@@ -267,9 +267,9 @@ def test_crowding_and_the_best_of_many_by_hand():
     np.testing.assert_allclose(crowding(front), [np.inf, 1.5, 1.5, np.inf])
     values = np.array([[0, 4], [1, 3], [1.1, 2.9], [3, 1], [4, 0], [0, 0], [1, 1]])
     # The front's most crowded are its second row (0.275 + 0.275), then its fourth (1.45, the third has 1.5).
-    assert best(values, 9) == [4, 0, 2, 3, 1, 6, 5]
-    assert best(values, 4) == [4, 0, 2, 3]
-    assert best(values[:, :1], 2) == [4, 3]
+    assert select_best(values, 9) == [4, 0, 2, 3, 1, 6, 5]
+    assert select_best(values, 4) == [4, 0, 2, 3]
+    assert select_best(values[:, :1], 2) == [4, 3]
 
 
 def row(accuracy, flops, twice):
@@ -313,7 +313,7 @@ def test_a_search_from_the_supernet_to_the_exported_winner(supernet_config, tmp_
     model = AutoModel.from_pretrained(tmp_path / "winner")
     space = BertSubnet(BertSubnetOptions(model=supernet_config["space"]["model"], heads=[1.0, 0.5], ffn=[1.0, 0.5]))
     start = space.supernet()
-    start.load_state_dict(unpacked((tmp_path / "run" / "supernet.safetensors").read_bytes()))
+    start.load_state_dict(deserialize_state((tmp_path / "run" / "supernet.safetensors").read_bytes()))
     own = start.extract(nas_meta.Architecture(run.best.architecture))
     torch.testing.assert_close(output(model), output(own), atol=1e-5, rtol=1e-5)
 
@@ -331,11 +331,11 @@ def test_trials_go_on_from_the_supernet(supernet_config, tmp_path):
     space, tasks, shape = prepare(run.config)
     space.prepare(tasks, run.config.config.seed)
     supernet = space.supernet()
-    supernet.load_state_dict(unpacked((tmp_path / "run" / "supernet.safetensors").read_bytes()))
+    supernet.load_state_dict(deserialize_state((tmp_path / "run" / "supernet.safetensors").read_bytes()))
     evaluation = make_evaluation(run.config, space, tasks, shape, cpus=1)
     (trial,), accuracy = run.trials, []
     architecture = nas_meta.Architecture(trial.architecture)
-    for start in (packed(supernet.extract(architecture)), None):
+    for start in (serialize_state(supernet.extract(architecture)), None):
         accuracy.append(result_of(evaluation.trial(architecture, trial.seed, start=start)).metrics["accuracy"])
     assert trial.metrics["accuracy"] == accuracy[0] != accuracy[1]
 

@@ -12,14 +12,14 @@ import pytest
 from nas_meta import Objective, load_run, search
 from nas_meta.config.components import make_evaluation, prepare
 from nas_meta.config.resolved import resolve
-from nas_meta.core.objectives import signed
+from nas_meta.core.objectives import signed_values
 from nas_meta.core.signals import Interrupted
 from nas_meta.errors import ConfigError
 from nas_meta.evaluation.trial import result_of
 from nas_meta.outputs.report.formatting import trial_line
 from nas_meta.outputs.report.terminal import console, result_table, trials_table
 from nas_meta.space.architecture import Architecture
-from nas_meta.strategy.stopping.pareto_rank import crowding, places
+from nas_meta.strategy.stopping.pareto_rank import crowding, ranks_by_crowding
 from nas_meta.strategy.stopping.racing import chance
 from nas_meta.strategy.stopping.registry import RULES
 from nas_meta.strategy.stopping.rule import Report
@@ -77,8 +77,8 @@ def test_places_by_front_then_by_room():
     values = np.array([(0, 10), (10, 0), (3, 3), (2, 7), (2, 2)])
     # Room of (3, 3): (10 - 2) / 10 + (7 - 0) / 10 = 1.5; of (2, 7): (3 - 0) / 10 + (10 - 3) / 10 = 1.
     np.testing.assert_allclose(crowding(values[:4].astype(float)), [math.inf, math.inf, 1.5, 1.0])
-    assert places(values).tolist() == [0, 0, 2, 3, 4]
-    assert places(np.array([[3.0], [1.0], [3.0], [2.0]])).tolist() == [0, 3, 0, 2]
+    assert ranks_by_crowding(values).tolist() == [0, 0, 2, 3, 4]
+    assert ranks_by_crowding(np.array([[3.0], [1.0], [3.0], [2.0]])).tolist() == [0, 3, 0, 2]
 
 
 def test_with_two_objectives_the_cheapest_and_the_most_accurate_stand_first():
@@ -253,10 +253,10 @@ def test_stopped_trials_keep_what_stood_at_their_last_rung(inline):
         assert went_on == (trial.status == "completed") and trial.error is None
         assert trial.fidelity == (6 if went_on else report.step)
         if not went_on:
-            assert signed(trial.metrics, run.objectives) == report.values
+            assert signed_values(trial.metrics, run.objectives) == report.values
             assert trial.metrics["accuracy"] == pytest.approx(report.scores.mean())
             assert trial.metrics["params"] > 0
-    values = [list(signed(t.metrics, run.objectives)) for t in run.trials]
+    values = [list(signed_values(t.metrics, run.objectives)) for t in run.trials]
     assert told == [[t.architecture_id, t.status, v, t.metrics] for t, v in zip(run.trials, values, strict=True)]
     assert {run.best.id, *(t.id for t in run.pareto)}.isdisjoint(t.id for t in stopped)
     assert not {int(i) for i in run.report["trials"]} & {t.id for t in stopped}
@@ -313,7 +313,7 @@ def test_a_search_on_ray_decides_as_a_replay_of_fully_trained_trials(small_confi
     for trial in run.trials:
         rungs, _ = reports_of(evaluation.trial(Architecture(trial.architecture), trial.seed))
         for progress in rungs:
-            values = signed(progress.metrics, run.objectives)
+            values = signed_values(progress.metrics, run.objectives)
             curves[trial.id, progress.step] = Report(trial.id, progress.step, values, progress.scores)
     replayed = rule("asha", run.objectives, eta=2)
     for report, went_on in run.rung_reports:

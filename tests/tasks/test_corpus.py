@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from words import WORDS
 
 from nas_meta.errors import DataError, NasMetaError
-from nas_meta.evaluation.pretraining.row_sampler import Rows, shuffled
+from nas_meta.evaluation.pretraining.row_sampler import RowSampler, shuffled
 from nas_meta.tasks.corpus import corpus, token_store
 from nas_meta.tasks.corpus.corpus import folded, open_corpus
-from nas_meta.tasks.corpus.token_store import tokenised
+from nas_meta.tasks.corpus.token_store import tokenise_corpus
 from nas_meta.tasks.corpus.tokenizer_training import TrainedTokenizer, trained_tokenizer
 from nas_meta.tasks.tokenization import load_tokenizer
 
@@ -60,7 +60,7 @@ def test_another_field_of_json_lines(tmp_path):
 def test_what_is_wrong_inside_a_file_is_one_sentence_with_its_line(name, content, words, tmp_path, tokenizer):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=words):
-        tokenised(open_corpus([tmp_path / name]), tokenizer, tmp_path / "cache")
+        tokenise_corpus(open_corpus([tmp_path / name]), tokenizer, tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("tokens/*"))
 
 
@@ -111,7 +111,7 @@ def written(folder, lines):
 
 def test_tokens_on_disk_are_those_of_the_tokenizer(tmp_path, tokenizer):
     lines = ["redfox bluecat", "goldbee", "grayowl pinkcat redbee"]
-    found = tokenised(written(tmp_path / "c", lines), tokenizer, tmp_path / "cache")
+    found = tokenise_corpus(written(tmp_path / "c", lines), tokenizer, tmp_path / "cache")
     expected = [tokenizer(line)["input_ids"] for line in lines]
     assert found.tokens.tolist() == [i for row in expected for i in row]
     assert np.diff(found.offsets.astype(int)).tolist() == [4, 3, 5]
@@ -125,19 +125,19 @@ def test_a_corpus_is_tokenised_once_and_anew_when_it_changes(tmp_path, tokenizer
     write = token_store._write
     monkeypatch.setattr(token_store, "_write", lambda *a: calls.append(a) or write(*a))
     cache = tmp_path / "cache"
-    first = tokenised(written(tmp_path / "c", ["redfox"]), tokenizer, cache)
-    assert tokenised(written(tmp_path / "c", ["redfox"]), tokenizer, cache).key == first.key
+    first = tokenise_corpus(written(tmp_path / "c", ["redfox"]), tokenizer, cache)
+    assert tokenise_corpus(written(tmp_path / "c", ["redfox"]), tokenizer, cache).key == first.key
     # Elsewhere, but the same texts.
-    assert tokenised(written(tmp_path / "d", ["redfox"]), tokenizer, cache).key == first.key
+    assert tokenise_corpus(written(tmp_path / "d", ["redfox"]), tokenizer, cache).key == first.key
     assert len(calls) == 1
-    assert tokenised(written(tmp_path / "c", ["redfox", "bluecat"]), tokenizer, cache).key != first.key
-    assert tokenised(written(tmp_path / "d", ["redfox"]).without(["x"]), tokenizer, cache).key == first.key
+    assert tokenise_corpus(written(tmp_path / "c", ["redfox", "bluecat"]), tokenizer, cache).key != first.key
+    assert tokenise_corpus(written(tmp_path / "d", ["redfox"]).without(["x"]), tokenizer, cache).key == first.key
     assert len(calls) == 2
 
 
 def test_what_does_not_travel_must_be_seen_by_the_node(tmp_path, tokenizer, monkeypatch):
     monkeypatch.setattr(token_store, "TRAVELS", 4)
-    found = tokenised(written(tmp_path / "c", ["redfox bluecat"]), tokenizer, tmp_path / "cache")
+    found = tokenise_corpus(written(tmp_path / "c", ["redfox bluecat"]), tokenizer, tmp_path / "cache")
     sent = pickle.dumps(found)
     assert pickle.loads(sent).tokens.tolist() == found.tokens.tolist()
     (found.folder / "tokens.bin").unlink()
@@ -156,7 +156,7 @@ def test_a_tokenizer_is_learned_once_and_tells_its_words(kind, special, tmp_path
     text = "redfox bluecat"
     ids = learned(text)["input_ids"]
     assert learned.decode(ids, skip_special_tokens=True).strip() == text
-    vocabulary = tokenised(corpus, learned, tmp_path / "cache").vocabulary
+    vocabulary = tokenise_corpus(corpus, learned, tmp_path / "cache").vocabulary
     assert vocabulary.special.sum() == special
     ordinary = [i for i in ids if not vocabulary.special[i]]
     # The first token of a text begins a word, marked or not.
@@ -167,7 +167,7 @@ def test_splits_of_a_word_are_told_from_words(tmp_path):
     rng = random.Random(0)
     corpus = written(tmp_path / "c", [" ".join(rng.choices(WORDS, k=8)) for _ in range(200)])
     learned = load_tokenizer(str(trained_tokenizer(corpus, TrainedTokenizer(train=100), tmp_path / "cache")))
-    vocabulary = tokenised(corpus, learned, tmp_path / "cache").vocabulary
+    vocabulary = tokenise_corpus(corpus, learned, tmp_path / "cache").vocabulary
     pieces = learned.tokenize("foxowl")
     assert len(pieces) > 1
     assert [bool(vocabulary.continues[i]) for i in learned.convert_tokens_to_ids(pieces)] == [
@@ -190,8 +190,10 @@ def test_an_order_looks_random():
 
 
 def test_every_block_is_seen_once_an_epoch(tmp_path, tokenizer):
-    corpus = tokenised(written(tmp_path / "c", [f"{a} {b}" for a in WORDS for b in WORDS]), tokenizer, tmp_path / "x")
-    rows = Rows(corpus, width=8, packed=True, seed=3)
+    corpus = tokenise_corpus(
+        written(tmp_path / "c", [f"{a} {b}" for a in WORDS for b in WORDS]), tokenizer, tmp_path / "x"
+    )
+    rows = RowSampler(corpus, width=8, packed=True, seed=3)
     assert rows.count == corpus.count // 8
     seen = np.concatenate([rows.batch(step, 7)[0] for step in range(-(-2 * rows.count // 7))])
     blocks = {tuple(corpus.tokens[8 * i : 8 * i + 8].tolist()) for i in range(rows.count)}
@@ -201,16 +203,16 @@ def test_every_block_is_seen_once_an_epoch(tmp_path, tokenizer):
 
 
 def test_texts_are_cut_and_padded(tmp_path, tokenizer):
-    corpus = tokenised(written(tmp_path / "c", ["redfox", " ".join(WORDS)]), tokenizer, tmp_path / "x")
-    ids, mask = Rows(corpus, width=6, packed=False, seed=0).batch(0, 2)
+    corpus = tokenise_corpus(written(tmp_path / "c", ["redfox", " ".join(WORDS)]), tokenizer, tmp_path / "x")
+    ids, mask = RowSampler(corpus, width=6, packed=False, seed=0).batch(0, 2)
     assert sorted(mask.sum(1).tolist()) == [3, 6]
     short = ids[mask.sum(1) == 3][0]
     assert short.tolist() == [*tokenizer("redfox")["input_ids"], *[tokenizer.pad_token_id] * 3]
 
 
 def test_a_corpus_shorter_than_a_block_is_one_short_block(tmp_path, tokenizer):
-    corpus = tokenised(written(tmp_path / "c", ["redfox"]), tokenizer, tmp_path / "x")
-    ids, mask = Rows(corpus, width=64, packed=True, seed=0).batch(0, 2)
+    corpus = tokenise_corpus(written(tmp_path / "c", ["redfox"]), tokenizer, tmp_path / "x")
+    ids, mask = RowSampler(corpus, width=64, packed=True, seed=0).batch(0, 2)
     assert ids.tolist() == [tokenizer("redfox")["input_ids"]] * 2 and mask.all()
 
 

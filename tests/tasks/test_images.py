@@ -15,7 +15,7 @@ from nas_meta.errors import ConfigError, DataError, TrialError
 from nas_meta.evaluation.baselines import baseline_accuracies
 from nas_meta.evaluation.trial import result_of
 from nas_meta.journal.run import load_run
-from nas_meta.learners.inner_loop.planning import bears_vmap
+from nas_meta.learners.inner_loop.planning import works_under_vmap
 from nas_meta.learners.maml import MAML, MAMLOptions
 from nas_meta.models.checks import check_model
 from nas_meta.models.encoder import Encoder
@@ -279,7 +279,7 @@ def test_second_order_tasks_of_images_at_once_equal_one_by_one(pool):
     learner = MAML(MAMLOptions(inner_steps=2))
     encoder.learned = learner.learned(encoder, 3)
     tasks = [episode(pool, EpisodeShape(3, 1, 2), 0, i) for i in range(2)]
-    assert bears_vmap(encoder, pool, tasks)
+    assert works_under_vmap(encoder, pool, tasks)
     singly = torch.stack([learner.meta_loss(encoder, pool, task) for task in tasks])
     torch.testing.assert_close(learner.meta_losses(encoder, pool, tasks), singly, atol=1e-5, rtol=1e-4)
     moving = list(learner.adapted(encoder).values())
@@ -379,10 +379,10 @@ def test_a_space_says_what_it_takes_and_a_source_what_it_gives():
             super().__init__(options)
             self.image_shape = (8, 8)
 
-    from nas_meta.models.inputs import check_takes
+    from nas_meta.models.inputs import check_modality
 
     with pytest.raises(
         ConfigError, match=r"Shapeless takes images, but its image_shape is \(8, 8\); expected channels"
     ):
-        check_takes(Shapeless())
+        check_modality(Shapeless())
     assert plugins.load("tasks", "digits") is Digits

@@ -11,11 +11,11 @@ from words import WORDS
 from nas_meta import search
 from nas_meta.core import plugins
 from nas_meta.errors import ConfigError, DataError
-from nas_meta.evaluation.pretraining.loop import make_objective, pretrain
+from nas_meta.evaluation.pretraining.loop import make_loss, pretrain
 from nas_meta.evaluation.pretraining.objectives.smlmt import WordEpisodes, word_index
 from nas_meta.evaluation.pretraining.options import PretrainingSection
 from nas_meta.tasks.corpus.corpus import open_corpus
-from nas_meta.tasks.corpus.token_store import tokenised
+from nas_meta.tasks.corpus.token_store import tokenise_corpus
 from nas_meta.tasks.source import SPLITS
 from nas_meta.tasks.sources.smlmt import SMLMT, SMLMTOptions, masked, masked_words, sentences
 from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
@@ -121,7 +121,7 @@ def test_wrong_options_are_sentences(tmp_path):
 
 @pytest.fixture
 def token_file(corpus_file, tiny_model, tmp_path):
-    return tokenised(open_corpus([corpus_file]), load_tokenizer(str(tiny_model)), tmp_path / "cache")
+    return tokenise_corpus(open_corpus([corpus_file]), load_tokenizer(str(tiny_model)), tmp_path / "cache")
 
 
 def test_words_are_found_where_they_stand(token_file, monkeypatch):
@@ -160,7 +160,7 @@ def test_an_episode_hides_each_word_in_texts_of_its_own(token_file, monkeypatch)
 def test_too_small_a_corpus_and_a_tokenizer_without_a_mask_are_sentences(tiny_model, token_file, tmp_path):
     small = tmp_path / "small.txt"
     small.write_text("redfox bluecat\n" * 3)
-    few = tokenised(open_corpus([small]), load_tokenizer(str(tiny_model)), tmp_path / "cache")
+    few = tokenise_corpus(open_corpus([small]), load_tokenizer(str(tiny_model)), tmp_path / "cache")
     with pytest.raises(ConfigError, match=r"tasks of 5 words, but the corpus has 0 that stand in 20 to 20 texts"):
         WordEpisodes(few, 8, False, 0, ways=5)
     from dataclasses import replace
@@ -170,7 +170,7 @@ def test_too_small_a_corpus_and_a_tokenizer_without_a_mask_are_sentences(tiny_mo
     unmasked = replace(token_file, vocabulary=replace(token_file.vocabulary, mask=None))
     section = PretrainingSection(objective="smlmt", block=16)
     with pytest.raises(ConfigError, match="smlmt hides words behind a mask token, but the tokenizer has none"):
-        make_objective(AutoModel.from_pretrained(tiny_model), unmasked, section, "mean")
+        make_loss(AutoModel.from_pretrained(tiny_model), unmasked, section, "mean")
 
 
 def test_the_loss_is_that_of_a_prototypical_network(token_file, tiny_model, monkeypatch):
@@ -179,7 +179,7 @@ def test_the_loss_is_that_of_a_prototypical_network(token_file, tiny_model, monk
     monkeypatch.setattr("nas_meta.evaluation.pretraining.objectives.smlmt.SHARE", 1.0)
     model = AutoModel.from_pretrained(tiny_model).eval()
     section = PretrainingSection(objective="smlmt", block=16, batch=8, ways=2)
-    objective = make_objective(model, token_file, section, "mean")
+    objective = make_loss(model, token_file, section, "mean")
     ids, mask = map(torch.from_numpy, objective.rows(token_file, 0).batch(0, 8))
     with torch.no_grad():
         loss = objective(model, ids, mask).item()
@@ -200,13 +200,13 @@ def test_a_model_learns_to_tell_masked_words(tiny_model, tmp_path, monkeypatch):
     pairs = [WORDS[2 * i : 2 * i + 2] for i in range(12)]
     lines = [" ".join([one] * i + [other] * j) for one, other in pairs for i in range(1, 8) for j in range(1, 8)]
     (tmp_path / "pairs.txt").write_text("\n".join(lines))
-    token_file = tokenised(open_corpus([tmp_path]), load_tokenizer(str(tiny_model)), tmp_path / "cache")
+    token_file = tokenise_corpus(open_corpus([tmp_path]), load_tokenizer(str(tiny_model)), tmp_path / "cache")
 
     monkeypatch.setattr("nas_meta.evaluation.pretraining.objectives.smlmt.SHARE", 1.0)
     torch.manual_seed(0)
     model = AutoModel.from_pretrained(tiny_model)
     section = PretrainingSection(objective="smlmt", block=16, batch=32, ways=4, steps=60, lr=3e-3)
-    objective = make_objective(model, token_file, section, "mean")
+    objective = make_loss(model, token_file, section, "mean")
     looks = list(pretrain(model, objective, token_file, section, 0))
     assert looks[-1].loss < 0.6 * looks[0].loss
     assert "pretrain/perplexity" not in looks[-1].values(section)

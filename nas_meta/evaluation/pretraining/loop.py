@@ -14,18 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from nas_meta.errors import TrialError
-from nas_meta.evaluation.pretraining.objectives.base import Objective, body_of
+from nas_meta.evaluation.pretraining.objectives.base import PretrainingLoss, body_of
 from nas_meta.evaluation.pretraining.objectives.clm import NextToken
 from nas_meta.evaluation.pretraining.objectives.mlm import MaskedWords
 from nas_meta.evaluation.pretraining.objectives.simcse import TwoViews
 from nas_meta.evaluation.pretraining.objectives.smlmt import MaskedTasks
 from nas_meta.evaluation.pretraining.options import PretrainingSection
 from nas_meta.learners.training.options import rate_factor
-from nas_meta.models.compute import Compute, compiled, recomputable, recomputing
-from nas_meta.models.state import packed_training, restored_training
-from nas_meta.tasks.corpus.token_store import TokenFile
+from nas_meta.models.compute import Compute, allow_checkpointing, checkpointed, compile_model
+from nas_meta.models.state import restore_training, serialize_training
+from nas_meta.tasks.corpus.token_store import TokenStore
 
-OBJECTIVES: Mapping[str, type[Objective]] = {
+OBJECTIVES: Mapping[str, type[PretrainingLoss]] = {
     "mlm": MaskedWords,
     "clm": NextToken,
     "simcse": TwoViews,
@@ -36,7 +36,7 @@ FINE = 1_000_000  # parts of a budget of time
 
 
 @dataclass(frozen=True)
-class Look:
+class TrainingStatus:
     """What pre-training has come to after some steps.
 
     Attributes:
@@ -63,7 +63,7 @@ class Look:
         return told
 
 
-def make_objective(model: nn.Module, corpus: TokenFile, section: PretrainingSection, pooling: str) -> Objective:
+def make_loss(model: nn.Module, corpus: TokenStore, section: PretrainingSection, pooling: str) -> PretrainingLoss:
     """The objective of a section for a model.
 
     Raises:
@@ -74,13 +74,13 @@ def make_objective(model: nn.Module, corpus: TokenFile, section: PretrainingSect
 
 def pretrain(
     model: nn.Module,
-    objective: Objective,
-    corpus: TokenFile,
+    objective: PretrainingLoss,
+    corpus: TokenStore,
     section: PretrainingSection,
     seed: int,
     compute: Compute | None = None,
     start: np.ndarray | None = None,
-) -> Iterator[Look]:
+) -> Iterator[TrainingStatus]:
     """Trains a model in place, and the objective's head, until the budget is spent.
 
     A function of the model's weights, the corpus, the section and the seed, unless the budget is one of time.
@@ -104,13 +104,13 @@ def pretrain(
     step = tokens = 0
     before = 0.0
     if start is not None:
-        state = restored_training(start, both)
+        state = restore_training(start, both)
         optimizer.load_state_dict(state["optimizer"])
         step, tokens, before = state["step"], state["tokens"], state["seconds"]
     rows = objective.rows(corpus, seed)
     body = body_of(model)
-    call = compiled(body) if compute.compile else body
-    layers = recomputable(body) if compute.gradient_checkpointing else ()
+    call = compile_model(body) if compute.compile else body
+    layers = allow_checkpointing(body) if compute.gradient_checkpointing else ()
     begun = time.perf_counter()
     losses: list[Tensor] = []
     both.train()
@@ -122,7 +122,7 @@ def pretrain(
                 group["lr"] = section.rate * _factor(section, step, share)
             inputs = objective.inputs(*rows.batch(step, section.batch), np.random.default_rng([seed, 1, step]))
             seen = int(inputs["attention_mask"].sum())
-            with compute.autocast(), recomputing(layers):
+            with compute.autocast(), checkpointed(layers):
                 loss = objective(
                     call, **{n: torch.from_numpy(a).to(device, non_blocking=True) for n, a in inputs.items()}
                 )
@@ -139,11 +139,11 @@ def pretrain(
                 losses.clear()
 
                 def state(step: int = step, tokens: int = tokens, seconds: float = seconds) -> np.ndarray:
-                    return packed_training(
+                    return serialize_training(
                         both, optimizer=optimizer.state_dict(), step=step, tokens=tokens, seconds=seconds
                     )
 
-                yield Look(step, mean, tokens, seconds, over, state)
+                yield TrainingStatus(step, mean, tokens, seconds, over, state)
 
 
 @contextmanager

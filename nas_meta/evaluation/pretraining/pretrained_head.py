@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from nas_meta.evaluation.pretraining.objectives.base import Objective
+from nas_meta.evaluation.pretraining.objectives.base import PretrainingLoss
 
 HEAD = "pretraining_head.safetensors"  # what nas-meta pretrain writes beside a model
 # What a family calls the parts of the head that are here dense, norm and bias.
@@ -20,7 +20,7 @@ FAMILIES = (
 )
 
 
-def restore_head(objective: Objective, model: str) -> bool:
+def restore_head(objective: PretrainingLoss, model: str) -> bool:
     """Gives an objective the head of a model (a folder or a hub name); returns whether there is one that fits."""
     own = {name: tensor.shape for name, tensor in objective.state_dict().items()}
     if not own:

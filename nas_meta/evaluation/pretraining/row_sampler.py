@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nas_meta.tasks.corpus.token_store import TokenFile
+from nas_meta.tasks.corpus.token_store import TokenStore
 
 ROUNDS = 4
 
@@ -44,7 +44,7 @@ def _mixed(x: np.ndarray) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
-class Rows:
+class RowSampler:
     """Rows of a corpus, drawn without replacement until all have been, then anew in another order.
 
     Args:
@@ -53,7 +53,7 @@ class Rows:
             text, cut to ``width`` tokens and padded to the longest.
     """
 
-    def __init__(self, corpus: TokenFile, width: int, packed: bool, seed: int):
+    def __init__(self, corpus: TokenStore, width: int, packed: bool, seed: int):
         self.corpus, self.width, self.packed, self.seed = corpus, width, packed, seed
         self.count = max(1, corpus.count // width) if packed else corpus.texts
 

@@ -12,14 +12,14 @@ import torch
 from torch import nn
 
 from nas_meta.errors import ConfigError, TrialError
-from nas_meta.evaluation.pretraining.loop import make_objective, pretrain
+from nas_meta.evaluation.pretraining.loop import make_loss, pretrain
 from nas_meta.evaluation.pretraining.options import PretrainingSection
 from nas_meta.evaluation.pretraining.weight_inheritance import inherit, of_another_class
 from nas_meta.evaluation.progress import Progress
 from nas_meta.models.compute import Compute
-from nas_meta.models.state import packed, unpacked
+from nas_meta.models.state import deserialize_state, serialize_state
 from nas_meta.space.architecture import Architecture
-from nas_meta.tasks.corpus.token_store import TokenFile
+from nas_meta.tasks.corpus.token_store import TokenStore
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Pretraining:
     """
 
     section: PretrainingSection
-    corpus: TokenFile
+    corpus: TokenStore
     pooling: str = "mean"
     base: np.ndarray | None = field(default=None, repr=False)
     table: str | None = None
@@ -55,9 +55,9 @@ class Pretraining:
         None where there is neither.
         """
         if donor is not None:
-            return inherit(model, unpacked(bytes(donor)))
+            return inherit(model, deserialize_state(bytes(donor)))
         if self.base is not None:
-            return inherit(model, of_another_class(model, unpacked(bytes(self.base)), self.table))
+            return inherit(model, of_another_class(model, deserialize_state(bytes(self.base)), self.table))
         return None
 
     def __call__(
@@ -76,7 +76,7 @@ class Pretraining:
         inherited = {} if share is None else {"pretrain/inherited": share}
         torch.manual_seed(seed)  # of the head: a space may draw more numbers for its first architecture
         try:
-            objective = make_objective(model, self.corpus, self.section, self.pooling)
+            objective = make_loss(model, self.corpus, self.section, self.pooling)
         except ConfigError as error:
             raise TrialError(str(error)) from error
         seconds = 0.0
@@ -85,5 +85,7 @@ class Pretraining:
         for look in pretrain(model, objective, self.corpus, self.section, order, compute):
             seconds = look.seconds
             values = {**look.values(self.section), **inherited}
-            yield Progress(look.step, values, pretraining=True, pretrained=packed(model) if look.over else None)
+            yield Progress(
+                look.step, values, pretraining=True, pretrained=serialize_state(model) if look.over else None
+            )
         return seconds

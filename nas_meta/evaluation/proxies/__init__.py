@@ -9,12 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nas_meta.evaluation.proxies.base import Score
+    from nas_meta.evaluation.proxies.base import Proxy
 
-SCORES = ("untrained", "synflow", "parameters")
+PROXIES = ("untrained", "synflow", "parameters")
 """Each is a function of that name in a module of that name."""
 
 
-def load(name: str) -> Score:
-    """The score of that name (one of :data:`SCORES`); the more, the better the model is expected to become."""
+def load_proxy(name: str) -> Proxy:
+    """The score of that name (one of :data:`PROXIES`); the more, the better the model is expected to become."""
     return getattr(import_module(f"{__name__}.{name}"), name)

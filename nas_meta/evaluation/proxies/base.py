@@ -12,7 +12,7 @@ from nas_meta.tasks.pool import Pool
 
 
 @dataclass(frozen=True)
-class Sample:
+class ProxyInputs:
     """Some meta-train episodes, and the learner whose loss on them counts.
 
     Attributes:
@@ -24,5 +24,5 @@ class Sample:
     learner: Learner
 
 
-Score = Callable[[Encoder, Sample], float]
+Proxy = Callable[[Encoder, ProxyInputs], float]
 """Of an untrained model in evaluation mode."""

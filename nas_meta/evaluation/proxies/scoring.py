@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from nas_meta.errors import TrialError
-from nas_meta.evaluation.proxies import load
-from nas_meta.evaluation.proxies.base import Sample
+from nas_meta.evaluation.proxies import load_proxy
+from nas_meta.evaluation.proxies.base import ProxyInputs
 from nas_meta.evaluation.trial import Evaluation
 from nas_meta.models.checks import check_model
 from nas_meta.models.compute import Compute
@@ -21,7 +21,9 @@ EPISODES = 16
 EPISODES_FROM = 2_000_000  # trials are trained on others
 
 
-def scored(evaluation: Evaluation, architecture: Architecture, names: Sequence[str], seed: int) -> dict[str, float]:
+def proxy_scores(
+    evaluation: Evaluation, architecture: Architecture, names: Sequence[str], seed: int
+) -> dict[str, float]:
     """The scores of an architecture by name, on the CPU; the same seed gives the same initial weights and episodes.
 
     Raises:
@@ -38,10 +40,10 @@ def _scored(own: Evaluation, architecture: Architecture, names: Sequence[str], s
     encoder = replace(own, compute=Compute()).encoder(model).eval()
     pool, shape = own.tasks["meta-train"], own.train.of(own.shape)
     tasks = [episode(pool, shape, seed, EPISODES_FROM + i) for i in range(EPISODES)]
-    sample = Sample(pool, tasks, own.learner)
+    sample = ProxyInputs(pool, tasks, own.learner)
     found = {}
     for name in names:
-        found[name] = load(name)(encoder, sample)
+        found[name] = load_proxy(name)(encoder, sample)
         if not np.isfinite(found[name]):
             raise TrialError(f"the score {name} is {found[name]}; expected a finite number")
     return found

@@ -15,11 +15,11 @@ import math
 import torch
 from torch import Tensor, nn
 
-from nas_meta.evaluation.proxies.base import Sample
+from nas_meta.evaluation.proxies.base import ProxyInputs
 from nas_meta.models.encoder import Encoder
 
 
-def synflow(encoder: Encoder, sample: Sample) -> float:
+def synflow(encoder: Encoder, sample: ProxyInputs) -> float:
     """log10 Σ |θ ∂R/∂θ|; minus 400 where nothing flows."""
     # In double precision, of a copy: the flow grows by orders of magnitude with every layer.
     model = copy.deepcopy(encoder.model).double().eval().requires_grad_(True)

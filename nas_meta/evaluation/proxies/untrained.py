@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from nas_meta.evaluation.proxies.base import Sample
+from nas_meta.evaluation.proxies.base import ProxyInputs
 from nas_meta.models.encoder import Encoder
 
 
-def untrained(encoder: Encoder, sample: Sample) -> float:
+def untrained(encoder: Encoder, sample: ProxyInputs) -> float:
     """Minus the cross-entropy of the learner's logits of the query examples, mean over the episodes."""
     losses = []
     for task in sample.tasks:

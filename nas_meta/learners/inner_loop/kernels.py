@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 
 @contextmanager
-def differentiable(vmapped: bool = False) -> Iterator[None]:
+def differentiable_kernels(vmapped: bool = False) -> Iterator[None]:
     """Fused attention has no second derivative and no rule for ``vmap``: the math kernel has both.
 
     Under ``vmap``, ``layer_norm`` with weights of its own for every task has a wrong second derivative

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from nas_meta.errors import TrialError
-from nas_meta.learners.inner_loop.kernels import differentiable
+from nas_meta.learners.inner_loop.kernels import differentiable_kernels
 from nas_meta.models.encoder import Encoder
 from nas_meta.models.profiling import flops, free_memory
 from nas_meta.tasks.episodes import Episode
@@ -86,7 +86,7 @@ def plan(
         )
     work = multiply_adds(encoder, pool, tasks[0], sum(p.numel() for p in moving.values()))
     small = device.type == "cuda" or work < SMALL_TASK
-    if len(tasks) > 1 and small and kept * len(tasks) <= limit and bears_vmap(encoder, pool, tasks):
+    if len(tasks) > 1 and small and kept * len(tasks) <= limit and works_under_vmap(encoder, pool, tasks):
         return Plan(batched=True)
     return Plan(checkpointed=kept > limit)
 
@@ -99,7 +99,7 @@ def multiply_adds(encoder: Encoder, pool: Pool, task: Episode, moving: int) -> f
     return flops(encoder.model, {name: tensor[0] for name, tensor in inputs.items()}) / 2
 
 
-def bears_vmap(encoder: Encoder, pool: Pool, tasks: Sequence[Episode]) -> bool:
+def works_under_vmap(encoder: Encoder, pool: Pool, tasks: Sequence[Episode]) -> bool:
     """Whether the model gives the same embeddings when tasks run at once: not every plugin's model bears ``vmap``."""
     if encoder.compute.precision != "fp32":
         return False  # gradients through autocast have no rule there
@@ -107,7 +107,7 @@ def bears_vmap(encoder: Encoder, pool: Pool, tasks: Sequence[Episode]) -> bool:
     training = encoder.training
     encoder.eval()
     try:
-        with torch.no_grad(), differentiable(vmapped=True):
+        with torch.no_grad(), differentiable_kernels(vmapped=True):
             together = vmap(lambda inputs: functional_call(encoder, {}, (), inputs))(encoder.stacked(pool, sets))
             alone = torch.stack([encoder.embed(pool, indices) for indices in sets])
         return bool(torch.allclose(together, alone, atol=1e-4, rtol=1e-3))

@@ -57,7 +57,7 @@ def meeting_place(host: str, workers: int, backend: str) -> Iterator[Sequence[Ra
 
 
 @contextmanager
-def joined(rank: Rank | None) -> Iterator[None]:
+def process_group(rank: Rank | None) -> Iterator[None]:
     """Within, this process works together with the others; on its own without a rank."""
     if rank is None:
         yield
@@ -91,7 +91,7 @@ def ranks() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def averaged(loss: float, parameters: Iterable[nn.Parameter]) -> float:
+def average_over_ranks(loss: float, parameters: Iterable[nn.Parameter]) -> float:
     """Makes the gradients of the parameters the mean over all workers; returns that of the loss.
 
     In one message: a worker whose loss is no number tells the others with it. What has no gradient anywhere has none.
@@ -111,7 +111,7 @@ def averaged(loss: float, parameters: Iterable[nn.Parameter]) -> float:
     return mean_loss
 
 
-def shared_out(items: Sequence[Item], work: Callable[[list[Item]], Iterable[tuple[int, Found]]]) -> Iterator[Any]:
+def split_evenly(items: Sequence[Item], work: Callable[[list[Item]], Iterable[tuple[int, Found]]]) -> Iterator[Any]:
     """Does work on items, every worker on its share, and tells every worker what was found.
 
     Args:

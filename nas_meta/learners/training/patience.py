@@ -7,7 +7,7 @@ import torch
 from nas_meta.models.encoder import Encoder
 
 
-class Best:
+class EarlyStopping:
     """The weights of the best interim validation, for early stopping; nothing with a patience of 0."""
 
     def __init__(self, patience: int):

@@ -17,7 +17,7 @@ from nas_meta.errors import TrialError
 from nas_meta.learners.training.adversary import Adversary
 from nas_meta.learners.training.options import TrainingOptions
 from nas_meta.models.encoder import Encoder
-from nas_meta.tasks.augmentation import augmented
+from nas_meta.tasks.augmentation import augment
 from nas_meta.tasks.pool import Pool
 
 Loss = Callable[[], Tensor]
@@ -50,17 +50,17 @@ class Regularisation:
         """In the place of :meth:`Pool.batch`: the texts with words dropped, swapped and replaced."""
         o = self.options
         rng = np.random.default_rng(int(torch.randint(2**31, ())))
-        return augmented(pool, indices, o.word_dropout, o.word_swap, o.synonyms, rng)
+        return augment(pool, indices, o.word_dropout, o.word_swap, o.synonyms, rng)
 
     def embeddings(self, z: Tensor, pool: Pool, indices: np.ndarray) -> Tensor:
         """The embeddings that the learner sees; their distance to the teacher's is noted."""
         if self.options.distill:
             self.distances.append(teacher_distance(z, torch.from_numpy(pool.teacher[indices]).to(z)))
-        return mixed(z, self.options.mixup) if self.options.mixup else z
+        return mixup(z, self.options.mixup) if self.options.mixup else z
 
 
 @contextmanager
-def regularised(encoder: Encoder, options: TrainingOptions) -> Iterator[Regularisation]:
+def regularise(encoder: Encoder, options: TrainingOptions) -> Iterator[Regularisation]:
     """Regularisation while an encoder trains; afterwards the encoder is as it was."""
     regularisation = Regularisation(encoder, options)
     if options.word_dropout or options.word_swap or options.synonyms:
@@ -78,7 +78,7 @@ def regularised(encoder: Encoder, options: TrainingOptions) -> Iterator[Regulari
             regularisation.adversary.close()
 
 
-def mixed(z: Tensor, alpha: float) -> Tensor:
+def mixup(z: Tensor, alpha: float) -> Tensor:
     """λz_i + (1 - λ)z_j with j random and λ = max(λ', 1 - λ'), λ' ~ Beta(α, α), for every row of ``[B, D]``.
 
     Mixup (Zhang et al. 2018, equation 1) of embeddings; the larger share keeps its own label, as in MixMatch (Berthelot

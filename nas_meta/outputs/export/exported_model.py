@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas_meta.config.compatibility import check_images, check_source
-from nas_meta.config.components import episode_shape, make_evaluation, prompted
+from nas_meta.config.components import episode_shape, make_evaluation, with_learner_prompts
 from nas_meta.config.resolved import ResolvedConfig
 from nas_meta.errors import ConfigError
 from nas_meta.tasks.examples import IMAGE
@@ -78,7 +78,7 @@ def evaluate_folder(
     source, space = (config.plugin(part)(config.options[part]) for part in ("tasks", "space"))
     check_source(space, source, config)
     tokenizer = None if space.modality == IMAGE else load_tokenizer(str(folder))
-    tasks = prompted(config, load_tasks(source, tokenizer, section.max_tokens), tokenizer)
+    tasks = with_learner_prompts(config, load_tasks(source, tokenizer, section.max_tokens), tokenizer)
     check_images(space, tasks, config)
     shape = episode_shape(config, shots)
     check_shape(tasks, shape)

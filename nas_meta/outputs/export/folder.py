@@ -13,7 +13,7 @@ from nas_meta.models.compute import Compute
 from nas_meta.outputs.export.exported_model import CONFIG, LEARNED, learned_state
 from nas_meta.outputs.export.model_card import model_card
 from nas_meta.space.architecture import Architecture
-from nas_meta.space.wrappers import name_of
+from nas_meta.space.wrappers import space_name
 from nas_meta.tasks.examples import IMAGE, TEXT
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def export(run: Run, folder: str | Path, trial_id: int | None = None) -> Path:
         raise RunError(f"{folder} is not an empty folder; name another one with --to")
     from safetensors.torch import save_file
 
-    from nas_meta.models.adapters import removed
+    from nas_meta.models.adapters import without_adapters
     from nas_meta.tasks.sources.images import save_processor
     from nas_meta.tasks.tokenization import load_tokenizer
 
@@ -50,10 +50,10 @@ def export(run: Run, folder: str | Path, trial_id: int | None = None) -> Path:
     if learned := learned_state(encoder):
         save_file(learned, folder / LEARNED)
     # What the learner put into the model stands in the learner's file; the space saves what it built.
-    model = removed(encoder.model, merge=False) if encoder.inserted else encoder.model
+    model = without_adapters(encoder.model, merge=False) if encoder.inserted else encoder.model
     space.save(model, architecture, folder)
     if not (folder / "config.json").is_file():
-        raise PluginError(f"{name_of(space)}.save() wrote no config.json; expected a Hugging Face folder")
+        raise PluginError(f"{space_name(space)}.save() wrote no config.json; expected a Hugging Face folder")
     if space.modality != IMAGE:
         load_tokenizer(space.tokenizer).save_pretrained(folder)
     if space.modality != TEXT:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from nas_meta.config.resolved import Config
 from nas_meta.journal.records import Trial
 from nas_meta.journal.run import Run
-from nas_meta.models.inputs import described
+from nas_meta.models.inputs import describe_inputs
 from nas_meta.outputs.report.formatting import percent
 from nas_meta.space.search_space import SearchSpace
 from nas_meta.tasks.examples import IMAGE, IMAGE_TEXT, TEXT
@@ -111,7 +111,7 @@ def model_card(run: Run, trial: Trial, space: SearchSpace, folder: Path, config:
         test=percent(test["test_accuracy"], test["test_accuracy_ci95"]) if test else "not measured",
         params=int(trial.metrics["params"]),
         flops=int(trial.metrics["flops"]),
-        inputs=described(space, 1, config.evaluation.flops_tokens),
+        inputs=describe_inputs(space, 1, config.evaluation.flops_tokens),
         embeddings=EMBEDDINGS[space.modality, config.tasks.pooling],
         tag="image-feature-extraction" if space.modality == IMAGE else "feature-extraction",
         classes=", ".join(sorted(("AutoModel", *preparing))),

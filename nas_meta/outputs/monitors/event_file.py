@@ -52,7 +52,7 @@ class EventFile:
         return str(self.directory)
 
 
-class Writer(SummaryWriter):
+class EventWriter(SummaryWriter):
     """torch's writer of scalars, texts and figures, on an :class:`EventFile`."""
 
     def _get_file_writer(self) -> FileWriter:

@@ -12,14 +12,14 @@ from nas_meta.config.sections import HOOKS
 from nas_meta.errors import ConfigError
 from nas_meta.outputs.monitors.hooks import Hook, Hooks, load_hook
 from nas_meta.outputs.monitors.logs import TrialLogs
-from nas_meta.outputs.monitors.observer import Observers
+from nas_meta.outputs.monitors.observer import Monitors
 from nas_meta.outputs.monitors.tensorboard import TensorBoardLog
 from nas_meta.space.search_space import SearchSpace
 
 EXPORTER = ("aiohttp", "opencensus", "opentelemetry.exporter.prometheus", "prometheus_client")  # of ray[default]
 
 
-def check_watching(resolved: ResolvedConfig, inline: bool) -> dict[str, Hook]:
+def check_monitors(resolved: ResolvedConfig, inline: bool) -> dict[str, Hook]:
     """The hooks of a config, loaded; executes the file or module of one that is a function.
 
     Raises:
@@ -68,13 +68,13 @@ def _installed(module: str) -> bool:
         return False
 
 
-def make_observers(
+def make_monitors(
     resolved: ResolvedConfig, hooks: dict[str, Hook], directory: Path, space: SearchSpace, document: dict[str, Any],
     created: float,
-) -> Observers:  # fmt: skip
+) -> Monitors:  # fmt: skip
     """Everything that watches the search of a config."""
     section, objectives = resolved.config.watching, resolved.config.directed
-    observers = Observers()
+    observers = Monitors()
     observers.add("logs", TrialLogs, directory)
     observers.add("TensorBoard", TensorBoardLog, directory, space, objectives)
     if section.prometheus is not None:

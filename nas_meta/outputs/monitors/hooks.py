@@ -22,19 +22,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nas_meta.core.plugins import module_of
+from nas_meta.core.plugins import load_module
 from nas_meta.errors import ConfigError, NasMetaError, PluginError, nearest
 from nas_meta.execution.engine import cause
-from nas_meta.journal.leaderboard import Standings
+from nas_meta.journal.leaderboard import Leaderboard
 from nas_meta.journal.records import Trial
-from nas_meta.outputs.monitors.observer import Observer
+from nas_meta.outputs.monitors.observer import Monitor
 
 Hook = Callable[[Mapping[str, Any]], None]
 MOST_WAITING = 1000  # events; a hook that is so far behind misses some
 TAIL = 2000  # bytes of what a command said
 
 
-class Hooks(Observer):
+class Hooks(Monitor):
     """Tells hooks of the ends of trials and of the search.
 
     Args:
@@ -53,10 +53,10 @@ class Hooks(Observer):
         self._thread = threading.Thread(target=self._work, name="hooks", daemon=True)
         self._thread.start()
 
-    def trial_end(self, trial: Trial, standings: Standings) -> None:
+    def trial_end(self, trial: Trial, standings: Leaderboard) -> None:
         self._tell("on_trial_end", {"trial": trial.as_dict()})
 
-    def close(self, standings: Standings, phase: str, error: str | None) -> None:
+    def close(self, standings: Leaderboard, phase: str, error: str | None) -> None:
         best = standings.leader.as_dict() if standings.leader else None
         self._tell("on_search_end", {"phase": phase, "error": error, "best": best, "trials": len(standings.trials)})
         until = time.monotonic() + self._seconds
@@ -138,7 +138,9 @@ def _kill(process: subprocess.Popen) -> None:
 def _function(name: str) -> Hook:
     where, _, attribute = name.rpartition(":")
     try:
-        module = module_of(where, f"the function '{name}'") if where.endswith(".py") else importlib.import_module(where)
+        module = (
+            load_module(where, f"the function '{name}'") if where.endswith(".py") else importlib.import_module(where)
+        )
     except PluginError as error:
         raise ConfigError(str(error)) from error
     except Exception as error:

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TextIO
 
 from nas_meta.errors import RunError
-from nas_meta.journal.leaderboard import Standings
+from nas_meta.journal.leaderboard import Leaderboard
 from nas_meta.journal.records import Trial
 from nas_meta.journal.run import Run
 from nas_meta.journal.status import ADAPTATION, JOB, read_status
 from nas_meta.journal.status import JOBS as PHASES_OF_JOBS
-from nas_meta.outputs.monitors.observer import Observer
+from nas_meta.outputs.monitors.observer import Monitor
 
 FOLDER = "logs"
 NAMES = {"supernet": JOB, "adapted": ADAPTATION}
@@ -38,7 +38,7 @@ class _Part:
     worker: str = ""
 
 
-class TrialLogs(Observer):
+class TrialLogs(Monitor):
     """``RUN/logs/trial-0001.log`` for each trial and ``supernet.log`` for the strategy's job; open while it runs."""
 
     def __init__(self, directory: Path):
@@ -79,7 +79,7 @@ class TrialLogs(Observer):
         measured = "  ".join(f"{name} {value:.6g}" for name, value in values.items())
         self._write(number, f"{now()}  step {step}  {measured}")
 
-    def trial_end(self, trial: Trial, standings: Standings) -> None:
+    def trial_end(self, trial: Trial, standings: Leaderboard) -> None:
         accuracy = f", accuracy {trial.metrics['accuracy']:.4f}" if "accuracy" in trial.metrics else ""
         reason = f": {trial.error}" if trial.error else ""
         self._end(trial.id, f"trial {trial.id} is {trial.status} after {trial.fidelity} steps{accuracy}{reason}")
@@ -87,7 +87,7 @@ class TrialLogs(Observer):
     def forget(self, trial: Trial, reason: str) -> None:
         self._end(trial.id, f"trial {trial.id} will be run again: {reason}")
 
-    def close(self, standings: Standings, phase: str, error: str | None) -> None:
+    def close(self, standings: Leaderboard, phase: str, error: str | None) -> None:
         for number in list(self._open):
             self._end(number, f"the search is {phase}" + (f": {error}" if error else ""))
 

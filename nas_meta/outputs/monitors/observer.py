@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from nas_meta.execution.engine import cause
-from nas_meta.journal.leaderboard import Standings
+from nas_meta.journal.leaderboard import Leaderboard
 from nas_meta.journal.records import Trial
 
 logger = logging.getLogger("nas_meta")
 
 
-class Observer:
+class Monitor:
     """Hears what happens in a search, from one thread; each overrides what concerns it."""
 
     def trial_start(self, trial: Trial) -> None:
@@ -34,13 +34,13 @@ class Observer:
     def job_end(self, error: str | None) -> None:
         """Its end, and why it failed."""
 
-    def trial_end(self, trial: Trial, standings: Standings) -> None:
+    def trial_end(self, trial: Trial, standings: Leaderboard) -> None:
         """The end of a trial; ``standings`` are those of all trials, this one among them."""
 
     def forget(self, trial: Trial, reason: str) -> None:
         """A trial will be run again: what it did this time does not count."""
 
-    def close(self, standings: Standings, phase: str, error: str | None) -> None:
+    def close(self, standings: Leaderboard, phase: str, error: str | None) -> None:
         """The end of the search.
 
         Args:
@@ -49,7 +49,7 @@ class Observer:
         """
 
 
-class Observers(Observer):
+class Monitors(Monitor):
     """Hands everything on. One that breaks is told of once, and the search goes on without it.
 
     Attributes:
@@ -58,7 +58,7 @@ class Observers(Observer):
 
     def __init__(self) -> None:
         self.troubles: list[str] = []
-        self._all: dict[str, Observer] = {}
+        self._all: dict[str, Monitor] = {}
 
     def add(self, name: str, make: Any, *arguments: Any) -> None:
         """Makes an observer and hands everything on to it, if it can be made."""
@@ -102,11 +102,11 @@ class Observers(Observer):
     def job_end(self, error: str | None) -> None:
         self._each("job_end", error)
 
-    def trial_end(self, trial: Trial, standings: Standings) -> None:
+    def trial_end(self, trial: Trial, standings: Leaderboard) -> None:
         self._each("trial_end", trial, standings)
 
     def forget(self, trial: Trial, reason: str) -> None:
         self._each("forget", trial, reason)
 
-    def close(self, standings: Standings, phase: str, error: str | None) -> None:
+    def close(self, standings: Leaderboard, phase: str, error: str | None) -> None:
         self._each("close", standings, phase, error)

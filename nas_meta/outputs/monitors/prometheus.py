@@ -8,14 +8,14 @@ the run directory. They go with Ray, at the end of the search.
 from __future__ import annotations
 
 from nas_meta.core.objectives import Objective
-from nas_meta.journal.leaderboard import Standings
+from nas_meta.journal.leaderboard import Leaderboard
 from nas_meta.journal.records import Trial
-from nas_meta.outputs.monitors.observer import Observer
+from nas_meta.outputs.monitors.observer import Monitor
 
 STATUSES = ("running", "completed", "failed", "stopped", "timed-out")
 
 
-class PrometheusMetrics(Observer):
+class PrometheusMetrics(Monitor):
     """Keeps Ray's metrics of a search up to date. Made before Ray starts: nothing is sent until a trial does."""
 
     def __init__(self, run: str, objective: Objective):
@@ -32,7 +32,7 @@ class PrometheusMetrics(Observer):
         self._running.add(trial.id)
         self._show_running()
 
-    def trial_end(self, trial: Trial, standings: Standings) -> None:
+    def trial_end(self, trial: Trial, standings: Leaderboard) -> None:
         self._running.discard(trial.id)
         self._finished.inc(1, self._run)
         for status in STATUSES[1:]:

@@ -10,21 +10,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas_meta.core.objectives import Objective
-from nas_meta.journal.leaderboard import Standings
+from nas_meta.journal.leaderboard import Leaderboard
 from nas_meta.journal.records import Trial
 from nas_meta.journal.status import ADAPTATION
-from nas_meta.outputs.monitors.observer import Observer
+from nas_meta.outputs.monitors.observer import Monitor
 from nas_meta.outputs.report.figures import front_figure
 from nas_meta.space.search_space import SearchSpace
 
 if TYPE_CHECKING:
-    from nas_meta.outputs.monitors.event_file import Writer
+    from nas_meta.outputs.monitors.event_file import EventWriter
 
 FOLDER = "tensorboard"
 HPARAM_METRICS = ("accuracy", "params", "flops", "train_seconds")
 
 
-class TensorBoardLog(Observer):
+class TensorBoardLog(Monitor):
     """Writes a run's event files.
 
     Args:
@@ -32,14 +32,14 @@ class TensorBoardLog(Observer):
     """
 
     def __init__(self, directory: Path, space: SearchSpace, objectives: Sequence[Objective], every: float = 20):
-        from nas_meta.outputs.monitors.event_file import Writer
+        from nas_meta.outputs.monitors.event_file import EventWriter
 
         self.directory = directory / FOLDER
         self.objectives = objectives
         self._every, self._next_picture = every, 0.0
-        self._writers: dict[int, Writer] = {}
-        self._search = Writer(str(self.directory / "search"))
-        self._job: Writer | None = None
+        self._writers: dict[int, EventWriter] = {}
+        self._search = EventWriter(str(self.directory / "search"))
+        self._job: EventWriter | None = None
         self._started = time.time()
         self._declare(space)
 
@@ -51,18 +51,18 @@ class TensorBoardLog(Observer):
             writer.add_scalar(f"{section}{name}", value, step)
 
     def job_start(self, number: int) -> None:
-        from nas_meta.outputs.monitors.event_file import Writer
+        from nas_meta.outputs.monitors.event_file import EventWriter
 
         if self._job is not None:
             self._job.close()
-        self._job = Writer(str(self.directory / ("adapted" if number == ADAPTATION else "supernet")))
+        self._job = EventWriter(str(self.directory / ("adapted" if number == ADAPTATION else "supernet")))
 
     def job_progress(self, step: int, values: Mapping[str, float]) -> None:
         """Scalars of the strategy's job under their own names, such as ``meta-train/loss`` or ``probability/…``."""
         for name, value in values.items():
             self._job.add_scalar(name, value, step)
 
-    def trial_end(self, trial: Trial, standings: Standings) -> None:
+    def trial_end(self, trial: Trial, standings: Leaderboard) -> None:
         """A trial's final metrics and hyper-parameters; best so far, throughput and the picture of the search."""
         from tensorboard.plugins.hparams import summary_v2 as api
 
@@ -91,7 +91,7 @@ class TensorBoardLog(Observer):
             self._writers.pop(trial.id).close()
         shutil.rmtree(self.directory / trial_name(trial), ignore_errors=True)
 
-    def close(self, standings: Standings, phase: str, error: str | None) -> None:
+    def close(self, standings: Leaderboard, phase: str, error: str | None) -> None:
         """The last picture, also as ``pareto.png`` beside the event files' folder."""
         if standings.leader:
             self._picture(standings)
@@ -100,11 +100,11 @@ class TensorBoardLog(Observer):
         for writer in [*self._writers.values(), self._search, *filter(None, [self._job])]:
             writer.close()
 
-    def _writer(self, trial: Trial) -> Writer:
-        from nas_meta.outputs.monitors.event_file import Writer
+    def _writer(self, trial: Trial) -> EventWriter:
+        from nas_meta.outputs.monitors.event_file import EventWriter
 
         if trial.id not in self._writers:
-            writer = Writer(str(self.directory / trial_name(trial)))
+            writer = EventWriter(str(self.directory / trial_name(trial)))
             writer.add_text("architecture", f"```\n{json.dumps(dict(trial.architecture), indent=1)}\n```")
             self._writers[trial.id] = writer
         return self._writers[trial.id]
@@ -124,7 +124,7 @@ class TensorBoardLog(Observer):
         ]
         self._search._get_file_writer().add_summary(api.hparams_config_pb(hparams, metrics))
 
-    def _picture(self, standings: Standings) -> None:
+    def _picture(self, standings: Leaderboard) -> None:
         started = time.time()
         figure = front_figure(list(standings.trials.values()), self.objectives)
         self._search.add_figure("search/front", figure, standings.finished)

@@ -15,14 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nas_meta.journal.leaderboard import Standings
+from nas_meta.journal.leaderboard import Leaderboard
 from nas_meta.journal.records import Trial
-from nas_meta.outputs.monitors.observer import Observer
+from nas_meta.outputs.monitors.observer import Monitor
 
 FOLDER = "wandb"
 
 
-class WandbLog(Observer):
+class WandbLog(Monitor):
     """The W&B run of a search; a search that goes on, goes on with the same.
 
     Args:
@@ -50,7 +50,7 @@ class WandbLog(Observer):
         self._run.define_metric("trial")
         self._run.define_metric("*", step_metric="trial")
 
-    def trial_end(self, trial: Trial, standings: Standings) -> None:
+    def trial_end(self, trial: Trial, standings: Leaderboard) -> None:
         seconds = (trial.finished or trial.started) - trial.started
         row = {"trial": trial.id, "status": trial.status, "steps": trial.fidelity, "seconds": seconds}
         choices = {f"architecture/{name}": value for name, value in trial.architecture.items() if value is not None}
@@ -59,7 +59,7 @@ class WandbLog(Observer):
             best = {f"best/{name}": value for name, value in standings.leader.metrics.items()}
             self._run.summary.update({"best/trial": standings.leader.id, **best})
 
-    def close(self, standings: Standings, phase: str, error: str | None) -> None:
+    def close(self, standings: Leaderboard, phase: str, error: str | None) -> None:
         self._run.summary.update({"phase": phase})
         self._run.finish(exit_code=0 if phase == "done" else 1)
 

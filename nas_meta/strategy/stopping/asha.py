@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from nas_meta.strategy.stopping.pareto_rank import standing
+from nas_meta.strategy.stopping.pareto_rank import rank_of
 from nas_meta.strategy.stopping.rule import Report, Rule, RuleOptions
 
 
@@ -27,4 +27,4 @@ class Asha(Rule):
     Options = AshaOptions
 
     def goes_on(self, report: Report, others: Sequence[Report]) -> bool:
-        return standing(report, others) < max(1, int((len(others) + 1) / self.options.eta))
+        return rank_of(report, others) < max(1, int((len(others) + 1) / self.options.eta))

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from nas_meta.strategy.stopping.pareto_rank import standing
+from nas_meta.strategy.stopping.pareto_rank import rank_of
 from nas_meta.strategy.stopping.rule import Report, Rule, RuleOptions
 
 
@@ -27,4 +27,4 @@ class Median(Rule):
     Options = MedianOptions
 
     def goes_on(self, report: Report, others: Sequence[Report]) -> bool:
-        return len(others) < self.options.least or 2 * standing(report, others) <= len(others)
+        return len(others) < self.options.least or 2 * rank_of(report, others) <= len(others)

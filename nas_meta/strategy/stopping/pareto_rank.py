@@ -6,19 +6,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nas_meta.core.objectives import fronts
+from nas_meta.core.objectives import front_ranks
 from nas_meta.strategy.stopping.rule import Report
 
 
-def standing(report: Report, others: Sequence[Report]) -> int:
-    """How many of the others stand before a report; see :func:`places`."""
+def rank_of(report: Report, others: Sequence[Report]) -> int:
+    """How many of the others stand before a report; see :func:`ranks_by_crowding`."""
     values = np.array([report.values, *(o.values for o in others)], dtype=float)
-    ranks = fronts(values)
+    ranks = front_ranks(values)
     room = crowding(values[ranks == ranks[0]])
     return int((ranks < ranks[0]).sum() + (room > room[0]).sum())
 
 
-def places(values: np.ndarray) -> np.ndarray:
+def ranks_by_crowding(values: np.ndarray) -> np.ndarray:
     """How many candidates stand before each: those of better fronts, and within its own front the less crowded.
 
     With one objective that is the number of better ones. With several, the ends of a front, such as its most accurate
@@ -30,7 +30,7 @@ def places(values: np.ndarray) -> np.ndarray:
     Returns:
         ``[candidates]`` whole numbers, equal where nothing tells candidates apart.
     """
-    ranks = fronts(values)
+    ranks = front_ranks(values)
     room = np.zeros(len(values))
     for front in np.unique(ranks):
         room[ranks == front] = crowding(values[ranks == front])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nas_meta.core.files import encodable, json_object, regular
+from nas_meta.core.files import is_encodable, json_object, regular_file
 from nas_meta.errors import DataError, nearest
 
 DEFAULT = "default"
@@ -84,7 +84,7 @@ def open_corpus(paths: Sequence[str | Path], field: str = "text") -> Corpus:
 def _files_of(path: Path) -> list[Path]:
     try:
         if not path.is_dir():
-            return [regular(path)]
+            return [regular_file(path)]
     except OSError as error:
         raise DataError(f"the corpus {path} cannot be read: {error.strerror}") from error
     files = sorted(p for p in path.rglob("*") if p.suffix.lower() in TEXT + JSON_LINES and p.is_file())
@@ -108,7 +108,7 @@ def _reader(file: Path, field: str) -> Callable[[], Iterable[str]]:
 
 def _opened(file: Path) -> Any:
     try:
-        return regular(file).open("rb")
+        return regular_file(file).open("rb")
     except OSError as error:
         raise DataError(f"the corpus {file} cannot be read: {error.strerror}") from error
 
@@ -168,7 +168,7 @@ def _value(row: dict[str, Any], field: str, where: str) -> str:
     text = row[field]
     if not isinstance(text, str):
         raise DataError(f"{where}: '{field}' is {type(text).__name__}; expected a string")
-    if not encodable(text):
+    if not is_encodable(text):
         raise DataError(f"{where}: '{field}' holds half a character (a lone surrogate); expected text")
     return text
 

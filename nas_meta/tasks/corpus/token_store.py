@@ -40,7 +40,7 @@ def cache_folder() -> Path:
 
 
 @dataclass(frozen=True)
-class TokenFile:
+class TokenStore:
     """The tokens of a corpus.
 
     Sent to another process it takes its tokens along if they are few; else that process must see the same folder.
@@ -91,7 +91,7 @@ def token_type(vocabulary: Vocabulary) -> np.dtype:
     return np.dtype(np.uint16 if vocabulary.size <= 1 << 16 else np.uint32)
 
 
-def tokenised(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, cache: Path | None = None) -> TokenFile:
+def tokenise_corpus(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, cache: Path | None = None) -> TokenStore:
     """The tokens of a corpus, from the cache if they are there.
 
     Raises:
@@ -105,7 +105,7 @@ def tokenised(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, cache: Path | 
     if not (folder / "about.json").is_file():
         _write(corpus, tokenizer, vocabulary, folder)
     about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
-    return TokenFile(folder, key, vocabulary, about["tokens"], about["texts"])
+    return TokenStore(folder, key, vocabulary, about["tokens"], about["texts"])
 
 
 def content_of(corpus: Corpus, cache: Path | None = None) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
-from nas_meta.core.files import encodable, json_object, regular
+from nas_meta.core.files import is_encodable, json_object, regular_file
 from nas_meta.errors import DataError, nearest
 from nas_meta.tasks.examples import Example
 from nas_meta.tasks.source import SPLITS, Classes, SourceOptions, TaskSource
@@ -64,7 +64,7 @@ class FileSource(TaskSource):
     def _classes(self, file: Path) -> Classes:
         classes: dict[str, list[Example]] = defaultdict(list)
         try:
-            for line, row in self.rows(regular(file)):
+            for line, row in self.rows(regular_file(file)):
                 where = f"{file}:{line}"
                 example, label = self.example(row, file, where), self.value(row, self.options.label, where)
                 if not label.strip():
@@ -89,7 +89,7 @@ class FileSource(TaskSource):
         if not isinstance(row[key], (str, int)):
             raise DataError(f"{where}: '{key}' is {type(row[key]).__name__}; expected a string")
         value = str(row[key])
-        if not encodable(value):
+        if not is_encodable(value):
             raise DataError(f"{where}: '{key}' holds half a character (a lone surrogate); expected text")
         return value
 

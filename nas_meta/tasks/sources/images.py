@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from nas_meta.core.files import encodable, regular
+from nas_meta.core.files import is_encodable, regular_file
 from nas_meta.errors import DataError
 from nas_meta.tasks.examples import IMAGE
 from nas_meta.tasks.source import SPLITS, Classes, TaskSource
@@ -30,7 +30,7 @@ def read_image(file: Path, size: int, channels: int) -> np.ndarray:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(regular(file)) as image:
+        with Image.open(regular_file(file)) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise DataError(f"{file} is {image.width} × {image.height} pixels; expected at most {MOST_PIXELS:,}")
             if image.mode[0] in "IF":
@@ -91,7 +91,7 @@ class ImageFolder(TaskSource):
                 if inside.suffix.lower() in suffixes():
                     raise DataError(f"{inside} is in no class; expected images in a folder for each class")
                 continue
-            if not encodable(inside.name):
+            if not is_encodable(inside.name):
                 raise DataError(f"{inside}: the folder's name is not UTF-8; expected text, the name of a class")
             files = list(listed(inside))
             if not files:

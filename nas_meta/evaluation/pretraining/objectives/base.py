@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from nas_meta.errors import ConfigError
 from nas_meta.evaluation.pretraining.options import PretrainingSection
-from nas_meta.evaluation.pretraining.row_sampler import Rows
-from nas_meta.tasks.corpus.token_store import TokenFile
+from nas_meta.evaluation.pretraining.row_sampler import RowSampler
+from nas_meta.tasks.corpus.token_store import TokenStore
 from nas_meta.tasks.corpus.vocabulary import Vocabulary
 
 
-class Objective(nn.Module, ABC):
+class PretrainingLoss(nn.Module, ABC):
     """How a model learns from texts without labels. Its own parameters are a head, trained with the model.
 
     Args:
@@ -35,9 +35,9 @@ class Objective(nn.Module, ABC):
         super().__init__()
         self.vocabulary, self.section, self.pooling = vocabulary, section, pooling
 
-    def rows(self, corpus: TokenFile, seed: int) -> Rows:
+    def rows(self, corpus: TokenStore, seed: int) -> RowSampler:
         """Where the rows of each step come from."""
-        return Rows(corpus, self.section.block, self.packed, seed)
+        return RowSampler(corpus, self.section.block, self.packed, seed)
 
     def inputs(self, ids: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """What :meth:`forward` takes, made of a batch of rows ``[B, T]``."""

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from nas_meta.errors import ConfigError
 from nas_meta.evaluation.pretraining.objectives.base import (
-    Objective,
+    PretrainingLoss,
     body_of,
     check_rows,
     input_embeddings,
@@ -18,7 +18,7 @@ from nas_meta.evaluation.pretraining.options import PretrainingSection
 from nas_meta.tasks.corpus.vocabulary import Vocabulary
 
 
-class NextToken(Objective):
+class NextToken(PretrainingLoss):
     """The model's own head for words where it has one, else the input embeddings."""
 
     def __init__(self, model: nn.Module, vocabulary: Vocabulary, section: PretrainingSection, pooling: str = "mean"):

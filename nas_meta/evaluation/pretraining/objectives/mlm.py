@@ -12,7 +12,7 @@ from torch import Tensor, nn, zeros
 
 from nas_meta.errors import ConfigError
 from nas_meta.evaluation.pretraining.objectives.base import (
-    Objective,
+    PretrainingLoss,
     body_of,
     check_rows,
     input_embeddings,
@@ -26,7 +26,7 @@ from nas_meta.tasks.corpus.vocabulary import Vocabulary
 HIDDEN, RANDOM = 0.8, 0.1  # of the tokens that are to be told
 
 
-class MaskedWords(Objective):
+class MaskedWords(PretrainingLoss):
     """BERT's head: dense, GELU, norm, then the product with the input embeddings, which it shares.
 
     Only the states of the tokens that are to be told go through it.

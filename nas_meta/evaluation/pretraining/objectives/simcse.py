@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas_meta.errors import ConfigError
-from nas_meta.evaluation.pretraining.objectives.base import Objective, body_of, check_rows, states_of
+from nas_meta.evaluation.pretraining.objectives.base import PretrainingLoss, body_of, check_rows, states_of
 from nas_meta.evaluation.pretraining.options import PretrainingSection
-from nas_meta.models.pooling import pooled
+from nas_meta.models.pooling import pool_states
 from nas_meta.tasks.corpus.vocabulary import Vocabulary
 
 
-class TwoViews(Objective):
+class TwoViews(PretrainingLoss):
     """Embeddings pooled as those of the tasks; nothing is trained beside the model."""
 
     packed = False
@@ -35,7 +35,7 @@ class TwoViews(Objective):
     def forward(self, call: nn.Module, input_ids: Tensor, attention_mask: Tensor):
         mask = attention_mask.repeat(2, 1)
         states = states_of(call, input_ids.repeat(2, 1), mask)
-        return contrast(pooled(self._model[0], states, mask, self.pooling), self.section.temperature)
+        return contrast(pool_states(self._model[0], states, mask, self.pooling), self.section.temperature)
 
 
 def contrast(embeddings: Tensor, temperature: float) -> Tensor:

@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas_meta.errors import ConfigError
-from nas_meta.evaluation.pretraining.objectives.base import Objective, body_of, check_rows, states_of
+from nas_meta.evaluation.pretraining.objectives.base import PretrainingLoss, body_of, check_rows, states_of
 from nas_meta.evaluation.pretraining.options import PretrainingSection
-from nas_meta.evaluation.pretraining.row_sampler import Rows
+from nas_meta.evaluation.pretraining.row_sampler import RowSampler
 from nas_meta.learners.protonet import ProtoNetOptions, prototype_logits
-from nas_meta.models.pooling import pooled
-from nas_meta.tasks.corpus.token_store import TokenFile
+from nas_meta.models.pooling import pool_states
+from nas_meta.tasks.corpus.token_store import TokenStore
 from nas_meta.tasks.corpus.vocabulary import Vocabulary
 
 FEWEST = 20  # texts in which a word stands
@@ -29,7 +29,7 @@ SHARE = 0.05  # of all texts in which a word stands at most: words that stand ev
 INDEXED = 20_000_000  # tokens from the beginning of a corpus in which words are looked up
 
 
-class MaskedTasks(Objective):
+class MaskedTasks(PretrainingLoss):
     """Embeddings pooled as those of the tasks; nothing is trained beside the model."""
 
     packed = False
@@ -44,7 +44,7 @@ class MaskedTasks(Objective):
         check_rows(body_of(model), vocabulary, section.block)
         self._model = [model]  # not a part of this module: it may score tokens for pooling
 
-    def rows(self, corpus: TokenFile, seed: int) -> WordEpisodes:
+    def rows(self, corpus: TokenStore, seed: int) -> WordEpisodes:
         """Episodes of ``ways`` words with ``batch`` // ``ways`` texts each."""
         return WordEpisodes(corpus, self.section.block, self.packed, seed, self.section.ways)
 
@@ -52,7 +52,7 @@ class MaskedTasks(Objective):
         """The loss of an episode: of each word the first text is its support, the others are queries."""
         ways, defaults = self.section.ways, ProtoNetOptions()
         states = states_of(call, input_ids, attention_mask)
-        embeddings = pooled(self._model[0], states, attention_mask, self.pooling)
+        embeddings = pool_states(self._model[0], states, attention_mask, self.pooling)
         z = F.normalize(embeddings.float(), dim=-1).unflatten(0, (ways, -1))
         queries = z.shape[1] - 1
         logits = prototype_logits(z[:, :1], z[:, 1:].flatten(0, 1), defaults.scale)
@@ -60,7 +60,7 @@ class MaskedTasks(Objective):
 
 
 @dataclass
-class WordEpisodes(Rows):
+class WordEpisodes(RowSampler):
     """Batches of texts by the word that is masked in them, one word after the other.
 
     A word is a token that no other continues; it stands in ``FEWEST`` texts or more, and in at most ``SHARE`` of them.
@@ -72,7 +72,7 @@ class WordEpisodes(Rows):
         ConfigError: the corpus has fewer such words.
     """
 
-    corpus: TokenFile
+    corpus: TokenStore
     width: int
     packed: bool
     seed: int
@@ -115,12 +115,12 @@ class WordEpisodes(Rows):
         return np.concatenate([ids[:1], ids[begin : begin + self.width - 2], ids[-1:]])
 
 
-def most_texts(corpus: TokenFile) -> int:
+def most_texts(corpus: TokenStore) -> int:
     """In how many texts a word stands at most."""
     return max(FEWEST, int(SHARE * corpus.texts))
 
 
-def word_index(corpus: TokenFile) -> dict[int, np.ndarray]:
+def word_index(corpus: TokenStore) -> dict[int, np.ndarray]:
     """Of every token that is a word of a fitting frequency, the texts in which it stands, in their order."""
     vocabulary, tokens = corpus.vocabulary, np.asarray(corpus.tokens[:INDEXED], dtype=np.int64)
     following = np.append(vocabulary.continues[tokens[1:]], False)

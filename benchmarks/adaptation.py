@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import kept
+from benchmarks import results_file
 from benchmarks.table import Table
 
 KEPT = Path(__file__).with_suffix(".json")
@@ -68,9 +68,9 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> Table:
         rows.append(
             [
                 objective,
-                kept.over_seeds(accuracies(objective), 1),
-                "" if objective == PLAIN else kept.over_seeds(gains, 1),
-                kept.over_seeds([100 * found["tested"] for found in of(objective)], 1),
+                results_file.over_seeds(accuracies(objective), 1),
+                "" if objective == PLAIN else results_file.over_seeds(gains, 1),
+                results_file.over_seeds([100 * found["tested"] for found in of(objective)], 1),
             ]
         )
     return Table(
@@ -82,4 +82,4 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def measure() -> Table:
-    return table(kept.completed(KEPT, OBJECTIVES, SEEDS, measure_search))
+    return table(results_file.completed(KEPT, OBJECTIVES, SEEDS, measure_search))

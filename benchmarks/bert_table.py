@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.looked_up import ACCURACY, FLOPS, alone_on_a_core, cell, shares, trials
 from benchmarks.table import Table, machine
+from benchmarks.tabular_search import ACCURACY, FLOPS, alone_on_a_core, cell, shares, trials
 from benchmarks.timed_search import evaluation_of
 from nas_meta import Architecture
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import kept
+from benchmarks import results_file
 from benchmarks.table import Table
 
 KEPT = Path(__file__).with_suffix(".json")
@@ -55,7 +55,7 @@ def table(results: dict[str, dict[str, Any]]) -> Table:
         gain = [] if name == "first" else (found - base).tolist()
         label = "the first ones, not ranked" if name == "first" else f"`{name}`"
         seconds = "" if name == "first" else f"{results[name]['seconds']:.1f}"
-        rows.append([label, f"{found.mean():.1f}", kept.over_seeds(gain, 1) if gain else "", seconds])
+        rows.append([label, f"{found.mean():.1f}", results_file.over_seeds(gain, 1) if gain else "", seconds])
     return Table(
         ("heads and neurons are kept by", "accuracy, %", "points more than the first ones", "seconds"),
         rows,
@@ -66,9 +66,9 @@ def table(results: dict[str, dict[str, Any]]) -> Table:
 
 
 def measure() -> Table:
-    results = kept.read(KEPT)
+    results = results_file.read(KEPT)
     for name in NAMES:
         if name not in results:
             results[name] = measure_one(name)
-            kept.write(KEPT, results)
+            results_file.write(KEPT, results)
     return table(results)

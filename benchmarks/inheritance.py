@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import kept
-from benchmarks.drawn import drawn
+from benchmarks import results_file
+from benchmarks.random_architectures import drawn
 from benchmarks.table import Table
 
 KEPT = Path(__file__).with_suffix(".json")
@@ -73,7 +73,7 @@ def measure_chain(beginning: str, seed: int) -> dict[str, Any]:
 
 def gain(ours: list[float], theirs: list[float], scale: float, digits: int) -> str:
     """The mean difference over architectures of all seeds, with its 95% interval; the architectures are the same."""
-    return kept.over_seeds([scale * (a - b) for a, b in zip(ours, theirs, strict=True)], digits)
+    return results_file.over_seeds([scale * (a - b) for a, b in zip(ours, theirs, strict=True)], digits)
 
 
 def table(results: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -102,4 +102,4 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def measure() -> Table:
-    return table(kept.completed(KEPT, BEGINNINGS, SEEDS, measure_chain))
+    return table(results_file.completed(KEPT, BEGINNINGS, SEEDS, measure_chain))

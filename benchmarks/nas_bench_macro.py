@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.looked_up import ACCURACY, FLOPS, alone_on_a_core, cell, shares, trials
 from benchmarks.table import Table
+from benchmarks.tabular_search import ACCURACY, FLOPS, alone_on_a_core, cell, shares, trials
 from nas_meta import SearchSpace
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "nas-bench-macro" / "nas-bench-macro_cifar10.json"

@@ -13,7 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from benchmarks import kept
+from benchmarks import results_file
 from benchmarks.table import Table
 from benchmarks.timed_search import search_within
 
@@ -53,7 +53,7 @@ def table(results: dict[str, dict[str, Any]]) -> Table:
     for strategy in STRATEGIES:
         searches = [results[key] for seed in SEEDS if (key := f"{strategy} {seed}") in results]
         columns = [
-            kept.over_seeds([100 * s[name] for s in searches if s[name] is not None], 1)
+            results_file.over_seeds([100 * s[name] for s in searches if s[name] is not None], 1)
             for name in ("first", "best", "tested")
         ]
         counts = (", ".join(f"{s[name]:.0f}" for s in searches) for name in ("until_first", "trials"))
@@ -68,4 +68,4 @@ def table(results: dict[str, dict[str, Any]]) -> Table:
 
 
 def measure() -> Table:
-    return table(kept.completed(KEPT, STRATEGIES, SEEDS, measure_search))
+    return table(results_file.completed(KEPT, STRATEGIES, SEEDS, measure_search))

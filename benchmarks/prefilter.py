@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from benchmarks import kept
+from benchmarks import results_file
 from benchmarks.table import Table
 from benchmarks.timed_search import search_within
 from benchmarks.zero_cost import SPACES
@@ -49,9 +49,9 @@ def table(results: dict[str, dict[str, Any]]) -> Table:
         rows.append(
             [
                 name,
-                kept.over_seeds([100 * mean(f["accuracies"]) for f in found], 1),
-                kept.over_seeds([100 * max(f["accuracies"]) for f in found], 1),
-                kept.over_seeds([100 * f["tested"] for f in found], 1),
+                results_file.over_seeds([100 * mean(f["accuracies"]) for f in found], 1),
+                results_file.over_seeds([100 * max(f["accuracies"]) for f in found], 1),
+                results_file.over_seeds([100 * f["tested"] for f in found], 1),
                 ", ".join(str(len(f["accuracies"])) for f in found),
             ]
         )
@@ -64,4 +64,4 @@ def table(results: dict[str, dict[str, Any]]) -> Table:
 
 
 def measure() -> Table:
-    return table(kept.completed(KEPT, SEARCHES, SEEDS, measure_search))
+    return table(results_file.completed(KEPT, SEARCHES, SEEDS, measure_search))

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import kept
+from benchmarks import results_file
 from benchmarks.table import Table
 
 KEPT = Path(__file__).with_suffix(".json")
@@ -105,7 +105,12 @@ def table(results: dict[str, dict[str, Any]]) -> Table:
         steps = {s: [round(f["steps"][s]) for f in found] for s in found[0]["steps"]}
         told = ", ".join(f"{sum(n) / len(n):,.0f} of {stage}" for stage, n in steps.items())
         rows.append(
-            [name, f"{found[0]['params'] / 1e6:.1f} M", kept.over_seeds([100 * f["accuracy"] for f in found], 1), told]
+            [
+                name,
+                f"{found[0]['params'] / 1e6:.1f} M",
+                results_file.over_seeds([100 * f["accuracy"] for f in found], 1),
+                told,
+            ]
         )
     return Table(
         ("candidate", "parameters", "meta-test, %", "steps in that time, on average"),
@@ -116,4 +121,4 @@ def table(results: dict[str, dict[str, Any]]) -> Table:
 
 
 def measure() -> Table:
-    return table(kept.completed(KEPT, CANDIDATES, SEEDS, measure_candidate))
+    return table(results_file.completed(KEPT, CANDIDATES, SEEDS, measure_candidate))

@@ -10,7 +10,6 @@ import sys
 from benchmarks import (
     adaptation,
     bert_table,
-    busy,
     bytes_per_node,
     distillation,
     importance,
@@ -21,7 +20,7 @@ from benchmarks import (
     nas_bench_macro,
     one_shot,
     overhead,
-    planted,
+    planted_optimum,
     prefilter,
     pretraining,
     pretraining_speed,
@@ -32,13 +31,14 @@ from benchmarks import (
     supernet,
     trial_cost,
     truncation,
+    worker_utilisation,
     zero_cost,
 )
 from benchmarks.table import machine, publish
 
 MODULES = (
-    startup, overhead, busy, many_workers, soak, bytes_per_node, trial_cost, truncation, nas_bench_macro, bert_table,
-    stopping, planted, one_shot, supernet, inner_loops, sinusoid, distillation, learners,
+    startup, overhead, worker_utilisation, many_workers, soak, bytes_per_node, trial_cost, truncation, nas_bench_macro,
+    bert_table, stopping, planted_optimum, one_shot, supernet, inner_loops, sinusoid, distillation, learners,
     pretraining, inheritance, adaptation, pretraining_speed, zero_cost, prefilter, importance,
 )  # fmt: skip
 BENCHMARKS = {module.__name__.rpartition(".")[2]: module for module in MODULES}

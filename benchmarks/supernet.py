@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import kept
-from benchmarks.drawn import drawn
+from benchmarks import results_file
+from benchmarks.random_architectures import drawn
 from benchmarks.table import Table
 from benchmarks.timed_search import evaluation_of, search_within
 
@@ -156,7 +156,7 @@ def table(results: dict[str, dict[str, Any]]) -> Table:
     for strategy in STRATEGIES:
         searches = [results[f"{strategy} {seed}"] for seed in SEEDS if f"{strategy} {seed}" in results]
         trials = f" ({', '.join(str(len(s['points'])) for s in searches)} trials)" if searches else ""
-        volumes = kept.over_seeds([s["hypervolume"] for s in searches])
+        volumes = results_file.over_seeds([s["hypervolume"] for s in searches])
         rows.append([f"hypervolume after {BUDGET:.0f} s, `{strategy}`", volumes + trials])
     return Table(
         ("what", "found"),
@@ -168,7 +168,7 @@ def table(results: dict[str, dict[str, Any]]) -> Table:
 
 
 def measure() -> Table:
-    results = kept.read(KEPT)
+    results = results_file.read(KEPT)
     # A seed of every search before the next seed.
     calls = sorted(
         ((call, part, number) for part, (call, numbers) in PARTS.items() for number in numbers),
@@ -177,5 +177,5 @@ def measure() -> Table:
     for call, part, number in calls:
         if f"{part} {number}" not in results:
             results[f"{part} {number}"] = call(number)
-            kept.write(KEPT, results)
+            results_file.write(KEPT, results)
     return table(results)

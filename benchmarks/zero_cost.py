@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import kept
-from benchmarks.drawn import drawn
+from benchmarks import results_file
+from benchmarks.random_architectures import drawn
 from benchmarks.table import Table
 from benchmarks.timed_search import evaluation_of
 
@@ -108,16 +108,16 @@ def table(results: dict[str, dict[str, Any]]) -> Table:
 
 
 def measure() -> Table:
-    results = kept.read(KEPT)
+    results = results_file.read(KEPT)
     for space in SPACES:
         for number in range(COUNT):
             key = f"{space} trained {number}"
             if key not in results:
                 results[key] = trained(space, number)
-                kept.write(KEPT, results)
+                results_file.write(KEPT, results)
             key = f"{space} scores {number}"
             found = scores(space, number, results.get(key, {}))
             if found != results.get(key):
                 results[key] = found
-                kept.write(KEPT, results)
+                results_file.write(KEPT, results)
     return table(results)

@@ -1,4 +1,4 @@
-"""Random architectures of a space, none twice."""
+"""Distinct random architectures of a search space."""
 
 from __future__ import annotations
 
@@ -8,11 +8,21 @@ from typing import Any
 import numpy as np
 
 
-def drawn(space: Any, count: int, seed: int, fits: Callable[[Any], bool] = lambda _: True) -> list[Any]:
-    """The first ``count`` that fit, in the order in which they are drawn."""
+def sample_distinct(space: Any, count: int, seed: int, accept: Callable[[Any], bool] = lambda _: True) -> list[Any]:
+    """Samples architectures until enough distinct ones are accepted.
+
+    Args:
+        space: prepared search space.
+        count: number of architectures to return.
+        seed: seed of the random generator.
+        accept: predicate that an architecture must satisfy.
+
+    Returns:
+        The first ``count`` accepted architectures, in sampling order.
+    """
     rng, found = np.random.default_rng(seed), {}
     while len(found) < count:
         architecture = space.sample(rng)
-        if fits(architecture):
+        if accept(architecture):
             found[architecture.id] = architecture
     return list(found.values())

@@ -1,4 +1,4 @@
-"""Runs the benchmarks and puts their tables into ``benchmarks/README.md``.
+"""Runs benchmarks and writes their tables into ``benchmarks/README.md``; without a name, runs all of them.
 
 usage: python -m benchmarks.run [NAME]...
 """
@@ -45,9 +45,17 @@ BENCHMARKS = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 
 
 def main(names: list[str]) -> int:
+    """Runs the named benchmarks in order.
+
+    Args:
+        names: module names of benchmarks; empty for all.
+
+    Returns:
+        The exit code: 0 on success, 2 for an unknown name.
+    """
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
-        sys.stderr.write(f"there is no benchmark '{unknown[0]}'; known are: {', '.join(BENCHMARKS)}\n")
+        sys.stderr.write(f"unknown benchmark '{unknown[0]}'; expected one of: {', '.join(BENCHMARKS)}\n")
         return 2
     print(machine())
     for name in names or BENCHMARKS:

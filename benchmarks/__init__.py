@@ -1,1 +1,1 @@
-"""Every number that nas-meta claims, as a command: ``make bench``, or ``python -m benchmarks.run NAME``."""
+"""Commands that measure every number nas-meta claims: ``make bench``, or ``python -m benchmarks.run NAME`` for one."""

@@ -1,11 +1,13 @@
-"""What training a pretrained model further on unlabelled text does to the sub-networks that are cut from it.
+"""Effect of domain adaptation, further pre-training on unlabelled text, on the sub-networks cut from a model.
 
-MiniLM, which was trained to embed sentences, is trained further for 100 steps on the default corpus by each objective
-(``pretraining.of: model``). Four random halves of its layers, the same for each, are then meta-trained for 60 steps
-(5-way 1-shot on ICD-10-CM) and judged on 200 meta-validation episodes; the best of them on 600 meta-test episodes.
+MiniLM, which was trained to embed sentences, is trained for 100 more steps on the default corpus with each objective
+(``pretraining.of: model``). Four random sub-networks with half of its layers, the same for every objective, are then
+meta-trained for 60 steps (5-way 1-shot on ICD-10-CM) and evaluated on 200 meta-validation episodes, the best of them on
+600 meta-test episodes.
 
-What was measured is kept in ``benchmarks/adaptation.json`` and not measured again; delete a line there to measure it
-anew.
+Results are stored in ``benchmarks/adaptation.json``; delete a line there to measure it again.
+
+usage: python -m benchmarks.run adaptation
 """
 
 from __future__ import annotations
@@ -15,14 +17,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import kept
+from benchmarks import results_file
 from benchmarks.table import Table
 
-KEPT = Path(__file__).with_suffix(".json")
+RESULTS = Path(__file__).with_suffix(".json")
 SEEDS = (1, 2, 3)
-PLAIN = "as it is"
+UNADAPTED = "as it is"
 OBJECTIVES: Mapping[str, Mapping[str, Any] | None] = {
-    PLAIN: None,
+    UNADAPTED: None,
     "`mlm`": {"objective": "mlm"},
     "`mlm`, a tenth of the rate": {"objective": "mlm", "lr": 5e-6},
     "`simcse`": {"objective": "simcse"},
@@ -39,7 +41,15 @@ DOCUMENT: Mapping[str, Any] = {
 
 
 def measure_search(objective: str, seed: int) -> dict[str, Any]:
-    """The sub-networks of one adapted model."""
+    """Adapts the model with one objective and runs a search among its sub-networks.
+
+    Args:
+        objective: a name in ``OBJECTIVES``.
+        seed: seed of adaptation and search; the sub-networks depend on it alone.
+
+    Returns:
+        Meta-validation accuracies of the sub-networks in order, and the meta-test accuracy of the best.
+    """
     import nas_meta
 
     section = OBJECTIVES[objective]
@@ -56,30 +66,33 @@ def measure_search(objective: str, seed: int) -> dict[str, Any]:
 
 
 def table(results: Mapping[str, Mapping[str, Any]]) -> Table:
-    def of(objective: str) -> list[dict[str, Any]]:
+    """Accuracies and paired differences, one row per objective."""
+
+    def runs_of(objective: str) -> list[dict[str, Any]]:
         return [results[f"{objective} {seed}"] for seed in SEEDS]
 
     def accuracies(objective: str) -> list[float]:
-        return [100 * accuracy for found in of(objective) for accuracy in found["accuracies"]]
+        return [100 * accuracy for found in runs_of(objective) for accuracy in found["accuracies"]]
 
     rows = []
     for objective in OBJECTIVES:
-        gains = [a - b for a, b in zip(accuracies(objective), accuracies(PLAIN), strict=True)]
+        gains = [a - b for a, b in zip(accuracies(objective), accuracies(UNADAPTED), strict=True)]
         rows.append(
             [
                 objective,
-                kept.over_seeds(accuracies(objective), 1),
-                "" if objective == PLAIN else kept.over_seeds(gains, 1),
-                kept.over_seeds([100 * found["tested"] for found in of(objective)], 1),
+                results_file.mean_and_interval(accuracies(objective), 1),
+                "" if objective == UNADAPTED else results_file.mean_and_interval(gains, 1),
+                results_file.mean_and_interval([100 * found["tested"] for found in runs_of(objective)], 1),
             ]
         )
     return Table(
         ("MiniLM", "meta-validation, %", "difference, points", "best of four on meta-test, %"),
         rows,
-        f"Means over the twelve sub-networks of seeds {', '.join(map(str, SEEDS))}, and paired differences; with 95% "
-        "intervals by Student's t.",
+        f"Means over the twelve sub-networks of seeds {', '.join(map(str, SEEDS))} and paired differences, both with "
+        "95% intervals by Student's t.",
     )
 
 
 def measure() -> Table:
-    return table(kept.completed(KEPT, OBJECTIVES, SEEDS, measure_search))
+    """Measures what the results file lacks and returns the table."""
+    return table(results_file.measure_missing(RESULTS, OBJECTIVES, SEEDS, measure_search))

@@ -1,4 +1,7 @@
-"""What travels to a node of a cluster: pretrained weights and tokenised tasks once, then a few bytes a trial."""
+"""Bytes sent to each node of a cluster: pretrained weights and tokenised tasks once, then a few bytes per trial.
+
+usage: python -m benchmarks.run bytes_per_node
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ TRIALS = 12
 
 @contextmanager
 def three_nodes() -> Iterator[str]:
-    """The address of a Ray cluster on this machine: a head for the driver and ``NODES`` others, each with its store."""
+    """Starts a Ray cluster on this machine and yields its address.
+
+    The cluster has a head node for the driver and ``NODES`` worker nodes, each with its own object store.
+    """
     import ray
     from ray.cluster_utils import Cluster
 
@@ -35,7 +41,7 @@ def three_nodes() -> Iterator[str]:
 
 
 def stored() -> list[int]:
-    """The bytes that every node but the driver's ever put into its object store, copies from elsewhere included."""
+    """Cumulative bytes written to the object store of each worker node, including copies from other nodes."""
     import ray
     from ray._private.internal_api import node_stats
 
@@ -48,13 +54,13 @@ def stored() -> list[int]:
 
 @dataclass
 class Travelled:
-    """Bytes of a search on a cluster.
+    """Bytes that a search on a cluster moved.
 
     Attributes:
-        payload: of what every worker holds.
-        nodes: that the object store of each node took in, whether they came from elsewhere or from its workers.
-        weights: of the trained weights that workers sent back.
-        arguments: of each trial's arguments.
+        payload: bytes of the payload that every worker holds.
+        nodes: bytes written to the object store of each worker node, by other nodes or by its own workers.
+        weights: bytes of the trained weights that workers sent back.
+        arguments: bytes of each trial's arguments.
     """
 
     payload: int = 0
@@ -64,7 +70,7 @@ class Travelled:
 
 
 def travelled(config: dict[str, Any]) -> Travelled:
-    """Runs a search on a cluster and weighs what travels."""
+    """Runs a search on a cluster and counts the bytes that travel."""
     import cloudpickle
 
     from nas_meta import search
@@ -73,17 +79,17 @@ def travelled(config: dict[str, Any]) -> Travelled:
     found = Travelled()
     pickled, submit, events = ray_engine.pickled, ray_engine.RayEngine.submit, ray_engine.RayEngine.events
 
-    def weighed(payload: Any) -> Any:
+    def count_payload(payload: Any) -> Any:
         data, buffers = pickled(payload)
         found.payload = len(data) + sum(b.nbytes for b in buffers)
         return data, buffers
 
-    def listened(engine: Any, key: Any, method: str, *given: Any) -> None:
+    def count_arguments(engine: Any, key: Any, method: str, *given: Any) -> None:
         if method == "trial":
             found.arguments.append(len(cloudpickle.dumps(given)))
         submit(engine, key, method, *given)
 
-    def heard(engine: Any) -> Iterator[Any]:
+    def count_weights(engine: Any) -> Iterator[Any]:
         for event in events(engine):
             weights = getattr(event.value, "weights", None) if event is not None else None
             found.weights += 0 if weights is None else weights.nbytes
@@ -96,9 +102,9 @@ def travelled(config: dict[str, Any]) -> Travelled:
     with (
         three_nodes() as address,
         tempfile.TemporaryDirectory() as folder,
-        patch.object(ray_engine, "pickled", weighed),
-        patch.object(ray_engine.RayEngine, "submit", listened),
-        patch.object(ray_engine.RayEngine, "events", heard),
+        patch.object(ray_engine, "pickled", count_payload),
+        patch.object(ray_engine.RayEngine, "submit", count_arguments),
+        patch.object(ray_engine.RayEngine, "events", count_weights),
     ):
         resources = {"address": address, "workers": WORKERS, "cpus_per_trial": 1, "placement": "spread"}
         search({**config, "resources": resources}, Path(folder) / "run", watch=watch)
@@ -106,6 +112,7 @@ def travelled(config: dict[str, Any]) -> Travelled:
 
 
 def measure() -> Table:
+    """Bytes of a search with 12 trials, one row per kind of data."""
     found = travelled(
         {
             "space": {"name": "bert-subnet", "min_layers": 1, "max_layers": 2},
@@ -117,18 +124,18 @@ def measure() -> Table:
     )
     together = sum(found.nodes)
     rows = [
-        ["what every worker holds: MiniLM and the tokenised ICD-10-CM", f"{found.payload:,}"],
+        ["data that every worker holds: MiniLM and the tokenised ICD-10-CM", f"{found.payload:,}"],
         [
-            f"all that the object stores of {NODES} nodes took in, with {WORKERS} workers and {TRIALS} trials",
+            f"total written to the object stores of {NODES} nodes, with {WORKERS} workers and {TRIALS} trials",
             f"{together:,}",
         ],
-        ["... of it trained weights on their way back to the driver", f"{found.weights:,}"],
-        ["... the rest, for each node", f"{(together - found.weights) // NODES:,}"],
-        ["arguments of a trial, at most", f"{max(found.arguments):,}"],
+        ["... of which trained weights on their way back to the driver", f"{found.weights:,}"],
+        ["... the rest, per node", f"{(together - found.weights) // NODES:,}"],
+        ["arguments of one trial, at most", f"{max(found.arguments):,}"],
     ]
     return Table(
-        ("what", "bytes"),
+        ("data", "bytes"),
         rows,
-        f"A Ray cluster of a head for the driver and {NODES} nodes with two workers each, all on one machine, each "
-        "with an object store of its own.",
+        f"The Ray cluster has a head for the driver and {NODES} nodes with two workers each, all on one machine, each "
+        "with its own object store.",
     )

@@ -1,7 +1,9 @@
-"""What distillation from the full model's embeddings is worth to sub-networks of one to six layers of MiniLM.
+"""Gain from distilling the full model's embeddings into sub-networks of one to six layers of MiniLM.
 
-Prototypical networks, 5-way 1-shot on ICD-10-CM, 60 meta-training steps, 600 episodes of the meta-test classes, once
-with ``learner.training.distill: 0`` and once with 1.
+Prototypical networks on 5-way 1-shot episodes of ICD-10-CM, with 60 meta-training steps and 600 episodes of the
+meta-test classes, once with ``learner.training.distill: 0`` and once with 1.
+
+usage: python -m benchmarks.run distillation
 """
 
 from __future__ import annotations
@@ -16,7 +18,14 @@ EPISODES = 600
 
 
 def accuracies(distill: float) -> dict[tuple[int, ...], list[tuple[float, float]]]:
-    """For every sub-network and seed the meta-test accuracy and its interval."""
+    """Meta-trains and evaluates every sub-network with every seed.
+
+    Args:
+        distill: weight of the distillation loss.
+
+    Returns:
+        For each sub-network, one pair per seed: meta-test accuracy and its 95% interval.
+    """
     from nas_meta.config.components import make_evaluation, prepare
     from nas_meta.config.resolved import resolve
     from nas_meta.evaluation.trial import result_of
@@ -42,17 +51,18 @@ def accuracies(distill: float) -> dict[tuple[int, ...], list[tuple[float, float]
 
 
 def measure() -> Table:
+    """Accuracy with and without distillation, one row per sub-network."""
     without, distilled = accuracies(0.0), accuracies(1.0)
     rows = []
     for layers in SUBNETWORKS:
-        plain, taught = ([100 * mean(v) for v in zip(*found[layers], strict=True)] for found in (without, distilled))
+        plain, student = ([100 * mean(v) for v in zip(*found[layers], strict=True)] for found in (without, distilled))
         rows.append([
-            ", ".join(map(str, layers)), f"{plain[0]:.1f} ± {plain[1]:.1f} %", f"{taught[0]:.1f} ± {taught[1]:.1f} %",
-            f"{taught[0] - plain[0]:+.1f}",
+            ", ".join(map(str, layers)), f"{plain[0]:.1f} ± {plain[1]:.1f} %", f"{student[0]:.1f} ± {student[1]:.1f} %",
+            f"{student[0] - plain[0]:+.1f}",
         ])  # fmt: skip
     return Table(
         ("MiniLM's layers", "without", "`distill: 1`", "points gained"),
         rows,
-        f"5-way 1-shot, {EPISODES} meta-test episodes, means over seeds {', '.join(map(str, SEEDS))} with the mean 95% "
+        f"5-way 1-shot, {EPISODES} meta-test episodes; means over seeds {', '.join(map(str, SEEDS))} with the mean 95% "
         "interval over episodes.",
     )

@@ -1,8 +1,11 @@
-"""What ranks the heads and neurons of ``bert-subnet``: accuracy of 12 random sub-networks of MiniLM without training.
+"""Comparison of the importances that rank heads and neurons in ``bert-subnet``.
 
-5-way 1-shot on ICD-10-CM, 200 meta-validation episodes, the same sub-networks for every importance; only which heads
-and neurons they keep differs. What was measured is kept in ``benchmarks/importance.json``; delete a line to measure
-it anew.
+12 random sub-networks of MiniLM are evaluated without training on 200 meta-validation episodes (5-way 1-shot on
+ICD-10-CM). They are the same for every importance; only which heads and neurons they keep differs.
+
+Results are stored in ``benchmarks/importance.json``; delete a line there to measure it again.
+
+usage: python -m benchmarks.run importance
 """
 
 from __future__ import annotations
@@ -13,25 +16,32 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import kept
+from benchmarks import results_file
 from benchmarks.table import Table
 
-KEPT = Path(__file__).with_suffix(".json")
+RESULTS = Path(__file__).with_suffix(".json")
 COUNT = 12
 SPACE = {"name": "bert-subnet", "min_layers": 3, "heads": [0.75, 0.5, 0.25], "ffn": [0.5, 0.25, 0.125]}
-NAMES = ("taylor", "wanda", "magnitude", "first")  # the last: whatever comes first, ranked by nothing
+NAMES = ("taylor", "wanda", "magnitude", "first")  # first: the first units in order, without a ranking
 
 
 def measure_one(name: str) -> dict[str, Any]:
-    """The accuracy of every sub-network, and the seconds that ranking takes."""
+    """Ranks units with one importance and evaluates the sub-networks.
+
+    Args:
+        name: an importance, or ``first`` for no ranking.
+
+    Returns:
+        Accuracy of every sub-network, and the CPU seconds of ranking.
+    """
     import torch
 
     from nas_meta.config.components import make_evaluation, prepare
     from nas_meta.config.resolved import resolve
     from nas_meta.models.encoder import Encoder
 
-    own = {} if name == "first" else {"importance": name}
-    resolved = resolve({"space": {**SPACE, **own}, "evaluation": {"episodes": 200}})
+    ranking = {} if name == "first" else {"importance": name}
+    resolved = resolve({"space": {**SPACE, **ranking}, "evaluation": {"episodes": 200}})
     space, tasks, shape = prepare(resolved)
     torch.set_num_threads(1)
     started = time.process_time()
@@ -48,27 +58,30 @@ def measure_one(name: str) -> dict[str, Any]:
 
 
 def table(results: dict[str, dict[str, Any]]) -> Table:
+    """Accuracies, paired differences and seconds, one row per importance."""
     rows = []
     base = 100 * np.array(results["first"]["accuracies"])
     for name in NAMES:
         found = 100 * np.array(results[name]["accuracies"])
         gain = [] if name == "first" else (found - base).tolist()
-        label = "the first ones, not ranked" if name == "first" else f"`{name}`"
+        label = "the first units, not ranked" if name == "first" else f"`{name}`"
         seconds = "" if name == "first" else f"{results[name]['seconds']:.1f}"
-        rows.append([label, f"{found.mean():.1f}", kept.over_seeds(gain, 1) if gain else "", seconds])
+        rows.append([label, f"{found.mean():.1f}", results_file.mean_and_interval(gain, 1) if gain else "", seconds])
     return Table(
-        ("heads and neurons are kept by", "accuracy, %", "points more than the first ones", "seconds"),
+        ("importance", "accuracy, %", "points above the first units", "seconds"),
         rows,
-        f"Means over {COUNT} sub-networks of three to six of MiniLM's layers with a quarter to three quarters of their "
-        "heads and an eighth to a half of their neurons, none of them trained; the interval (95%, Student's t) is over "
-        "the sub-networks, paired. Seconds of one core for ranking on 20 episodes, the loading of the model included.",
+        f"Means over {COUNT} untrained sub-networks of three to six of MiniLM's layers, with a quarter to three "
+        "quarters of the heads and an eighth to a half of the neurons. Intervals (95%, Student's t) are over the "
+        "paired differences of the sub-networks. Seconds are those of ranking on 20 episodes on one core, including "
+        "loading the model.",
     )
 
 
 def measure() -> Table:
-    results = kept.read(KEPT)
+    """Measures what the results file lacks and returns the table."""
+    results = results_file.read(RESULTS)
     for name in NAMES:
         if name not in results:
             results[name] = measure_one(name)
-            kept.write(KEPT, results)
+            results_file.write(RESULTS, results)
     return table(results)

@@ -1,12 +1,13 @@
-"""What candidates gain when they inherit the weights of the nearest one that was pre-trained before them.
+"""Gain of candidates that inherit the weights of the nearest architecture pre-trained before them.
 
-Random architectures of ``encoder`` come one after the other, as they do in a search, in 5-way 1-shot on ICD-10-CM.
-Each is pre-trained on masked words three times: from its own initial weights, from those of the nearest architecture
-before it (``inherit: true``), and so for half of the steps; each time it is meta-trained alike and judged on the same
-200 meta-validation episodes. The first of them has nobody to inherit from and is left out.
+Random architectures of ``encoder`` follow one another as in a search, with 5-way 1-shot episodes of ICD-10-CM. Each is
+pre-trained on masked words three times: from its own initial weights, from the weights of the nearest architecture
+before it (``inherit: true``), and again from those for half of the steps. Each time it is meta-trained alike and
+evaluated on the same 200 meta-validation episodes. The first architecture has no donor and is left out.
 
-What was measured is kept in ``benchmarks/inheritance.json`` and not measured again; delete a line there to measure it
-anew.
+Results are stored in ``benchmarks/inheritance.json``; delete a line there to measure it again.
+
+usage: python -m benchmarks.run inheritance
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import kept
-from benchmarks.drawn import drawn
+from benchmarks import results_file
+from benchmarks.random_architectures import sample_distinct
 from benchmarks.table import Table
 
-KEPT = Path(__file__).with_suffix(".json")
+RESULTS = Path(__file__).with_suffix(".json")
 COUNT, STEPS = 10, 100  # architectures, steps of pre-training
 SEEDS = (1, 2, 3)
 DOCUMENT: Mapping[str, Any] = {
@@ -34,32 +35,40 @@ DOCUMENT: Mapping[str, Any] = {
     "learner": {"name": "protonet", "steps": 60, "lr": 1e-4, "train_embeddings": True},
     "evaluation": {"episodes": 200},
 }  # fmt: skip
-BEGINNINGS = {
+INITIALISATIONS = {
     f"its own initial weights, {STEPS} steps": (False, STEPS),
     f"inherited, {STEPS} steps": (True, STEPS),
     f"inherited, {STEPS // 2} steps": (True, STEPS // 2),
 }
 
 
-def measure_chain(beginning: str, seed: int) -> dict[str, Any]:
-    """Architectures that come one after the other: the loss of their last steps of pre-training, and their accuracy."""
+def measure_sequence(initialisation: str, seed: int) -> dict[str, Any]:
+    """Pre-trains, meta-trains and evaluates a sequence of architectures.
+
+    Args:
+        initialisation: a name in ``INITIALISATIONS``.
+        seed: seed of the architectures and their training.
+
+    Returns:
+        For each architecture, the loss of its last pre-training steps and its meta-validation accuracy.
+    """
     from nas_meta.config.components import make_evaluation, prepare
     from nas_meta.config.pretraining import make_stage, read_corpus
     from nas_meta.config.resolved import resolve
     from nas_meta.evaluation.pretraining.weight_inheritance import nearest
 
-    inherits, steps = BEGINNINGS[beginning]
+    inherits, steps = INITIALISATIONS[initialisation]
     resolved = resolve({**DOCUMENT, "seed": seed, "pretraining": {**DOCUMENT["pretraining"], "steps": steps}})
     space, tasks, shape = prepare(resolved)
     space.prepare(tasks, seed)
     evaluation = make_evaluation(resolved, space, tasks, shape, cpus=1)
     evaluation = replace(evaluation, pretraining=make_stage(resolved, read_corpus(resolved), space))
     evaluation.setup()
-    architectures = drawn(space, COUNT, seed)
+    architectures = sample_distinct(space, COUNT, seed)
     weights, losses, accuracies = [], [], []
     for number, architecture in enumerate(architectures):
-        found = nearest(architecture, architectures[:number], space.table) if inherits else None
-        trial = evaluation.trial(architecture, seed, donor=None if found is None else weights[found])
+        donor = nearest(architecture, architectures[:number], space.table) if inherits else None
+        trial = evaluation.trial(architecture, seed, donor=None if donor is None else weights[donor])
         try:
             while True:
                 progress = next(trial)
@@ -71,35 +80,39 @@ def measure_chain(beginning: str, seed: int) -> dict[str, Any]:
     return {"losses": losses, "accuracies": accuracies}
 
 
-def gain(ours: list[float], theirs: list[float], scale: float, digits: int) -> str:
-    """The mean difference over architectures of all seeds, with its 95% interval; the architectures are the same."""
-    return kept.over_seeds([scale * (a - b) for a, b in zip(ours, theirs, strict=True)], digits)
+def paired_difference(values: list[float], baseline: list[float], scale: float, digits: int) -> str:
+    """Mean difference from a baseline on the same architectures, over all seeds, with its 95% interval."""
+    return results_file.mean_and_interval([scale * (a - b) for a, b in zip(values, baseline, strict=True)], digits)
 
 
 def table(results: Mapping[str, Mapping[str, Any]]) -> Table:
-    def later(beginning: str, what: str) -> list[float]:
-        return [value for seed in SEEDS for value in results[f"{beginning} {seed}"][what][1:]]
+    """Losses, accuracies and paired differences, one row per initialisation."""
 
-    plain, rows = next(iter(BEGINNINGS)), []
-    for beginning in BEGINNINGS:
-        losses, accuracies = later(beginning, "losses"), later(beginning, "accuracies")
+    def without_first(initialisation: str, metric: str) -> list[float]:
+        return [value for seed in SEEDS for value in results[f"{initialisation} {seed}"][metric][1:]]
+
+    baseline, rows = next(iter(INITIALISATIONS)), []
+    base_losses, base_accuracies = without_first(baseline, "losses"), without_first(baseline, "accuracies")
+    for initialisation in INITIALISATIONS:
+        losses, accuracies = without_first(initialisation, "losses"), without_first(initialisation, "accuracies")
         rows.append(
             [
-                beginning,
+                initialisation,
                 f"{np.mean(losses):.2f}",
-                "" if beginning == plain else gain(losses, later(plain, "losses"), 1, 2),
+                "" if initialisation == baseline else paired_difference(losses, base_losses, 1, 2),
                 f"{100 * np.mean(accuracies):.1f}",
-                "" if beginning == plain else gain(accuracies, later(plain, "accuracies"), 100, 1),
+                "" if initialisation == baseline else paired_difference(accuracies, base_accuracies, 100, 1),
             ]
         )
     return Table(
         ("pre-trained from", "loss", "difference", "accuracy, %", "difference, points"),
         rows,
-        f"Means over {(COUNT - 1) * len(SEEDS)} architectures of {len(SEEDS)} seeds: the loss of the last ten steps of "
-        "pre-training, on rows that it had not seen before, and the accuracy on meta-validation after 60 steps of "
-        "meta-training. Differences are paired, with 95% intervals by Student's t.",
+        f"Means over {(COUNT - 1) * len(SEEDS)} architectures of {len(SEEDS)} seeds. The loss is that of the last ten "
+        "pre-training steps, on rows that the model had not seen before; the accuracy is on meta-validation after 60 "
+        "meta-training steps. Differences are paired, with 95% intervals by Student's t.",
     )
 
 
 def measure() -> Table:
-    return table(kept.completed(KEPT, BEGINNINGS, SEEDS, measure_chain))
+    """Measures what the results file lacks and returns the table."""
+    return table(results_file.measure_missing(RESULTS, INITIALISATIONS, SEEDS, measure_sequence))

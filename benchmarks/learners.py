@@ -1,11 +1,14 @@
-"""Every learner on the whole MiniLM: accuracy before and after meta-training, cost and memory.
+"""Every learner on the whole MiniLM: accuracy before and after meta-training, time and memory.
 
-5-way 1-shot and 5-shot episodes with 5 queries a class, on ICD-10-CM and, where it lies beside this checkout, on
-BANKING77; 600 episodes of the meta-test classes, the same for all learners, one core; the first 200 (one shot) or 100
-(five) of them for learners that move the whole body in every episode. It takes many hours: what was measured is kept
-in ``benchmarks/learners.json`` and not measured again; delete a line there to measure it anew.
+5-way 1-shot and 5-shot episodes with 5 queries per class, on ICD-10-CM and, if it lies beside this checkout, on
+BANKING77; one core. All learners are evaluated on the same 600 episodes of the meta-test classes; those that move the
+whole body in every episode get only the first 200 (one shot) or 100 (five shots).
 
-usage: python -m benchmarks.learners DATA SHOTS LEARNER SEED   (one cell, in this process, as JSON)
+The benchmark takes many hours. Results are stored in ``benchmarks/learners.json``; delete a line there to measure it
+again.
+
+usage: python -m benchmarks.run learners
+       python -m benchmarks.learners DATA SHOTS LEARNER SEED   (one cell, in this process, as JSON)
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from typing import Any
 from benchmarks.table import Table, machine
 
 BANKING = Path(__file__).parents[2] / "shared" / "data" / "banking77"
-KEPT = Path(__file__).with_suffix(".json")
+RESULTS = Path(__file__).with_suffix(".json")
 LEARNERS: dict[str, dict[str, Any]] = {
     "protonet": {"name": "protonet"},
     "protonet, cosine": {"name": "protonet", "distance": "cosine"},
@@ -41,16 +44,23 @@ LEARNERS: dict[str, dict[str, Any]] = {
     "finetune": {"name": "finetune"},
     "reptile": {"name": "reptile"},
 }
-QUICK = list(LEARNERS)[:8]  # these move no weight of the body on a support set
+QUICK = list(LEARNERS)[:8]  # learners that move no weight of the body on a support set
 SEEDS = (1, 2, 3)
 EPISODES = 600
-FEWER = {1: 200, 5: 100}  # by shots, where each episode moves the whole body: it would take days
+EPISODES_WHEN_SLOW = {1: 200, 5: 100}  # by shots, for learners that move the whole body: 600 would take days
 DATA = {"icd10": "ICD-10-CM", "banking77": "BANKING77"}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One learner on one kind of episode; seed 0 is the model before meta-training."""
+    """One learner on one kind of episode.
+
+    Attributes:
+        data: a name in ``DATA``.
+        shots: support examples per class.
+        learner: a name in ``LEARNERS``.
+        seed: seed of the trial; 0 for the model before meta-training.
+    """
 
     data: str
     shots: int
@@ -60,7 +70,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was found in a cell; seconds are those of the process, not of the clock."""
+    """Result of a cell.
+
+    Attributes:
+        accuracy: mean accuracy over episodes.
+        interval: its 95% interval.
+        episodes: number of episodes.
+        train_seconds: CPU seconds of the trial with its meta-training.
+        score_seconds: CPU seconds of all episodes.
+        peak_memory: peak memory of the process in bytes.
+    """
 
     accuracy: float
     interval: float
@@ -71,7 +90,7 @@ class Measured:
 
 
 def cells() -> Iterator[Cell]:
-    """Every cell: the learners that score in seconds first, then those that take minutes, the shortest first."""
+    """Every cell, in the order of measurement: quick learners before slow ones, the first seed before the others."""
     for learners in (QUICK, [name for name in LEARNERS if name not in QUICK]):
         for seeds in ((1, 0), (2, 3)):
             for source, shots in (("icd10", 1), ("banking77", 1), ("icd10", 5), ("banking77", 5)):
@@ -80,7 +99,7 @@ def cells() -> Iterator[Cell]:
 
 
 def measure_cell(cell: Cell) -> Measured:
-    """Meta-trains (with seed 0: not) and scores one learner in this process."""
+    """Meta-trains and evaluates one learner in this process; with seed 0, only evaluates it."""
     from nas_meta.config.components import make_evaluation, prepare
     from nas_meta.config.resolved import resolve
     from nas_meta.evaluation.trial import result_of
@@ -102,7 +121,7 @@ def measure_cell(cell: Cell) -> Measured:
     result = result_of(evaluation.trial(architecture, cell.seed, keep_above=0.0))
     trained = time.process_time()
     encoder = evaluation.restored(architecture, bytes(result.weights))
-    episodes = EPISODES if cell.learner in QUICK else FEWER[cell.shots]
+    episodes = EPISODES if cell.learner in QUICK else EPISODES_WHEN_SLOW[cell.shots]
     restored = time.process_time()
     scores = evaluation.accuracies(encoder, "meta-test", episodes)
     return Measured(
@@ -111,29 +130,34 @@ def measure_cell(cell: Cell) -> Measured:
     )  # fmt: skip
 
 
-def alone(cell: Cell) -> Measured:
-    """:func:`measure_cell` in a process of its own, so that memory is that of the cell."""
+def measure_in_process(cell: Cell) -> Measured:
+    """Runs :func:`measure_cell` in a separate process, so that peak memory is that of the cell alone."""
     arguments = [sys.executable, "-m", __spec__.name if __spec__ else __name__, *map(str, asdict(cell).values())]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(arguments, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     return Measured(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def kept() -> dict[Cell, Measured]:
-    """What was measured so far."""
-    if not KEPT.is_file():
+def read_results() -> dict[Cell, Measured]:
+    """Stored results; empty if the file does not exist."""
+    if not RESULTS.is_file():
         return {}
-    rows = json.loads(KEPT.read_text(encoding="utf-8"))["cells"]
+    rows = json.loads(RESULTS.read_text(encoding="utf-8"))["cells"]
     return {Cell(**row["cell"]): Measured(**row["measured"]) for row in rows}
 
 
-def keep(results: dict[Cell, Measured]) -> None:
+def write_results(results: dict[Cell, Measured]) -> None:
+    """Writes all results, one cell per line."""
     rows = ",\n".join(json.dumps({"cell": asdict(c), "measured": asdict(m)}) for c, m in results.items())
-    KEPT.write_text(f'{{"machine": {json.dumps(machine())}, "cells": [\n{rows}\n]}}\n', encoding="utf-8")
+    RESULTS.write_text(f'{{"machine": {json.dumps(machine())}, "cells": [\n{rows}\n]}}\n', encoding="utf-8")
 
 
 def accuracies(results: dict[Cell, Measured], data: str, shots: int, learner: str) -> str:
-    """Before → after ± interval over the seeds that were measured; fewer seeds or episodes are told."""
+    """A table cell: accuracy before → after ± interval, over the measured seeds.
+
+    The cell names the number of seeds or episodes where there are fewer than usual. It is "-" if nothing is measured,
+    and "?" stands for a missing accuracy before meta-training.
+    """
     before = results.get(Cell(data, shots, learner, 0))
     after = [results[c] for seed in SEEDS if (c := Cell(data, shots, learner, seed)) in results]
     if not after:
@@ -146,6 +170,7 @@ def accuracies(results: dict[Cell, Measured], data: str, shots: int, learner: st
 
 
 def table(results: dict[Cell, Measured]) -> Table:
+    """Accuracy, time and memory, one row per learner."""
     kinds = [(data, shots) for data in DATA for shots in (1, 5)]
     rows = []
     for learner in LEARNERS:
@@ -162,20 +187,22 @@ def table(results: dict[Cell, Measured]) -> Table:
         rows.append([*row, train, score, memory])
     return Table(
         ("learner", *(f"{DATA[data]}, {shots} shot{'s' * (shots > 1)}" for data, shots in kinds),
-         "meta-training, s", "an episode, ms", "memory, GiB"),
+         "meta-training, s", "episode, ms", "memory, GiB"),
         rows,
         f"Accuracy in %, before → after meta-training with default options, 5 ways, {EPISODES} episodes of the "
         f"meta-test classes, mean over seeds {', '.join(map(str, SEEDS))} with the mean 95% interval over episodes, "
-        "unless a cell says otherwise. Seconds of one core and peak memory for ICD-10-CM, 1 shot / 5 shots, seed 1.",
+        "unless a cell states otherwise. Times on one core and peak memory are those of ICD-10-CM with 1 shot / 5 "
+        "shots, seed 1.",
     )  # fmt: skip
 
 
 def measure() -> Table:
-    results = kept()
+    """Measures the cells that the results file lacks and returns the table."""
+    results = read_results()
     for cell in cells():
         if cell not in results:
-            results[cell] = alone(cell)
-            keep(results)
+            results[cell] = measure_in_process(cell)
+            write_results(results)
     return table(results)
 
 

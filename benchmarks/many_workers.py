@@ -1,7 +1,12 @@
-"""What a trial costs the driver where hundreds run at a time: its CPU seconds, with everything that users have on.
+"""CPU time that a trial costs the driver of a search with 1,000 workers.
 
-Two parts. *The search*: proposals, journal, TensorBoard, status, with an engine whose 1,000 workers are entries in a
-heap and whose minutes pass at once. *Ray*: the real engine with real processes here that tell 60 steps a trial.
+The benchmark has two parts, with everything enabled that users have:
+
+- The search: proposals, journal, TensorBoard and status, on a simulated engine whose 1,000 workers are entries in a
+  heap and whose minutes pass at once.
+- Ray: the real engine with real processes on this machine, which report 60 steps per trial.
+
+usage: python -m benchmarks.run many_workers
 """
 
 from __future__ import annotations
@@ -22,18 +27,26 @@ from benchmarks.table import Table
 STEPS = 60
 WORKERS = 1000
 TRIALS = 5000
-AT = (1100, 2000, 4900)  # trials after which the next hundred are timed
+TIMED_AFTER = (1100, 2000, 4900)  # numbers of trials after which the next hundred are timed
 PROCESSES = 40
-MINUTE = 60
+MINUTE = 60  # mean length of a trial in seconds
 
 
-class Simulated:
-    """An engine without workers: what they would do lies in a heap by the time at which they would do it."""
+class SimulatedEngine:
+    """Discrete-event simulation of an engine: a heap holds the future events of all workers, ordered by time.
+
+    Args:
+        workers: number of simulated workers.
+        steps: progress events per trial.
+
+    Attributes:
+        submitted: CPU seconds of the driver at every submitted trial.
+    """
 
     def __init__(self, workers: int, steps: int):
         self.workers, self.steps = workers, steps
-        self.submitted: list[float] = []  # CPU seconds of the driver at every submit
-        self._luck = random.Random(0)
+        self.submitted: list[float] = []
+        self._rng = random.Random(0)
         self._heap: list[tuple[float, int, Any]] = []
         self._now, self._number, self._busy = 0.0, 0, 0
 
@@ -49,16 +62,17 @@ class Simulated:
 
         self.submitted.append(time.process_time())
         self._busy += 1
-        length, accuracy = self._luck.uniform(0.5, 1.5) * MINUTE, self._luck.uniform(0.5, 0.7)
+        length, accuracy = self._rng.uniform(0.5, 1.5) * MINUTE, self._rng.uniform(0.5, 0.7)
         for step in range(1, self.steps + 1):
-            self._at(length * step / (self.steps + 1), Event(key, Progress(step, {"loss": 1 / step})))
+            self._schedule(length * step / (self.steps + 1), Event(key, Progress(step, {"loss": 1 / step})))
         metrics = {
-            "accuracy": accuracy, "accuracy_ci95": 0.01, "params": 1e6, "flops": 1e6 * self._luck.uniform(1, 2),
+            "accuracy": accuracy, "accuracy_ci95": 0.01, "params": 1e6, "flops": 1e6 * self._rng.uniform(1, 2),
             "train_seconds": length, "evaluate_seconds": 0.0,
         }  # fmt: skip
-        self._at(length, Event(key, Result(metrics), done=True))
+        self._schedule(length, Event(key, Result(metrics), done=True))
 
-    def _at(self, seconds: float, event: Any) -> None:
+    def _schedule(self, seconds: float, event: Any) -> None:
+        """Lets an event happen after some simulated seconds."""
         self._number += 1
         heapq.heappush(self._heap, (self._now + seconds, self._number, event))
 
@@ -72,15 +86,26 @@ class Simulated:
         self._heap.clear()
 
 
-def searching(workers: int, trials: int, steps: int, at: tuple[int, ...]) -> list[float]:
-    """CPU seconds a trial of the hundred trials that follow on those numbers, in a search with simulated workers."""
+def search_seconds(workers: int, trials: int, steps: int, after: tuple[int, ...]) -> list[float]:
+    """Runs a search on simulated workers and measures what a trial costs the driver.
+
+    Args:
+        workers: number of simulated workers.
+        trials: number of trials.
+        steps: progress events per trial.
+        after: numbers of trials after which the next hundred are timed.
+
+    Returns:
+        CPU seconds per trial, one value for each entry of ``after``.
+    """
     from nas_meta.controller import phases
 
-    engine = Simulated(workers, steps)
+    engine = SimulatedEngine(workers, steps)
     config = {
         "space": {"name": "bert-subnet", "heads": [1.0, 0.75, 0.5], "ffn": [1.0, 0.75, 0.5, 0.25]},
         "tasks": {"source": "botocore"},
-        # Small tournaments: it is judged by chance here, and would breed one parent until nothing near it is new.
+        # Small tournaments: accuracies are random here, and with large ones evolution would mutate a single parent
+        # until no new architecture is left near it.
         "strategy": {"name": "evolution", "population": workers, "sample": 10, "mutation": 0.3},
         "evaluation": {"test_best": 0},
         "budget": {"trials": trials},
@@ -92,12 +117,12 @@ def searching(workers: int, trials: int, steps: int, at: tuple[int, ...]) -> lis
     simulated = patch.object(phases._Search, "_engine", lambda *_: engine)
     with tempfile.TemporaryDirectory() as folder, silent, untimed, asleep, simulated:
         phases.search(config, Path(folder) / "run")
-    return [(engine.submitted[n + 99] - engine.submitted[n]) / 99 for n in at]
+    return [(engine.submitted[n + 99] - engine.submitted[n]) / 99 for n in after]
 
 
 @dataclass(frozen=True)
-class Steady:
-    """A payload that tells its steps at even intervals."""
+class SteadyPayload:
+    """Payload of the engine that reports its steps at even intervals."""
 
     def setup(self) -> None:
         time.sleep(0)
@@ -108,17 +133,25 @@ class Steady:
             yield step
 
 
-def ray_seconds(stands_for: int, processes: int, steps: int) -> tuple[float, float]:
-    """CPU seconds a trial that Ray takes in the driver, and messages a trial, with trials of a minute.
+def ray_seconds(workers: int, processes: int, steps: int) -> tuple[float, float]:
+    """Runs one-minute trials on Ray and measures what a trial costs the driver.
 
-    Each of the processes gathers what it tells as it would among ``stands_for``; together they tell as often as
-    a minute of that many would, ``processes / stands_for`` times slower.
+    Each process bundles its events as one of ``workers`` would, so that a trial sends as many messages as it would
+    there. All processes together send them at ``processes / workers`` times the rate of all workers.
+
+    Args:
+        workers: number of workers whose bundling is imitated.
+        processes: number of real processes.
+        steps: progress events per trial.
+
+    Returns:
+        CPU seconds of the driver per trial, and messages per trial.
     """
     from nas_meta.execution import ray_engine
 
-    # Only one number follows from the number of workers: for how long each gathers.
-    with patch.object(ray_engine, "MESSAGES", ray_engine.MESSAGES * processes / stands_for):
-        engine = ray_engine.RayEngine(Steady(), ray_engine.Resources(processes, 0.001))
+    # The engine derives one value from the number of workers: how long each of them gathers events before it sends.
+    with patch.object(ray_engine, "MESSAGES", ray_engine.MESSAGES * processes / workers):
+        engine = ray_engine.RayEngine(SteadyPayload(), ray_engine.Resources(processes, 0.001))
     while engine.free() < processes:
         time.sleep(0.2)
     for key in range(processes):
@@ -130,11 +163,15 @@ def ray_seconds(stands_for: int, processes: int, steps: int) -> tuple[float, flo
             trials += 1
     taken = time.process_time() - began
     engine.close()
-    return taken / trials, 1 + MINUTE / max(stands_for / ray_engine.MESSAGES, MINUTE / steps)
+    return taken / trials, 1 + MINUTE / max(workers / ray_engine.MESSAGES, MINUTE / steps)
 
 
-def waiting_seconds(streams: int) -> float:
-    """CPU seconds of the two looks at so many running calls that the engine takes for a message."""
+def polling_seconds(streams: int) -> float:
+    """CPU seconds in which the engine polls all running calls for one message; it calls ``ray.wait`` twice.
+
+    Args:
+        streams: number of running calls.
+    """
     import ray
 
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
@@ -148,32 +185,33 @@ def waiting_seconds(streams: int) -> float:
 
     actor = Silent.remote()
     running = [actor.call.remote() for _ in range(streams)]
-    times, began = 100, time.process_time()
-    for _ in range(2 * times):
+    messages, began = 100, time.process_time()
+    for _ in range(2 * messages):
         ray.wait(running, num_returns=1, timeout=0, fetch_local=False)
     taken = time.process_time() - began
     ray.shutdown()
-    return taken / times
+    return taken / messages
 
 
 def measure() -> Table:
-    rows, whole = [], 0.0
-    for number, seconds in zip(AT, searching(WORKERS, TRIALS, STEPS, AT), strict=True):
-        whole = max(whole, seconds)
+    """CPU time per trial, one row per part, and their total."""
+    rows, largest = [], 0.0
+    for number, seconds in zip(TIMED_AFTER, search_seconds(WORKERS, TRIALS, STEPS, TIMED_AFTER), strict=True):
+        largest = max(largest, seconds)
         rows.append([f"the search, {WORKERS:,} simulated workers", f"{number:,} to {number + 100:,}",
                      f"{1000 * seconds:.1f} ms"])  # fmt: skip
-    by_ray, messages = ray_seconds(WORKERS, PROCESSES, STEPS)
-    rows.append([f"Ray's engine, {PROCESSES} processes that gather as {WORKERS:,} would", f"1 to {PROCESSES}",
-                 f"{1000 * by_ray:.1f} ms"])  # fmt: skip
-    waiting = messages * waiting_seconds(WORKERS)
-    rows.append([f"Ray's looks at {WORKERS:,} running calls, were every message to come alone", "",
-                 f"{1000 * waiting:.1f} ms"])  # fmt: skip
-    total = whole + by_ray + waiting
-    rows.append(["**together**, the largest of the search", "", f"**{1000 * total:.1f} ms**"])
+    ray_part, messages = ray_seconds(WORKERS, PROCESSES, STEPS)
+    rows.append([f"Ray's engine, {PROCESSES} processes that bundle as {WORKERS:,} would", f"1 to {PROCESSES}",
+                 f"{1000 * ray_part:.1f} ms"])  # fmt: skip
+    polling = messages * polling_seconds(WORKERS)
+    rows.append([f"Ray's polling of {WORKERS:,} running calls, if every message arrived alone", "",
+                 f"{1000 * polling:.1f} ms"])  # fmt: skip
+    total = largest + ray_part + polling
+    rows.append(["**total**, with the largest value of the search", "", f"**{1000 * total:.1f} ms**"])
     return Table(
-        ("part", "trials", "driver's CPU time a trial"),
+        ("part", "trials", "driver CPU time per trial"),
         rows,
-        f"Trials of a minute with {STEPS} progress events, which Ray carries in about {messages:.0f} messages. At "
-        f"that cost one core of a driver serves {MINUTE / total:,.0f} workers whose trials take a minute; 1,000 of "
-        "them leave 60 ms a trial.",
+        f"Each trial takes a minute and reports {STEPS} progress events, which Ray carries in about {messages:.0f} "
+        f"messages. At this cost, one driver core serves {MINUTE / total:,.0f} workers with one-minute trials; 1,000 "
+        "workers leave it 60 ms per trial.",
     )

@@ -1,7 +1,9 @@
-"""What an engine costs: trials that only sleep, on two workers, beside what else could run them.
+"""Engine overhead per trial: nas-meta against bare Ray, optuna, Ray Tune and NNI, with trials that only sleep.
 
-A trial sleeps 50 ms; 200 of them on 2 workers take 5 s at best. Every pool is warm before the clock starts: starting a
-worker is a cost of the search, not of a trial, and ``startup`` states it.
+A trial sleeps for 50 ms, so 200 of them take at least 5 s on 2 workers. All workers are started before the clock is:
+starting them is a cost of the search rather than of a trial, and the benchmark ``startup`` measures it.
+
+usage: python -m benchmarks.run overhead
 """
 
 from __future__ import annotations
@@ -19,12 +21,12 @@ from benchmarks.table import Table
 SLEEP = 0.05
 WORKERS = 2
 TRIALS = 200
-FEWER = 20  # for those that take more than a second a trial
+TRIALS_WHEN_SLOW = 20  # for an engine that takes more than a second per trial
 
 
 @dataclass(frozen=True)
 class Sleeper:
-    """Stands where the evaluation stands."""
+    """Stand-in for the evaluation whose trials sleep for 50 ms."""
 
     learner = SimpleNamespace(options=SimpleNamespace(steps=1))
 
@@ -45,9 +47,11 @@ class Sleeper:
 
 
 def whole_search() -> tuple[float, int]:
-    """The search as users run it: NNI's evolution, journal and TensorBoard; only the trials are replaced.
+    """A search as users run it, with NNI's evolution, the journal and TensorBoard; only the trials are replaced.
 
-    From the end of the first trial of every worker to the end of the last trial.
+    Returns:
+        Seconds from the end of every worker's first trial to the end of the last trial, and the number of trials that
+        ended in this period.
     """
     from nas_meta.controller import phases
 
@@ -67,7 +71,7 @@ def whole_search() -> tuple[float, int]:
 
 
 def engine_and_journal() -> tuple[float, int]:
-    """The engine alone, each trial journalled as it starts and, durably, before the next one starts."""
+    """The engine without a search; the journal stores each start, and each result before the next trial starts."""
     from nas_meta.execution.ray_engine import RayEngine, Resources
     from nas_meta.journal.database import Journal
     from nas_meta.journal.records import Trial
@@ -101,7 +105,7 @@ def engine_and_journal() -> tuple[float, int]:
 
 
 def bare_ray() -> tuple[float, int]:
-    """Ray tasks, two at a time, nothing written."""
+    """Plain Ray tasks, two at a time, without a journal."""
     import ray
 
     ray.init(num_cpus=WORKERS, include_dashboard=False, log_to_driver=False)
@@ -115,7 +119,11 @@ def bare_ray() -> tuple[float, int]:
 
 
 def optuna_threads(storage: bool) -> tuple[float, int]:
-    """optuna's ``optimize(n_jobs=2)``, in memory or with its SQLite storage."""
+    """optuna's ``optimize(n_jobs=2)``.
+
+    Args:
+        storage: whether trials are stored in SQLite rather than in memory.
+    """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -134,14 +142,18 @@ def optuna_threads(storage: bool) -> tuple[float, int]:
 
 
 def ray_tune(reuse: bool) -> tuple[float, int]:
-    """Ray Tune, a process a trial by default, or its actors reused."""
+    """Ray Tune, which by default starts a process for every trial.
+
+    Args:
+        reuse: whether actors are reused for further trials.
+    """
     import os
 
     import ray
     from ray import tune
 
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
-    trials = TRIALS if reuse else FEWER
+    trials = TRIALS if reuse else TRIALS_WHEN_SLOW
 
     class Trainable(tune.Trainable):
         def setup(self, config: dict) -> None:
@@ -177,7 +189,7 @@ def ray_tune(reuse: bool) -> tuple[float, int]:
 
 
 def nni_sequential() -> tuple[float, int]:
-    """NNI's own engine that needs no server: one trial at a time in its process."""
+    """NNI's engine that needs no server: runs one trial at a time in its own process."""
     import nni
     from nni.mutable import Categorical, MutableDict
     from nni.nas.evaluator import FunctionalEvaluator
@@ -190,7 +202,7 @@ def nni_sequential() -> tuple[float, int]:
         nni.report_final_result(0.5)
 
     class Model:
-        """What a sample freezes to; NNI wants something it can refer to weakly."""
+        """Result of freezing a sample; NNI needs an object that supports weak references."""
 
     class Space(MutableDict):
         def __init__(self) -> None:
@@ -207,10 +219,10 @@ def nni_sequential() -> tuple[float, int]:
     return time.perf_counter() - started, TRIALS
 
 
-CONTESTANTS: dict[str, tuple[Callable[[], tuple[float, int]], int]] = {
+ENGINES: dict[str, tuple[Callable[[], tuple[float, int]], int]] = {
     "**nas-meta**: Ray actors, evolution, journal, TensorBoard": (whole_search, WORKERS),
-    "nas-meta's engine and journal alone": (engine_and_journal, WORKERS),
-    "bare Ray tasks, nothing written": (bare_ray, WORKERS),
+    "nas-meta, engine and journal only": (engine_and_journal, WORKERS),
+    "bare Ray tasks, nothing written to disk": (bare_ray, WORKERS),
     "optuna, 2 threads, in memory": (lambda: optuna_threads(False), WORKERS),
     "optuna, 2 threads, SQLite storage": (lambda: optuna_threads(True), WORKERS),
     "Ray Tune, `reuse_actors=True`": (lambda: ray_tune(True), WORKERS),
@@ -220,8 +232,9 @@ CONTESTANTS: dict[str, tuple[Callable[[], tuple[float, int]], int]] = {
 
 
 def measure() -> Table:
+    """Time, parallel efficiency and overhead per trial, one row per engine."""
     rows = []
-    for name, (run, workers) in CONTESTANTS.items():
+    for name, (run, workers) in ENGINES.items():
         seconds, trials = run()
         ideal = trials * SLEEP / workers
         rows.append([
@@ -229,8 +242,9 @@ def measure() -> Table:
             f"{1000 * (seconds - ideal) / trials:.1f} ms",
         ])  # fmt: skip
     return Table(
-        ("who runs the trials", "trials", "time", "parallel efficiency", "overhead a trial"),
+        ("engine", "trials", "time", "parallel efficiency", "overhead per trial"),
         rows,
-        f"Trials sleep {1000 * SLEEP:.0f} ms. Efficiency is the sleep there was to do on the workers over the time it "
-        "took; overhead is the time beyond that, divided by the trials.",
+        f"Each trial sleeps for {1000 * SLEEP:.0f} ms. The ideal time is the total sleep divided by the number of "
+        "workers. Efficiency is the ideal time divided by the measured time; overhead is the measured time beyond the "
+        "ideal, divided by the number of trials.",
     )

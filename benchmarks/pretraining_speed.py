@@ -1,8 +1,10 @@
-"""Tokens a second of pre-training beside transformers' ``Trainer`` on the same model, batches and data.
+"""Tokens per second of pre-training, against transformers' ``Trainer`` on the same model, batches and data.
 
-Two layers of MiniLM's width from random numbers, MiniLM's tokenizer, blocks of 64 tokens of ICD-10-CM's meta-train
-descriptions; AdamW (fused), warm-up, clipping, one thread. The two take turns; what counts is the CPU time of the
-process between two steps, for other jobs may run beside.
+The model has two randomly initialised layers of MiniLM's width and MiniLM's tokenizer; the data are blocks of 64 tokens
+from ICD-10-CM's meta-train descriptions. Both sides use fused AdamW, warm-up, gradient clipping and one thread. They
+take turns, and the clock is the CPU time of the process between two steps, because other jobs may be running.
+
+usage: python -m benchmarks.run pretraining_speed
 """
 
 from __future__ import annotations
@@ -30,7 +32,14 @@ SIZES = {"hidden_size": 384, "num_hidden_layers": 2, "num_attention_heads": 12, 
 
 
 def corpus_of(cache: Path) -> tuple[TokenStore, Any]:
-    """The tokens of ICD-10-CM's meta-train classes, and the tokenizer."""
+    """Tokenises the texts of ICD-10-CM's meta-train classes.
+
+    Args:
+        cache: folder for the token file.
+
+    Returns:
+        The tokens and the tokenizer.
+    """
     from nas_meta.tasks.corpus.corpus import Corpus
     from nas_meta.tasks.corpus.token_store import tokenise_corpus
     from nas_meta.tasks.packaged_models import MINILM
@@ -43,7 +52,7 @@ def corpus_of(cache: Path) -> tuple[TokenStore, Any]:
 
 
 def bert(vocabulary: int) -> Any:
-    """A masked language model of transformers."""
+    """A masked language model from transformers."""
     from transformers import BertConfig, BertForMaskedLM
 
     torch.manual_seed(0)
@@ -51,7 +60,7 @@ def bert(vocabulary: int) -> Any:
 
 
 def llama(vocabulary: int) -> Any:
-    """A causal language model of transformers."""
+    """A causal language model from transformers."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
@@ -59,19 +68,28 @@ def llama(vocabulary: int) -> Any:
     return LlamaForCausalLM(config)
 
 
-def ours(model: Any, corpus: TokenStore, objective: str) -> tuple[float, float]:
-    """CPU seconds of the steps after the first look, and the last loss."""
+def train_with_nas_meta(model: Any, corpus: TokenStore, objective: str) -> tuple[float, float]:
+    """Pre-trains a model with nas-meta.
+
+    Args:
+        model: masked or causal language model.
+        corpus: tokens to train on.
+        objective: ``mlm`` or ``clm``.
+
+    Returns:
+        CPU seconds of the steps after the first reported loss, and the last loss.
+    """
     section = PretrainingSection(objective=objective, steps=STEPS + LOOK_EVERY, block=BLOCK, batch=BATCH)
     body = model if objective == "clm" else model.bert
-    looks = pretrain(body, make_loss(body, corpus, section, "mean"), corpus, section, seed=0)
-    next(looks)
-    begun = time.process_time()
-    *_, last = looks
-    return time.process_time() - begun, last.loss
+    progress = pretrain(body, make_loss(body, corpus, section, "mean"), corpus, section, seed=0)
+    next(progress)
+    started = time.process_time()
+    *_, last = progress
+    return time.process_time() - started, last.loss
 
 
-def trainers(model: Any, corpus: TokenStore, objective: str, tokenizer: Any) -> tuple[float, float]:
-    """The same of ``Trainer``."""
+def train_with_trainer(model: Any, corpus: TokenStore, objective: str, tokenizer: Any) -> tuple[float, float]:
+    """Pre-trains a model with ``Trainer``; returns the same as :func:`train_with_nas_meta`."""
     from transformers import DataCollatorForLanguageModeling, Trainer, TrainerCallback, TrainingArguments
 
     rows, times, losses = RowSampler(corpus, BLOCK, True, 0), [], []
@@ -99,14 +117,15 @@ def trainers(model: Any, corpus: TokenStore, objective: str, tokenizer: Any) -> 
 
 
 def measure() -> Table:
+    """Speed and loss, two rows per objective."""
     torch.set_num_threads(1)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         corpus, tokenizer = corpus_of(Path(folder))
         sides: dict[str, Callable[..., tuple[float, float]]] = {
-            "nas-meta": lambda model, kind: ours(model, corpus, kind),
-            "`Trainer`": lambda model, kind: trainers(model, corpus, kind, tokenizer),
+            "nas-meta": lambda model, kind: train_with_nas_meta(model, corpus, kind),
+            "`Trainer`": lambda model, kind: train_with_trainer(model, corpus, kind, tokenizer),
         }
         for kind, build in (("mlm", bert), ("clm", llama)):
             found: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
@@ -120,8 +139,8 @@ def measure() -> Table:
                 spread = f"{min(s for s, _ in runs):.1f} to {max(s for s, _ in runs):.1f} s"
                 rows.append([f"`{kind}`", name, f"{speed:,.0f}", f"**{ratio}**", spread, f"{runs[0][1]:.2f}"])
     return Table(
-        ("objective", "who", "tokens a second", "times `Trainer`'s", f"{STEPS} steps", "loss"),
+        ("objective", "program", "tokens per second", "relative to `Trainer`", f"{STEPS} steps", "loss"),
         rows,
-        f"{BATCH} blocks of {BLOCK} tokens a step, medians of {ROUNDS} turns of CPU time on one thread. The losses are "
-        "of the same blocks in orders of their own, those of `mlm` with random masks of their own.",
+        f"{BATCH} blocks of {BLOCK} tokens per step; medians of {ROUNDS} turns, in CPU time on one thread. Both sides "
+        "report losses on the same blocks, but each in its own order and, with `mlm`, with its own random masks.",
     )

@@ -1,4 +1,4 @@
-"""Runs the benchmarks and puts their tables into ``benchmarks/README.md``.
+"""Runs benchmarks and writes their tables into ``benchmarks/README.md``; without a name, runs all of them.
 
 usage: python -m benchmarks.run [NAME]...
 """
@@ -10,7 +10,6 @@ import sys
 from benchmarks import (
     adaptation,
     bert_table,
-    busy,
     bytes_per_node,
     distillation,
     importance,
@@ -21,7 +20,7 @@ from benchmarks import (
     nas_bench_macro,
     one_shot,
     overhead,
-    planted,
+    planted_optimum,
     prefilter,
     pretraining,
     pretraining_speed,
@@ -32,22 +31,31 @@ from benchmarks import (
     supernet,
     trial_cost,
     truncation,
+    worker_utilisation,
     zero_cost,
 )
 from benchmarks.table import machine, publish
 
 MODULES = (
-    startup, overhead, busy, many_workers, soak, bytes_per_node, trial_cost, truncation, nas_bench_macro, bert_table,
-    stopping, planted, one_shot, supernet, inner_loops, sinusoid, distillation, learners,
+    startup, overhead, worker_utilisation, many_workers, soak, bytes_per_node, trial_cost, truncation, nas_bench_macro,
+    bert_table, stopping, planted_optimum, one_shot, supernet, inner_loops, sinusoid, distillation, learners,
     pretraining, inheritance, adaptation, pretraining_speed, zero_cost, prefilter, importance,
 )  # fmt: skip
 BENCHMARKS = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 
 
 def main(names: list[str]) -> int:
+    """Runs the named benchmarks in order.
+
+    Args:
+        names: module names of benchmarks; empty for all.
+
+    Returns:
+        The exit code: 0 on success, 2 for an unknown name.
+    """
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
-        sys.stderr.write(f"there is no benchmark '{unknown[0]}'; known are: {', '.join(BENCHMARKS)}\n")
+        sys.stderr.write(f"unknown benchmark '{unknown[0]}'; expected one of: {', '.join(BENCHMARKS)}\n")
         return 2
     print(machine())
     for name in names or BENCHMARKS:

@@ -1,8 +1,10 @@
-"""Sinusoid regression, section 5.1 of the MAML paper (Finn, Abbeel and Levine 2017), with nas-meta's own learner.
+"""Sinusoid regression from section 5.1 of the MAML paper (Finn, Abbeel and Levine 2017), with nas-meta's ``maml``.
 
-A task is y = A sin(x + φ), A from 0.1 to 5, φ from 0 to π, x from -5 to 5; the network has two hidden layers of 40
-units. After meta-training, it sees 10 points of a new sinusoid and takes gradient steps on them. The other network of
-the paper's figure 2 was pretrained on all tasks at once.
+A task is y = A sin(x + φ) with A from 0.1 to 5, φ from 0 to π and x from -5 to 5. The network has two hidden layers of
+40 units. After meta-training, it sees 10 points of a new sinusoid and takes gradient steps on them. The baseline is the
+other network of the paper's figure 2, which is pretrained on all tasks at once.
+
+usage: python -m benchmarks.run sinusoid
 """
 
 from __future__ import annotations
@@ -25,13 +27,17 @@ from nas_meta.models.profiling import interval95
 from nas_meta.tasks.episodes import Episode
 
 STEPS, META_BATCH, POINTS = 20_000, 25, 10
-RATE = 0.001  # of a gradient step on a task, as in the authors' code
+RATE = 0.001  # learning rate of a gradient step on a task, as in the authors' code
 TEST_TASKS = 600
 
 
 @dataclass(frozen=True)
 class Sinusoids:
-    """Points of many tasks, in the place of a pool of texts or images."""
+    """Stand-in for a pool of texts or images: the points at which sinusoids are evaluated.
+
+    Attributes:
+        x: ``[points, 1]`` inputs.
+    """
 
     x: np.ndarray
     modality = "numbers"
@@ -46,7 +52,12 @@ class Sinusoids:
 
 @dataclass(frozen=True)
 class Regression(Episode):
-    """A task whose targets are numbers."""
+    """A task whose targets are numbers instead of class labels.
+
+    Attributes:
+        y_support: ``[shots, 1]`` targets of the support set.
+        y_query: ``[queries, 1]`` targets of the query set.
+    """
 
     y_support: np.ndarray
     y_query: np.ndarray
@@ -61,7 +72,7 @@ class Regression(Episode):
 
 
 class Network(Encoder):
-    """Numbers ``[B, 1]`` to the 40 units of the second hidden layer; the head is the learner's."""
+    """Maps numbers ``[B, 1]`` to the second hidden layer ``[B, 40]``; the learner adds the head."""
 
     width = 40
 
@@ -73,7 +84,7 @@ class Network(Encoder):
 
 
 def draw(pool: Sinusoids, seed: int, index: int) -> Regression:
-    """Ten points to learn from and ten to be judged on, of one sinusoid."""
+    """Task of one sinusoid, with ten support and ten query points."""
     rng = np.random.default_rng([seed, index])
     amplitude, phase = rng.uniform(0.1, 5.0), rng.uniform(0.0, math.pi)
     where = rng.integers(len(pool.x), size=(2, 1, POINTS))
@@ -82,7 +93,17 @@ def draw(pool: Sinusoids, seed: int, index: int) -> Regression:
 
 
 def meta_trained(pool: Sinusoids, inner_steps: int, seed: int, steps: int) -> tuple[Network, float]:
-    """A network after meta-training; with no inner steps it is trained on all tasks at once. Also the seconds."""
+    """Meta-trains a network.
+
+    Args:
+        pool: points to sample tasks from.
+        inner_steps: gradient steps on each task; 0 trains the network on all tasks at once.
+        seed: seed of weights and tasks.
+        steps: meta-training steps.
+
+    Returns:
+        The network and the seconds that its training took.
+    """
     torch.manual_seed(seed)
     learner = MAML(options(inner_steps, steps=steps))
     network = Network()
@@ -94,6 +115,7 @@ def meta_trained(pool: Sinusoids, inner_steps: int, seed: int, steps: int) -> tu
 
 
 def options(inner_steps: int, steps: int = 0) -> MAMLOptions:
+    """Options of ``maml`` for this experiment."""
     return MAMLOptions(
         steps=steps, meta_batch=META_BATCH, inner_steps=inner_steps, inner_lr=RATE, head_lr=None, scale=None, lr=1e-3,
         learned_lr=1e-3, training=TrainingOptions(weight_decay=0, clip=1e9),
@@ -101,7 +123,17 @@ def options(inner_steps: int, steps: int = 0) -> MAMLOptions:
 
 
 def errors(network: Network, pool: Sinusoids, steps: int, tasks: int = TEST_TASKS) -> np.ndarray:
-    """Mean squared error on each of the test tasks after gradient steps on ten points."""
+    """Tests a network on new sinusoids.
+
+    Args:
+        network: trained network.
+        pool: points to sample tasks from.
+        steps: gradient steps on the support set of each task.
+        tasks: number of test tasks.
+
+    Returns:
+        ``[tasks]`` mean squared errors on the query points.
+    """
     learner = MAML(options(steps))
     network.eval()
 
@@ -111,19 +143,21 @@ def errors(network: Network, pool: Sinusoids, steps: int, tasks: int = TEST_TASK
     return np.array([error(draw(pool, 10**6, i)) for i in range(tasks)])
 
 
-def shown(values: Sequence[float] | np.ndarray) -> str:
+def mean_and_interval(values: Sequence[float] | np.ndarray) -> str:
+    """A table cell: mean and 95% interval."""
     return f"{np.mean(values):.2f} ± {interval95(np.asarray(values)):.2f}"
 
 
 def measure(steps: int = STEPS) -> Table:
+    """Errors before and after gradient steps, one row per network."""
     pool = Sinusoids(np.linspace(-5, 5, 100_001, dtype=np.float32)[:, None])
     rows = []
     for name, inner_steps in (("MAML, one inner step", 1), ("pretrained on all tasks", 0)):
         network, seconds = meta_trained(pool, inner_steps, seed=1, steps=steps)
-        rows.append([name, *(shown(errors(network, pool, n)) for n in (0, 1, 10)), f"{seconds:.0f} s"])
+        rows.append([name, *(mean_and_interval(errors(network, pool, n)) for n in (0, 1, 10)), f"{seconds:.0f} s"])
     return Table(
         ("network", "before", "after 1 step", "after 10 steps", "meta-training"),
         rows,
-        f"Mean squared error with its 95 % interval over {TEST_TASKS} new sinusoids, from {POINTS} points each, "
-        f"with learning rate {RATE}; {steps:,} meta-training steps of {META_BATCH} tasks.",
+        f"Mean squared error with its 95 % interval over {TEST_TASKS} new sinusoids, after gradient steps on {POINTS} "
+        f"points each with learning rate {RATE}; {steps:,} meta-training steps of {META_BATCH} tasks.",
     )

@@ -1,4 +1,8 @@
-"""A search of 5,000 short trials: what grows in the driver and in the workers, and whether the run remains usable."""
+"""Soak test of 5,000 short trials: growth of memory, files and threads, and how usable the run directory remains.
+
+usage: python -m benchmarks.run soak
+       python -m benchmarks.soak TRIALS   (a shorter search, as JSON, for finding a leak)
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ import psutil
 from benchmarks.table import Table
 
 TRIALS = 5000
-EVERY = 500
+EVERY = 500  # trials between two samples
 STEPS = 5
 WORKERS = 2
 SPACE = {"name": "bert-subnet", "heads": [1.0, 0.5], "ffn": [1.0, 0.75, 0.5]}
@@ -26,7 +30,7 @@ MEBI = 2**20
 
 @dataclass(frozen=True)
 class Instant:
-    """Stands where the evaluation stands: a few steps, then an accuracy that follows from the architecture."""
+    """Stand-in for the evaluation: a few steps that compute nothing, then an accuracy derived from the architecture."""
 
     learner = SimpleNamespace(options=SimpleNamespace(steps=STEPS))
 
@@ -53,13 +57,23 @@ class Instant:
             "accuracy": accuracy, "accuracy_ci95": 0.01, "params": 1e6 * (1 + accuracy), "flops": 1e6,
             "train_seconds": 0.0, "evaluate_seconds": 0.0,
         }  # fmt: skip
-        # A trial that may be among the best sends its weights, as always.
+        # As in any search, a trial that may be among the best returns its weights.
         return Result(metrics, np.zeros(MEBI, dtype=np.uint8) if accuracy > keep_above else None)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What the processes of a search hold after so many trials; bytes of memory that they share with nobody."""
+    """Resources of a search's processes after a number of trials.
+
+    Attributes:
+        trials: finished trials.
+        driver: unshared memory (USS) of the driver in bytes.
+        workers: unshared memory of the largest worker in bytes.
+        files: open files and sockets of the driver.
+        worker_files: open files and sockets of the worker with the most.
+        threads: threads of the driver.
+        seconds: seconds since the start.
+    """
 
     trials: int
     driver: int
@@ -71,7 +85,7 @@ class Sample:
 
 
 def sample(trials: int, started: float) -> Sample:
-    """Looks at this process and at the workers among its descendants."""
+    """Samples this process, the driver, and the workers among its descendants."""
     driver = psutil.Process()
     workers = [p for p in driver.children(recursive=True) if p.cmdline() and p.cmdline()[0].startswith("ray::_Worker")]
     return Sample(
@@ -86,7 +100,16 @@ def sample(trials: int, started: float) -> Sample:
 
 
 def soak(directory: Path, trials: int, every: int) -> list[Sample]:
-    """Runs a search of so many instant trials in this process; all else is as users have it."""
+    """Runs a search of instant trials; everything else runs as in any search.
+
+    Args:
+        directory: run directory to create.
+        trials: number of trials.
+        every: number of trials between two samples.
+
+    Returns:
+        Samples in order.
+    """
     from nas_meta.controller import phases
 
     config = {
@@ -111,7 +134,7 @@ def soak(directory: Path, trials: int, every: int) -> list[Sample]:
 
 
 def seconds_of(*arguments: str) -> float:
-    """How long a command of nas-meta takes."""
+    """Seconds that a ``nas-meta`` command with these arguments takes."""
     started = time.perf_counter()
     program = [sys.executable, "-c", "from nas_meta.cli.main import main; main()"]
     subprocess.run([*program, *arguments], check=True, capture_output=True)
@@ -119,7 +142,15 @@ def seconds_of(*arguments: str) -> float:
 
 
 def tensorboard_seconds(directory: Path) -> tuple[float, float, int]:
-    """Until TensorBoard's own reader has loaded every run, until its HParams tab is told all of them, and how many."""
+    """Measures TensorBoard on the event files of a search.
+
+    Args:
+        directory: TensorBoard's log directory.
+
+    Returns:
+        Seconds until TensorBoard's own reader has loaded every run, further seconds until its HParams tab lists all
+        trials, and the number of trials in that list.
+    """
     from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
     from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
     from tensorboard.context import RequestContext
@@ -146,12 +177,13 @@ def tensorboard_seconds(directory: Path) -> tuple[float, float, int]:
 
 
 def measure() -> Table:
+    """Resources of driver and workers, one row per sample."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         samples = soak(run, TRIALS, EVERY)
         files = [p for p in run.rglob("*") if p.is_file()]
         size = sum(p.stat().st_size for p in files)
-        listed, told = seconds_of("trials", str(run)), seconds_of("status", str(run))
+        trials_seconds, status_seconds = seconds_of("trials", str(run)), seconds_of("status", str(run))
         loaded, hparams, groups = tensorboard_seconds(run / "tensorboard")
     rows = [
         [f"{s.trials:,}", f"{s.driver / MEBI:.0f}", f"{s.workers / MEBI:.0f}", str(s.files), str(s.worker_files),
@@ -159,17 +191,18 @@ def measure() -> Table:
         for s in samples
     ]  # fmt: skip
     return Table(
-        ("trials", "driver, MiB", "a worker, MiB", "driver's files", "a worker's files", "driver's threads", "seconds"),
+        ("trials", "driver, MiB", "worker, MiB", "driver files", "worker files", "driver threads", "seconds"),
         rows,
-        f"Memory that a process shares with no other (USS), open files and sockets. Trials of {STEPS} steps that "
-        f"compute nothing, {WORKERS} workers with torch; evolution, journal, TensorBoard and Ray as always. Afterwards "
-        f"the run directory has {len(files):,} files with {size / MEBI:.0f} MiB; `nas-meta trials` takes {listed:.1f} "
-        f"s, `nas-meta status` {told:.1f} s; TensorBoard's own reader (in Python) loads all runs in {loaded:.0f} s, "
-        f"and its HParams tab lists {groups:,} trials {hparams:.1f} s later.",
+        "Memory is what a process shares with no other (USS); files are open files and sockets. Each trial has "
+        f"{STEPS} steps that compute nothing; {WORKERS} workers have torch loaded; evolution, the journal, TensorBoard "
+        f"and Ray run as in any search. Afterwards the run directory holds {len(files):,} files with "
+        f"{size / MEBI:.0f} MiB; `nas-meta trials` takes {trials_seconds:.1f} s, `nas-meta status` "
+        f"{status_seconds:.1f} s; TensorBoard's own reader (in Python) loads all runs in {loaded:.0f} s, and its "
+        f"HParams tab lists {groups:,} trials {hparams:.1f} s later.",
     )
 
 
-if __name__ == "__main__":  # a shorter one, as JSON, for whoever looks for a leak
+if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as target:
         number = int(sys.argv[1])
         print(json.dumps([vars(s) for s in soak(Path(target) / "run", number, number // 10)]))

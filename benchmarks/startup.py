@@ -1,4 +1,7 @@
-"""How long a user waits: for ``--help``, and from ``nas-meta search`` until the first trial runs."""
+"""Startup time: of ``nas-meta --help``, and from ``nas-meta search`` until the first trial runs.
+
+usage: python -m benchmarks.run startup
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,13 @@ from benchmarks.table import Table
 
 ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, "-c", "from nas_meta.cli.main import main; main()"]
-ALONE = 5
+REPEATS = 5
 
 
 def help_seconds() -> float:
     """Median seconds of ``nas-meta --help``."""
     taken = []
-    for _ in range(ALONE):
+    for _ in range(REPEATS):
         started = time.perf_counter()
         subprocess.run([*COMMAND, "--help"], check=True, capture_output=True)
         taken.append(time.perf_counter() - started)
@@ -27,7 +30,11 @@ def help_seconds() -> float:
 
 
 def first_trial_seconds() -> tuple[float, float]:
-    """Seconds from the command until the quickstart's first step of meta-training is done, and until it is proposed."""
+    """Runs the quickstart with two one-step trials.
+
+    Returns:
+        Seconds from the command until the first meta-training step is done, and until the first trial is submitted.
+    """
     from nas_meta.journal.database import Journal
 
     with tempfile.TemporaryDirectory() as folder:
@@ -43,18 +50,19 @@ def first_trial_seconds() -> tuple[float, float]:
         journal = Journal.open(run)
         trials = journal.trials()
         journal.close()
-    # A trial of one step and two episodes: its end is, within a fraction of a second, its first step.
+    # A trial has one step and two episodes, so it ends within a fraction of a second of its first step.
     return min(t.finished for t in trials) - started, min(t.started for t in trials) - started
 
 
 def measure() -> Table:
-    running, proposed = zip(*(first_trial_seconds() for _ in range(3)), strict=True)
+    """Median seconds, one row per event."""
+    running, submitted = zip(*(first_trial_seconds() for _ in range(3)), strict=True)
     return Table(
-        ("what", "seconds"),
+        ("command", "seconds"),
         [
             ["`nas-meta --help` (median of 5)", f"{help_seconds():.2f}"],
-            ["`nas-meta search configs/quickstart.yaml` until the first trial is handed out (median of 3)",
-             f"{median(proposed):.1f}"],
+            ["`nas-meta search configs/quickstart.yaml` until the first trial is submitted (median of 3)",
+             f"{median(submitted):.1f}"],
             ["... until that trial's first step is done: workers started, torch imported", f"{median(running):.1f}"],
         ],
     )  # fmt: skip

@@ -1,7 +1,10 @@
-"""What stopping trials early saves: steps spent and accuracy found by each rule, and how well a rung ranks the end.
+"""Early stopping: steps that each rule saves, accuracy that it finds, and how well a rung predicts the final ranking.
 
-The rules are functions of the reports, so one set of trials, trained to its end with a report at every rung, tells
-what each of them would have done: it is trained once, kept in ``stopping.json`` and replayed.
+A stopping rule is a function of the reports of trials at rungs. One set of trials, trained to the end with a report at
+every rung, therefore shows what each rule would have done. It is trained once, stored in ``benchmarks/stopping.json``
+and replayed through every rule.
+
+usage: python -m benchmarks.run stopping
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 CURVES = Path(__file__).with_suffix(".json")
 PICTURE = Path(__file__).parents[1] / "docs" / "rungs.png"
 SEEDS, TRIALS, STEPS, QUERIES = (1, 2, 3), 24, 60, 25
-WORKERS, ORDERS = 2, 20
+WORKERS, ORDERS = 2, 20  # simulated workers, and random orders of the trials of a seed
 RUNGS, EPISODES = (4, 8, 15, 30), 100
 ACCURACY, FLOPS = Objective("accuracy"), Objective("flops", "minimize")
 STOPPING: dict[str, dict[str, Any]] = {
@@ -39,16 +42,17 @@ STOPPING: dict[str, dict[str, Any]] = {
 
 
 def trained(seed: int) -> list[dict[str, Any]]:
-    """The first random architectures of a seed, each trained to its end; those in the file are not trained again.
+    """Trains the first random architectures of a seed to the end; those in the results file are not trained again.
 
-    A row holds the architecture, its size, its metrics and meta-test at the end, and for every rung the number of query
-    examples that were right in each validation episode.
+    Returns:
+        One row per trial: its architecture, size, final metrics and meta-test accuracy, and for every rung the number
+        of correctly classified query examples in each validation episode.
     """
     import nas_meta
     from nas_meta.config.components import make_evaluation, prepare
     from nas_meta.config.resolved import read_config
 
-    rows = kept()
+    rows = read_results()
     resolved = read_config(CONFIG, [f"seed={seed}", "strategy.name=random", "evaluation.interim_every=0"])
     space, tasks, shape = prepare(resolved)
     space.prepare(tasks, seed)
@@ -57,21 +61,21 @@ def trained(seed: int) -> list[dict[str, Any]]:
     evaluation.setup()
     context = nas_meta.SearchContext(space, resolved.config.directed, TRIALS, 1, seed)
     strategy = resolved.plugin("strategy")(context, resolved.options["strategy"])
-    own = rows.setdefault(str(seed), [])
+    trials = rows.setdefault(str(seed), [])
     for number in range(TRIALS):
         architecture = strategy.ask()
-        if number >= len(own):
-            own.append(one(evaluation, architecture, seed))
+        if number >= len(trials):
+            trials.append(run_trial(evaluation, architecture, seed))
             CURVES.write_text(json.dumps(rows), encoding="utf-8")
-        metrics = own[number]["metrics"]
+        metrics = trials[number]["metrics"]
         values = signed_values(metrics, resolved.config.directed)
         strategy.tell(nas_meta.Outcome(architecture, "completed", metrics, values[0], values))
     strategy.close()
-    return own
+    return trials
 
 
-def one(evaluation: Any, architecture: Any, seed: int) -> dict[str, Any]:
-    """A trial with its reports, meta-tested."""
+def run_trial(evaluation: Any, architecture: Any, seed: int) -> dict[str, Any]:
+    """Trains an architecture to the end, records its reports and meta-tests it; returns a row of :func:`trained`."""
     trial, rungs = evaluation.trial(architecture, seed, keep_above=0.0), {}
     while True:
         try:
@@ -90,14 +94,20 @@ def one(evaluation: Any, architecture: Any, seed: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def kept() -> dict[str, list[dict[str, Any]]]:
-    """What was trained so far, by seed."""
+def read_results() -> dict[str, list[dict[str, Any]]]:
+    """Stored trials by seed; empty if the file does not exist."""
     return json.loads(CURVES.read_text(encoding="utf-8")) if CURVES.is_file() else {}
 
 
 @dataclass(frozen=True)
 class Replay:
-    """What a search with a rule would have done: steps and seconds spent, and the trials that came to their end."""
+    """Course of a search with a stopping rule.
+
+    Attributes:
+        steps: meta-training steps of all trials.
+        seconds: seconds of training and validation of all trials.
+        completed: rows of the trials that were not stopped.
+    """
 
     steps: int
     seconds: float
@@ -105,49 +115,74 @@ class Replay:
 
     @property
     def best(self) -> dict[str, Any]:
+        """The completed trial with the highest meta-validation accuracy."""
         return max(self.completed, key=lambda row: row["metrics"]["accuracy"])
 
 
-def replay(rows: Sequence[dict[str, Any]], given: dict[str, Any], objectives: Sequence[Objective]) -> Replay:
-    """Sends trained trials through a rule, in the order in which workers of one speed would report them."""
-    options = RULES[given["name"]].Options(**given).resolved(STEPS, episodes=40)
+def replay(rows: Sequence[dict[str, Any]], section: dict[str, Any], objectives: Sequence[Objective]) -> Replay:
+    """Replays trained trials through a stopping rule.
+
+    This is a discrete-event simulation of ``WORKERS`` workers of equal speed, with steps as the unit of time. A heap
+    holds one entry for each running trial; the entry with the earliest time reports next. A worker whose trial ends
+    takes the next waiting trial.
+
+    Example: with two workers and rungs after 4 and 15 steps, trials 0 and 1 report at time 4. If trial 0 continues, it
+    reports again at time 15; if trial 1 is stopped, trial 2 starts in its place and reports at time 8.
+
+    Args:
+        rows: trained trials in the order in which they start.
+        section: the ``stopping`` section of a config.
+        objectives: objectives of the search.
+    """
+    options = RULES[section["name"]].Options(**section).resolved(STEPS, episodes=40)
     rule, ends = RULES[options.name](options, objectives), (*options.rungs, STEPS)
     waiting = iter(range(len(rows)))
-    # Who is next: the time in steps, the trial, how many rungs are behind it.
-    clock = [(ends[0], trial, 0) for trial in islice(waiting, WORKERS)]
+    # Entries: time of the next report in steps, index of the trial, number of rungs that it has passed.
+    events = [(ends[0], trial, 0) for trial in islice(waiting, WORKERS)]
     steps, seconds, completed = 0, 0.0, []
-    while clock:
-        now, trial, behind = heapq.heappop(clock)
-        row, here = rows[trial], ends[behind]
-        if here < STEPS and rule.decide(report(trial, row, here, options.episodes, objectives)):
-            heapq.heappush(clock, (now + ends[behind + 1] - here, trial, behind + 1))
+    while events:
+        now, trial, passed = heapq.heappop(events)
+        row, step = rows[trial], ends[passed]
+        if step < STEPS and rule.decide(report(trial, row, step, options.episodes, objectives)):
+            heapq.heappush(events, (now + ends[passed + 1] - step, trial, passed + 1))
             continue
-        steps += here
-        seconds += cost(row, here, options.rungs)
-        if here == STEPS:
+        steps += step
+        seconds += cost(row, step, options.rungs)
+        if step == STEPS:
             completed.append(row)
         for following in islice(waiting, 1):
-            heapq.heappush(clock, (now + ends[0], following, 0))
+            heapq.heappush(events, (now + ends[0], following, 0))
     return Replay(steps, seconds, completed)
 
 
 def report(trial: int, row: dict[str, Any], step: int, episodes: int, objectives: Sequence[Objective]) -> Report:
-    """What a trial reports at a rung, as a search would."""
-    scores = at_rung(row, step, episodes)
+    """Report of a trial at a rung, as in a search."""
+    scores = rung_scores(row, step, episodes)
     return Report(trial, step, signed_values({**row["metrics"], "accuracy": scores.mean()}, objectives), scores)
 
 
-def at_rung(row: dict[str, Any], step: int, episodes: int) -> np.ndarray:
-    """Accuracy on each of the first validation episodes at a rung."""
+def rung_scores(row: dict[str, Any], step: int, episodes: int) -> np.ndarray:
+    """``[episodes]`` accuracy of a trial at a rung on each of the first validation episodes."""
     return np.array(row["rungs"][str(step)]["right"][:episodes]) / QUERIES
 
 
 def cost(row: dict[str, Any], steps: int, rungs: Sequence[int]) -> float:
-    """Seconds of a trial up to a step: its share of the training, validation at rungs, and at the end the last one."""
-    looking = sum(r["seconds"] for r in row["rungs"].values())
-    training = (row["metrics"]["train_seconds"] - looking) * steps / STEPS
-    looked = sum(row["rungs"][str(r)]["seconds"] for r in rungs if r <= steps)
-    return training + looked + (row["metrics"]["evaluate_seconds"] if steps == STEPS else 0.0)
+    """Seconds of a trial that ends after some steps.
+
+    Args:
+        row: the trained trial.
+        steps: steps after which it ends.
+        rungs: rungs of the stopping rule, at which it is validated.
+
+    Returns:
+        Seconds of training in proportion to the steps, of validation at the rungs, and after the last step of the final
+        validation.
+    """
+    # The recorded training time includes validation at all rungs, more than the rule may have.
+    at_all_rungs = sum(r["seconds"] for r in row["rungs"].values())
+    training = (row["metrics"]["train_seconds"] - at_all_rungs) * steps / STEPS
+    at_rungs = sum(row["rungs"][str(r)]["seconds"] for r in rungs if r <= steps)
+    return training + at_rungs + (row["metrics"]["evaluate_seconds"] if steps == STEPS else 0.0)
 
 
 def agreement(one: Sequence[float], other: Sequence[float]) -> float:
@@ -158,36 +193,52 @@ def agreement(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def agreements(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Kendall's τ of the final meta-validation accuracy with that of every rung, with FLOPs and with meta-test."""
+    """Kendall's τ of the final meta-validation accuracy with the accuracy at every rung, FLOPs and meta-test."""
     final = [row["metrics"]["accuracy"] for row in rows]
     return {
-        **{str(r): agreement([at_rung(row, r, EPISODES).mean() for row in rows], final) for r in RUNGS},
+        **{str(r): agreement([rung_scores(row, r, EPISODES).mean() for row in rows], final) for r in RUNGS},
         "flops": agreement([row["metrics"]["flops"] for row in rows], final),
         "test": agreement([row["test"]["test_accuracy"] for row in rows], final),
     }
 
 
-def volume(rows: Sequence[dict[str, Any]], every: Sequence[dict[str, Any]]) -> float:
-    """Hypervolume of accuracy and FLOPs, both scaled to the range that all trials have."""
+def scaled_hypervolume(rows: Sequence[dict[str, Any]], every: Sequence[dict[str, Any]]) -> float:
+    """Hypervolume of accuracy and FLOPs.
+
+    Args:
+        rows: trials whose hypervolume is computed.
+        every: all trials of the search; both objectives are scaled to their range.
+    """
     values = np.array([signed_values(row["metrics"], [ACCURACY, FLOPS]) for row in every])
-    own = np.array([signed_values(row["metrics"], [ACCURACY, FLOPS]) for row in rows])
-    # A little below the worst, so that the ends of the front count.
+    points = np.array([signed_values(row["metrics"], [ACCURACY, FLOPS]) for row in rows])
     low, high = values.min(0), values.max(0)
-    return hypervolume((own - low) / (high - low), np.full(2, -0.1))
+    # The reference point lies slightly below the worst values, so that the ends of the front count.
+    return hypervolume((points - low) / (high - low), np.full(2, -0.1))
 
 
 def orders(curves: Mapping[int, Sequence[dict[str, Any]]]) -> list[list[dict[str, Any]]]:
-    """The trials of every seed in random orders, so that the luck of a good first one averages out."""
+    """The trials of every seed in several random orders, which averages out the luck of a good first trial."""
     rng = np.random.default_rng(0)
-    return [[own[i] for i in rng.permutation(len(own))] for own in curves.values() for _ in range(ORDERS)]
+    return [[rows[i] for i in rng.permutation(len(rows))] for rows in curves.values() for _ in range(ORDERS)]
 
 
-def compared(runs: Sequence[Replay], everything: Sequence[Replay]) -> list[str]:
-    """What a rule saved and found, beside the same trials without stopping."""
-    pairs = list(zip(runs, everything, strict=True))
+def compare(runs: Sequence[Replay], unstopped: Sequence[Replay]) -> list[str]:
+    """Compares a rule with the same trials without stopping.
+
+    Args:
+        runs: replays with the rule.
+        unstopped: replays of the same trials without a rule.
+
+    Returns:
+        Table cells: what the rule saved and found.
+    """
+    pairs = list(zip(runs, unstopped, strict=True))
     tests = [(r.best["test"], e.best["test"]) for r, e in pairs]
     best, width = (100 * np.mean([one[key] for one, _ in tests]) for key in ("test_accuracy", "test_accuracy_ci95"))
     gains = [100 * (one["test_accuracy"] - other["test_accuracy"]) for one, other in tests]
+    fronts = [
+        scaled_hypervolume(r.completed, e.completed) / scaled_hypervolume(e.completed, e.completed) for r, e in pairs
+    ]
     return [
         f"{np.mean([r.steps for r in runs]):.0f}",
         f"{1 - np.mean([r.steps / e.steps for r, e in pairs]):.0%}",
@@ -196,31 +247,35 @@ def compared(runs: Sequence[Replay], everything: Sequence[Replay]) -> list[str]:
         f"{best:.1f} ± {width:.1f} %",
         f"{np.mean(gains):+.2f}",
         f"{np.mean([r.best is e.best for r, e in pairs]):.0%}",
-        f"{np.mean([volume(r.completed, e.completed) / volume(e.completed, e.completed) for r, e in pairs]):.3f}",
+        f"{np.mean(fronts):.3f}",
     ]
 
 
 def measure() -> Table:
+    """Steps and time saved and accuracy found, one row per rule and set of objectives; draws ``docs/rungs.png``."""
     curves = {seed: trained(seed) for seed in SEEDS}
     draw(curves)
     rows, shuffled = [], orders(curves)
-    for words, objectives in (("accuracy", [ACCURACY]), ("accuracy, FLOPs", [ACCURACY, FLOPS])):
-        runs = {name: [replay(own, given, objectives) for own in shuffled] for name, given in STOPPING.items()}
-        rows += [[words, name, *compared(found, runs["none"])] for name, found in runs.items()]
-    found = [agreements(own) for own in curves.values()]
-    tau = {name: np.mean([one[name] for one in found]) for name in found[0]}
+    for label, objectives in (("accuracy", [ACCURACY]), ("accuracy, FLOPs", [ACCURACY, FLOPS])):
+        runs = {
+            name: [replay(trials, section, objectives) for trials in shuffled] for name, section in STOPPING.items()
+        }
+        rows += [[label, name, *compare(replays, runs["none"])] for name, replays in runs.items()]
+    taus = [agreements(trials) for trials in curves.values()]
+    tau = {name: np.mean([of_seed[name] for of_seed in taus]) for name in taus[0]}
     note = (
-        f"{TRIALS} random architectures of the quickstart a seed, seeds {', '.join(map(str, SEEDS))}. Each was trained "
-        f"once, to all of its {STEPS} steps, with a report at every rung; the reports were then replayed through each "
-        f"rule, whose decisions depend on nothing else, in {ORDERS} random orders as two workers would bring them. "
-        "Defaults where nothing else is said: rungs after 4 and 15 steps, η 4, 40 validation episodes, confidence "
-        f"95%. Time: training, validation at rungs (as long as {EPISODES} episodes took) and at the end. Best: the one "
-        "of those completed that is most accurate on meta-validation, on 600 meta-test episodes (± the mean 95% "
-        "interval); points: its difference to that of no stopping; same: how often it is the same one. Front: the "
-        "hypervolume of the completed as a share of that of all. How well a rung ranks the end "
+        f"{TRIALS} random architectures of the quickstart for each of the seeds {', '.join(map(str, SEEDS))}. Each was "
+        f"trained once, for all of its {STEPS} steps, with a report at every rung. The reports were then replayed "
+        f"through each rule, whose decisions depend on nothing else, in {ORDERS} random orders, as two workers would "
+        "deliver them. Unless the row states otherwise, rungs are after 4 and 15 steps, η is 4, and rules use 40 "
+        "validation episodes and a confidence of 95%. Time: training, validation at the rungs (for as long as "
+        f"{EPISODES} episodes took) and final validation. Best: accuracy on 600 meta-test episodes (± the mean 95% "
+        "interval) of the completed trial that is most accurate on meta-validation. Points: its difference from the "
+        "best without stopping. Same: how often both are the same architecture. Front: hypervolume of the completed "
+        "trials as a share of that of all trials. How well a rung predicts the final ranking "
         f"([plot](../docs/rungs.png), {EPISODES} episodes): Kendall's τ with the final meta-validation accuracy is "
-        f"{', '.join(f'{tau[str(r)]:.2f} at step {r}' for r in RUNGS)}; that of FLOPs {tau['flops']:.2f}, that of the "
-        f"final meta-test accuracy {tau['test']:.2f}."
+        f"{', '.join(f'{tau[str(r)]:.2f} at step {r}' for r in RUNGS)}; it is {tau['flops']:.2f} for FLOPs and "
+        f"{tau['test']:.2f} for the final meta-test accuracy."
     )
     header = (
         "objectives", "stopping", "steps", "steps saved", "time saved", "completed", "best", "points", "same", "front",
@@ -229,7 +284,7 @@ def measure() -> Table:
 
 
 def draw(curves: Mapping[int, Sequence[dict[str, Any]]]) -> None:
-    """Kendall's τ by rung, one line a seed, and what FLOPs alone would give."""
+    """Draws ``docs/rungs.png``: Kendall's τ by rung, one line per seed, and that of FLOPs alone."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")

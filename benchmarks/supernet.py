@@ -1,14 +1,15 @@
-"""What the strategy ``supernet`` is worth: how well inherited weights rank, what judging costs, which front it finds.
+"""The strategy ``supernet``: how well inherited weights rank, what evaluating them costs, and which front it finds.
 
-5-way 1-shot on ICD-10-CM with MiniLM, one core; seconds are those of the process, not of the clock.
+5-way 1-shot episodes of ICD-10-CM with MiniLM, on one core, in CPU time. The benchmark has two parts:
 
-- 24 random sub-networks of three or four layers, heads and widths included, in one range of parameters, are trained
-  alone (60 steps from the pretrained weights) and judged with what they inherit, on the same 200 episodes.
-- The same total time, supernet training included, for ``supernet``, ``evolution`` and ``random``: the hypervolume of
-  accuracy above a half against the share of the whole encoder's FLOPs that is saved.
+- 24 random sub-networks of three or four layers, with choices of heads and widths, in one range of parameters. Each is
+  trained alone (60 steps from the pretrained weights) and evaluated with inherited weights, on the same 200 episodes.
+- Searches with ``supernet``, ``evolution`` and ``random`` in the same total time, which includes supernet training. The
+  result is the hypervolume of accuracy above one half against the share of the whole encoder's FLOPs that is saved.
 
-What was measured is kept in ``benchmarks/supernet.json`` and not measured again; delete a line there to measure it
-anew.
+Results are stored in ``benchmarks/supernet.json``; delete a line there to measure it again.
+
+usage: python -m benchmarks.run supernet
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import kept
-from benchmarks.drawn import drawn
+from benchmarks import results_file
+from benchmarks.random_architectures import sample_distinct
 from benchmarks.table import Table
 from benchmarks.timed_search import evaluation_of, search_within
 
-KEPT = Path(__file__).with_suffix(".json")
+RESULTS = Path(__file__).with_suffix(".json")
 COUNT, PARAMS = 24, (15.5e6, 17.5e6)
-JUDGED = 100  # by the search among sub-networks, for the seconds that one takes
+EVALUATED = 100  # sub-networks that the supernet's search evaluates, to time a single one
 SPACE = {"name": "bert-subnet", "min_layers": 3, "max_layers": 4}
 COMMON = {"learner": {"name": "protonet", "steps": 60}, "evaluation": {"episodes": 200, "test_best": 0}}
-BUDGET = 600.0  # seconds for a whole search: about forty trials
+BUDGET = 600.0  # CPU seconds of a whole search: about forty trials
 SEEDS = (1, 2, 3)
 STRATEGIES: dict[str, dict[str, Any]] = {
     "supernet": {"strategy": {"name": "supernet", "judged": 200}, "budget": {"trials": 18}},
@@ -41,12 +42,19 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 
 
 def sub_networks(space: Any) -> list[Any]:
-    """Random ones in the range of parameters, none twice."""
-    return drawn(space, COUNT, 5, lambda a: PARAMS[0] <= space.count_params(a) <= PARAMS[1])
+    """Distinct random sub-networks in the range of parameters, the same in every call."""
+    return sample_distinct(space, COUNT, 5, lambda a: PARAMS[0] <= space.count_params(a) <= PARAMS[1])
 
 
 def trained(number: int) -> dict[str, float]:
-    """One sub-network trained alone."""
+    """Trains one sub-network alone.
+
+    Args:
+        number: index of the sub-network.
+
+    Returns:
+        Accuracy, number of parameters and CPU seconds.
+    """
     from nas_meta.evaluation.trial import result_of
 
     evaluation = evaluation_of({"space": SPACE, **COMMON})
@@ -57,16 +65,21 @@ def trained(number: int) -> dict[str, float]:
 
 
 def inherited(_: int) -> dict[str, Any]:
-    """A supernet with default options, what its search costs, and what the sub-networks inherit from it."""
+    """Trains a supernet with default options and evaluates the sub-networks with inherited weights.
+
+    Returns:
+        CPU seconds of supernet training and of one evaluation on few texts (``first``) and on the trials' episodes
+        (``second``), and the accuracies of :func:`inherited_accuracies`.
+    """
     from nas_meta.core.objectives import Objective
     from nas_meta.models.state import deserialize_state
     from strategies.supernet.search import SupernetJob, SupernetOptions
 
     evaluation = evaluation_of({"space": SPACE, **COMMON})
     objectives = (Objective("accuracy"), Objective("flops", "minimize"))
-    options = SupernetOptions(judged=JUDGED)
+    options = SupernetOptions(judged=EVALUATED)
     job = SupernetJob(options, objectives, 12, 0)
-    clock = {0: time.process_time()}
+    clock = {0: time.process_time()}  # CPU time at the end of every step of the job
     progress = evaluation.run(job)
     try:
         while True:
@@ -77,31 +90,35 @@ def inherited(_: int) -> dict[str, Any]:
     supernet.load_state_dict(deserialize_state(bytes(weights)))
     return {
         "train_seconds": clock[options.steps] - clock[0],
-        "first_seconds": (clock[options.steps + JUDGED] - clock[options.steps]) / JUDGED,
-        "second_seconds": (clock[job.steps] - clock[options.steps + JUDGED]) / job.again,
-        **judged(evaluation, supernet),
+        "first_seconds": (clock[options.steps + EVALUATED] - clock[options.steps]) / EVALUATED,
+        "second_seconds": (clock[job.steps] - clock[options.steps + EVALUATED]) / job.again,
+        **inherited_accuracies(evaluation, supernet),
     }
 
 
 def untrained(_: int) -> dict[str, list[float]]:
-    """What the sub-networks inherit from the pretrained weights as they are."""
+    """Evaluates the sub-networks with the pretrained weights, without supernet training.
+
+    Returns:
+        The accuracies of :func:`inherited_accuracies`.
+    """
     evaluation = evaluation_of({"space": SPACE, **COMMON})
-    return judged(evaluation, evaluation.space.supernet())
+    return inherited_accuracies(evaluation, evaluation.space.supernet())
 
 
-def judged(evaluation: Any, supernet: Any) -> dict[str, list[float]]:
-    """Inherited accuracy of every sub-network, on few texts (``first``) and on the episodes of trials (``second``)."""
+def inherited_accuracies(evaluation: Any, supernet: Any) -> dict[str, list[float]]:
+    """Inherited accuracies of all sub-networks, on few texts (``first``) and on the trials' episodes (``second``)."""
     from strategies.supernet.inherited_weights import Inherited, supernet_encoder
     from strategies.supernet.search import SupernetOptions
 
     judge = Inherited(evaluation, supernet, supernet_encoder(evaluation, supernet), SupernetOptions().texts)
-    some = sub_networks(evaluation.space)
-    found = {name: dict(call(some)) for name, call in (("first", judge.first), ("second", judge.second))}
+    architectures = sub_networks(evaluation.space)
+    found = {name: dict(call(architectures)) for name, call in (("first", judge.first), ("second", judge.second))}
     return {name: [rows[i]["accuracy"] for i in range(COUNT)] for name, rows in found.items()}
 
 
 def searched(strategy: str) -> Callable[[int], dict[str, Any]]:
-    """How the front of a strategy's search is measured, by seed."""
+    """A function of a seed that runs a strategy's search and returns its trials, CPU seconds and hypervolume."""
 
     def measure_seed(seed: int) -> dict[str, Any]:
         from nas_meta.core.objectives import hypervolume
@@ -127,7 +144,16 @@ PARTS: dict[str, tuple[Callable[[int], dict[str, Any]], tuple[int, ...]]] = {
 
 
 def agreement(results: dict[str, dict[str, Any]], source: str, which: str) -> str:
-    """Kendall's τ of inherited and trained accuracy, the mean distance in points, the mean difference in points."""
+    """Agreement of inherited with trained accuracy, as text.
+
+    Args:
+        results: all results.
+        source: ``inherited`` or ``untrained``.
+        which: ``first`` for few texts, ``second`` for the trials' episodes.
+
+    Returns:
+        Kendall's τ, the mean absolute difference in points, and in parentheses the mean difference.
+    """
     from scipy.stats import kendalltau
 
     alone = np.array([results[f"trained {i}"]["accuracy"] for i in range(COUNT)])
@@ -137,39 +163,42 @@ def agreement(results: dict[str, dict[str, Any]], source: str, which: str) -> st
 
 
 def table(results: dict[str, dict[str, Any]]) -> Table:
+    """Agreement, speed and hypervolumes, one measurement per row."""
     from scipy.stats import kendalltau
 
     found = results["inherited 0"]
     trials = [results[f"trained {i}"] for i in range(COUNT)]
-    alone = mean(t["seconds"] for t in trials)
+    per_trial = mean(t["seconds"] for t in trials)
     by_size = kendalltau([t["params"] for t in trials], [t["accuracy"] for t in trials])[0]
     rows = [["number of parameters against accuracy", f"τ {by_size:.2f}"]]
-    for which, name in (("second", "the 200 episodes of trials"), ("first", "few texts")):
-        rows.append([f"pretrained weights against trained, {name}", agreement(results, "untrained", which)])
-        rows.append([f"inherited against trained, {name}", agreement(results, "inherited", which)])
+    for which, name in (("second", "the trials' 200 episodes"), ("first", "few texts")):
+        rows.append([f"pretrained weights against trained weights, {name}", agreement(results, "untrained", which)])
+        rows.append([f"inherited weights against trained weights, {name}", agreement(results, "inherited", which)])
         seconds = found[f"{which}_seconds"]
         rows.append([
-            f"sub-networks a minute, {name}",
-            f"{60 / seconds:.0f} inherited, {60 / alone:.1f} trained: {alone / seconds:.0f} times",
+            f"sub-networks per minute, {name}",
+            f"{60 / seconds:.0f} inherited, {60 / per_trial:.1f} trained: {per_trial / seconds:.0f} times",
         ])  # fmt: skip
-    rows.append(["training of the supernet", f"{found['train_seconds']:.0f} s"])
+    rows.append(["supernet training", f"{found['train_seconds']:.0f} s"])
     for strategy in STRATEGIES:
         searches = [results[f"{strategy} {seed}"] for seed in SEEDS if f"{strategy} {seed}" in results]
         trials = f" ({', '.join(str(len(s['points'])) for s in searches)} trials)" if searches else ""
-        volumes = kept.over_seeds([s["hypervolume"] for s in searches])
+        volumes = results_file.mean_and_interval([s["hypervolume"] for s in searches])
         rows.append([f"hypervolume after {BUDGET:.0f} s, `{strategy}`", volumes + trials])
     return Table(
-        ("what", "found"),
+        ("measurement", "result"),
         rows,
         f"{COUNT} sub-networks of three or four layers with {PARAMS[0] / 1e6:g} to {PARAMS[1] / 1e6:g} M parameters; "
-        f"seconds of one core; hypervolumes over seeds {', '.join(map(str, SEEDS))} with 95% intervals, accuracy from "
-        "0.5 to 1 and FLOPs saved from 0 to 1.",
+        "times on one core. Points apart is the mean absolute difference, with the mean difference in parentheses. "
+        f"Hypervolumes are means over seeds {', '.join(map(str, SEEDS))} with 95% intervals, for accuracy from 0.5 to "
+        "1 and FLOPs saved from 0 to 1.",
     )
 
 
 def measure() -> Table:
-    results = kept.read(KEPT)
-    # A seed of every search before the next seed.
+    """Measures what the results file lacks and returns the table."""
+    results = results_file.read(RESULTS)
+    # Every search runs with one seed before any runs with the next.
     calls = sorted(
         ((call, part, number) for part, (call, numbers) in PARTS.items() for number in numbers),
         key=lambda row: row[2] if row[1] in STRATEGIES else 0,
@@ -177,5 +206,5 @@ def measure() -> Table:
     for call, part, number in calls:
         if f"{part} {number}" not in results:
             results[f"{part} {number}"] = call(number)
-            kept.write(KEPT, results)
+            results_file.write(RESULTS, results)
     return table(results)

@@ -1,4 +1,4 @@
-"""Measured tables, and their place in ``benchmarks/README.md``."""
+"""Result tables and their place in ``benchmarks/README.md``."""
 
 from __future__ import annotations
 
@@ -15,19 +15,26 @@ README = Path(__file__).parent / "README.md"
 
 @dataclass(frozen=True)
 class Table:
-    """What one benchmark found: rows of text under a header, and a sentence or two on how to read them."""
+    """Result of one benchmark.
+
+    Attributes:
+        header: column headings.
+        rows: text cells, one sequence per row.
+        note: sentences below the table that explain how to read it.
+    """
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
 
     def markdown(self) -> str:
+        """The table in Markdown, followed by its note."""
         lines = [self.header, ["---"] * len(self.header), *self.rows]
         return "\n".join(f"| {' | '.join(line)} |" for line in lines) + (f"\n\n{self.note}" if self.note else "")
 
 
 def machine() -> str:
-    """The machine and the packages in one line."""
+    """One line that names the CPU, the number of cores and the package versions."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
@@ -39,7 +46,12 @@ def machine() -> str:
 
 
 def publish(name: str, table: Table) -> None:
-    """Puts a table between the markers ``<!-- name -->`` and ``<!-- /name -->`` of the README."""
+    """Replaces the text between the README's markers ``<!-- name -->`` and ``<!-- /name -->`` by a table.
+
+    Args:
+        name: module name of the benchmark.
+        table: its result.
+    """
     text = README.read_text(encoding="utf-8")
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     before, _, rest = text.partition(begin)

@@ -1,4 +1,7 @@
-"""A whole search that ends after so many seconds of its process, so that searches of every kind cost the same."""
+"""Whole searches with a time budget, so that different kinds of search are compared at equal cost.
+
+Time is the CPU time of the process, not elapsed time: other jobs on the machine do not shorten a search.
+"""
 
 from __future__ import annotations
 
@@ -15,26 +18,28 @@ from nas_meta.journal.records import Trial
 
 
 class OutOfTime(Exception):
-    """The seconds of a search are over."""
+    """Ends a search whose time budget is used up."""
 
 
 @dataclass(frozen=True)
 class TimedSearch:
-    """What a search completed in its time.
+    """Result of a search with a time budget.
 
     Attributes:
-        first: seconds until the first trial began, those of a supernet's training among them.
-        tested: accuracy of the best trial on the meta-test episodes of the config; None where nothing was completed.
+        trials: completed trials.
+        seconds: CPU seconds that the search took.
+        seconds_to_first: CPU seconds until the first trial began; includes the training of a supernet.
+        test_accuracy: accuracy of the best trial on the meta-test episodes of the config; None if no trial completed.
     """
 
     trials: list[Trial]
     seconds: float
-    first: float
-    tested: float | None
+    seconds_to_first: float
+    test_accuracy: float | None
 
 
 def evaluation_of(document: Mapping[str, Any]) -> Any:
-    """The evaluation of a config, on one thread."""
+    """Builds the evaluation of a config, ready to run trials on one thread."""
     from nas_meta.config.components import make_evaluation, prepare
     from nas_meta.config.resolved import resolve
 
@@ -47,19 +52,24 @@ def evaluation_of(document: Mapping[str, Any]) -> Any:
 
 
 def search_within(document: Mapping[str, Any], seconds: float) -> TimedSearch:
-    """Runs a search in this process, on one thread, and ends it when its time is over."""
+    """Runs a search in this process on one thread and stops it when its time is used up.
+
+    Args:
+        document: config of the search, as a dictionary.
+        seconds: time budget in CPU seconds.
+    """
     import nas_meta
     from nas_meta.errors import RunError
 
     document = {**document, "resources": {"cpus_per_trial": 1}}
-    # Before the clock runs: everything is imported, too.
+    # Builds the evaluation before the clock starts, so that imports do not count against the budget.
     evaluation = evaluation_of(document)
-    started, begun = time.process_time(), []
+    started, first_trial = time.process_time(), []
 
     def watch(status: Any) -> None:
         spent = time.process_time() - started
-        if status.trials and not begun:
-            begun.append(spent)
+        if status.trials and not first_trial:
+            first_trial.append(spent)
         if spent > seconds:
             raise OutOfTime
 
@@ -72,11 +82,11 @@ def search_within(document: Mapping[str, Any], seconds: float) -> TimedSearch:
         spent = time.process_time() - started
         run = nas_meta.load_run(directory)
         trials = [t for t in run.trials if t.status == "completed"]
-        tested = None
+        test_accuracy = None
         try:
             weights = np.frombuffer(run.weights_of(run.best), dtype=np.uint8)
             result = evaluation.test(nas_meta.Architecture(run.best.architecture), weights)
-            tested = result.metrics["test_accuracy"]
+            test_accuracy = result.metrics["test_accuracy"]
         except RunError:
             pass
-    return TimedSearch(trials, spent, begun[0] if begun else spent, tested)
+    return TimedSearch(trials, spent, first_trial[0] if first_trial else spent, test_accuracy)

@@ -1,9 +1,13 @@
-"""Zero-cost scores against the accuracy after training: how far each ranks 40 random architectures of a space.
+"""Zero-cost proxies against accuracy after training: how well each ranks 40 random architectures of a space.
 
-5-way 1-shot on ICD-10-CM, every architecture trained for 60 steps and judged on 200 meta-validation episodes, as a
-trial is; Kendall's τ of each score with that accuracy, and its 95% interval over bootstrap samples of the
-architectures. What was measured is kept in ``benchmarks/zero_cost.json`` and not measured again, the scores that did
-not help and are no longer there among it; delete a line to measure it anew.
+Every architecture is trained for 60 steps and evaluated on 200 meta-validation episodes (5-way 1-shot on ICD-10-CM), as
+a trial is. The benchmark reports Kendall's τ of each proxy with that accuracy and its 95% interval over bootstrap
+samples of the architectures.
+
+Results are stored in ``benchmarks/zero_cost.json``, including those of proxies that did not help and were removed from
+nas-meta; delete a line there to measure it again.
+
+usage: python -m benchmarks.run zero_cost
 """
 
 from __future__ import annotations
@@ -15,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import kept
-from benchmarks.drawn import drawn
+from benchmarks import results_file
+from benchmarks.random_architectures import sample_distinct
 from benchmarks.table import Table
 from benchmarks.timed_search import evaluation_of
 
-KEPT = Path(__file__).with_suffix(".json")
+RESULTS = Path(__file__).with_suffix(".json")
 COUNT, SEED, BASELINE = 40, 1, "parameters"
 COMMON = {"evaluation": {"episodes": 200, "test_best": 0}}
 SPACES: dict[str, dict[str, Any]] = {
@@ -35,45 +39,67 @@ SPACES: dict[str, dict[str, Any]] = {
 
 @cache
 def evaluation(space: str) -> Any:
+    """Evaluation for a name in ``SPACES``."""
     return evaluation_of(SPACES[space])
 
 
 def architectures(space: Any) -> list[Any]:
-    return drawn(space, COUNT, 11)
+    """The random architectures to be ranked, the same in every call."""
+    return sample_distinct(space, COUNT, 11)
 
 
 def trained(space: str, number: int) -> dict[str, Any]:
-    """One architecture trained as a trial is."""
+    """Trains one architecture as a trial.
+
+    Args:
+        space: a name in ``SPACES``.
+        number: index of the architecture.
+
+    Returns:
+        Id, accuracy, size and CPU seconds of the architecture.
+    """
     from nas_meta.evaluation.trial import result_of
 
-    of = evaluation(space)
-    architecture = architectures(of.space)[number]
+    evaluator = evaluation(space)
+    architecture = architectures(evaluator.space)[number]
     started = time.process_time()
-    metrics = result_of(of.trial(architecture, SEED)).metrics
+    metrics = result_of(evaluator.trial(architecture, SEED)).metrics
     names = ("accuracy", "accuracy_ci95", "params", "flops")
     return {"id": architecture.id, **{k: metrics[k] for k in names}, "seconds": time.process_time() - started}
 
 
-def scores(space: str, number: int, known: dict[str, float]) -> dict[str, float]:
-    """Every score of one architecture; what is known is not computed again."""
+def proxies(space: str, number: int, known: dict[str, float]) -> dict[str, float]:
+    """Computes the zero-cost proxies of one architecture that are not known yet.
+
+    Args:
+        space: a name in ``SPACES``.
+        number: index of the architecture.
+        known: stored values by name of the proxy.
+
+    Returns:
+        Known and new values.
+    """
     from nas_meta.evaluation.proxies import PROXIES
     from nas_meta.evaluation.proxies.scoring import proxy_scores
 
     missing = [name for name in PROXIES if name not in known]
     if not missing:
         return known
-    of = evaluation(space)
-    return known | proxy_scores(of, architectures(of.space)[number], missing, SEED)
+    evaluator = evaluation(space)
+    return known | proxy_scores(evaluator, architectures(evaluator.space)[number], missing, SEED)
 
 
-def more(ours: list[float], theirs: list[float], accuracies: list[float]) -> str:
-    """By how much our τ is higher than theirs, with its 95% interval over the same bootstrap samples for both."""
+def tau_difference(proxy: list[float], baseline: list[float], accuracies: list[float]) -> str:
+    """Difference between two proxies in Kendall's τ with the accuracies, as text.
+
+    The 95% interval is a paired bootstrap: each sample of the architectures is used for both proxies.
+    """
     from scipy.stats import kendalltau
 
     def difference(rows: Any) -> float:
         truth = np.array(accuracies)[rows]
-        ranked = (np.nan_to_num(kendalltau(np.array(side)[rows], truth)[0]) for side in (ours, theirs))
-        return float(next(ranked) - next(ranked))
+        taus = (np.nan_to_num(kendalltau(np.array(side)[rows], truth)[0]) for side in (proxy, baseline))
+        return float(next(taus) - next(taus))
 
     rng = np.random.default_rng(0)
     low, high = np.percentile([difference(rng.integers(COUNT, size=COUNT)) for _ in range(1000)], [2.5, 97.5])
@@ -81,6 +107,7 @@ def more(ours: list[float], theirs: list[float], accuracies: list[float]) -> str
 
 
 def table(results: dict[str, dict[str, Any]]) -> Table:
+    """τ and its difference from the number of parameters, one row per proxy."""
     from nas_meta.evaluation.proxies import PROXIES
     from nas_meta.outputs.proxy_ranking import agreement
 
@@ -95,29 +122,30 @@ def table(results: dict[str, dict[str, Any]]) -> Table:
         for space, a in taus[name].items():
             row.append(f"{a.tau:+.2f} ({a.low:+.2f} to {a.high:+.2f})")
             base = columns[BASELINE][space]
-            row.append("" if name == BASELINE else more(columns[name][space], base, accuracies[space]))
-        rows.append([*row, "the baseline" if name == BASELINE else "kept" if name in PROXIES else "left out"])
+            row.append("" if name == BASELINE else tau_difference(columns[name][space], base, accuracies[space]))
+        rows.append([*row, "baseline" if name == BASELINE else "kept" if name in PROXIES else "removed"])
     ranges = [f"{100 * min(a):.0f} to {100 * max(a):.0f} % in `{s}`" for s, a in accuracies.items()]
-    header = [part for space in SPACES for part in (f"τ in `{space}`", "more than the baseline's")]
+    header = [part for space in SPACES for part in (f"τ in `{space}`", "difference from baseline")]
     return Table(
-        ("score", *header, ""),
+        ("proxy", *header, ""),
         rows,
         f"Kendall's τ with the meta-validation accuracy of {COUNT} random architectures after 60 steps, with 95% "
-        f"intervals over bootstrap samples of the architectures; accuracies are {' and '.join(ranges)}.",
+        f"intervals over bootstrap samples of the architectures; accuracies range from {' and from '.join(ranges)}.",
     )
 
 
 def measure() -> Table:
-    results = kept.read(KEPT)
+    """Measures what the results file lacks and returns the table."""
+    results = results_file.read(RESULTS)
     for space in SPACES:
         for number in range(COUNT):
             key = f"{space} trained {number}"
             if key not in results:
                 results[key] = trained(space, number)
-                kept.write(KEPT, results)
+                results_file.write(RESULTS, results)
             key = f"{space} scores {number}"
-            found = scores(space, number, results.get(key, {}))
+            found = proxies(space, number, results.get(key, {}))
             if found != results.get(key):
                 results[key] = found
-                kept.write(KEPT, results)
+                results_file.write(RESULTS, results)
     return table(results)

@@ -198,7 +198,7 @@ def test_weights_and_tasks_travel_once_to_a_node_and_little_with_a_trial(small_c
 
 def test_no_worker_waits_for_a_generation_to_end(small_config, tmp_path, monkeypatch):
     """Whenever a trial ends another starts, before any other ends: also with a population larger than the workers."""
-    from benchmarks.busy import Unequal
+    from benchmarks.worker_utilisation import Unequal
 
     monkeypatch.setattr(phases, "make_evaluation", lambda *_: Unequal(0.05, 0.4))
     monkeypatch.setattr(phases, "meta_test", lambda *_: {})

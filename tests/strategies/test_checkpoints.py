@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import nas_meta
-from benchmarks.planted import Planted, evaluation_of
+from benchmarks.planted_optimum import Planted, evaluation_of
 from nas_meta import Objective, SearchContext
 from nas_meta.config.components import make_evaluation, prepare
 from nas_meta.config.resolved import resolve

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.planted import LAYERS, Planted, accuracy_of, evaluation_of, find
+from benchmarks.planted_optimum import LAYERS, Planted, accuracy_of, evaluation_of, find
 from nas_meta import Architecture, ChoiceInput, ChoiceLayer, ChoiceSupernet, SearchContext, SearchSpace, search
 from nas_meta.core.objectives import Limit, Objective
 from nas_meta.errors import ConfigError, NasMetaError, StrategyError

@@ -1,4 +1,4 @@
-"""Searches whose trials are looked up in a table, so that thousands of them take seconds."""
+"""Searches whose trials are table look-ups, so that thousands of them take seconds."""
 
 from __future__ import annotations
 
@@ -13,11 +13,24 @@ from nas_meta.core.objectives import hypervolume, signed_values
 ACCURACY, FLOPS = Objective("accuracy"), Objective("flops", "minimize")
 
 
-def trials(
+def search_table(
     name: str, space: SearchSpace, look_up: Callable[[Architecture], Mapping[str, float]], budget: int, seed: int,
     objectives: Sequence[Objective],
 ) -> list[tuple[float, ...]]:  # fmt: skip
-    """The signed values of every trial of a search, in order; one trial at a time."""
+    """Runs a strategy on a table, one trial at a time.
+
+    Args:
+        name: name of an installed strategy.
+        space: search space of the table.
+        look_up: function that returns the metrics of an architecture.
+        budget: number of trials.
+        seed: seed of the strategy.
+        objectives: objectives of the search.
+
+    Returns:
+        Objective values of every trial in order, signed so that more is better; fewer than ``budget`` if the strategy
+        runs out of proposals.
+    """
     strategy_class = plugins.load("strategies", name)
     strategy = strategy_class(SearchContext(space, objectives, budget, 1, seed))
     found = []
@@ -35,18 +48,22 @@ def trials(
     return found
 
 
-def cell(values: np.ndarray, digits: int) -> str:
-    """The median and the quartiles."""
+def median_and_quartiles(values: np.ndarray, digits: int) -> str:
+    """A table cell: the median, then the quartiles in parentheses."""
     low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
     return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
-def shares(run: np.ndarray, truth: np.ndarray, columns: Sequence[int]) -> list[float]:
-    """The share of the true front's hypervolume that the first trials have, at every column.
+def hypervolume_shares(run: np.ndarray, truth: np.ndarray, columns: Sequence[int]) -> list[float]:
+    """Shares of the true front's hypervolume that the first trials of a search reach.
 
     Args:
-        run: ``[trials, 2]`` signed values of a search.
-        truth: ``[architectures, 2]`` those of the whole table.
+        run: ``[trials, 2]`` signed objective values of a search.
+        truth: ``[architectures, 2]`` signed objective values of the whole table.
+        columns: numbers of trials after which to compute the share.
+
+    Returns:
+        One share per column, from 0 to 1.
     """
     scale = truth.max(0) - truth.min(0)
     normal, everything = (run - truth.min(0)) / scale, (truth - truth.min(0)) / scale
@@ -54,11 +71,11 @@ def shares(run: np.ndarray, truth: np.ndarray, columns: Sequence[int]) -> list[f
     return [hypervolume(normal[:n], np.zeros(2)) / best for n in columns]
 
 
-def alone_on_a_core() -> None:
-    """In every process: its threads would only wait for those of the others."""
+def use_one_thread() -> None:
+    """Initialises a worker process: with one process per core, more threads would only wait for each other."""
     import logging
 
     import torch
 
     torch.set_num_threads(1)
-    logging.disable(logging.WARNING)  # of every repeat that the policy of rl draws
+    logging.disable(logging.WARNING)  # the policy of rl warns about every architecture it samples again

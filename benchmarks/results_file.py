@@ -1,4 +1,8 @@
-"""What long benchmarks measured so far, in a JSON file beside them with one line for each measurement."""
+"""JSON files in which long benchmarks keep their results, one measurement per line.
+
+A benchmark measures only what its file lacks, so an interrupted run resumes where it stopped. To measure something
+again, delete its line.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +16,32 @@ from benchmarks.table import machine
 
 
 def read(path: Path) -> dict[str, dict[str, Any]]:
-    """What was measured, by name; empty without the file."""
+    """Stored measurements by name; empty if the file does not exist."""
     return json.loads(path.read_text(encoding="utf-8"))["measured"] if path.is_file() else {}
 
 
 def write(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
-    """Keeps what was measured."""
+    """Writes all measurements and the machine they were made on."""
     rows = ",\n".join(f"{json.dumps(name)}: {json.dumps(found)}" for name, found in results.items())
     path.write_text(f'{{"machine": {json.dumps(machine())}, "measured": {{\n{rows}\n}}}}\n', encoding="utf-8")
 
 
-def completed(
+def measure_missing(
     path: Path, names: Iterable[str], seeds: Sequence[int], measure: Callable[[str, int], dict[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """What was measured of every name and seed (``NAME SEED``); what is not kept yet is measured, seed by seed."""
+    """Measures the pairs of name and seed that the file lacks, and stores each one at once.
+
+    Every name is measured with the first seed before any is measured with the next.
+
+    Args:
+        path: results file.
+        names: what to measure, such as strategies or candidates.
+        seeds: seeds to measure each name with.
+        measure: function of name and seed that returns one measurement.
+
+    Returns:
+        All measurements by ``"NAME SEED"``.
+    """
     results, names = read(path), list(names)
     for seed in seeds:
         for name in names:
@@ -35,8 +51,8 @@ def completed(
     return results
 
 
-def over_seeds(values: Sequence[float], digits: int = 3) -> str:
-    """The mean over seeds with its 95% interval by Student's t; fewer than three values each alone."""
+def mean_and_interval(values: Sequence[float], digits: int = 3) -> str:
+    """Mean and 95% interval by Student's t as text; fewer than three values are listed one by one instead."""
     from scipy.stats import t
 
     if len(values) < 3:

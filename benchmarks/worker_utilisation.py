@@ -1,4 +1,10 @@
-"""How much of their time two workers work when trials differ in length: nothing waits for a generation to end."""
+"""Share of the time that two workers are busy when trials differ in length.
+
+``evolution`` is asynchronous, so no worker should wait for a generation to end. Trials sleep instead of training; the
+journal, TensorBoard and Ray run as in any search.
+
+usage: python -m benchmarks.run worker_utilisation
+"""
 
 from __future__ import annotations
 
@@ -20,7 +26,12 @@ SEEDS = (1, 2, 3)
 
 @dataclass(frozen=True)
 class Unequal:
-    """Stands where the evaluation stands: sleeps as long as the architecture says."""
+    """Stand-in for the evaluation: trials sleep for a time that the architecture determines.
+
+    Attributes:
+        shortest: shortest sleep in seconds.
+        longest: longest sleep in seconds.
+    """
 
     shortest: float = SHORTEST
     longest: float = LONGEST
@@ -38,17 +49,21 @@ class Unequal:
     def trial(self, architecture: object, *_: object) -> object:
         from nas_meta.evaluation.progress import Result
 
-        draw = Random(architecture.id)
+        rng = Random(architecture.id)
         started = time.time()
-        time.sleep(draw.uniform(self.shortest, self.longest))
-        metrics = {"accuracy": draw.random(), "accuracy_ci95": 0.0, "params": 1, "flops": 1}
+        time.sleep(rng.uniform(self.shortest, self.longest))
+        metrics = {"accuracy": rng.random(), "accuracy_ci95": 0.0, "params": 1, "flops": 1}
         return Result(metrics | {"began": started, "ended": time.time()})
 
 
-def shares(seed: int) -> tuple[float, float, float]:
-    """The workers' busy share until the last trial but ``WORKERS`` ends, the seconds that took, the longest gap.
+def utilisation(seed: int) -> tuple[float, float, float]:
+    """Runs one search and measures how busy its workers were.
 
-    Busy is a worker between the first and the last moment of a trial, as the worker's own clock tells them.
+    A worker is busy between the start and the end of a trial, by the worker's own clock.
+
+    Returns:
+        The busy share of all workers, the length of the measured period in seconds, and the longest wait of a worker
+        for its next trial in seconds.
     """
     from nas_meta.controller import phases
 
@@ -67,7 +82,8 @@ def shares(seed: int) -> tuple[float, float, float]:
     with tempfile.TemporaryDirectory() as folder, silent, untimed, asleep:
         trials = phases.search(config, Path(folder) / "run").trials
     times = sorted((t.metrics["began"], t.metrics["ended"]) for t in trials)
-    # From when all workers have started until the last trial but as many as there are workers.
+    # The measured period: from when every worker runs a trial until as many trials are left as there are workers.
+    # Outside this period, a worker may be idle merely because the search is starting or ending.
     first, last = times[WORKERS - 1][0], sorted(end for _, end in times)[-1 - WORKERS]
     busy = sum(max(0.0, min(end, last) - max(begin, first)) for begin, end in times)
     waits = [min(abs(begin - end) for _, end in times if end <= begin) for begin, _ in times[WORKERS:]]
@@ -75,13 +91,14 @@ def shares(seed: int) -> tuple[float, float, float]:
 
 
 def measure() -> Table:
+    """Busy shares and longest waits, one row per seed."""
     rows = []
     for seed in SEEDS:
-        share, seconds, gap = shares(seed)
-        rows.append([str(seed), f"{share:.3f}", f"{seconds:.1f} s", f"{1000 * gap:.0f} ms"])
+        busy_share, period, longest_wait = utilisation(seed)
+        rows.append([str(seed), f"{busy_share:.3f}", f"{period:.1f} s", f"{1000 * longest_wait:.0f} ms"])
     return Table(
-        ("seed", "busy share", "of", "longest wait of a worker for its next trial"),
+        ("seed", "busy share", "measured period", "longest wait of a worker for its next trial"),
         rows,
-        f"{TRIALS} trials of {SHORTEST:g} to {LONGEST:g} s on {WORKERS} workers, evolution. From when both workers run "
-        f"to the end of the last trial but {WORKERS}.",
+        f"Evolution runs {TRIALS} trials of {SHORTEST:g} to {LONGEST:g} s on {WORKERS} workers. The measured period "
+        f"starts when both workers are running and ends when all but the last {WORKERS} trials have ended.",
     )

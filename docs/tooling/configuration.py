@@ -1,4 +1,4 @@
-"""The reference of the config, from its JSON Schema: every section, and of every plugin the options in it."""
+"""Generates the reference of the config from its JSON Schema: every section, and the options of every plugin."""
 
 from __future__ import annotations
 
@@ -15,20 +15,15 @@ KINDS = {
     "string": "text", "integer": "a whole number", "number": "a number", "boolean": "`true` or `false`",
     "null": "nothing", "object": "keys",
 }  # fmt: skip
-INTRODUCTION = """# The config
-
-A config is a YAML file of sections; every key has a default. `nas-meta config CONFIG` prints one with all of them, and
-any key can be set on the command line, `--set section.key=value`. Editors complete and check configs by
-[the JSON Schema](config.schema.json), which `nas-meta config --schema` prints for what you have installed. This page is
-made from it.
-
-Where a value *may be a choice*, `{choice: [...]}` in its place makes it part of what is searched.
-"""
 
 
 def configuration_page(document: Schema) -> str:
-    """The page, in Markdown."""
-    return "\n".join([INTRODUCTION, *_sections(document)])
+    """The sections with their keys, in Markdown; ``docs/configuration.md`` introduces them.
+
+    Args:
+        document: the JSON Schema of a config.
+    """
+    return "\n".join(_sections(document))
 
 
 def _sections(document: Schema) -> Iterator[str]:
@@ -40,14 +35,14 @@ def _sections(document: Schema) -> Iterator[str]:
         models = _models(section, document)
         shared = _shared(list(models.values()))
         kind, key = PLUGIN_SECTIONS[name][1:] if name in PLUGIN_SECTIONS else ("", "name")
-        said = {row.name: row.summary for row in plugins.installed(kind)} if kind else {}
+        summaries = {row.name: row.summary for row in plugins.installed(kind)} if kind else {}
         if kind:
-            yield f"`{key}` is one of those below, or `path/to/file.py:Name`; the options of either stand beside it.\n"
+            yield f"`{key}` is a name below or `path/to/file.py:Name`; the plugin's options stand beside it.\n"
         yield from _table({"properties": shared}, document)
         for plugin, model in models.items() if len(models) > 1 else ():
             plugin = model["properties"][key].get("const", plugin)
             yield f"### {name}: {plugin}\n"
-            if summary := said.get(plugin):
+            if summary := summaries.get(plugin):
                 yield f"{summary}\n"
             own = {k: v for k, v in model["properties"].items() if k not in (key, *shared)}
             yield from _table({"properties": own}, document)
@@ -56,13 +51,13 @@ def _sections(document: Schema) -> Iterator[str]:
 
 
 def _shared(models: Sequence[Schema]) -> Schema:
-    """What all of the models have, the same in each."""
+    """The properties that all models have, with the same schema in each."""
     first, *others = (model["properties"] for model in models)
     return {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
 
 
 def _models(section: Schema, document: Schema) -> dict[str, Schema]:
-    """The models that a section may follow, by their titles: more than one where a plugin's options stand in it."""
+    """The models of a section by title: several where the options of plugins stand in it."""
     parts = [section, *section.get("anyOf", ()), *section.get("items", {}).get("anyOf", ()), section.get("items", {})]
     refs = [part["$ref"].rpartition("/")[2] for part in parts if "$ref" in part]
     known = {ref: document["$defs"][ref] for ref in refs if not ref.endswith("-file")}
@@ -92,7 +87,7 @@ def _rows(model: Schema, document: Schema, prefix: str = "") -> Iterator[str]:
 
 
 def _kind(value: Schema, document: Schema) -> str:
-    """What a value may be, in words."""
+    """The type of a value, in words."""
     if "$ref" in value:
         return _kind(document["$defs"][value["$ref"].rpartition("/")[2]], document)
     if "anyOf" in value:

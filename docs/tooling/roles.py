@@ -1,4 +1,4 @@
-"""Docstrings name other things as ``:meth:`sample```: on the site these are links where the thing has a place there."""
+"""Turns roles in docstrings, such as ``:meth:`sample```, into links where the site documents the target."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ DOCUMENTED = re.compile(r"^::: ([\w.]+)", re.MULTILINE)
 
 
 class Roles(griffe.Extension):
-    """Rewrites roles once the whole package is known."""
+    """griffe extension that rewrites roles after the whole package is loaded."""
 
     def __init__(self, pages: str = "docs"):
         texts = [page.read_text(encoding="utf-8") for page in Path(pages).rglob("*.md")]
         self.documented = {path for text in texts for path in DOCUMENTED.findall(text)}
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
-        for path in sorted(self.documented):  # some stand there by a shorter name
+        for path in sorted(self.documented):  # pages may use a shorter import path than the canonical one
             self.documented.add(pkg[path.removeprefix(f"{pkg.path}.")].canonical_path)
         self._rewrite(pkg)
 
@@ -37,7 +37,7 @@ class Roles(griffe.Extension):
         return f"[`{short}`][{path}]" if path else f"`{short}`"
 
     def _path(self, name: str, thing: griffe.Object) -> str | None:
-        """Where the thing has its place on the site, if it has one."""
+        """The path under which the site documents a name, or None."""
         found: griffe.Object | griffe.Alias | None = None
         scope: Any = thing
         while scope is not None and found is None:

@@ -26,15 +26,15 @@ def accuracies(distill: float) -> dict[tuple[int, ...], list[tuple[float, float]
     Returns:
         For each sub-network, one pair per seed: meta-test accuracy and its 95% interval.
     """
-    from nas_meta.config.components import make_evaluation, prepare
+    from nas_meta.config.components import make_evaluation
+    from nas_meta.config.problem import load_problem
     from nas_meta.config.resolved import resolve
     from nas_meta.evaluation.trial import result_of
     from nas_meta.models.profiling import interval95
 
     document = {"learner": {"name": "protonet", "training": {"distill": distill}}, "evaluation": {"episodes": 2}}
     resolved = resolve(document)
-    space, tasks, shape = prepare(resolved)
-    space.prepare(tasks, 0)
+    space, tasks, shape = load_problem(resolved)
     evaluation = make_evaluation(resolved, space, tasks, shape, cpus=1)
     evaluation.setup()
     full = {name: max(choice.values) for name, choice in space.table.items()}

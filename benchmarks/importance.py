@@ -36,13 +36,14 @@ def measure_one(name: str) -> dict[str, Any]:
     """
     import torch
 
-    from nas_meta.config.components import make_evaluation, prepare
+    from nas_meta.config.components import make_evaluation
+    from nas_meta.config.problem import load_problem
     from nas_meta.config.resolved import resolve
     from nas_meta.models.encoder import Encoder
 
     ranking = {} if name == "first" else {"importance": name}
     resolved = resolve({"space": {**SPACE, **ranking}, "evaluation": {"episodes": 200}})
-    space, tasks, shape = prepare(resolved)
+    space, tasks, shape = load_problem(resolved)
     torch.set_num_threads(1)
     started = time.process_time()
     if name != "first":

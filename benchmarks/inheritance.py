@@ -52,15 +52,15 @@ def measure_sequence(initialisation: str, seed: int) -> dict[str, Any]:
     Returns:
         For each architecture, the loss of its last pre-training steps and its meta-validation accuracy.
     """
-    from nas_meta.config.components import make_evaluation, prepare
+    from nas_meta.config.components import make_evaluation
     from nas_meta.config.pretraining import make_stage, read_corpus
+    from nas_meta.config.problem import load_problem
     from nas_meta.config.resolved import resolve
     from nas_meta.evaluation.pretraining.weight_inheritance import nearest
 
     inherits, steps = INITIALISATIONS[initialisation]
     resolved = resolve({**DOCUMENT, "seed": seed, "pretraining": {**DOCUMENT["pretraining"], "steps": steps}})
-    space, tasks, shape = prepare(resolved)
-    space.prepare(tasks, seed)
+    space, tasks, shape = load_problem(resolved)
     evaluation = make_evaluation(resolved, space, tasks, shape, cpus=1)
     evaluation = replace(evaluation, pretraining=make_stage(resolved, read_corpus(resolved), space))
     evaluation.setup()

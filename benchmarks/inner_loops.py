@@ -61,10 +61,10 @@ CASES = ((WIDE, 1, False), (WIDE, 5, False), (SMALL, 1, False), (WIDE, 1, True))
 
 def pool_of_texts() -> Pool:
     """The meta-train texts of ICD-10-CM."""
-    from nas_meta.config.components import prepare
+    from nas_meta.config.problem import load_problem
     from nas_meta.config.resolved import resolve
 
-    return prepare(resolve({}))[1][SPLITS[0]]
+    return load_problem(resolve({}))[1][SPLITS[0]]
 
 
 def encoder_of(size: Size, vocabulary: int, attention: str) -> Encoder:

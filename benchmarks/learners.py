@@ -100,7 +100,8 @@ def cells() -> Iterator[Cell]:
 
 def measure_cell(cell: Cell) -> Measured:
     """Meta-trains and evaluates one learner in this process; with seed 0, only evaluates it."""
-    from nas_meta.config.components import make_evaluation, prepare
+    from nas_meta.config.components import make_evaluation
+    from nas_meta.config.problem import load_problem
     from nas_meta.config.resolved import resolve
     from nas_meta.evaluation.trial import result_of
     from nas_meta.models.profiling import interval95
@@ -112,7 +113,7 @@ def measure_cell(cell: Cell) -> Measured:
     learner = LEARNERS[cell.learner] | ({} if cell.seed else {"steps": 0})
     document = {"tasks": {**source, "shots": cell.shots}, "learner": learner, "evaluation": {"episodes": 2}}
     resolved = resolve(document)
-    space, tasks, shape = prepare(resolved)
+    space, tasks, shape = load_problem(resolved)
     space._weights = {name: t.numpy() for name, t in space._full.state_dict().items()}
     evaluation = make_evaluation(resolved, space, tasks, shape, cpus=1)
     evaluation.setup()

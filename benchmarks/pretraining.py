@@ -58,8 +58,9 @@ def measure_candidate(name: str, seed: int) -> dict[str, Any]:
     """
     import torch
 
-    from nas_meta.config.components import make_evaluation, prepare
+    from nas_meta.config.components import make_evaluation
     from nas_meta.config.pretraining import read_corpus
+    from nas_meta.config.problem import load_problem
     from nas_meta.config.resolved import resolve
     from nas_meta.models.profiling import parameters
     from nas_meta.tasks.corpus.token_store import tokenise_corpus
@@ -68,8 +69,7 @@ def measure_candidate(name: str, seed: int) -> dict[str, Any]:
 
     document, stages = CANDIDATES[name]
     resolved = resolve({**document, "seed": seed, "pretraining": {}})
-    space, tasks, shape = prepare(resolved)
-    space.prepare(tasks, seed)
+    space, tasks, shape = load_problem(resolved)
     corpus = tokenise_corpus(read_corpus(resolved), load_tokenizer(space.tokenizer))
     evaluation = make_evaluation(resolved, space, tasks, shape, cpus=1)
     evaluation.setup()

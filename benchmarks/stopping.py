@@ -49,17 +49,17 @@ def trained(seed: int) -> list[dict[str, Any]]:
         of correctly classified query examples in each validation episode.
     """
     import nas_meta
-    from nas_meta.config.components import make_evaluation, prepare
+    from nas_meta.config.components import make_evaluation
+    from nas_meta.config.problem import load_problem
     from nas_meta.config.resolved import read_config
 
     rows = read_results()
     resolved = read_config(CONFIG, [f"seed={seed}", "strategy.name=random", "evaluation.interim_every=0"])
-    space, tasks, shape = prepare(resolved)
-    space.prepare(tasks, seed)
+    space, tasks, shape = load_problem(resolved)
     evaluation = make_evaluation(resolved, space, tasks, shape, cpus=1)
     evaluation = evaluation.with_rungs(RUNGS, EPISODES)
     evaluation.setup()
-    context = nas_meta.SearchContext(space, resolved.config.directed, TRIALS, 1, seed)
+    context = nas_meta.SearchContext(space, resolved.sections.optimised, TRIALS, 1, seed)
     strategy = resolved.plugin("strategy")(context, resolved.options["strategy"])
     trials = rows.setdefault(str(seed), [])
     for number in range(TRIALS):
@@ -68,7 +68,7 @@ def trained(seed: int) -> list[dict[str, Any]]:
             trials.append(run_trial(evaluation, architecture, seed))
             CURVES.write_text(json.dumps(rows), encoding="utf-8")
         metrics = trials[number]["metrics"]
-        values = signed_values(metrics, resolved.config.directed)
+        values = signed_values(metrics, resolved.sections.optimised)
         strategy.tell(nas_meta.Outcome(architecture, "completed", metrics, values[0], values))
     strategy.close()
     return trials

@@ -40,12 +40,12 @@ class TimedSearch:
 
 def evaluation_of(document: Mapping[str, Any]) -> Any:
     """Builds the evaluation of a config, ready to run trials on one thread."""
-    from nas_meta.config.components import make_evaluation, prepare
+    from nas_meta.config.components import make_evaluation
+    from nas_meta.config.problem import load_problem
     from nas_meta.config.resolved import resolve
 
     resolved = resolve(document)
-    space, tasks, shape = prepare(resolved)
-    space.prepare(tasks, 0)
+    space, tasks, shape = load_problem(resolved)
     evaluation = make_evaluation(resolved, space, tasks, shape, cpus=1)
     evaluation.setup()
     return evaluation

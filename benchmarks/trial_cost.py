@@ -51,7 +51,8 @@ def nas_meta_trial(seed: int, without: str = "") -> dict[str, Any]:
     """
     import torch
 
-    from nas_meta.config.components import make_evaluation, prepare
+    from nas_meta.config.components import make_evaluation
+    from nas_meta.config.problem import load_problem
     from nas_meta.config.resolved import resolve
     from nas_meta.evaluation.trial import result_of
     from nas_meta.learners.base import Learner
@@ -59,7 +60,7 @@ def nas_meta_trial(seed: int, without: str = "") -> dict[str, Any]:
     from nas_meta.models.profiling import interval95
 
     resolved = resolve({"learner": {"train_embeddings": without == "embeddings"}, "evaluation": {"episodes": 200}})
-    space, tasks, shape = prepare(resolved)
+    space, tasks, shape = load_problem(resolved)
     space._weights = {name: t.numpy() for name, t in space._full.state_dict().items()}
     evaluation = make_evaluation(resolved, space, tasks, shape, threads())
     evaluation.setup()
@@ -85,10 +86,10 @@ def nas_meta_trial(seed: int, without: str = "") -> dict[str, Any]:
 
 def write_splits(folder: Path) -> None:
     """Writes the classes and texts of nas-meta's splits in the format that the plain program reads."""
-    from nas_meta.config.components import prepare
+    from nas_meta.config.problem import load_problem
     from nas_meta.config.resolved import resolve
 
-    _, tasks, _ = prepare(resolve({}))
+    _, tasks, _ = load_problem(resolve({}))
     for file, split in (("train", "meta-train"), ("valid", "meta-validation"), ("test", "meta-test")):
         pool = tasks[split]
         rows = ({"sentence": t, "label": pool.classes[c]} for t, c in zip(pool.texts, pool.labels, strict=True))

@@ -28,7 +28,8 @@ def search_and_truncate(seed: int) -> dict[str, Any]:
         Layers, parameters and meta-test accuracies of both, and the duration of the search in seconds.
     """
     import nas_meta
-    from nas_meta.config.components import make_evaluation, prepare
+    from nas_meta.config.components import make_evaluation
+    from nas_meta.config.problem import load_problem
     from nas_meta.config.resolved import read_config
     from nas_meta.evaluation.trial import result_of
     from nas_meta.models.profiling import interval95
@@ -37,8 +38,7 @@ def search_and_truncate(seed: int) -> dict[str, Any]:
         resolved = read_config(CONFIG, [f"seed={seed}"])
         run = nas_meta.search(resolved, Path(folder) / "run")
         best, found = run.best, run.test_of(run.best)
-    space, tasks, shape = prepare(resolved)
-    space.prepare(tasks, seed)
+    space, tasks, shape = load_problem(resolved)
     evaluation = make_evaluation(resolved, space, tasks, shape, cpus=2)
     evaluation.setup()
     layers = space.dimensions["layers"]

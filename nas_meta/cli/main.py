@@ -41,7 +41,7 @@ def search(
     from nas_meta.config.resolved import read_config
 
     resolved = read_config(config, set_ or [])
-    if resume and run_dir is None and resolved.config.run_dir is None:
+    if resume and run_dir is None and resolved.sections.run_dir is None:
         raise ConfigError("--resume needs the directory of the run; expected --run-dir DIR, or run_dir in the config")
     from nas_meta.controller.phases import search as run_search
 
@@ -327,14 +327,15 @@ def config(
     set_: Annotated[Optional[list[str]], typer.Option("--set", metavar="SECTION.KEY=VALUE")] = None,
 ) -> None:
     """Print the resolved config, or the JSON Schema for editors."""
-    from nas_meta.config import resolved as configs
+    from nas_meta.config.json_schema import schema as json_schema
+    from nas_meta.config.resolved import read_config
 
     if schema:
-        print_json(configs.schema())
+        print_json(json_schema())
     elif path is None:
         raise ConfigError("name a CONFIG, or ask for --schema")
     else:
-        typer.echo(configs.read_config(path, set_ or []).as_yaml(), nl=False)
+        typer.echo(read_config(path, set_ or []).as_yaml(), nl=False)
 
 
 @app.command()

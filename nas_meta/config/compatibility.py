@@ -20,7 +20,7 @@ OF_WORDS = ("word_dropout", "word_swap", "synonyms")
 
 def check_source(space: SearchSpace, source: TaskSource, resolved: ResolvedConfig) -> None:
     """Raises ConfigError where a task source gives what the space, or the training that is asked for, does not take."""
-    names = f"'{resolved.config.space.name}'", f"'{resolved.config.tasks.source}'"
+    names = f"'{resolved.sections.space.name}'", f"'{resolved.sections.tasks.source}'"
     takes, gives = (MODALITIES.get(part.modality, part.modality) for part in (space, source))
     if takes != gives:
         raise ConfigError(
@@ -47,8 +47,8 @@ def check_images(space: SearchSpace, tasks: Tasks, resolved: ResolvedConfig) -> 
     for pool in tasks.pools.values():
         if pool.pixels is not None and len(pool) and tuple(pool.pixels.shape[1:]) != tuple(space.image_shape):
             raise ConfigError(
-                f"the search space '{resolved.config.space.name}' takes images of {size(space.image_shape)} (channels, "
-                f"height, width), but the task source '{resolved.config.tasks.source}' gives "
+                f"the search space '{resolved.sections.space.name}' takes images of {size(space.image_shape)} "
+                f"(channels, height, width), but the task source '{resolved.sections.tasks.source}' gives "
                 f"{size(pool.pixels.shape[1:])}; expected the same of both"
             )
 
@@ -62,10 +62,10 @@ def check_learner(resolved: ResolvedConfig, space: SearchSpace) -> None:
     from nas_meta.learners.base import Learner
 
     learner = resolved.plugin("learner")(resolved.options["learner"])
-    if resolved.recipe.choices or type(learner).equip is Learner.equip:
+    if resolved.searched.choices or type(learner).equip is Learner.equip:
         return
     try:
-        model = space.build(space.sample(np.random.default_rng(resolved.config.seed)))
+        model = space.build(space.sample(np.random.default_rng(resolved.sections.seed)))
     except Exception:  # of one architecture: its trial will say so, and others may be built
         return
     try:

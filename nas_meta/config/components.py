@@ -1,4 +1,4 @@
-"""From a config to the parts of a search: the space, the tasks, the evaluation, the engine, the strategy."""
+"""From a config to the parts that run its trials: the evaluation, the engine, the strategy."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from nas_meta.config.problem import train_shape
 from nas_meta.config.resolved import ResolvedConfig
 from nas_meta.config.sections import Config
 from nas_meta.core import plugins
@@ -19,92 +20,11 @@ from nas_meta.errors import ConfigError
 from nas_meta.evaluation.trial import Evaluation
 from nas_meta.execution.engine import Engine
 from nas_meta.space.search_space import SearchSpace
-from nas_meta.space.wrappers import JointSpace, LimitedSpace, TimedSpace
 from nas_meta.strategy.prefilter import FILE, Prefilter, ProxyScores
 from nas_meta.strategy.protocol import SearchContext, Strategy
 
 if TYPE_CHECKING:
     from nas_meta.learners.base import LearnerOptions
-
-
-def prepare(resolved: ResolvedConfig):
-    """The space, and the tasks, tokenised and checked against the space and the shape of the episodes."""
-    from nas_meta.config.compatibility import check_images, check_source
-    from nas_meta.models.inputs import check_modality
-    from nas_meta.tasks.episodes import check_shape
-    from nas_meta.tasks.examples import IMAGE
-    from nas_meta.tasks.tokenization import load_tasks, load_tokenizer, with_synonyms
-
-    section = resolved.config.tasks
-    space = make_space(resolved)
-    plugin = resolved.plugin("tasks")
-    with plugin_call(plugin, "__init__"):
-        source = plugin(resolved.options["tasks"])
-    check_modality(space)
-    check_source(space, source, resolved)
-    tokenizer = None if space.modality == IMAGE else load_tokenizer(space.tokenizer)
-    tasks = with_learner_prompts(resolved, load_tasks(source, tokenizer, section.max_tokens), tokenizer)
-    check_images(space, tasks, resolved)
-    if max(resolved.training("synonyms")) > 0:
-        tasks = with_synonyms(tasks, load_tokenizer(space.tokenizer))
-    shape = episode_shape(resolved)
-    check_shape(tasks, shape, train_shape(resolved).of(shape))
-    return space, tasks, shape
-
-
-def with_learner_prompts(resolved: ResolvedConfig, tasks: Any, tokenizer: Any):
-    """The tasks with the prompts that the config's learner, or one that may be chosen, writes.
-
-    Raises:
-        ConfigError: there is no tokenizer, for the examples are images.
-    """
-    from nas_meta.tasks.prompts import with_prompts
-
-    recipe = resolved.recipe
-    fields = [f for f in (p.Options.model_fields.get("template") for p in recipe.learners.values()) if f]
-    if not fields:
-        return tasks
-    if tokenizer is None:
-        raise ConfigError(f"learner '{resolved.config.learner.name}' reads texts, but the examples here are images")
-    choice = recipe.choices.get("learner.template")
-    templates = choice.values if choice else [recipe.learner.get("template", fields[0].default)]
-    return with_prompts(tasks, tokenizer, templates, resolved.config.tasks.max_tokens)
-
-
-def make_space(resolved: ResolvedConfig) -> SearchSpace:
-    """What is searched: the space, joined with the choices of the learner and tasks sections, within the limits."""
-    plugin = resolved.plugin("space")
-    options = resolved.options["space"]
-    if resolved.tokenizer is not None and "tokenizer" in type(options).model_fields:
-        options = options.model_copy(update={"tokenizer": resolved.tokenizer})
-    with plugin_call(plugin, "__init__"):
-        space = plugin(options)
-    if resolved.tokenizer is not None:
-        space.tokenizer = resolved.tokenizer
-    if resolved.recipe.choices:
-        space = JointSpace(space, resolved.recipe.choices)
-    if resolved.config.times:
-        space = TimedSpace(space)
-    limits = resolved.config.limits
-    return LimitedSpace(space, limits, resolved.config.evaluation.flops_tokens) if limits else space
-
-
-def episode_shape(resolved: ResolvedConfig, shots: int | None = None):
-    """The shape of a config's episodes; ``shots`` stands in for the config's."""
-    from nas_meta.tasks.episodes import EpisodeShape
-
-    section = resolved.config.tasks
-    return EpisodeShape(section.ways, shots or section.shots, section.queries)
-
-
-def train_shape(resolved: ResolvedConfig):
-    """How a config's episodes of meta-training differ from the others; of a choice, the largest value."""
-    from nas_meta.tasks.episodes import TrainShape
-
-    section, choices = resolved.config.tasks, resolved.recipe.choices
-    keys = ("train_ways", "train_shots", "train_queries")
-    largest = {k: max(choices[f"tasks.{k}"].values) for k in keys if f"tasks.{k}" in choices}
-    return TrainShape(*(largest.get(k, getattr(section, k)) for k in keys))
 
 
 def make_evaluation(resolved: ResolvedConfig, space: SearchSpace, tasks: Any, shape: Any, cpus: float):
@@ -113,14 +33,14 @@ def make_evaluation(resolved: ResolvedConfig, space: SearchSpace, tasks: Any, sh
     from nas_meta.evaluation.trial import Evaluation, check_ways
     from nas_meta.models.compute import Compute
 
-    config, section = resolved.config, resolved.config.tasks
+    config, section = resolved.sections, resolved.sections.tasks
     if resolved.options["learner"].training.patience and not config.evaluation.interim_every:
         raise ConfigError(
             "learner.training.patience counts interim validations, but evaluation.interim_every is 0; "
             "expected a number of steps there"
         )
     learner, train = resolved.plugin("learner")(resolved.options["learner"]), train_shape(resolved)
-    if not resolved.recipe.choices:
+    if not resolved.searched.choices:
         check_ways(learner, train.of(shape), shape)
     if tasks is not None and space is not None and max(resolved.training("distill")) > 0:
         tasks = with_teacher(tasks, space, section.pooling)
@@ -132,7 +52,7 @@ def make_evaluation(resolved: ResolvedConfig, space: SearchSpace, tasks: Any, sh
         shape=shape,
         train=train,
         limits=config.limits,
-        recipe=resolved.recipe if resolved.recipe.choices else None,
+        searched=resolved.searched if resolved.searched.choices else None,
         settings=EvaluationSettings(**settings, seed=config.seed),
         pooling=section.pooling,
         compute=Compute(**config.compute.model_dump() | {"device": config.device}),
@@ -163,7 +83,7 @@ def make_engine(evaluation: Any, config: Config, inline: bool) -> Engine:
 
 def most_steps(resolved: ResolvedConfig) -> int:
     """The most meta-training steps that a trial may take."""
-    choices = resolved.recipe.choices
+    choices = resolved.searched.choices
     if "learner.steps" in choices:
         return max(cast("Sequence[int]", choices["learner.steps"].values))
     return cast("LearnerOptions", resolved.options["learner"]).steps
@@ -173,10 +93,10 @@ def make_strategy(
     resolved: ResolvedConfig, space: SearchSpace, trials: int | None = None, workers: int = 1
 ) -> Strategy:
     """The strategy of a config, which may know of so many trials (by default the budget's) and workers."""
-    config = resolved.config
+    config = resolved.sections
     context = SearchContext(
         space=space,
-        objectives=config.directed,
+        objectives=config.optimised,
         trials=trials or config.budget.trials,
         workers=workers,
         seed=config.seed,
@@ -214,7 +134,7 @@ def with_prefilter(
     Raises:
         ConfigError: the strategy does not take proposals back, or has weights of its own for them.
     """
-    section = resolved.config.strategy
+    section = resolved.sections.strategy
     if section.prefilter is None:
         return strategy
     if not strategy.withdraws or type(strategy).start_of is not Strategy.start_of:
@@ -223,7 +143,7 @@ def with_prefilter(
             f"strategy.prefilter needs a strategy that takes proposals back, and '{section.name}' does not; "
             f"expected one of {', '.join(withdrawing_strategies())}, or no prefilter"
         )
-    score = ProxyScores(section.prefilter.score, evaluation, resolved.config.seed, directory / FILE)
+    score = ProxyScores(section.prefilter.score, evaluation, resolved.sections.seed, directory / FILE)
     return Prefilter(strategy, score, section.prefilter.of)
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nas_meta.config.problem import load_space, make_source
 from nas_meta.config.resolved import ResolvedConfig
 from nas_meta.core.guard import plugin_call
 from nas_meta.errors import ConfigError
@@ -42,16 +43,15 @@ def read_corpus(resolved: ResolvedConfig, judged: bool = True) -> Corpus:
         DataError: it cannot be read.
         ConfigError: a package of the default corpus is not installed, or the config's tasks are not of texts.
     """
-    section, plugin = resolved.config.pretraining, resolved.plugin("tasks")
+    section, plugin = resolved.sections.pretraining, resolved.plugin("tasks")
     if section.corpus != DEFAULT and not judged:
         return open_corpus(paths_of(section), section.field)
     if plugin.modality != TEXT:
         raise ConfigError(
-            f"pretraining is on texts, but the task source '{resolved.config.tasks.source}' gives "
+            f"pretraining is on texts, but the task source '{resolved.sections.tasks.source}' gives "
             f"{MODALITIES.get(plugin.modality, plugin.modality)}; expected a source of texts, or no pretraining"
         )
-    with plugin_call(plugin, "__init__"):
-        source = plugin(resolved.options["tasks"])
+    source = make_source(resolved)
     split = source.load()
     if section.corpus == DEFAULT:
         return default_corpus(source, split)
@@ -69,7 +69,7 @@ def prepare_pretraining(resolved: ResolvedConfig, directory: Path) -> Corpus | N
     Raises:
         DataError, ConfigError: as :func:`read_corpus`; or the pretrained model that is to be adapted has a tokenizer.
     """
-    section = resolved.config.pretraining
+    section = resolved.sections.pretraining
     if section is None:
         return None
     if section.tokenizer is not None and section.of == "model":
@@ -100,7 +100,7 @@ def make_stage(resolved: ResolvedConfig, corpus: Corpus, space: SearchSpace) -> 
     from nas_meta.models.state import serialize_state
     from nas_meta.tasks.corpus.vocabulary import vocabulary_of
 
-    section = resolved.config.pretraining
+    section = resolved.sections.pretraining
     tokens, base, table = tokenise_corpus(corpus, load_tokenizer(space.tokenizer)), None, None
     if isinstance(section.inherit, str):
         if vocabulary_of(load_tokenizer(section.inherit)).key != tokens.vocabulary.key:
@@ -110,7 +110,7 @@ def make_stage(resolved: ResolvedConfig, corpus: Corpus, space: SearchSpace) -> 
             )
         model = load_model(section.inherit, "pretraining.inherit")
         base, table = serialize_state(model), name_of_table(model)
-    return Pretraining(section, tokens, resolved.config.tasks.pooling, base, table)
+    return Pretraining(section, tokens, resolved.sections.tasks.pooling, base, table)
 
 
 def check_candidates(stage: Pretraining, space: SearchSpace, strategy: Strategy, seed: int) -> None:
@@ -162,7 +162,7 @@ def load_model(name: str, key: str, causal: bool = False) -> nn.Module:
 
 def with_run_artifacts(resolved: ResolvedConfig, directory: Path) -> ResolvedConfig:
     """The config as a run goes on with it: with its own model and tokenizer, as far as they are there."""
-    section, directory = resolved.config.pretraining, directory.resolve()
+    section, directory = resolved.sections.pretraining, directory.resolve()
     if section is None:
         return resolved
     options, tokenizer = resolved.options, None
@@ -178,9 +178,4 @@ def space_before_adaptation(resolved: ResolvedConfig, directory: Path, tasks: Ta
     """The prepared space of a config as it was before the run adapted its model; None where the run has not."""
     if not (directory / ADAPTED).is_dir():
         return None
-    from nas_meta.config.components import make_space
-
-    space = make_space(resolved)
-    with plugin_call(space, "prepare"):
-        space.prepare(tasks, resolved.config.seed)
-    return space
+    return load_space(resolved, tasks)

@@ -40,10 +40,10 @@ MOST_BYTES = 256 * 1024  # of a config file
 class ResolvedConfig:
     """A validated config with the options of its plugins."""
 
-    config: Config
+    sections: Config
     options: Mapping[str, PluginOptions]
     given: Mapping[str, Any] = field(default_factory=dict)
-    recipe: SearchedHyperparameters = field(default_factory=SearchedHyperparameters)
+    searched: SearchedHyperparameters = field(default_factory=SearchedHyperparameters)
     source: Source = field(default_factory=lambda: Source("config"))
     tokenizer: str | None = None
     """In the place of the space's own: the folder of one that was learned for the run."""
@@ -54,7 +54,7 @@ class ResolvedConfig:
         Args:
             pooling: that of the architecture, where it chooses it (:meth:`SearchSpace.pooling`).
         """
-        choices = self.recipe.choices
+        choices = self.searched.choices
         # A choice that the architecture does not have is an option of a learner that was not chosen.
         values = {tuple(n.split(".")): architecture.values.get(n, c.values[0]) for n, c in choices.items()}
         document = with_values(self.given, values)
@@ -70,26 +70,26 @@ class ResolvedConfig:
     def plugin(self, section: str) -> type:
         """The plugin class that a section names."""
         _, kind, key = PLUGIN_SECTIONS[section]
-        return plugins.load(kind, getattr(getattr(self.config, section), key))
+        return plugins.load(kind, getattr(getattr(self.sections, section), key))
 
     def training(self, option: str) -> tuple[Value, ...]:
         """The values that an option of ``learner.training`` has, or may be given by the search."""
-        choice = self.recipe.choices.get(f"learner.training.{option}")
+        choice = self.searched.choices.get(f"learner.training.{option}")
         return tuple(choice.values) if choice else (getattr(self.options["learner"].training, option),)
 
     @cached_property
     def document(self) -> dict[str, Any]:
         """The whole config, defaults filled in, as plain data; choices stay choices."""
-        document = self.config.model_dump(mode="json")
+        document = self.sections.model_dump(mode="json")
         for section, options in self.options.items():
             key = PLUGIN_SECTIONS[section][2]
-            if f"{section}.{key}" in self.recipe.choices:
+            if f"{section}.{key}" in self.searched.choices:
                 # Every learner has its own defaults.
                 document[section] = dict(self.given[section])
             else:
                 document[section] |= options.model_dump(mode="json")
         return with_values(
-            document, {tuple(n.split(".")): {CHOICE: list(c.values)} for n, c in self.recipe.choices.items()}
+            document, {tuple(n.split(".")): {CHOICE: list(c.values)} for n, c in self.searched.choices.items()}
         )
 
     def as_yaml(self) -> str:

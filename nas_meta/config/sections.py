@@ -235,7 +235,7 @@ class Config(Section):
         return objectives
 
     @property
-    def directed(self) -> list[Objective]:
+    def optimised(self) -> list[Objective]:
         """What is optimised; the first ranks trials."""
         return [Objective(o.metric, o.direction, o.reference) for o in self.objectives if o.direction != "none"]
 
@@ -246,7 +246,7 @@ class Config(Section):
         return automatic if self.compute.device == "auto" else self.compute.device
 
     @property
-    def times(self) -> bool:
+    def optimises_latency(self) -> bool:
         """Whether candidates must be told apart by latency during the search."""
         return any(o.metric == "latency" for o in self.objectives)
 

@@ -115,7 +115,7 @@ def named_model(resolved: ResolvedConfig) -> str:
     if not isinstance(name, str):
         raise ConfigError(
             f"pretraining.of: model trains what space.model names, but the search space "
-            f"'{resolved.config.space.name}' has no option 'model'; expected of: candidates"
+            f"'{resolved.sections.space.name}' has no option 'model'; expected of: candidates"
         )
     return name
 
@@ -133,7 +133,7 @@ def make_job(resolved: ResolvedConfig, corpus: Corpus, tokenizer: str) -> Adapta
     Raises:
         ConfigError: the model cannot be loaded, or cannot learn by the objective.
     """
-    section, config = resolved.config.pretraining, resolved.config
+    section, config = resolved.sections.pretraining, resolved.sections
     name = named_model(resolved)
     model = load_model(name, KEY, causal=section.objective == "clm")
     tokens = tokenise_corpus(corpus, load_tokenizer(tokenizer))

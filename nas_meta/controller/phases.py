@@ -20,10 +20,10 @@ from nas_meta.config.components import (
     make_evaluation,
     make_strategy,
     most_steps,
-    prepare,
     with_prefilter,
 )
 from nas_meta.config.pretraining import ADAPTED, with_run_artifacts
+from nas_meta.config.problem import load_problem
 from nas_meta.config.resolved import ResolvedConfig, resolve
 from nas_meta.controller.final_test import meta_test
 from nas_meta.controller.latency import architectures_to_measure, latency_report, measure_each
@@ -76,7 +76,7 @@ def search(
         Interrupted: by SIGINT; finished trials are in the journal.
     """
     resolved = config if isinstance(config, ResolvedConfig) else resolve(config)
-    directory = run_dir or resolved.config.run_dir
+    directory = run_dir or resolved.sections.run_dir
     if resume and directory is not None and Journal.begun(Path(directory)):
         return _run(config_to_resume(Path(directory), resolved), Path(directory), inline, watch, True)
     return _run(resolved, directory, inline, watch, False)
@@ -124,9 +124,9 @@ class _Search:
         self, resolved: ResolvedConfig, directory: Path, inline: bool, watch: Watcher, stop: Stop, resumed: bool,
         hooks: dict[str, Any],
     ):  # fmt: skip
-        self.resolved, self.config, self.directory = resolved, resolved.config, directory
+        self.resolved, self.config, self.directory = resolved, resolved.sections, directory
         self.inline, self.watch, self.stop, self.resumed = inline, watch, stop, resumed
-        self.objectives, self.cpus = self.config.directed, cpus_per_trial(self.config, inline)
+        self.objectives, self.cpus = self.config.optimised, cpus_per_trial(self.config, inline)
         self.hooks = hooks
         self.started = time.time()
         self.phase = "preparing"
@@ -140,7 +140,7 @@ class _Search:
 
         self._happened()
         corpus = prepare_pretraining(self.resolved, self.directory)
-        space, tasks, shape = prepare(with_run_artifacts(self.resolved, self.directory))
+        space, tasks, shape = load_problem(with_run_artifacts(self.resolved, self.directory))
         with plugin_call(space, "prepare"):
             space.prepare(tasks, self.config.seed)
         # Refuses limits that no architecture meets before anything is trained.
@@ -296,21 +296,21 @@ class _Search:
         section = self.config.pretraining
         if section is None or section.of != "model" or (self.directory / ADAPTED).is_dir():
             return
-        from nas_meta.evaluation.pretraining import adaptation
+        from nas_meta.controller import domain_adaptation
 
-        job = adaptation.adaptation_of(self.resolved, corpus, space.tokenizer)
-        engine = make_engine(adaptation.adapting(self.config, self.cpus), self.config, self.inline)
+        job = domain_adaptation.adaptation_of(self.resolved, corpus, space.tokenizer)
+        engine = make_engine(domain_adaptation.adapting(self.config, self.cpus), self.config, self.inline)
         self.stop.listened = True
         try:
-            result = self._run_job(engine, job, ADAPTATION, "adapting the model", adaptation.CHECKPOINT)
+            result = self._run_job(engine, job, ADAPTATION, "adapting the model", domain_adaptation.CHECKPOINT)
         finally:
             engine.close()
         if result is None:
             return
         assert result.weights is not None  # the model is what the job is for
         self.journal.set("adaptation", dict(result.findings))
-        adaptation.write_adapted(job, result.weights, self.directory)
-        adaptation.make_anew(space, with_run_artifacts(self.resolved, self.directory))
+        domain_adaptation.write_adapted(job, result.weights, self.directory)
+        domain_adaptation.make_anew(space, with_run_artifacts(self.resolved, self.directory))
         with plugin_call(space, "prepare"):
             space.prepare(tasks, self.config.seed)
 
@@ -323,7 +323,7 @@ class _Search:
 
     def _fit_latency(self, engine: Engine, space: SearchSpace) -> None:
         """Where latency is an objective: a table that stands in for it until the end of the search."""
-        if not self.config.times:
+        if not self.config.optimises_latency:
             return
         self._enter("measuring latencies")
         settings = dataclasses.replace(self._timing, seconds=min(self._timing.seconds, 0.3))

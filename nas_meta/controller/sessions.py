@@ -77,9 +77,9 @@ def config_to_resume(
     finally:
         journal.close()
     if given is None:
-        _refuse_cluster(own.config.resources.address, directory, overrides)
+        _refuse_cluster(own.sections.resources.address, directory, overrides)
         if not allow_plugins:
-            refuse_hooks(own.config.watching, directory, overrides)
+            refuse_hooks(own.sections.watching, directory, overrides)
         given = resolve(apply_overrides(own.document, overrides), Source("--set"))
     differences = list(_differences(own.document, given.document))
     if differences:

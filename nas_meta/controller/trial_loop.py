@@ -62,7 +62,7 @@ class TrialLoop:
     weight_pool: WeightPool | None = None
 
     def __post_init__(self) -> None:
-        self.objectives = self.config.directed
+        self.objectives = self.config.optimised
         self.standings = Leaderboard(self.objectives)
         self.trials = self.standings.trials
         self.proposals = Proposals(self.strategy, self.objectives, self.trials)

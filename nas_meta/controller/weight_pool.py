@@ -161,9 +161,9 @@ def with_pretraining(
     Raises:
         ConfigError: As :func:`make_stage` and :func:`check_candidates`.
     """
-    section = resolved.config.pretraining
+    section = resolved.sections.pretraining
     if corpus is None or section is None or section.of != "candidates":
         return evaluation, None
     stage = make_stage(resolved, corpus, evaluation.space)
-    check_candidates(stage, evaluation.space, strategy, resolved.config.seed)
+    check_candidates(stage, evaluation.space, strategy, resolved.sections.seed)
     return replace(evaluation, pretraining=stage), WeightPool(stage, evaluation.space, directory, journal)

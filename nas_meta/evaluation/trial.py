@@ -54,7 +54,7 @@ class Evaluation:
 
     Attributes:
         shape: the episodes of meta-validation and meta-test, and of meta-training as far as ``train`` does not differ.
-        recipe: what of the learner and the tasks is chosen by the architecture, if anything.
+        searched: what of the learner and the tasks is chosen by the architecture, if anything.
         limits: a model that breaks one is not trained.
         compute: on what and how models compute.
         threads: CPU threads of a trial; 0 leaves torch's own choice.
@@ -70,7 +70,7 @@ class Evaluation:
     compute: Compute = field(default_factory=Compute)
     threads: int = 0
     train: TrainShape = field(default_factory=TrainShape)
-    recipe: SearchedHyperparameters | None = None
+    searched: SearchedHyperparameters | None = None
     limits: Sequence[Limit] = ()
     pretraining: Pretraining | None = None
 
@@ -85,12 +85,14 @@ class Evaluation:
         if own is not None and own != self.pooling:
             stage = self.pretraining and replace(self.pretraining, pooling=own)
             return replace(self, pooling=own, pretraining=stage).of(architecture)
-        if self.recipe is None:
+        if self.searched is None:
             return self
-        values = self.recipe.task_values(architecture)
+        values = self.searched.task_values(architecture)
         pooling = values.pop("pooling", self.pooling)
         train = replace(self.train, **{name.removeprefix("train_"): value for name, value in values.items()})
-        return replace(self, learner=self.recipe.learner_of(architecture), pooling=pooling, train=train, recipe=None)
+        return replace(
+            self, learner=self.searched.learner_of(architecture), pooling=pooling, train=train, searched=None
+        )
 
     def with_rungs(self, rungs: Sequence[int], episodes: int) -> Evaluation:
         """This evaluation, but its trials wait at rungs; see :class:`EvaluationSettings`."""

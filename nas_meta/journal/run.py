@@ -94,7 +94,7 @@ class Run:
         """What the search optimises; the first ranks trials."""
         try:
             # Without the plugins: to look at a run executes nothing of it.
-            return Config(objectives=self._known("config", dict[str, Any], {}).get("objectives")).directed
+            return Config(objectives=self._known("config", dict[str, Any], {}).get("objectives")).optimised
         except (ValidationError, RecursionError) as error:
             raise RunError(f"the config in the journal of {self.directory} cannot be read") from error
 

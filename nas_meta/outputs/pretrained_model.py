@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas_meta.config.components import make_space
 from nas_meta.config.pretraining import TOKENIZER, learn_tokenizer, load_model, read_corpus
+from nas_meta.config.problem import make_space
 from nas_meta.config.provenance import Source
 from nas_meta.config.resolved import ResolvedConfig, read_config, resolve
 from nas_meta.core.signals import Interrupted, interruptible
@@ -121,7 +121,7 @@ def pretrain_alone(
     """
     from nas_meta.models.profiling import parameters
 
-    folder, section = Path(folder), resolved.config.pretraining
+    folder, section = Path(folder), resolved.sections.pretraining
     _claim(folder)
     corpus = read_corpus(resolved, judged=model is None)
     learn_tokenizer(section, corpus, folder)
@@ -162,15 +162,15 @@ def _subject_of(
     learned = folder / TOKENIZER
     if learned.is_dir():
         space.tokenizer = str(learned)
-    torch.manual_seed(resolved.config.seed)
+    torch.manual_seed(resolved.sections.seed)
     if architecture is None:
         built = space.reference()
         if built is None:
             raise ConfigError(_needs_architecture(resolved, space))
-        about = {"space": resolved.config.space.name}
+        about = {"space": resolved.sections.space.name}
         return _Subject(built, space.tokenizer, lambda m, f: m.save_pretrained(f), about)
     chosen = space.architecture(architecture)
-    about = {"space": resolved.config.space.name, "architecture": dict(chosen.values)}
+    about = {"space": resolved.sections.space.name, "architecture": dict(chosen.values)}
     model, own = space.build(chosen), space.pooling(chosen)
     return _Subject(model, space.tokenizer, lambda m, f: space.save(m, chosen, f), about, pooling=own)
 
@@ -178,7 +178,7 @@ def _subject_of(
 def _needs_architecture(resolved: ResolvedConfig, space: SearchSpace) -> str:
     example: Architecture = space.sample(np.random.default_rng(0))
     return (
-        f"search space {resolved.config.space.name} has no reference model; expected an architecture, such as "
+        f"search space {resolved.sections.space.name} has no reference model; expected an architecture, such as "
         f"--architecture '{example.canonical}'"
     )
 
@@ -192,7 +192,7 @@ def _train(
     from nas_meta.evaluation.pretraining.loop import make_loss, pretrain
     from nas_meta.evaluation.pretraining.pretrained_head import restore_head
 
-    config = resolved.config
+    config = resolved.sections
     compute = Compute(**config.compute.model_dump() | {"device": config.device})
     compute.check()
     tokens = tokenise_corpus(corpus, load_tokenizer(subject.tokenizer))

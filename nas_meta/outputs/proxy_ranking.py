@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from nas_meta.config.components import make_evaluation, prepare
+from nas_meta.config.components import make_evaluation
+from nas_meta.config.problem import load_problem
 from nas_meta.config.resolved import ResolvedConfig
 from nas_meta.core.guard import plugin_call
 from nas_meta.errors import ConfigError, NasMetaError, RunError, nearest
@@ -65,7 +66,7 @@ def rank_random(
         NasMetaError: one of them cannot be built or scored.
     """
     evaluation = prepared(config)
-    space, rng, found = evaluation.space, np.random.default_rng(config.config.seed), {}
+    space, rng, found = evaluation.space, np.random.default_rng(config.sections.seed), {}
     for _ in range(100 * count):
         architecture = space.sample(rng)
         found[architecture.id] = architecture
@@ -73,7 +74,7 @@ def rank_random(
             break
     rows = []
     for done, architecture in enumerate(found.values(), start=1):
-        rows.append(Ranked(architecture, scores_of(evaluation, architecture, names, config.config.seed)))
+        rows.append(Ranked(architecture, scores_of(evaluation, architecture, names, config.sections.seed)))
         watch(done)
     return Ranking(ordered(rows, names))
 
@@ -99,9 +100,7 @@ def rank_run(run: Run, names: Sequence[str], watch: Callable[[int], None] = lamb
 
 def prepared(config: ResolvedConfig) -> Evaluation:
     """The evaluation of a config, its space prepared as for a search."""
-    space, tasks, shape = prepare(config)
-    with plugin_call(space, "prepare"):
-        space.prepare(tasks, config.config.seed)
+    space, tasks, shape = load_problem(config)
     return make_evaluation(config, space, tasks, shape, 1)
 
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from nas_meta.config.components import make_evaluation, make_strategy, prepare
+from nas_meta.config.components import make_evaluation, make_strategy
 from nas_meta.config.pretraining import make_stage, read_corpus
+from nas_meta.config.problem import load_problem
 from nas_meta.errors import RunError
 from nas_meta.evaluation.progress import Progress
 from nas_meta.evaluation.trial import Evaluation
@@ -29,16 +30,13 @@ def rerun(run: Run, trial: Trial, watch: Callable[[Progress], None] = lambda pro
         watch: called with every meta-training step.
     """
     resolved = run.config
-    space, tasks, shape = prepare(resolved)
-    space.prepare(tasks, resolved.config.seed)
+    space, tasks, shape = load_problem(resolved)
     evaluation = make_evaluation(resolved, space, tasks, shape, run.cpus)
-    stopping = resolved.config.stopping
+    stopping = resolved.sections.stopping
     evaluation = evaluation.with_rungs(stopping.rungs, stopping.episodes)
     architecture = Architecture(trial.architecture)
     start, donor = _start(run, space, architecture), None
-    if resolved.config.pretraining is not None and resolved.config.pretraining.of == "candidates":
-        pass
-
+    if resolved.sections.pretraining is not None and resolved.sections.pretraining.of == "candidates":
         evaluation, start, donor = as_it_was(run, trial, evaluation)
     evaluation.setup()
     steps = evaluation.trial(architecture, trial.seed, start=start, donor=donor)
@@ -90,6 +88,6 @@ def _kept(run: Run, trial: Trial, key: str) -> np.ndarray:
     if not path.is_file():
         raise RunError(
             f"trial {trial.id} began with weights that are no longer kept ({path.name}); pretraining.keep is "
-            f"{run.config.config.pretraining.keep}"
+            f"{run.config.sections.pretraining.keep}"
         )
     return np.fromfile(path, dtype=np.uint8)

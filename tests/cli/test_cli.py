@@ -2,22 +2,13 @@
 
 import json
 import subprocess
-import sys
 
 import jsonschema
 import pytest
 import yaml
+from command_line import PROGRAM, nas_meta
 
 from nas_meta.cli.main import app
-
-PROGRAM = [sys.executable, "-c", "from nas_meta.cli.main import main; main()"]
-
-
-def nas_meta(*arguments, check=0, cwd=None):
-    done = subprocess.run([*PROGRAM, *map(str, arguments)], capture_output=True, text=True, cwd=cwd)
-    assert done.returncode == check, f"exit {done.returncode}: {done.stdout}\n{done.stderr}"
-    assert "Traceback" not in done.stderr
-    return done
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_a_misspelt_key_exits_with_2_and_one_line(tmp_path):
 @pytest.mark.parametrize("file", sorted((Path(__file__).parents[2] / "configs").glob("*.yaml")), ids=lambda f: f.stem)
 def test_every_ready_config_holds(file):
     resolved = read_config(file)
-    assert resolved.config.budget.trials > 1
+    assert resolved.sections.budget.trials > 1
 
 
 def test_a_config_that_is_not_there_names_the_nearest(tmp_path):

@@ -243,7 +243,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path):
 def test_encodings(tmp_path):
     file = tmp_path / "c.yaml"
     file.write_text("seed: 7\n", encoding="utf-8-sig")
-    assert read_config(file).config.seed == 7
+    assert read_config(file).sections.seed == 7
     file.write_text("seed: 7\n", encoding="utf-16")
     with pytest.raises(ConfigError, match="not UTF-8"):
         read_config(file)
@@ -256,7 +256,7 @@ def test_merge_keys_and_dates_are_read_as_people_mean_them(tmp_path):
         "latency: {<<: &l {tokens: 4}, <<: *l}\n".replace(", <<: *l", "")
     )
     resolved = read_config(file)
-    assert resolved.config.latency.tokens == 4 and str(resolved.options["tasks"].path) == "2024-01-01"
+    assert resolved.sections.latency.tokens == 4 and str(resolved.options["tasks"].path) == "2024-01-01"
 
 
 def test_random_configs_name_no_plugin_that_runs(tmp_path):

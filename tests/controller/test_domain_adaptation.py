@@ -5,7 +5,7 @@ import signal
 import pytest
 import torch
 import yaml
-from test_resume import results
+from killing import results
 from transformers import AutoModel
 
 from nas_meta import load_run, resume, search

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from test_search import PROGRAM
+from command_line import PROGRAM
 
 from nas_meta import load_run, search
 

@@ -9,7 +9,7 @@ import sqlite3
 import numpy as np
 import pytest
 import torch
-from test_cli import nas_meta
+from command_line import nas_meta
 
 from nas_meta import load_run, resume, search
 from nas_meta.errors import ConfigError, PluginError
@@ -135,7 +135,7 @@ def test_a_hook_that_only_the_run_names_is_not_run(small_config, tmp_path):
         search(small_config | {"budget": {"trials": 2}}, run, inline=True, resume=True)
         with sqlite3.connect(run / "journal.sqlite") as db:
             db.execute("UPDATE info SET value = ? WHERE key = 'config'", (json.dumps(document),))
-        assert load_run(run).config.config.watching.model_dump()[key] == hook
+        assert load_run(run).config.sections.watching.model_dump()[key] == hook
         nas_meta("trial", run, 1, "--rerun")
         nas_meta("export", run, "--to", tmp_path / f"model of {key}")
         assert "done" in nas_meta("status", run).stdout

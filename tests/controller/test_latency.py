@@ -18,13 +18,13 @@ class Sleeper(torch.nn.Module):
     def __init__(self, times):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(300, 300))
-        self.times, self.shapes, self.threads = times, set(), set()
+        self.optimises_latency, self.shapes, self.threads = times, set(), set()
 
     def forward(self, input_ids, attention_mask):
         self.shapes.add(tuple(input_ids.shape))
         self.threads.add(torch.get_num_threads())
         x = self.weight
-        for _ in range(self.times):
+        for _ in range(self.optimises_latency):
             x = x @ self.weight
         return x
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from test_resume import killed_often, results
+from killing import killed_often, results
 from transformers import AutoModel
 
 from nas_meta import Architecture, load_run, search
-from nas_meta.config.components import make_space
+from nas_meta.config.problem import make_space
 from nas_meta.config.resolved import resolve
 from nas_meta.controller.weight_pool import WeightPool
 from nas_meta.errors import ConfigError, NasMetaError, RunError
@@ -141,7 +141,7 @@ def test_heirs_begin_with_the_nearest_weights_and_can_be_run_again(document, tmp
 
 
 def test_heirs_read_on_where_their_donors_have_not_read(document, tmp_path, monkeypatch):
-    stage = Pretraining(resolve(document).config.pretraining, made_corpus(document, tmp_path))
+    stage = Pretraining(resolve(document).sections.pretraining, made_corpus(document, tmp_path))
     space, seen = load_space(document), []
     batch = RowSampler.batch
     monkeypatch.setattr(RowSampler, "batch", lambda *given: seen.append(batch(*given)) or seen[-1])
@@ -207,7 +207,7 @@ def test_a_search_that_pre_trains_is_killed_and_ends_with_the_same_trials(heirs,
 
 def test_who_is_equal_to_one_that_is_being_made_waits_for_it(document, tmp_path):
     run = search(document | {"budget": {"trials": 1}}, tmp_path / "run", inline=True)
-    stage = Pretraining(run.config.config.pretraining, made_corpus(document, tmp_path))
+    stage = Pretraining(run.config.sections.pretraining, made_corpus(document, tmp_path))
     journal, space = Journal.create(new(tmp_path / "other")), make_space(run.config)
     shared = WeightPool(stage, space, tmp_path / "other", journal)
     small, large = ({"depth": d, "heads": 2, "width": 16} for d in (1, 2))
@@ -324,14 +324,14 @@ def test_an_architecture_is_pre_trained_alone(document, said, tmp_path):
 
 
 def test_a_pretrained_model_goes_on_and_is_resumed_bit_by_bit(tiny_model, corpus, said, tmp_path, monkeypatch):
-    from nas_meta.evaluation.pretraining import standalone
+    from nas_meta.outputs import pretrained_model as standalone
 
     def command(folder, *more):
         small = [a for k in ("batch=4", "block=16", "checkpoint_every=10") for a in ("--set", f"pretraining.{k}")]
         return said("pretrain", tiny_model, "--corpus", corpus, "--to", folder, "--steps", 40, *small, *more, "--json")
 
     whole = command(tmp_path / "whole")
-    write = standalone.write_whole
+    write = standalone.write_atomically
 
     def die(path, data):
         write(path, data)
@@ -339,7 +339,7 @@ def test_a_pretrained_model_goes_on_and_is_resumed_bit_by_bit(tiny_model, corpus
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(standalone, "write_whole", die)
+        patch.setattr(standalone, "write_atomically", die)
         with pytest.raises((KeyboardInterrupt, NasMetaError)):
             command(tmp_path / "killed")
     assert not (tmp_path / "killed" / "config.json").exists()

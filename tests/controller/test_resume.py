@@ -1,61 +1,18 @@
 """A search that is killed goes on as if nothing had happened."""
 
-import multiprocessing
-import os
-import random
 import resource
-import signal
 import subprocess
-import sys
 import time
 
 import pytest
 import yaml
+from command_line import PROGRAM
+from killing import CONTEXT, killed_often, results, run_search
 
 from nas_meta import load_run, resume, search
 from nas_meta.errors import ConfigError, NasMetaError, RunError
 from nas_meta.journal.database import FILE, Journal
 from nas_meta.journal.records import AskTellEvent
-
-# A child of a server that already has everything imported starts at once, and can be killed early and late.
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(
-    [
-        "nas_meta.controller",
-        "nas_meta.execution.inline_engine",
-        "search_spaces.pretrained.bert_subnet",
-        "transformers.models.bert",
-    ]
-)
-
-
-def run_search(document, directory):
-    search(document, directory, inline=True, resume=True)
-
-
-def results(run):
-    """What must not depend on how often the search was killed."""
-    return [(t.id, t.architecture_id, t.status, t.fidelity, t.metrics.get("accuracy")) for t in run.trials]
-
-
-def killed(document, directory, seconds):
-    """Runs or resumes a search in a child that is killed after so many seconds; whether it had ended by then."""
-    child = CONTEXT.Process(target=run_search, args=(document, directory))
-    child.start()
-    child.join(seconds)
-    over = child.exitcode is not None
-    os.kill(child.pid, signal.SIGKILL)
-    child.join()
-    assert not over or child.exitcode == 0
-    return over
-
-
-def killed_often(document, directory, times, seed=0):
-    """Kills a search that many times at random moments, then lets it end."""
-    rng, kills = random.Random(seed), 0
-    while kills < times and not killed(document, directory, rng.uniform(0.05, 1.2)):
-        kills += 1
-    return kills, search(document, directory, inline=True, resume=True)
 
 
 @pytest.fixture
@@ -128,7 +85,7 @@ def test_a_finished_search_goes_on_with_a_larger_budget(document, tmp_path):
     run = resume(tmp_path, ["budget.trials=13", "resources.workers=3"], inline=True)
     assert run.trials[:10] == before
     assert len({t.architecture_id for t in run.trials}) == 13
-    assert run.config.config.budget.trials == 13
+    assert run.config.sections.budget.trials == 13
     assert run.config.document["strategy"] == first.config.document["strategy"]
 
 
@@ -201,9 +158,6 @@ def test_a_damaged_journal_says_so(document, tmp_path):
         (tmp_path / FILE).write_bytes(damage)
         with pytest.raises(NasMetaError):
             resume(tmp_path, inline=True)
-
-
-PROGRAM = [sys.executable, "-c", "from nas_meta.cli.main import main; main()"]
 
 
 @pytest.mark.parametrize("kilobytes", [60, pytest.param(150, marks=pytest.mark.slow)])

@@ -3,30 +3,21 @@
 import json
 import shutil
 import sqlite3
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from command_line import nas_meta
 
 from nas_meta import load_run, search
-from nas_meta.config.components import make_evaluation, prepare
+from nas_meta.config.components import make_evaluation
+from nas_meta.config.problem import load_problem
 from nas_meta.config.resolved import resolve
 from nas_meta.config.sections import METRICS
 from nas_meta.evaluation.trial import result_of
 from nas_meta.journal.database import Journal
 from nas_meta.journal.records import Trial
-
-PROGRAM = [sys.executable, "-c", "from nas_meta.cli.main import main; main()"]
-
-
-def nas_meta(*arguments, check=0):
-    done = subprocess.run([*PROGRAM, *map(str, arguments)], capture_output=True, text=True, timeout=240)
-    assert done.returncode == check, f"exit {done.returncode}: {done.stdout}\n{done.stderr}"
-    assert "Traceback" not in done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +113,7 @@ def test_tensorboard_holds_curves_hparams_and_the_picture(finished):
 def test_the_exported_model_gives_the_same_accuracy_and_embeddings(finished, tmp_path):
     from transformers import AutoModel, AutoTokenizer
 
-    from nas_meta.config.components import episode_shape
+    from nas_meta.config.problem import episode_shape
     from nas_meta.space.architecture import Architecture
 
     config, directory, _ = finished
@@ -225,8 +216,7 @@ def test_a_trial_is_the_same_wherever_and_whenever_it_runs(learner, small_config
     """Same architecture, seed and episodes: the same numbers, whatever ran before in the process."""
     small_config["learner"]["name"] = learner
     resolved = resolve(small_config)
-    space, tasks, shape = prepare(resolved)
-    space.prepare(tasks, 3)
+    space, tasks, shape = load_problem(resolved)
     evaluation = make_evaluation(resolved, space, tasks, shape, 1)
     one, other = (space.sample(np.random.default_rng(seed)) for seed in (1, 2))
     accuracy = [

@@ -1,7 +1,7 @@
 """A plugin that returns or raises anything: one sentence that names it, or trials that fail with such a reason."""
 
 import pytest
-from test_cli import nas_meta
+from command_line import nas_meta
 
 from nas_meta import load_run, search
 from nas_meta.errors import NasMetaError

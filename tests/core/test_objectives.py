@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas_meta.config.components import prepare
+from nas_meta.config.problem import load_problem, load_tasks, make_space, prepare_space
 from nas_meta.config.resolved import resolve
 from nas_meta.controller.phases import search
 from nas_meta.core.objectives import Limit, Objective, front_ranks, hypervolume, pareto_front, signed_values
@@ -25,12 +25,12 @@ def test_a_metric_gets_its_direction_its_reference_and_its_limits():
                 "peak_memory": {"direction": "minimize", "max": 1e9},
             }
         }
-    ).config
-    assert config.directed == [
+    ).sections
+    assert config.optimised == [
         Objective("accuracy"), Objective("flops", "minimize", 4e8), Objective("peak_memory", "minimize"),
     ]  # fmt: skip
     assert config.limits == [Limit("params", None, 16e6), Limit("peak_memory", None, 1e9)]
-    assert signed_values({"accuracy": 0.5, "flops": 3.0, "peak_memory": 1.0}, config.directed) == (0.5, -3.0, -1.0)
+    assert signed_values({"accuracy": 0.5, "flops": 3.0, "peak_memory": 1.0}, config.optimised) == (0.5, -3.0, -1.0)
 
 
 @pytest.mark.parametrize(
@@ -80,9 +80,9 @@ def test_nothing_in_a_front_is_beaten_there_and_everything_behind_by_something_i
 
 def test_what_the_space_counts_is_what_is_built(small_config):
     resolved = resolve(small_config)
-    space, tasks, _ = prepare(resolved)
+    space = make_space(resolved)
     assert space.counts(space.sample(np.random.default_rng(0)), 16) == {}, "before the weights are known"
-    space.prepare(tasks, 0)
+    prepare_space(space, load_tasks(resolved, space), 0)
     for seed in range(6):
         architecture = space.sample(np.random.default_rng(seed))
         model = space.build(architecture)
@@ -92,9 +92,8 @@ def test_what_the_space_counts_is_what_is_built(small_config):
 
 def test_an_architecture_over_a_limit_is_never_tried(small_config, tmp_path):
     resolved = resolve(small_config)
-    space, tasks, _ = prepare(resolved)
-    space.prepare(tasks, 0)
-    tokens = resolved.config.evaluation.flops_tokens
+    space, _, _ = load_problem(resolved)
+    tokens = resolved.sections.evaluation.flops_tokens
     sizes = [space.counts(space.sample(np.random.default_rng(s)), tokens)["params"] for s in range(40)]
     limit = float(np.median(sizes))
     small_config["objectives"] = {"accuracy": "maximize", "params": {"max": limit}}

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from nas_meta import search
-from nas_meta.config.components import make_space
+from nas_meta.config.problem import make_space
 from nas_meta.config.resolved import read_config, resolve
 from nas_meta.errors import ConfigError
 from nas_meta.space.architecture import Architecture
@@ -108,11 +108,11 @@ def test_the_config_of_a_trial_holds_what_it_chose(toy):
     resolved = resolve(toy)
     name = toy["learner"]["name"]["choice"][1]
     one = resolved.at(Architecture({"width": 2, "learner.name": name, "learner.lr": 1e-4}))
-    assert one.config.learner.name == name and one.options["learner"].lr == 1e-4 and not one.recipe.choices
+    assert one.sections.learner.name == name and one.options["learner"].lr == 1e-4 and not one.searched.choices
     # The run's own record reads back as the same joint space.
     again = resolve(yaml.safe_load(resolved.as_yaml()))
-    assert again.recipe.choices == resolved.recipe.choices
-    assert resolved.recipe.choices["learner.lr"].values == (1e-5, 1e-4, 1e-3, 1e-2)
+    assert again.searched.choices == resolved.searched.choices
+    assert resolved.searched.choices["learner.lr"].values == (1e-5, 1e-4, 1e-3, 1e-2)
 
 
 def test_a_real_search_over_learners_pooling_and_episodes(small_config, tmp_path):
@@ -171,7 +171,7 @@ def test_an_option_that_no_learner_of_the_choice_knows_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"c\.yaml:3: 'learner\.inner_steps' is not a known key"):
         read_config(file)
     file.write_text("learner:\n  name: {choice: [protonet, maml]}\n  inner_steps: 3\n")
-    assert read_config(file).recipe.learners.keys() == {"protonet", "maml"}
+    assert read_config(file).searched.learners.keys() == {"protonet", "maml"}
 
 
 def test_the_schema_knows_choices():

@@ -1,18 +1,18 @@
 """Whatever a run directory holds, it is shown, or refused in one sentence; reading it changes nothing in it."""
 
-import hashlib
 import json
 import os
 import shutil
 import sqlite3
 
 import pytest
+from command_line import nas_meta
 from fuzzing import TEXTS, junk, many, sentence, spoiled, tried
 from hypothesis import given, reject
 from hypothesis import strategies as st
-from test_cli import nas_meta
+from run_contents import contents
 
-from nas_meta import load_run, resume, search
+from nas_meta import load_run, resume
 from nas_meta.cli.main import app
 from nas_meta.controller.sessions import next_session
 from nas_meta.errors import RunError
@@ -31,25 +31,6 @@ COMMANDS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def finished(tiny_model, labelled_texts, tmp_path_factory):
-    """A finished run with rungs, so that every table of its journal has rows."""
-    run = tmp_path_factory.mktemp("finished") / "run"
-    document = {
-        "space": {"name": "bert-subnet", "model": str(tiny_model), "heads": [1.0, 0.5], "ffn": [1.0, 0.5]},
-        "tasks": {"source": "jsonl", "path": str(labelled_texts), "ways": 3, "queries": 3},
-        "learner": {"name": "protonet", "steps": 3, "lr": 1e-3},
-        "stopping": {"name": "median", "rungs": [1]},
-        "strategy": {"name": "random"},
-        "evaluation": {"episodes": 5, "test_episodes": 5},
-        "budget": {"trials": 6},
-        "latency": {"seconds": 0.01},
-    }
-    search(document, run, inline=True)
-    shutil.rmtree(run / "tensorboard")
-    return run
-
-
 @pytest.fixture
 def copy(finished, tmp_path):
     """Makes the run's directory anew, as it was."""
@@ -60,14 +41,6 @@ def copy(finished, tmp_path):
         return tmp_path / "run"
 
     return make
-
-
-def contents(folder):
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.is_symlink() and not path.name.endswith("-shm")  # SQLite's index, no data
-    }
 
 
 def looked_at(folder, capsys):

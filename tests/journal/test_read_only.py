@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_fuzz_journal import contents, finished  # noqa: F401  the fixture
-from test_search import PROGRAM
+from command_line import PROGRAM
+from run_contents import contents
 
 from nas_meta.journal.database import FILE, Journal
 
@@ -36,7 +36,7 @@ def nas_meta(*arguments, check=0):
 
 
 @pytest.fixture
-def read_only(finished, tmp_path):  # noqa: F811
+def read_only(finished, tmp_path):
     """Makes a copy of a finished run, does something to it, and takes the right to write there away."""
     made = []
 

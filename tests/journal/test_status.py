@@ -5,7 +5,7 @@ import re
 import time
 
 import pytest
-from test_cli import nas_meta
+from command_line import nas_meta
 
 from nas_meta import load_run, search
 from nas_meta.journal import status as status_module

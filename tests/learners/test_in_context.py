@@ -22,7 +22,8 @@ from typer.testing import CliRunner
 
 from nas_meta import search
 from nas_meta.cli.main import app
-from nas_meta.config.components import make_evaluation, prepare
+from nas_meta.config.components import make_evaluation
+from nas_meta.config.problem import load_problem
 from nas_meta.config.resolved import resolve
 from nas_meta.errors import ConfigError, TrialError
 from nas_meta.evaluation.trial import result_of
@@ -310,7 +311,7 @@ def config_of(small_config, folder, **learner_section):
 def test_trials_in_context_learn_and_may_choose_their_template(small_config, folders):
     templates = [TEMPLATE, "{text} is a {label};"]
     resolved = resolve(config_of(small_config, folders["qwen3"], steps=2, lr=1e-2, template={"choice": templates}))
-    space, tasks, shape = prepare(resolved)
+    space, tasks, shape = load_problem(resolved)
     assert set(tasks["meta-test"].prompts) == set(templates)
     evaluation = make_evaluation(resolved, space, tasks, shape, 1)
     values = dict(space.sample(np.random.default_rng(0)).values)
@@ -325,8 +326,7 @@ def test_trials_in_context_learn_and_may_choose_their_template(small_config, fol
 
 def test_a_model_without_a_head_fails_before_it_is_trained(small_config):
     resolved = resolve(small_config | {"learner": {"name": "in-context", "steps": 2}})
-    space, tasks, shape = prepare(resolved)
-    space.prepare(tasks, 0)
+    space, tasks, shape = load_problem(resolved)
     trial = make_evaluation(resolved, space, tasks, shape, 1).trial(space.sample(np.random.default_rng(0)), 0)
     with pytest.raises(TrialError, match="reads labels off a causal language model, but the space builds a BertModel"):
         next(trial)

@@ -85,7 +85,7 @@ pain; ache &c v.; smart [Lat.], sting.
 
 def test_synonyms_of_the_package_reach_the_training_texts(small_config, tmp_path):
     pytest.importorskip("roget")
-    from nas_meta.config.components import prepare
+    from nas_meta.config.problem import load_problem
     from nas_meta.config.resolved import resolve
     from nas_meta.tasks.augmentation import thesaurus
 
@@ -93,7 +93,7 @@ def test_synonyms_of_the_package_reach_the_training_texts(small_config, tmp_path
     resolved = resolve(
         {"tasks": {"source": "icd10"}, "learner": {"training": {"synonyms": 0.5}}}
     )  # fmt: skip
-    _, tasks, _ = prepare(resolved)
+    _, tasks, _ = load_problem(resolved)
     pool, tokenizer = tasks["meta-train"], load_tokenizer("starter:minilm")
     fracture = tuple(tokenizer("fracture", add_special_tokens=False)["input_ids"])
     assert "crack" in [tokenizer.decode(list(s)) for s in pool.synonyms[fracture]]
@@ -176,7 +176,8 @@ def test_switches_act_in_training_only_and_leave_no_trace(encoder, pool):
 
 def test_distillation_pulls_a_small_model_towards_its_teacher(small_config, tmp_path):
     """The distance of a one-layer sub-network's embeddings to the full model's shrinks more with it than without."""
-    from nas_meta.config.components import make_evaluation, prepare
+    from nas_meta.config.components import make_evaluation
+    from nas_meta.config.problem import load_problem
     from nas_meta.config.resolved import resolve
     from nas_meta.evaluation.trial import result_of
 
@@ -185,8 +186,7 @@ def test_distillation_pulls_a_small_model_towards_its_teacher(small_config, tmp_
     for weight in (0.0, 5.0):
         small_config["learner"] = {"steps": 30, "lr": 1e-3, "training": {"distill": weight, "dropout": 0.0}}
         resolved = resolve(small_config)
-        space, tasks, shape = prepare(resolved)
-        space.prepare(tasks, 0)
+        space, tasks, shape = load_problem(resolved)
         evaluation = make_evaluation(resolved, space, tasks, shape, 1)
         first = space.canonical({n: c.values[0] for n, c in space.table.items()} | {"layer1.keep": False})
         weights = result_of(evaluation.trial(first, 0, keep_above=0.0)).weights

@@ -10,7 +10,8 @@ from torch import nn
 from transformers import AutoModel
 
 from nas_meta import Architecture, search
-from nas_meta.config.components import make_evaluation, prepare
+from nas_meta.config.components import make_evaluation
+from nas_meta.config.problem import load_problem
 from nas_meta.config.resolved import resolve
 from nas_meta.errors import ConfigError, NasMetaError, TrialError
 from nas_meta.models import compute
@@ -23,8 +24,7 @@ LEARNERS = ["protonet", "matching", "ridge", "maml", "anil", "reptile", "finetun
 
 def evaluation_of(document):
     resolved = resolve(document)
-    space, tasks, shape = prepare(resolved)
-    space.prepare(tasks, 0)
+    space, tasks, shape = load_problem(resolved)
     return make_evaluation(resolved, space, tasks, shape, cpus=1)
 
 
@@ -181,7 +181,7 @@ def test_a_search_on_a_gpu(precision, small_config, tmp_path):
 
 
 def test_the_device_follows_the_resources_unless_it_is_named(small_config):
-    assert resolve(small_config).config.device == "cpu"
+    assert resolve(small_config).sections.device == "cpu"
     small_config["resources"] = {"gpus_per_trial": 0.5}
-    assert resolve(small_config).config.device == "cuda"
-    assert resolve(small_config | {"compute": {"device": "cpu"}}).config.device == "cpu"
+    assert resolve(small_config).sections.device == "cuda"
+    assert resolve(small_config | {"compute": {"device": "cpu"}}).sections.device == "cpu"

@@ -4,7 +4,7 @@ import logging
 import sys
 
 import pytest
-from test_cli import nas_meta
+from command_line import nas_meta
 
 from nas_meta import load_run, resume, search
 from nas_meta.core.signals import Interrupted

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from test_cli import nas_meta
+from command_line import nas_meta
 
 from nas_meta import load_run, search
 from nas_meta.outputs.rerun import rerun

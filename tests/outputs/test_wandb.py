@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import yaml
-from test_cli import PROGRAM
+from command_line import PROGRAM
 
 from nas_meta import load_run, resume, search
 from nas_meta.errors import ConfigError

@@ -294,7 +294,7 @@ def test_a_search_trains_exports_and_evaluates_with_the_pooling_that_was_chosen(
     for trial in run.trials:
         folder = export(run, tmp_path / trial.architecture["pooling"], trial.id)
         config = read_config(folder / "nas_meta.yaml")
-        assert config.config.tasks.pooling == trial.architecture["pooling"]
+        assert config.sections.tasks.pooling == trial.architecture["pooling"]
         scored = evaluate_folder(folder, config, split="meta-validation", episodes=20)
         assert scored["accuracy"] == pytest.approx(trial.metrics["accuracy"], abs=1e-9)
 

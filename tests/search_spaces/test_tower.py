@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from nas_meta import search
-from nas_meta.config.components import make_evaluation, prepare
+from nas_meta.config.components import make_evaluation
+from nas_meta.config.problem import load_problem
 from nas_meta.config.resolved import resolve
 from nas_meta.errors import ConfigError, DataError
 from nas_meta.evaluation.baselines import baseline_accuracies
@@ -199,8 +200,7 @@ def test_a_row_without_its_image_is_named(row, words, tmp_path):
 def test_both_towers_learn(learner, config):
     config["learner"] |= {"name": learner, "training": {"word_dropout": 0.2}}
     resolved = resolve(config)
-    space, tasks, shape = prepare(resolved)
-    space.prepare(tasks, 3)
+    space, tasks, shape = load_problem(resolved)
     evaluation = make_evaluation(resolved, space, tasks, shape, 1)
     architecture = space.sample(np.random.default_rng(0))
     torch.manual_seed(1)

@@ -10,7 +10,8 @@ import torch
 import nas_meta
 from benchmarks.planted_optimum import Planted, evaluation_of
 from nas_meta import Objective, SearchContext
-from nas_meta.config.components import make_evaluation, prepare
+from nas_meta.config.components import make_evaluation
+from nas_meta.config.problem import load_problem
 from nas_meta.config.resolved import resolve
 from nas_meta.journal.run import CHECKPOINT, SUPERNET
 from strategies.one_shot.darts import DARTS, GumbelDARTS
@@ -80,10 +81,9 @@ def test_supernet(small_config):
 
 def job_of(document):
     resolved = resolve(document)
-    space, tasks, shape = prepare(resolved)
-    space.prepare(tasks, 0)
+    space, tasks, shape = load_problem(resolved)
     strategy = resolved.plugin("strategy")
-    context = SearchContext(space, resolved.config.directed, trials=2, workers=1, seed=3)
+    context = SearchContext(space, resolved.sections.optimised, trials=2, workers=1, seed=3)
     return make_evaluation(resolved, space, tasks, shape, 1), strategy(context, resolved.options["strategy"]).job()
 
 

@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
-from test_cli import nas_meta
+from command_line import nas_meta
 
 from nas_meta import search
-from nas_meta.config.components import make_evaluation, prepare
+from nas_meta.config.components import make_evaluation
+from nas_meta.config.problem import load_problem
 from nas_meta.config.resolved import resolve
 from nas_meta.learners.reptile import set_values
 from nas_meta.models.encoder import Encoder
@@ -32,8 +33,7 @@ def config(small_config):
 @pytest.fixture
 def meta(config):
     resolved = resolve(config)
-    space, tasks, shape = prepare(resolved)
-    space.prepare(tasks, 0)
+    space, tasks, shape = load_problem(resolved)
     torch.manual_seed(0)
     return MetaLearner(make_evaluation(resolved, space, tasks, shape, 1), MetaNASOptions(inner_steps=2, adapt_steps=12))
 

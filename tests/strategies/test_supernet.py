@@ -20,7 +20,8 @@ from transformers import (
 from two_texts import IDS, MASK, output
 
 import nas_meta
-from nas_meta.config.components import make_evaluation, prepare
+from nas_meta.config.components import make_evaluation
+from nas_meta.config.problem import load_problem
 from nas_meta.config.resolved import resolve
 from nas_meta.core.objectives import Objective
 from nas_meta.errors import NasMetaError
@@ -128,8 +129,7 @@ def evaluation(small_config):
     """The evaluation of a small search, dropout off."""
     small_config["learner"]["training"] = {"dropout": 0.0}
     resolved = resolve(small_config)
-    space, tasks, shape = prepare(resolved)
-    space.prepare(tasks, 0)
+    space, tasks, shape = load_problem(resolved)
     return make_evaluation(resolved, space, tasks, shape, cpus=1)
 
 
@@ -328,8 +328,7 @@ def test_trials_go_on_from_the_supernet(supernet_config, tmp_path):
     supernet_config["budget"]["trials"] = 1
     supernet_config["evaluation"]["test_best"] = 0
     run = nas_meta.search(supernet_config, tmp_path / "run", inline=True)
-    space, tasks, shape = prepare(run.config)
-    space.prepare(tasks, run.config.config.seed)
+    space, tasks, shape = load_problem(run.config)
     supernet = space.supernet()
     supernet.load_state_dict(deserialize_state((tmp_path / "run" / "supernet.safetensors").read_bytes()))
     evaluation = make_evaluation(run.config, space, tasks, shape, cpus=1)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from nas_meta import Objective, load_run, search
-from nas_meta.config.components import make_evaluation, prepare
+from nas_meta.config.components import make_evaluation
+from nas_meta.config.problem import load_problem
 from nas_meta.config.resolved import resolve
 from nas_meta.core.objectives import signed_values
 from nas_meta.core.signals import Interrupted
@@ -175,8 +176,7 @@ def test_the_section_is_a_name_or_has_options():
 
 def evaluation_of(config, **rungs):
     resolved = resolve(config)
-    space, tasks, shape = prepare(resolved)
-    space.prepare(tasks, resolved.config.seed)
+    space, tasks, shape = load_problem(resolved)
     evaluation = make_evaluation(resolved, space, tasks, shape, 1)
     return evaluation.with_rungs(**rungs) if rungs else evaluation
 
@@ -213,7 +213,7 @@ def test_a_rung_tells_what_stands_there_and_changes_nothing(small_config):
 
 STRATEGY = """
 import json
-from nas_meta import plugins
+from nas_meta.core import plugins
 class Recorder(plugins.load("strategies", "random")):
     def tell(self, outcome):
         with open({file!r}, "a") as out:

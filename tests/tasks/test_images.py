@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from nas_meta import search
-from nas_meta.config.components import make_evaluation, prepare
+from nas_meta.config.components import make_evaluation
+from nas_meta.config.problem import load_problem
 from nas_meta.config.resolved import resolve
 from nas_meta.core import plugins
 from nas_meta.errors import ConfigError, DataError, TrialError
@@ -260,7 +261,7 @@ def test_a_saved_vision_transformer_gives_the_same_outputs_with_transformers_alo
 def test_every_learner_learns_from_images(learner, config):
     config["learner"] |= {"name": learner}
     resolved = resolve(config)
-    space, tasks, shape = prepare(resolved)
+    space, tasks, shape = load_problem(resolved)
     evaluation = make_evaluation(resolved, space, tasks, shape, 1)
     architecture = space.architecture({"patch": 4, "depth": 1, "hidden": 16, "heads": 2, "layer0.mlp": 1.0})
     trial = evaluation.trial(architecture, seed=1, keep_above=0.0)

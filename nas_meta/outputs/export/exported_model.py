@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas_meta.config.compatibility import check_images, check_source
-from nas_meta.config.components import episode_shape, make_evaluation, with_learner_prompts
+from nas_meta.config.components import make_evaluation
+from nas_meta.config.problem import episode_shape, with_learner_prompts
 from nas_meta.config.resolved import ResolvedConfig
 from nas_meta.errors import ConfigError
 from nas_meta.tasks.examples import IMAGE
@@ -38,8 +39,8 @@ def restore_learned(encoder: Encoder, state: dict[str, torch.Tensor], config: Re
     own = learned_state(encoder)
     if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in state.items()}:
         raise ConfigError(
-            f"{Path(folder) / LEARNED} does not fit the learner '{config.config.learner.name}' with "
-            f"{config.config.tasks.ways} ways; evaluate with the config it was trained with, {Path(folder) / CONFIG}"
+            f"{Path(folder) / LEARNED} does not fit the learner '{config.sections.learner.name}' with "
+            f"{config.sections.tasks.ways} ways; evaluate with the config it was trained with, {Path(folder) / CONFIG}"
         )
     encoder.load_state_dict(state, strict=False)
 
@@ -69,12 +70,12 @@ def evaluate_folder(
     if not (Path(folder) / "config.json").is_file():
         raise ConfigError(f"{folder} is not a Hugging Face folder: it has no config.json")
     logging.disable_progress_bar()
-    if config.recipe.choices:
+    if config.searched.choices:
         raise ConfigError(
-            f"{next(iter(config.recipe.choices))} is a choice of the config; an exported folder is evaluated with its "
-            f"own, {Path(folder) / CONFIG}"
+            f"{next(iter(config.searched.choices))} is a choice of the config; expected a config without choices, such "
+            f"as the folder's own, {Path(folder) / CONFIG}"
         )
-    section = config.config.tasks
+    section = config.sections.tasks
     source, space = (config.plugin(part)(config.options[part]) for part in ("tasks", "space"))
     check_source(space, source, config)
     tokenizer = None if space.modality == IMAGE else load_tokenizer(str(folder))

@@ -6,7 +6,8 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas_meta.config.components import episode_shape, make_evaluation, make_space
+from nas_meta.config.components import make_evaluation
+from nas_meta.config.problem import episode_shape, make_space
 from nas_meta.errors import PluginError, RunError
 from nas_meta.journal.run import Run
 from nas_meta.models.compute import Compute
@@ -60,5 +61,5 @@ def export(run: Run, folder: str | Path, trial_id: int | None = None) -> Path:
         save_processor(space.image_shape, folder)
     config = run.config.at(architecture, space.pooling(architecture))
     (folder / CONFIG).write_text(config.as_yaml(), encoding="utf-8")
-    (folder / "README.md").write_text(model_card(run, trial, space, folder, config.config), encoding="utf-8")
+    (folder / "README.md").write_text(model_card(run, trial, space, folder, config.sections), encoding="utf-8")
     return folder

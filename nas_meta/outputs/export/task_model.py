@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from nas_meta.config.components import make_evaluation, make_strategy, prepare
+from nas_meta.config.components import make_evaluation, make_strategy
+from nas_meta.config.problem import load_problem
 from nas_meta.errors import ConfigError, DataError, RunError, nearest
 from nas_meta.journal.run import Run
 from nas_meta.strategy.protocol import Adapted, Strategy
@@ -103,7 +104,7 @@ def adapt(
     """
     from nas_meta.models.profiling import parameters
 
-    strategy_class, name = run.config.plugin("strategy"), run.config.config.strategy.name
+    strategy_class, name = run.config.plugin("strategy"), run.config.sections.strategy.name
     if strategy_class.adapted is Strategy.adapted:
         raise ConfigError(
             f"{run.directory} was searched with the strategy '{name}', which gives tasks no architecture of their own; "
@@ -116,11 +117,10 @@ def adapt(
     classes = read_examples(support, text, label)
     if len(classes) < 2:
         raise DataError(f"{support} has one class, '{next(iter(classes))}'; expected at least two")
-    config = run.config.config
-    space, tasks, shape = prepare(run.config)
+    config = run.config.sections
+    space, tasks, shape = load_problem(run.config)
     if space.modality != TEXT:
         raise ConfigError(f"{run.directory} was searched on {MODALITIES[space.modality]}; expected a run on texts")
-    space.prepare(tasks, config.seed)
     evaluation = make_evaluation(run.config, space, tasks, shape, cpus=0)
     strategy = make_strategy(run.config, space)
     strategy.receive(run.findings, run.supernet)
@@ -164,7 +164,7 @@ def _scores(made: Adapted, pooling: str, classes: Classes, tokenizer: Any, run: 
 
     from nas_meta.models.encoder import Encoder
 
-    pool = load_tasks(_OneTask(classes), tokenizer, run.config.config.tasks.max_tokens)["meta-test"]
+    pool = load_tasks(_OneTask(classes), tokenizer, run.config.sections.tasks.max_tokens)["meta-test"]
     with torch.inference_mode():
         z = Encoder(made.model, pooling).eval().embed(pool, np.arange(len(pool)), rows=64)
         logits = F.linear(F.normalize(z, dim=-1), made.weight, made.bias)

@@ -25,7 +25,7 @@ def check_monitors(resolved: ResolvedConfig, inline: bool) -> dict[str, Hook]:
     Raises:
         ConfigError: a hook, a package or a port is not there; with the line of the config.
     """
-    section, hooks = resolved.config.watching, {}
+    section, hooks = resolved.sections.watching, {}
     for key in HOOKS:
         target = getattr(section, key)
         if target is not None:
@@ -48,7 +48,7 @@ def _check_prometheus(resolved: ResolvedConfig, port: int, inline: bool) -> None
         raise ConfigError(f"{where} goes through Ray's exporter; expected a search without --inline")
     if not all(map(_installed, EXPORTER)):
         raise ConfigError(f"{where}: Ray's exporter is not installed; expected pip install 'nas-meta[prometheus]'")
-    if resolved.config.resources.address is None:
+    if resolved.sections.resources.address is None:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that was closed just now is free
             try:
@@ -73,7 +73,7 @@ def make_monitors(
     created: float,
 ) -> Monitors:  # fmt: skip
     """Everything that watches the search of a config."""
-    section, objectives = resolved.config.watching, resolved.config.directed
+    section, objectives = resolved.sections.watching, resolved.sections.optimised
     observers = Monitors()
     observers.add("logs", TrialLogs, directory)
     observers.add("TensorBoard", TensorBoardLog, directory, space, objectives)

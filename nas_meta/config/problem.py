@@ -1,0 +1,220 @@
+"""What a search searches and what it judges by: the prepared space, the tasks and the shape of their episodes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from nas_meta.config.compatibility import check_images, check_source
+from nas_meta.config.resolved import ResolvedConfig
+from nas_meta.core.guard import plugin_call
+from nas_meta.errors import ConfigError
+from nas_meta.space.search_space import SearchSpace
+from nas_meta.space.wrappers import JointSpace, LimitedSpace, TimedSpace
+from nas_meta.tasks.episodes import EpisodeShape, TrainShape, check_shape
+from nas_meta.tasks.examples import IMAGE
+
+if TYPE_CHECKING:
+    from nas_meta.tasks.pool import Tasks
+    from nas_meta.tasks.source import TaskSource
+
+
+class Problem(NamedTuple):
+    """A search space with the tasks that its models are trained and judged on.
+
+    Attributes:
+        space: The search space, prepared.
+        tasks: The meta-train, meta-validation and meta-test examples, tokenised.
+        shape: Ways, shots and queries of the episodes that trials are judged on.
+    """
+
+    space: SearchSpace
+    tasks: Tasks
+    shape: EpisodeShape
+
+
+def load_problem(resolved: ResolvedConfig) -> Problem:
+    """Load everything that a trial needs besides its architecture.
+
+    Args:
+        resolved: The config.
+
+    Returns:
+        The space, prepared and ready to build models; the tasks, checked against the space; the shape of episodes.
+
+    Raises:
+        ConfigError: The space, the task source, the learner and the shape of episodes do not fit together.
+        DataError: The task source cannot be read.
+        PluginError: The space or the task source raised something else.
+    """
+    space = make_space(resolved)
+    tasks = load_tasks(resolved, space)
+    shape = episode_shape(resolved)
+    check_shape(tasks, shape, train_shape(resolved).of(shape))
+    prepare_space(space, tasks, resolved.sections.seed)
+    return Problem(space, tasks, shape)
+
+
+def load_space(resolved: ResolvedConfig, tasks: Tasks) -> SearchSpace:
+    """Make the space of a config and prepare it with tasks that are loaded already.
+
+    Args:
+        resolved: The config.
+        tasks: Its tasks.
+
+    Returns:
+        The prepared space.
+
+    Raises:
+        ConfigError: The options of the space cannot be used.
+        PluginError: The space raised something else.
+    """
+    space = make_space(resolved)
+    prepare_space(space, tasks, resolved.sections.seed)
+    return space
+
+
+def prepare_space(space: SearchSpace, tasks: Tasks, seed: int) -> None:
+    """Call :meth:`SearchSpace.prepare` within the error boundary of plugin calls.
+
+    Args:
+        space: The space.
+        tasks: The tasks of the search; spaces use only those of meta-train.
+        seed: The seed of the search.
+
+    Raises:
+        PluginError: The space raised something else than a sentence for the user.
+    """
+    with plugin_call(space, "prepare"):
+        space.prepare(tasks, seed)
+
+
+def make_space(resolved: ResolvedConfig) -> SearchSpace:
+    """Make the space of a config, not prepared yet.
+
+    Args:
+        resolved: The config.
+
+    Returns:
+        The space that ``space.name`` names, joined with the hyperparameters that are searched, within the limits of the
+        objectives.
+
+    Raises:
+        ConfigError: The options of the space cannot be used.
+        PluginError: The space raised something else.
+    """
+    plugin, options = resolved.plugin("space"), resolved.options["space"]
+    if resolved.tokenizer is not None and "tokenizer" in type(options).model_fields:
+        options = options.model_copy(update={"tokenizer": resolved.tokenizer})
+    with plugin_call(plugin, "__init__"):
+        space = plugin(options)
+    if resolved.tokenizer is not None:
+        space.tokenizer = resolved.tokenizer
+    if resolved.searched.choices:
+        space = JointSpace(space, resolved.searched.choices)
+    if resolved.sections.optimises_latency:
+        space = TimedSpace(space)
+    limits = resolved.sections.limits
+    return LimitedSpace(space, limits, resolved.sections.evaluation.flops_tokens) if limits else space
+
+
+def load_tasks(resolved: ResolvedConfig, space: SearchSpace) -> Tasks:
+    """Read the tasks of a config and tokenise them for the models of a space.
+
+    Args:
+        resolved: The config.
+        space: The space of the config; its tokenizer is used.
+
+    Returns:
+        The three splits, with the prompts and the synonyms that the learner asks for.
+
+    Raises:
+        ConfigError: The space and the task source do not fit together.
+        DataError: The task source cannot be read.
+        PluginError: The task source raised something else.
+    """
+    from nas_meta.models.inputs import check_modality
+    from nas_meta.tasks import tokenization
+
+    source = make_source(resolved)
+    check_modality(space)
+    check_source(space, source, resolved)
+    tokenizer = None if space.modality == IMAGE else tokenization.load_tokenizer(space.tokenizer)
+    tasks = tokenization.load_tasks(source, tokenizer, resolved.sections.tasks.max_tokens)
+    tasks = with_learner_prompts(resolved, tasks, tokenizer)
+    check_images(space, tasks, resolved)
+    if max(resolved.training("synonyms")) > 0:
+        tasks = tokenization.with_synonyms(tasks, tokenization.load_tokenizer(space.tokenizer))
+    return tasks
+
+
+def make_source(resolved: ResolvedConfig) -> TaskSource:
+    """Make the task source of a config.
+
+    Args:
+        resolved: The config.
+
+    Returns:
+        The source; nothing is read yet.
+
+    Raises:
+        PluginError: The source raised something else than a sentence for the user.
+    """
+    plugin = resolved.plugin("tasks")
+    with plugin_call(plugin, "__init__"):
+        return plugin(resolved.options["tasks"])
+
+
+def with_learner_prompts(resolved: ResolvedConfig, tasks: Tasks, tokenizer: Any) -> Tasks:
+    """Add the prompts that the learner of a config writes, or every learner that the search may choose.
+
+    Args:
+        resolved: The config.
+        tasks: The tasks.
+        tokenizer: The tokenizer of the space; None where the examples are images.
+
+    Returns:
+        The tasks with prompts; the same tasks where no learner writes any.
+
+    Raises:
+        ConfigError: A learner reads texts, but the examples are images.
+    """
+    from nas_meta.tasks.prompts import with_prompts
+
+    searched = resolved.searched
+    fields = [f for f in (p.Options.model_fields.get("template") for p in searched.learners.values()) if f]
+    if not fields:
+        return tasks
+    if tokenizer is None:
+        raise ConfigError(f"learner '{resolved.sections.learner.name}' reads texts, but the examples here are images")
+    choice = searched.choices.get("learner.template")
+    templates = choice.values if choice else [searched.learner.get("template", fields[0].default)]
+    return with_prompts(tasks, tokenizer, templates, resolved.sections.tasks.max_tokens)
+
+
+def episode_shape(resolved: ResolvedConfig, shots: int | None = None) -> EpisodeShape:
+    """Return the shape of the episodes that trials are judged on.
+
+    Args:
+        resolved: The config.
+        shots: Examples per class of the support set; by default the config's.
+
+    Returns:
+        Ways, shots and queries.
+    """
+    section = resolved.sections.tasks
+    return EpisodeShape(section.ways, shots or section.shots, section.queries)
+
+
+def train_shape(resolved: ResolvedConfig) -> TrainShape:
+    """Return how meta-training episodes differ from those that trials are judged on.
+
+    Args:
+        resolved: The config.
+
+    Returns:
+        Ways, shots and queries of meta-training; the largest value of each that is searched.
+    """
+    section, choices = resolved.sections.tasks, resolved.searched.choices
+    keys = ("train_ways", "train_shots", "train_queries")
+    largest = {k: max(choices[f"tasks.{k}"].values) for k in keys if f"tasks.{k}" in choices}
+    return TrainShape(*(largest.get(k, getattr(section, k)) for k in keys))

@@ -122,8 +122,8 @@ def soak(directory: Path, trials: int, every: int) -> list[Sample]:
     started, samples = time.time(), []
 
     def watch(status: object) -> None:
-        if status.standings.finished >= every * (len(samples) + 1):
-            samples.append(sample(status.standings.finished, started))
+        if status.leaderboard.finished >= every * (len(samples) + 1):
+            samples.append(sample(status.leaderboard.finished, started))
 
     silent = patch.object(phases, "meta_test", lambda *_: {})
     untimed = patch.object(phases, "measure_each", lambda *_: [])

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.table import Table
+from nas_meta.core import plugins
 from nas_meta.core.objectives import Objective, hypervolume, signed_values
-from nas_meta.strategy.stopping.registry import RULES
-from nas_meta.strategy.stopping.rule import Report
+from nas_meta.strategy.stopping.rule import RungReport
 
 CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 CURVES = Path(__file__).with_suffix(".json")
@@ -134,8 +134,9 @@ def replay(rows: Sequence[dict[str, Any]], section: dict[str, Any], objectives: 
         section: the ``stopping`` section of a config.
         objectives: objectives of the search.
     """
-    options = RULES[section["name"]].Options(**section).resolved(STEPS, episodes=40)
-    rule, ends = RULES[options.name](options, objectives), (*options.rungs, STEPS)
+    plugin = plugins.load("stopping", section["name"])
+    options = plugin.Options(**{k: v for k, v in section.items() if k != "name"}).resolved(STEPS, episodes=40)
+    rule, ends = plugin(options, objectives), (*options.rungs, STEPS)
     waiting = iter(range(len(rows)))
     # Entries: time of the next report in steps, index of the trial, number of rungs that it has passed.
     events = [(ends[0], trial, 0) for trial in islice(waiting, WORKERS)]
@@ -155,10 +156,10 @@ def replay(rows: Sequence[dict[str, Any]], section: dict[str, Any], objectives: 
     return Replay(steps, seconds, completed)
 
 
-def report(trial: int, row: dict[str, Any], step: int, episodes: int, objectives: Sequence[Objective]) -> Report:
+def report(trial: int, row: dict[str, Any], step: int, episodes: int, objectives: Sequence[Objective]) -> RungReport:
     """Report of a trial at a rung, as in a search."""
     scores = rung_scores(row, step, episodes)
-    return Report(trial, step, signed_values({**row["metrics"], "accuracy": scores.mean()}, objectives), scores)
+    return RungReport(trial, step, signed_values({**row["metrics"], "accuracy": scores.mean()}, objectives), scores)
 
 
 def rung_scores(row: dict[str, Any], step: int, episodes: int) -> np.ndarray:

@@ -98,8 +98,10 @@ def status(
     opened = load_run(run)
     now = read_status(opened)
     if as_json:
-        running = [t.as_dict() for t in now.standings.running.values()]
-        print_json({**now.as_dict(), "failures": now.failures, "finished": now.standings.finished, "running": running})
+        running = [t.as_dict() for t in now.leaderboard.running.values()]
+        print_json(
+            {**now.as_dict(), "failures": now.failures, "finished": now.leaderboard.finished, "running": running}
+        )
         return
     from nas_meta.outputs.report.terminal import console, status_view, watch_status
 

@@ -13,7 +13,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON documen
 
 def add_to(app: typer.Typer) -> None:
     """Adds the commands to the command line."""
-    for command in (spaces, strategies, learners, tasks):
+    for command in (spaces, strategies, learners, stopping, tasks):
         app.command()(command)
     space = typer.Typer(help="Write and check search-space plugins.", no_args_is_help=True)
     space.command("new")(space_new)
@@ -34,6 +34,11 @@ def strategies(name: Annotated[Optional[str], typer.Argument()] = None, as_json:
 def learners(name: Annotated[Optional[str], typer.Argument()] = None, as_json: JsonOption = False) -> None:
     """List learners, or show one."""
     show_plugins("learners", name, as_json)
+
+
+def stopping(name: Annotated[Optional[str], typer.Argument()] = None, as_json: JsonOption = False) -> None:
+    """List stopping rules, or show one."""
+    show_plugins("stopping", name, as_json)
 
 
 def tasks(name: Annotated[Optional[str], typer.Argument()] = None, as_json: JsonOption = False) -> None:

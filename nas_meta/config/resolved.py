@@ -17,7 +17,6 @@ from nas_meta.config.sections import (
     LearnerSection,
     Section,
 )
-from nas_meta.config.stopping import read_section
 from nas_meta.config.yaml_loader import read_yaml
 from nas_meta.core import plugins
 from nas_meta.core.files import regular_file
@@ -131,9 +130,10 @@ def resolve(document: Mapping[str, Any], source: Source | None = None, overrides
             raise ConfigError(
                 f"{source.at((section,))}: '{section}' is not a section; {nearest(str(section), Config.model_fields)}"
             )
+    if isinstance(document.get("stopping"), str):  # the name of a rule alone
+        document = {**document, "stopping": {"name": document["stopping"]}}
     sections = {name: _resolve_section(name, document.get(name) or {}, source) for name in PLUGIN_SECTIONS}
     plain = {**document, **{name: section.own for name, section in sections.items()}}
-    plain["stopping"] = read_section(document.get("stopping"), source)
     config = validate(Config, plain, source, (), set())
     options = {name: section.options for name, section in sections.items()}
     choices = {path: choice for section in sections.values() for path, choice in section.choices.items()}

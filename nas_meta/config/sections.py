@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from nas_meta.core.objectives import Limit, Objective
 from nas_meta.errors import nearest
 from nas_meta.evaluation.pretraining.options import PretrainingSection
 from nas_meta.evaluation.proxies import PROXIES
-from nas_meta.strategy.stopping.registry import RULES
-from nas_meta.strategy.stopping.rule import StoppingOptions
 
 
 class Section(BaseModel):
@@ -64,6 +62,10 @@ class StrategySection(NamedSection):
     prefilter: PrefilterSection | None = Field(
         None, description="of several proposals the best by a zero-cost score is tried; by default every one"
     )
+
+
+class StoppingSection(NamedSection):
+    name: str = Field("none", description="stopping rule: an installed name or path/to/file.py:Name")
 
 
 class EvaluationSection(Section):
@@ -201,7 +203,7 @@ class Config(Section):
     )
     strategy: StrategySection = Field(default_factory=StrategySection)
     evaluation: EvaluationSection = Field(default_factory=EvaluationSection)
-    stopping: SerializeAsAny[StoppingOptions] = Field(default_factory=RULES["none"].Options)
+    stopping: StoppingSection = Field(default_factory=StoppingSection)
     objectives: list[ObjectiveSection] = Field(
         default_factory=lambda: [ObjectiveSection(**o) for o in DEFAULT_OBJECTIVES], min_length=1
     )
@@ -262,4 +264,5 @@ PLUGIN_SECTIONS = {
     "tasks": (TasksSection, "tasks", "source"),
     "learner": (LearnerSection, "learners", "name"),
     "strategy": (StrategySection, "strategies", "name"),
+    "stopping": (StoppingSection, "stopping", "name"),
 }

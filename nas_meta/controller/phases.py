@@ -46,7 +46,6 @@ from nas_meta.space.latency_predictor import LatencyTable
 from nas_meta.space.search_space import SearchSpace
 from nas_meta.space.wrappers import timed_space
 from nas_meta.strategy.protocol import Job
-from nas_meta.strategy.stopping.registry import RULES
 
 if TYPE_CHECKING:
     from nas_meta.controller.domain_adaptation import AdaptationJob
@@ -149,16 +148,15 @@ class _Search:
         session = next_session(self.directory) if self.resumed else new_session(self.config, self.inline)
         # Of the search it knows what that began with: its history is only that of these.
         strategy = make_strategy(self.resolved, space, session.trials, session.workers)
-        stopping: Any = self.config.stopping.resolved(
-            most_steps(self.resolved), self.config.evaluation.interim_episodes
-        )
+        stopping: Any = self.resolved.options["stopping"]
+        stopping = stopping.resolved(most_steps(self.resolved), self.config.evaluation.interim_episodes)
         scoring = partial(make_evaluation, self.resolved, space, tasks, shape, 1)
         strategy = with_prefilter(strategy, self.resolved, scoring, self.directory)
         document = self.resolved.document
         document = {
             **document,
             "strategy": {**document["strategy"], **strategy.resolved},
-            "stopping": stopping.model_dump(mode="json"),
+            "stopping": {**document["stopping"], **stopping.model_dump(mode="json")},
         }
         info = {
             "config": document, "session": dataclasses.asdict(session), "tasks": list(tasks.report),
@@ -172,7 +170,9 @@ class _Search:
             journal = Journal.create(self.directory, **info)
         (self.directory / "config.yaml").write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
         board = make_monitors(self.resolved, self.hooks, self.directory, space, document, journal.get("created", 0.0))
-        rule = RULES[stopping.name](stopping, self.objectives)
+        rule_class = self.resolved.plugin("stopping")
+        with plugin_call(rule_class, "__init__"):
+            rule = rule_class(stopping, self.objectives)
         self.loop = TrialLoop(
             self.config,
             self.directory,
@@ -231,7 +231,7 @@ class _Search:
         from nas_meta.config.pretraining import space_before_adaptation
 
         self._enter("meta-testing")
-        best = self.loop.standings.best(self.config.evaluation.test_best)
+        best = self.loop.leaderboard.best(self.config.evaluation.test_best)
         before = space_before_adaptation(self.resolved, self.directory, tasks)
         report = meta_test(engine, self.directory, best, space, self.stop.is_set, before)
         report = report | {"latency": self._latency(engine, space)}
@@ -368,21 +368,21 @@ class _Search:
 
     def _nothing(self) -> str | None:
         """Why a search that went to its end has failed all the same; None if it has not."""
-        if self.loop.standings.leader is not None:
+        if self.loop.leaderboard.leader is not None:
             return None
         reason = next((t.error for t in self.loop.trials.values() if t.error), "no trial was proposed")
         return f"no trial was completed; the first one failed because {reason}"
 
     def _watched(self, kind: type[BaseException] | None, error: BaseException | None, _: Any) -> None:
         """Tells whoever watches how the search ended."""
-        standings = self.loop.standings
+        leaderboard = self.loop.leaderboard
         if self.stop.is_set() or kind is KeyboardInterrupt:
-            self.board.close(standings, "interrupted", None)
+            self.board.close(leaderboard, "interrupted", None)
         elif error is not None:
-            self.board.close(standings, "failed", cause(error))
+            self.board.close(leaderboard, "failed", cause(error))
         else:
             nothing = self._nothing()
-            self.board.close(standings, "failed" if nothing else "done", nothing)
+            self.board.close(leaderboard, "failed" if nothing else "done", nothing)
 
     def _broken(self, kind: type[BaseException] | None, *_: Any) -> None:
         """The last word of a search that an exception ends."""
@@ -395,7 +395,7 @@ class _Search:
         loop, board, steps = getattr(self, "loop", None), getattr(self, "board", None), {JOB: self.job_step}
         return Status(
             phase="finishing" if self.phase == "searching" and self.stop.is_set() else self.phase,
-            standings=loop.standings if loop else Leaderboard(self.objectives),
+            leaderboard=loop.leaderboard if loop else Leaderboard(self.objectives),
             total=self.config.budget.trials,
             started=self.started,
             steps={**steps, **loop.steps} if loop else steps,

@@ -27,7 +27,7 @@ from nas_meta.outputs.monitors.observer import Monitor
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.latency_predictor import LatencyTable
 from nas_meta.strategy.protocol import Strategy
-from nas_meta.strategy.stopping.rule import Report, Rule
+from nas_meta.strategy.stopping.rule import RungReport, StoppingRule
 
 if TYPE_CHECKING:
     from nas_meta.controller.weight_pool import WeightPool
@@ -52,7 +52,7 @@ class TrialLoop:
     journal: Journal
     board: Monitor
     strategy: Strategy
-    rule: Rule
+    rule: StoppingRule
     stop: Stop
     happened: Callable[[], None]
     steps: dict[int, int] = field(default_factory=dict)
@@ -63,8 +63,8 @@ class TrialLoop:
 
     def __post_init__(self) -> None:
         self.objectives = self.config.optimised
-        self.standings = Leaderboard(self.objectives)
-        self.trials = self.standings.trials
+        self.leaderboard = Leaderboard(self.objectives)
+        self.trials = self.leaderboard.trials
         self.proposals = Proposals(self.strategy, self.objectives, self.trials)
         self._again: deque[int] = deque()
         self._since: dict[int, float] = {}
@@ -79,7 +79,7 @@ class TrialLoop:
             RunError: the strategy does not follow from its seed, or the journal lacks trials.
         """
         for trial in self.journal.trials():
-            self.standings.put(trial)
+            self.leaderboard.put(trial)
         files = weights_path(self.directory, 0).parent.glob("*.safetensors")
         self._weights |= {int(path.stem) for path in files if path.stem.isdigit()} & set(self.trials)
         said, reports = self.journal.said(), self.journal.reports()
@@ -118,7 +118,7 @@ class TrialLoop:
 
     def abandon(self) -> None:
         """What still runs is over, and will be run again if the search goes on."""
-        for trial in list(self.standings.running.values()):
+        for trial in list(self.leaderboard.running.values()):
             self._store(trial, "stopped", {}, INTERRUPTED)
             self._show(self.trials[trial.id])
 
@@ -150,7 +150,7 @@ class TrialLoop:
             started=time.time(),
             finished=None,
         )
-        self.standings.put(trial)
+        self.leaderboard.put(trial)
         if self.weight_pool is not None:
             begun = self.weight_pool.begin(trial)
             if begun is None:  # it starts when another one has made the weights that it starts from
@@ -204,8 +204,9 @@ class TrialLoop:
     def _judge(self, trial: Trial, progress: Any) -> None:
         """Says at a rung whether a trial goes on; if not, it ends with what stands there."""
         metrics = self._with_latency(trial, progress.metrics)
-        report = Report(trial.id, progress.step, signed_values(metrics, self.objectives), progress.scores)
-        go_on = self.rule.decide(report)
+        report = RungReport(trial.id, progress.step, signed_values(metrics, self.objectives), progress.scores)
+        with plugin_call(self.rule, "should_continue"):
+            go_on = bool(self.rule.decide(report))
         self.journal.report(report, go_on)
         self.engine.proceed(trial.id, go_on)
         if not go_on:
@@ -260,7 +261,7 @@ class TrialLoop:
             trial, fidelity=self.steps.get(trial.id, 0), status=status, metrics=self._with_latency(trial, metrics),
             error=error, finished=time.time(),
         )  # fmt: skip
-        self.standings.put(trial)
+        self.leaderboard.put(trial)
         # Durable before anybody, the strategy first of all, hears of it.
         self.journal.write(trial, self.proposals.said(trial if told else None))
         return trial
@@ -284,18 +285,18 @@ class TrialLoop:
 
     def _show(self, trial: Trial) -> None:
         self._forget_progress(trial)
-        self.board.trial_end(trial, self.standings)
+        self.board.trial_end(trial, self.leaderboard)
 
     def _keep_above(self) -> float:
         """Weights of trials below this accuracy are not worth sending."""
         keep = self.config.evaluation.keep
-        ranked = self.standings.best(keep)
+        ranked = self.leaderboard.best(keep)
         return ranked[-1].metrics["accuracy"] if len(ranked) == keep else 0.0
 
     def _drop_weights(self) -> None:
         """Removes the weights of trials that are no longer among the best."""
-        kept = {t.id for t in self.standings.best(self.config.evaluation.keep)}
-        for number in self._weights - kept - self.standings.running.keys():
+        kept = {t.id for t in self.leaderboard.best(self.config.evaluation.keep)}
+        for number in self._weights - kept - self.leaderboard.running.keys():
             weights_path(self.directory, number).unlink(missing_ok=True)
             self._weights.remove(number)
 

@@ -107,6 +107,31 @@ def pareto_front(values: np.ndarray) -> np.ndarray:
     return np.sort(np.array(found, dtype=int))
 
 
+def crowding_distances(front: np.ndarray) -> np.ndarray:
+    """Return the crowding distance of every candidate of one front (Deb et al. 2002, "NSGA-II", section III.B).
+
+    In each objective a candidate gets the distance between the next different values below and above its own, as a
+    share of the front's range; the distances of all objectives are added up. Candidates at the ends of an objective in
+    which the front differs get infinity. Equal candidates get equal distances, whatever their order.
+
+    Example: of (0, 3), (1, 2), (3, 0) the middle one has (3 - 0) / 3 + (3 - 0) / 3 = 2.
+
+    Args:
+        front: ``[candidates, objectives]``.
+
+    Returns:
+        ``[candidates]`` distances; the higher, the less crowded.
+    """
+    distances = np.zeros(len(front))
+    for column in front.T:
+        levels, level_of = np.unique(column, return_inverse=True)
+        if len(levels) > 1:
+            gaps = np.full(len(levels), np.inf)
+            gaps[1:-1] = (levels[2:] - levels[:-2]) / (levels[-1] - levels[0])
+            distances += gaps[level_of]
+    return distances
+
+
 def hypervolume(values: np.ndarray, reference: np.ndarray) -> float:
     """The volume that rows dominate above a reference point: Σ of slices along the last objective.
 

@@ -34,6 +34,9 @@ KINDS = {
     "spaces": Kind("nas_meta.search_spaces", "search space", "nas_meta.space:SearchSpace", ("choices", "build")),
     "strategies": Kind("nas_meta.strategies", "strategy", "nas_meta.strategy:Strategy", ("ask", "tell")),
     "learners": Kind("nas_meta.learners", "learner", "nas_meta.learners.base:Learner", ("meta_loss", "classify")),
+    "stopping": Kind(
+        "nas_meta.stopping", "stopping rule", "nas_meta.strategy.stopping.rule:StoppingRule", ("should_continue",)
+    ),
     "tasks": Kind("nas_meta.tasks", "task source", "nas_meta.tasks.source:TaskSource", ("read",)),
 }
 

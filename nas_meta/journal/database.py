@@ -16,7 +16,7 @@ from nas_meta.errors import RunError
 from nas_meta.journal.records import AskTellEvent, Trial
 from nas_meta.journal.row_checks import parse_json, problem_of_row, validated
 from nas_meta.journal.sqlite_reader import read_rows, read_some
-from nas_meta.strategy.stopping.rule import Report
+from nas_meta.strategy.stopping.rule import RungReport
 
 FILE = "journal.sqlite"
 VERSION = 2
@@ -226,7 +226,7 @@ class Journal:
             )
         }
 
-    def report(self, report: Report, went_on: bool) -> None:
+    def report(self, report: RungReport, went_on: bool) -> None:
         """Stores what a trial reported at a rung and what was decided; durable when this returns."""
         row = (report.trial, report.step, json.dumps(list(report.values)), json.dumps(report.scores.tolist()), went_on)
         with self._transaction() as db:
@@ -237,7 +237,7 @@ class Journal:
         with self._transaction() as db:
             db.execute("DELETE FROM reports WHERE trial = ?", (trial,))
 
-    def reports(self) -> list[tuple[Report, bool]]:
+    def reports(self) -> list[tuple[RungReport, bool]]:
         """What trials reported at rungs, in the order of the decisions, and whether they went on."""
         rows = [
             (trial, step, parse_json(values), parse_json(scores), went_on)
@@ -246,7 +246,7 @@ class Journal:
             )
         ]
         validated(list[tuple[int, int, list[float], list[float], int]], rows, "reports")
-        return [(Report(trial, step, tuple(v), np.array(s)), bool(on)) for trial, step, v, s, on in rows]
+        return [(RungReport(trial, step, tuple(v), np.array(s)), bool(on)) for trial, step, v, s, on in rows]
 
     def _rows(self, query: str, *values: Any) -> list[tuple]:
         if self._db is None:

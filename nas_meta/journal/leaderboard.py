@@ -35,11 +35,11 @@ class Leaderboard:
 
     @classmethod
     def of(cls, trials: Iterable[Trial], objectives: Sequence[Objective]) -> Leaderboard:
-        """The standings of some trials."""
-        standings = cls(objectives)
+        """The leaderboard of some trials."""
+        leaderboard = cls(objectives)
         for trial in trials:
-            standings.put(trial)
-        return standings
+            leaderboard.put(trial)
+        return leaderboard
 
     @property
     def finished(self) -> int:

@@ -20,7 +20,7 @@ from nas_meta.errors import ConfigError, RunError, nearest
 from nas_meta.journal.database import Journal
 from nas_meta.journal.records import Trial
 from nas_meta.journal.row_checks import MetaTest, validated
-from nas_meta.strategy.stopping.rule import Report
+from nas_meta.strategy.stopping.rule import RungReport
 
 SUPERNET = "supernet.safetensors"
 CHECKPOINT = "supernet.checkpoint"  # of one that is still in training
@@ -128,7 +128,7 @@ class Run:
         return validated(kind, self._journal.get(key, default), key)
 
     @property
-    def rung_reports(self) -> list[tuple[Report, bool]]:
+    def rung_reports(self) -> list[tuple[RungReport, bool]]:
         """What trials reported at rungs, in order, and whether they went on."""
         return self._journal.reports()
 

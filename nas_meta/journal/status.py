@@ -44,7 +44,7 @@ class Status:
 
     Attributes:
         phase: what it does, a key of :data:`PHASES`.
-        standings: its trials; those of a search in this process go on changing when the watcher has returned.
+        leaderboard: its trials; those of a search in this process go on changing when the watcher has returned.
         total: trials of the budget.
         started: when it began to search, in seconds since the epoch.
         steps: meta-training steps that running trials have taken, by trial; those of the strategy's job under 0.
@@ -56,7 +56,7 @@ class Status:
     """
 
     phase: str
-    standings: Leaderboard
+    leaderboard: Leaderboard
     total: int
     started: float
     steps: Mapping[int, int]
@@ -70,12 +70,12 @@ class Status:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, without what the journal holds."""
-        return {name: value for name, value in vars(self).items() if name not in ("standings", "run_dir")}
+        return {name: value for name, value in vars(self).items() if name not in ("leaderboard", "run_dir")}
 
     @property
     def trials(self) -> tuple[Trial, ...]:
         """Every trial so far, in the order they first started; looks through all of them."""
-        return tuple(self.standings.trials.values())
+        return tuple(self.leaderboard.trials.values())
 
     @property
     def over(self) -> bool:
@@ -85,7 +85,7 @@ class Status:
     @property
     def failures(self) -> Mapping[str, int]:
         """How many trials failed, by reason, the most frequent first."""
-        return {reason: count for reason, count in self.standings.failures.most_common() if count}
+        return {reason: count for reason, count in self.leaderboard.failures.most_common() if count}
 
 
 Watcher = Callable[[Status], None]
@@ -123,8 +123,8 @@ def read_status(run: Run) -> Status:
         steps = {int(key): int(value) for key, value in plain["steps"].items()}
         losses = {int(key): float(value) for key, value in plain["losses"].items()}
         numbered = {"steps": steps, "losses": losses}
-        standings = Leaderboard.of(run.trials, run.objectives)
-        return Status(standings=standings, run_dir=run.directory, **(plain | times | counts | told | numbered))
+        leaderboard = Leaderboard.of(run.trials, run.objectives)
+        return Status(leaderboard=leaderboard, run_dir=run.directory, **(plain | times | counts | told | numbered))
     except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
         raise RunError(f"{path} cannot be read: no search has said there how far it is") from error
 

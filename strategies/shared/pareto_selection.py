@@ -4,25 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nas_meta.core.objectives import front_ranks
-
-
-def crowding(values: np.ndarray) -> np.ndarray:
-    """The crowding distance of every row of one front (Deb et al. 2002, "NSGA-II", section III-B).
-
-    Per objective the difference of the two neighbours over the front's range, summed; infinite at the ends.
-
-    Args:
-        values: ``[candidates, objectives]``.
-    """
-    distance = np.zeros(len(values))
-    for column in values.T:
-        order = np.argsort(column, kind="stable")
-        distance[order[[0, -1]]] = np.inf
-        width = column[order[-1]] - column[order[0]]
-        if width > 0:
-            distance[order[1:-1]] += (column[order[2:]] - column[order[:-2]]) / width
-    return distance
+from nas_meta.core.objectives import crowding_distances, front_ranks
 
 
 def order_by_crowding(values: np.ndarray) -> list[int]:
@@ -36,7 +18,7 @@ def order_by_crowding(values: np.ndarray) -> list[int]:
     """
     left, taken = list(range(len(values))), []
     while left:
-        worst = np.lexsort((values[left, 0], crowding(values[left])))[0]
+        worst = np.lexsort((values[left, 0], crowding_distances(values[left])))[0]
         taken.append(left.pop(int(worst)))
     return taken[::-1]
 

@@ -19,24 +19,24 @@ histories = st.lists(st.tuples(st.integers(1, 8), ends, st.integers(0, 3), st.in
 
 @given(histories)
 def test_standings_are_what_a_look_at_all_trials_finds(history):
-    standings, trials = Leaderboard(OBJECTIVES), {}
+    leaderboard, trials = Leaderboard(OBJECTIVES), {}
     for number, status, accuracy, flops in history:
         if number in trials and trials[number].status == "completed":
             continue
         metrics = {"accuracy": accuracy, "flops": flops} if status in ("completed", "stopped") else {}
         trials[number] = Trial(number, {}, 0, 1, status, metrics, "too dark" if status == "failed" else None)
-        standings.put(trials[number])
+        leaderboard.put(trials[number])
     everything = list(trials.values())
-    assert standings.trials == trials
-    assert standings.running == {t.id: t for t in everything if t.status == "running"}
-    assert standings.finished == sum(t.status != "running" for t in everything)
+    assert leaderboard.trials == trials
+    assert leaderboard.running == {t.id: t for t in everything if t.status == "running"}
+    assert leaderboard.finished == sum(t.status != "running" for t in everything)
     assert all(
-        standings.counts[s] == sum(t.status == s for t in everything) for s in ("completed", "failed", "stopped")
+        leaderboard.counts[s] == sum(t.status == s for t in everything) for s in ("completed", "failed", "stopped")
     )
-    assert standings.failures["too dark"] == standings.counts["failed"]
-    assert standings.best(3) == rank(everything, OBJECTIVES[1:])[:3]
-    assert standings.leader == next(iter(rank(everything, OBJECTIVES)), None)
-    assert Leaderboard.of(everything, OBJECTIVES).leader == standings.leader
+    assert leaderboard.failures["too dark"] == leaderboard.counts["failed"]
+    assert leaderboard.best(3) == rank(everything, OBJECTIVES[1:])[:3]
+    assert leaderboard.leader == next(iter(rank(everything, OBJECTIVES)), None)
+    assert Leaderboard.of(everything, OBJECTIVES).leader == leaderboard.leader
 
 
 def test_hundreds_of_event_files_take_no_thread_and_no_handle(tmp_path, monkeypatch):

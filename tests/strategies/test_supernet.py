@@ -23,7 +23,7 @@ import nas_meta
 from nas_meta.config.components import make_evaluation
 from nas_meta.config.problem import load_problem
 from nas_meta.config.resolved import resolve
-from nas_meta.core.objectives import Objective
+from nas_meta.core.objectives import Objective, crowding_distances
 from nas_meta.errors import NasMetaError
 from nas_meta.evaluation.trial import result_of
 from nas_meta.learners.training.options import set_dropout
@@ -33,7 +33,7 @@ from nas_meta.models.state import deserialize_state, serialize_state
 from nas_meta.tasks.episodes import EpisodeShape, episode
 from search_spaces.pretrained.bert_elastic import Memory, widths_of
 from search_spaces.pretrained.bert_subnet import BertSubnet, BertSubnetOptions
-from strategies.shared.pareto_selection import crowding, select_best
+from strategies.shared.pareto_selection import select_best
 from strategies.supernet.inherited_weights import supernet_encoder, thinned
 from strategies.supernet.sandwich import Sandwich
 from strategies.supernet.search import SupernetJob, SupernetOptions, proposals
@@ -264,7 +264,7 @@ def test_few_texts_of_each_class_are_enough_for_an_episode(evaluation):
 def test_crowding_and_the_best_of_many_by_hand():
     front = np.array([[0.0, 4.0], [1.0, 3.0], [3.0, 1.0], [4.0, 0.0]])
     # Of the second (3-0)/4 + (4-1)/4, of the third likewise.
-    np.testing.assert_allclose(crowding(front), [np.inf, 1.5, 1.5, np.inf])
+    np.testing.assert_allclose(crowding_distances(front), [np.inf, 1.5, 1.5, np.inf])
     values = np.array([[0, 4], [1, 3], [1.1, 2.9], [3, 1], [4, 0], [0, 0], [1, 1]])
     # The front's most crowded are its second row (0.275 + 0.275), then its fourth (1.45, the third has 1.5).
     assert select_best(values, 9) == [4, 0, 2, 3, 1, 6, 5]

@@ -53,12 +53,12 @@ class Hooks(Monitor):
         self._thread = threading.Thread(target=self._work, name="hooks", daemon=True)
         self._thread.start()
 
-    def trial_end(self, trial: Trial, standings: Leaderboard) -> None:
+    def trial_end(self, trial: Trial, leaderboard: Leaderboard) -> None:
         self._tell("on_trial_end", {"trial": trial.as_dict()})
 
-    def close(self, standings: Leaderboard, phase: str, error: str | None) -> None:
-        best = standings.leader.as_dict() if standings.leader else None
-        self._tell("on_search_end", {"phase": phase, "error": error, "best": best, "trials": len(standings.trials)})
+    def close(self, leaderboard: Leaderboard, phase: str, error: str | None) -> None:
+        best = leaderboard.leader.as_dict() if leaderboard.leader else None
+        self._tell("on_search_end", {"phase": phase, "error": error, "best": best, "trials": len(leaderboard.trials)})
         until = time.monotonic() + self._seconds
         try:
             self._waiting.put(None, timeout=self._seconds)

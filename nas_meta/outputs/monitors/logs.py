@@ -79,7 +79,7 @@ class TrialLogs(Monitor):
         measured = "  ".join(f"{name} {value:.6g}" for name, value in values.items())
         self._write(number, f"{now()}  step {step}  {measured}")
 
-    def trial_end(self, trial: Trial, standings: Leaderboard) -> None:
+    def trial_end(self, trial: Trial, leaderboard: Leaderboard) -> None:
         accuracy = f", accuracy {trial.metrics['accuracy']:.4f}" if "accuracy" in trial.metrics else ""
         reason = f": {trial.error}" if trial.error else ""
         self._end(trial.id, f"trial {trial.id} is {trial.status} after {trial.fidelity} steps{accuracy}{reason}")
@@ -87,7 +87,7 @@ class TrialLogs(Monitor):
     def forget(self, trial: Trial, reason: str) -> None:
         self._end(trial.id, f"trial {trial.id} will be run again: {reason}")
 
-    def close(self, standings: Leaderboard, phase: str, error: str | None) -> None:
+    def close(self, leaderboard: Leaderboard, phase: str, error: str | None) -> None:
         for number in list(self._open):
             self._end(number, f"the search is {phase}" + (f": {error}" if error else ""))
 

@@ -34,13 +34,13 @@ class Monitor:
     def job_end(self, error: str | None) -> None:
         """Its end, and why it failed."""
 
-    def trial_end(self, trial: Trial, standings: Leaderboard) -> None:
-        """The end of a trial; ``standings`` are those of all trials, this one among them."""
+    def trial_end(self, trial: Trial, leaderboard: Leaderboard) -> None:
+        """The end of a trial; ``leaderboard`` are those of all trials, this one among them."""
 
     def forget(self, trial: Trial, reason: str) -> None:
         """A trial will be run again: what it did this time does not count."""
 
-    def close(self, standings: Leaderboard, phase: str, error: str | None) -> None:
+    def close(self, leaderboard: Leaderboard, phase: str, error: str | None) -> None:
         """The end of the search.
 
         Args:
@@ -102,11 +102,11 @@ class Monitors(Monitor):
     def job_end(self, error: str | None) -> None:
         self._each("job_end", error)
 
-    def trial_end(self, trial: Trial, standings: Leaderboard) -> None:
-        self._each("trial_end", trial, standings)
+    def trial_end(self, trial: Trial, leaderboard: Leaderboard) -> None:
+        self._each("trial_end", trial, leaderboard)
 
     def forget(self, trial: Trial, reason: str) -> None:
         self._each("forget", trial, reason)
 
-    def close(self, standings: Leaderboard, phase: str, error: str | None) -> None:
-        self._each("close", standings, phase, error)
+    def close(self, leaderboard: Leaderboard, phase: str, error: str | None) -> None:
+        self._each("close", leaderboard, phase, error)

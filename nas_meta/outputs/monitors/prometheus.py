@@ -32,14 +32,14 @@ class PrometheusMetrics(Monitor):
         self._running.add(trial.id)
         self._show_running()
 
-    def trial_end(self, trial: Trial, standings: Leaderboard) -> None:
+    def trial_end(self, trial: Trial, leaderboard: Leaderboard) -> None:
         self._running.discard(trial.id)
         self._finished.inc(1, self._run)
         for status in STATUSES[1:]:
-            self._trials.set(standings.counts[status], {**self._run, "status": status})
-        if standings.leader:
+            self._trials.set(leaderboard.counts[status], {**self._run, "status": status})
+        if leaderboard.leader:
             metric = self._objective.metric
-            self._best.set(standings.leader.metrics[metric], {**self._run, "metric": metric})
+            self._best.set(leaderboard.leader.metrics[metric], {**self._run, "metric": metric})
         self._show_running()
 
     def forget(self, trial: Trial, reason: str) -> None:

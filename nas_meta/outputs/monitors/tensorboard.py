@@ -62,7 +62,7 @@ class TensorBoardLog(Monitor):
         for name, value in values.items():
             self._job.add_scalar(name, value, step)
 
-    def trial_end(self, trial: Trial, standings: Leaderboard) -> None:
+    def trial_end(self, trial: Trial, leaderboard: Leaderboard) -> None:
         """A trial's final metrics and hyper-parameters; best so far, throughput and the picture of the search."""
         from tensorboard.plugins.hparams import summary_v2 as api
 
@@ -77,13 +77,13 @@ class TensorBoardLog(Monitor):
         file.add_summary(api.hparams_pb(values, trial_id=trial_name(trial)))
         file.add_summary(session_end(bool(trial.metrics), trial.finished))
         self._writers.pop(trial.id).close()
-        finished, leader = standings.finished, standings.leader
+        finished, leader = leaderboard.finished, leaderboard.leader
         if leader:
             self._search.add_scalar("search/best", leader.metrics[self.objectives[0].metric], finished)
         minutes = max(time.time() - self._started, 1e-9) / 60
         self._search.add_scalar("search/trials_per_minute", finished / minutes, finished)
         if leader and time.time() > self._next_picture:
-            self._picture(standings)
+            self._picture(leaderboard)
 
     def forget(self, trial: Trial, reason: str) -> None:
         """Removes what a trial wrote."""
@@ -91,11 +91,11 @@ class TensorBoardLog(Monitor):
             self._writers.pop(trial.id).close()
         shutil.rmtree(self.directory / trial_name(trial), ignore_errors=True)
 
-    def close(self, standings: Leaderboard, phase: str, error: str | None) -> None:
+    def close(self, leaderboard: Leaderboard, phase: str, error: str | None) -> None:
         """The last picture, also as ``pareto.png`` beside the event files' folder."""
-        if standings.leader:
-            self._picture(standings)
-            figure = front_figure(list(standings.trials.values()), self.objectives)
+        if leaderboard.leader:
+            self._picture(leaderboard)
+            figure = front_figure(list(leaderboard.trials.values()), self.objectives)
             figure.savefig(self.directory.parent / "pareto.png", dpi=120)
         for writer in [*self._writers.values(), self._search, *filter(None, [self._job])]:
             writer.close()
@@ -124,10 +124,10 @@ class TensorBoardLog(Monitor):
         ]
         self._search._get_file_writer().add_summary(api.hparams_config_pb(hparams, metrics))
 
-    def _picture(self, standings: Leaderboard) -> None:
+    def _picture(self, leaderboard: Leaderboard) -> None:
         started = time.time()
-        figure = front_figure(list(standings.trials.values()), self.objectives)
-        self._search.add_figure("search/front", figure, standings.finished)
+        figure = front_figure(list(leaderboard.trials.values()), self.objectives)
+        self._search.add_figure("search/front", figure, leaderboard.finished)
         self._search.flush()
         # With many trials it takes long: at most one part in fifty of the driver's time.
         self._next_picture = time.time() + max(self._every, 50 * (time.time() - started))

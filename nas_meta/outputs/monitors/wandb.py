@@ -50,16 +50,16 @@ class WandbLog(Monitor):
         self._run.define_metric("trial")
         self._run.define_metric("*", step_metric="trial")
 
-    def trial_end(self, trial: Trial, standings: Leaderboard) -> None:
+    def trial_end(self, trial: Trial, leaderboard: Leaderboard) -> None:
         seconds = (trial.finished or trial.started) - trial.started
         row = {"trial": trial.id, "status": trial.status, "steps": trial.fidelity, "seconds": seconds}
         choices = {f"architecture/{name}": value for name, value in trial.architecture.items() if value is not None}
         self._run.log({**row, **trial.metrics, **choices})
-        if standings.leader:
-            best = {f"best/{name}": value for name, value in standings.leader.metrics.items()}
-            self._run.summary.update({"best/trial": standings.leader.id, **best})
+        if leaderboard.leader:
+            best = {f"best/{name}": value for name, value in leaderboard.leader.metrics.items()}
+            self._run.summary.update({"best/trial": leaderboard.leader.id, **best})
 
-    def close(self, standings: Leaderboard, phase: str, error: str | None) -> None:
+    def close(self, leaderboard: Leaderboard, phase: str, error: str | None) -> None:
         self._run.summary.update({"phase": phase})
         self._run.finish(exit_code=0 if phase == "done" else 1)
 

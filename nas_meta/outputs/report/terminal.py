@@ -62,8 +62,8 @@ class LiveProgress:
         if status.phase != self._phase:
             self._phase = status.phase
             self.console.print(PHASES[status.phase], highlight=False)
-        ended, self._told = status.standings.ended[self._told :], len(status.standings.ended)
-        for trial in map(status.standings.trials.get, ended):
+        ended, self._told = status.leaderboard.ended[self._told :], len(status.leaderboard.ended)
+        for trial in map(status.leaderboard.trials.get, ended):
             if trial.status != "running":
                 self.console.print(trial_line(trial), highlight=False)
 
@@ -74,9 +74,9 @@ def panel(status: Status) -> Group:
         step, of = status.steps.get(JOB, 0), f"/{status.job_steps}" if status.job_steps else ""
         head = Text.assemble((PHASES[status.phase], "bold"), f"  step {step}{of}")
         return Group(head, ProgressBar(total=status.job_steps or None, completed=step, width=60))
-    standings = status.standings
-    finished, running = standings.finished, list(standings.running.values())
-    failed, stopped = standings.counts["failed"], standings.counts["stopped"]
+    leaderboard = status.leaderboard
+    finished, running = leaderboard.finished, list(leaderboard.running.values())
+    failed, stopped = leaderboard.counts["failed"], leaderboard.counts["stopped"]
     elapsed = (status.written if status.over else time.time()) - status.started
     left = elapsed / finished * (status.total - finished) if finished else None
     head = Text.assemble(
@@ -87,8 +87,8 @@ def panel(status: Status) -> Group:
         f"  left about {clock(left)}" if left is not None and status.phase == "searching" else "",
     )
     lines: list[Any] = [head, ProgressBar(total=status.total, completed=finished, width=60)]
-    if standings.leader:
-        lines.append(Text.assemble(("best so far  ", "green"), trial_line(standings.leader)))
+    if leaderboard.leader:
+        lines.append(Text.assemble(("best so far  ", "green"), trial_line(leaderboard.leader)))
     lines += [Text(f"running      trial {t.id}: {progress(status, t)}", style="dim") for t in running[:SHOWN]]
     if status.phase == "searching" and not running:
         lines.append(Text("waiting for a worker to start", style="yellow"))

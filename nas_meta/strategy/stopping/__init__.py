@@ -1,4 +1,4 @@
-"""When a trial is not worth training to its end: one rule a file, each a function of what trials report at rungs.
+"""When a trial is not worth training to its end: one stopping rule per file, each a function of reports at rungs.
 
-Independent of the strategy, with one objective or several.
+Rules work with every strategy, with one objective or several.
 """

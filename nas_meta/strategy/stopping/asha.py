@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from pydantic import Field
 
 from nas_meta.strategy.stopping.pareto_rank import rank_of
-from nas_meta.strategy.stopping.rule import Report, Rule, RuleOptions
+from nas_meta.strategy.stopping.rule import RungOptions, RungReport, StoppingRule
 
 
-class AshaOptions(RuleOptions):
-    name: Literal["asha"] = "asha"
-    eta: float = Field(4.0, gt=1, description="1 in eta goes on from a rung; default rungs are that factor apart")
+class AshaOptions(RungOptions):
+    """Options of ASHA."""
+
+    eta: float = Field(
+        4.0, gt=1, description="one trial in eta continues beyond a rung; default rungs are a factor of eta apart"
+    )
 
 
-class Asha(Rule):
-    """Goes on if among the best 1/eta of all that reached the rung, itself included: ⌊n/eta⌋ of n, at least one.
+class Asha(StoppingRule):
+    """Asynchronous successive halving: the best 1/eta of the trials at a rung continue.
 
+    Of the n trials that have reached the rung so far, the judged one included, the best max(1, ⌊n/eta⌋) continue.
     Algorithm 2 of the paper promotes a paused trial as soon as it is among them; here a trial is judged once, when it
-    arrives, and nothing waits for others. With several objectives the non-dominated rank decides, within a front the
+    arrives, and never waits for others. With several objectives the non-dominated rank decides, within a front the
     crowding distance (Schmucker et al. 2021, "Multi-objective Asynchronous Successive Halving").
+
+    Example: with eta = 4, the first three trials at a rung each continue only if they are the best so far; the eighth
+    continues if it is among the best two.
     """
 
     Options = AshaOptions
 
-    def goes_on(self, report: Report, others: Sequence[Report]) -> bool:
+    def should_continue(self, report: RungReport, others: Sequence[RungReport]) -> bool:
         return rank_of(report, others) < max(1, int((len(others) + 1) / self.options.eta))

@@ -1,55 +1,62 @@
-"""Racing (Maron and Moore 1993, "Hoeffding Races"; Birattari et al. 2002): stops what is significantly worse."""
+"""Racing (Maron and Moore 1993, "Hoeffding Races"; Birattari et al. 2002): stop what is significantly worse."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
-from nas_meta.strategy.stopping.rule import Report, Rule, RuleOptions
+from nas_meta.strategy.stopping.rule import RungOptions, RungReport, StoppingRule
+
+JUDGED = "accuracy"  # what the scores by episode measure
 
 
-class RacingOptions(RuleOptions):
-    name: Literal["racing"] = "racing"
+class RacingOptions(RungOptions):
+    """Options of racing."""
+
     confidence: float = Field(
-        0.95, gt=0.5, lt=1, description="a trial is stopped where it is worse with at least this confidence"
+        0.95, gt=0.5, lt=1, description="a trial stops where it is worse with at least this confidence"
     )
 
 
-class Racing(Rule):
-    """Stops a trial that is less accurate than the incumbent at the same rung, by a paired test over the episodes.
+class Racing(StoppingRule):
+    """Racing: a trial stops where a paired test over the episodes finds it less accurate than the incumbent.
 
-    Every trial is validated on the same episodes, so their differences are paired: what makes an episode hard falls
-    out. The incumbent is the most accurate trial at this rung that is still in the race, finished ones included; with
-    several objectives, of those that are at least as good in all others than accuracy: a trial with none goes on.
+    Every trial is validated on the same episodes, so differences are paired and the difficulty of an episode cancels.
+    The incumbent is the most accurate trial at this rung that has not been stopped, finished trials included. With
+    several objectives only trials that are at least as good in all objectives other than accuracy count; a trial
+    without such a rival continues.
     """
 
     Options = RacingOptions
 
-    def goes_on(self, report: Report, others: Sequence[Report]) -> bool:
-        rivals = [o for o in others if o.trial not in self.stopped and self._as_good_elsewhere(o, report)]
+    def should_continue(self, report: RungReport, others: Sequence[RungReport]) -> bool:
+        rivals = [o for o in others if o.trial not in self.stopped and self._as_good_otherwise(o, report)]
         if not rivals:
             return True
         incumbent = max(rivals, key=lambda r: r.scores.mean())
-        return chance(incumbent.scores, report.scores) > 1 - self.options.confidence
+        return p_value(incumbent.scores, report.scores) > 1 - self.options.confidence
 
-    def _as_good_elsewhere(self, one: Report, other: Report) -> bool:
-        return all(
-            a >= b for o, a, b in zip(self.objectives, one.values, other.values, strict=True) if o.metric != "accuracy"
-        )
+    def _as_good_otherwise(self, one: RungReport, other: RungReport) -> bool:
+        """Whether one trial is at least as good as another in every objective besides accuracy."""
+        values = zip(self.objectives, one.values, other.values, strict=True)
+        return all(a >= b for objective, a, b in values if objective.metric != JUDGED)
 
 
-def chance(one: np.ndarray, other: np.ndarray) -> float:
-    """The chance of such a lead of one over the other if the other is in truth no worse: the paired t-test, one-sided.
+def p_value(one: np.ndarray, other: np.ndarray) -> float:
+    """Return the p-value of one trial's lead over another: the one-sided paired t-test.
 
     t = d̄ / (s / √n), with d the differences by episode and s their sample deviation; P(T > t) with n - 1 degrees of
     freedom (Student 1908).
 
     Args:
-        one, other: ``[episodes]`` scores on the same episodes.
+        one: ``[episodes]``, the scores of the trial that leads.
+        other: ``[episodes]``, the scores of the other trial on the same episodes.
+
+    Returns:
+        The probability of such a lead if the other trial is in truth no worse; from 0 to 1.
     """
     from scipy.special import stdtr
 

@@ -1,7 +1,7 @@
-"""What a stopping rule is: it hears of every trial at every rung and says whether the trial goes on.
+"""What a stopping rule is: it gets a report of every trial at every rung and decides whether the trial continues.
 
-A rule is a function of the reports so far, in their order: the same reports bring the same decisions, so that a resumed
-search replays them, and a finished one can be replayed through another rule.
+A rule is a function of the reports so far, in their order: the same reports lead to the same decisions. So a resumed
+search replays them, and a finished search can be replayed through another rule.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -19,18 +19,18 @@ from nas_meta.core.objectives import Objective
 from nas_meta.core.options import PluginOptions
 from nas_meta.errors import ConfigError
 
-DEFAULT_RUNGS = 2  # validation costs time too: two early ones save most of the steps, see benchmarks/stopping.py
+DEFAULT_RUNGS = 2  # validation costs time too: two early rungs save most of the steps, see benchmarks/stopping.py
 
 
 @dataclass(frozen=True)
-class Report:
+class RungReport:
     """A trial at a rung.
 
     Attributes:
-        trial: its id.
-        step: the rung: meta-training steps that it was trained for.
-        values: every objective as it stands there, signed so that more is better.
-        scores: ``[episodes]`` accuracy on each of the first validation episodes, the same for every trial.
+        trial: The id of the trial.
+        step: The rung, in meta-training steps.
+        values: The value of every objective at the rung, signed so that higher is better.
+        scores: ``[episodes]``, the accuracy on each of the first validation episodes, the same for every trial.
     """
 
     trial: int
@@ -39,44 +39,37 @@ class Report:
     scores: np.ndarray = field(repr=False)
 
 
-class StoppingOptions(PluginOptions):
-    """The ``stopping`` section of a config."""
-
-    name: str = Field("none", description="rule by which trials are stopped early: none, asha, median or racing")
-
-    def resolved(self, steps: int, episodes: int) -> StoppingOptions:
-        """These options with defaults filled in.
-
-        Args:
-            steps: the most meta-training steps that a trial may take.
-            episodes: validation episodes at a rung where the options leave it open.
-
-        Raises:
-            ConfigError: no trial would be trained beyond a rung.
-        """
-        return self
-
-
-class RuleOptions(StoppingOptions):
-    """Options that every rule has."""
+class RungOptions(PluginOptions):
+    """Options of every stopping rule that judges trials at rungs."""
 
     rungs: list[int] | None = Field(
-        None, description="judge after so many meta-training steps; by default steps/eta² and steps/eta"
+        None, description="meta-training steps after which trials are judged; by default steps/eta² and steps/eta"
     )
-    eta: float = Field(4.0, gt=1, description="the factor from one of the default rungs to the next")
+    eta: float = Field(4.0, gt=1, description="factor between one default rung and the next")
     episodes: int | None = Field(
         None, ge=2, description="validation episodes at a rung; by default evaluation.interim_episodes"
     )
 
-    def resolved(self, steps: int, episodes: int) -> RuleOptions:
+    def resolved(self, steps: int, episodes: int) -> RungOptions:
+        """Fill in the defaults that depend on other sections.
+
+        Args:
+            steps: The most meta-training steps that a trial may take.
+            episodes: Validation episodes at a rung where the options leave them open.
+
+        Returns:
+            The same options with ``rungs`` and ``episodes`` set.
+
+        Raises:
+            ConfigError: No rung lies between the first and the last step of a trial.
+        """
         if self.rungs is None:
             rungs = sorted({max(1, round(steps / self.eta**k)) for k in range(1, DEFAULT_RUNGS + 1)} - {steps})
         else:
             rungs = sorted(set(self.rungs))
         if not rungs:
             raise ConfigError(
-                f"stopping.name is '{self.name}', but with learner.steps: {steps} there is nothing to stop; "
-                "expected more steps, or stopping: none"
+                f"with learner.steps: {steps} no trial can be stopped early; expected more steps, or stopping: none"
             )
         if rungs[0] < 1 or rungs[-1] >= steps:
             wrong = rungs[0] if rungs[0] < 1 else rungs[-1]
@@ -87,53 +80,95 @@ class RuleOptions(StoppingOptions):
         return self.model_copy(update={"rungs": rungs, "episodes": self.episodes or episodes})
 
 
-class Rule(ABC):
-    """Decides on one trial after the other; subclasses define :meth:`goes_on`."""
+class StoppingRule(ABC):
+    """A stopping rule plugin; subclasses define :meth:`should_continue`.
 
-    Options: type[StoppingOptions] = RuleOptions
+    Args:
+        options: Options of the rule; by default those of its ``Options``.
+        objectives: What the search optimises, in the order of :attr:`RungReport.values`.
+    """
+
+    Options: type[PluginOptions] = RungOptions
 
     def __init__(self, options: Any = None, objectives: Sequence[Objective] = (Objective("accuracy"),)):
         self.options = options if options is not None else self.Options()
         self.objectives = objectives
         self.stopped: set[int] = set()
-        """Trials that this rule has stopped."""
-        self._reports: dict[int, dict[int, Report]] = defaultdict(dict)  # by step, then by trial
+        """Ids of the trials that this rule has stopped."""
+        self._reports: dict[int, dict[int, RungReport]] = defaultdict(dict)  # by step, then by trial
 
-    def decide(self, report: Report) -> bool:
-        """Takes in a report, and says whether its trial goes on."""
+    @abstractmethod
+    def should_continue(self, report: RungReport, others: Sequence[RungReport]) -> bool:
+        """Decide whether a trial continues beyond a rung.
+
+        Args:
+            report: The trial at the rung.
+            others: The reports of all trials that reached this rung before it, in their order.
+
+        Returns:
+            Whether the trial continues; if not, it ends with the metrics that it has at the rung.
+        """
+
+    def decide(self, report: RungReport) -> bool:
+        """Record a report and decide whether its trial continues.
+
+        Args:
+            report: The trial at the rung.
+
+        Returns:
+            What :meth:`should_continue` says.
+        """
         others = [r for trial, r in self._reports[report.step].items() if trial != report.trial]
         self._reports[report.step][report.trial] = report
-        go_on = self.goes_on(report, others)
-        if not go_on:
+        continues = self.should_continue(report, others)
+        if not continues:
             self.stopped.add(report.trial)
-        return go_on
+        return continues
 
-    def recall(self, report: Report, went_on: bool) -> None:
-        """Takes in a report that was decided on before, when the search was another process."""
+    def recall(self, report: RungReport, continued: bool) -> None:
+        """Record a report that an earlier process of the search decided on.
+
+        Args:
+            report: The trial at the rung.
+            continued: The decision.
+        """
         self._reports[report.step][report.trial] = report
-        if not went_on:
+        if not continued:
             self.stopped.add(report.trial)
 
     def forget(self, trial: int) -> None:
-        """A trial has failed, or is run again: what it reported is no measure for others."""
+        """Drop the reports of a trial that failed or is run again.
+
+        Args:
+            trial: The id of the trial.
+        """
         for rung in self._reports.values():
             rung.pop(trial, None)
 
-    @abstractmethod
-    def goes_on(self, report: Report, others: Sequence[Report]) -> bool:
-        """Whether a trial goes on, given the reports of all others that reached this rung before it."""
 
+class NeverOptions(PluginOptions):
+    """Options of the rule that never stops a trial: none."""
 
-class NoOptions(StoppingOptions):
-    name: Literal["none"] = "none"
     rungs: ClassVar[Sequence[int]] = ()
     episodes: ClassVar[int] = 0
 
+    def resolved(self, steps: int, episodes: int) -> NeverOptions:
+        """Return these options: there is nothing to fill in.
 
-class Never(Rule):
-    """Every trial is trained to its end."""
+        Args:
+            steps: Not used.
+            episodes: Not used.
 
-    Options = NoOptions
+        Returns:
+            The same options.
+        """
+        return self
 
-    def goes_on(self, report: Report, others: Sequence[Report]) -> bool:
+
+class Never(StoppingRule):
+    """Never stops a trial early."""
+
+    Options = NeverOptions
+
+    def should_continue(self, report: RungReport, others: Sequence[RungReport]) -> bool:
         return True

@@ -98,7 +98,7 @@ def search_seconds(workers: int, trials: int, steps: int, after: tuple[int, ...]
     Returns:
         CPU seconds per trial, one value for each entry of ``after``.
     """
-    from nas_meta.controller import phases
+    from nas_meta.controller import launch, phases
 
     engine = SimulatedEngine(workers, steps)
     config = {
@@ -114,9 +114,9 @@ def search_seconds(workers: int, trials: int, steps: int, after: tuple[int, ...]
     silent = patch.object(phases, "meta_test", lambda *_: {})
     untimed = patch.object(phases, "measure_each", lambda *_: [])
     asleep = patch.object(phases, "make_evaluation", lambda *_: Sleeper())
-    simulated = patch.object(phases._Search, "_engine", lambda *_: engine)
+    simulated = patch.object(phases, "make_engine", lambda *_: engine)
     with tempfile.TemporaryDirectory() as folder, silent, untimed, asleep, simulated:
-        phases.search(config, Path(folder) / "run")
+        launch.search(config, Path(folder) / "run")
     return [(engine.submitted[n + 99] - engine.submitted[n]) / 99 for n in after]
 
 

@@ -53,7 +53,7 @@ def whole_search() -> tuple[float, int]:
         Seconds from the end of every worker's first trial to the end of the last trial, and the number of trials that
         ended in this period.
     """
-    from nas_meta.controller import phases
+    from nas_meta.controller import launch, phases
 
     config = {
         "space": {"name": "bert-subnet"},
@@ -66,7 +66,7 @@ def whole_search() -> tuple[float, int]:
     untimed = patch.object(phases, "measure_each", lambda *_: [])
     asleep = patch.object(phases, "make_evaluation", lambda *_: Sleeper())
     with tempfile.TemporaryDirectory() as folder, silent, untimed, asleep:
-        finished = sorted(t.finished for t in phases.search(config, Path(folder) / "run").trials)
+        finished = sorted(t.finished for t in launch.search(config, Path(folder) / "run").trials)
     return finished[-1] - finished[WORKERS - 1], TRIALS
 
 

@@ -110,7 +110,7 @@ def soak(directory: Path, trials: int, every: int) -> list[Sample]:
     Returns:
         Samples in order.
     """
-    from nas_meta.controller import phases
+    from nas_meta.controller import launch, phases
 
     config = {
         "space": SPACE,
@@ -129,7 +129,7 @@ def soak(directory: Path, trials: int, every: int) -> list[Sample]:
     untimed = patch.object(phases, "measure_each", lambda *_: [])
     instant = patch.object(phases, "make_evaluation", lambda *_: Instant())
     with silent, untimed, instant:
-        phases.search(config, directory, watch=watch)
+        launch.search(config, directory, watch=watch)
     return samples
 
 

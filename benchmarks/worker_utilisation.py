@@ -65,7 +65,7 @@ def utilisation(seed: int) -> tuple[float, float, float]:
         The busy share of all workers, the length of the measured period in seconds, and the longest wait of a worker
         for its next trial in seconds.
     """
-    from nas_meta.controller import phases
+    from nas_meta.controller import launch, phases
 
     config = {
         "space": {"name": "bert-subnet"},
@@ -80,7 +80,7 @@ def utilisation(seed: int) -> tuple[float, float, float]:
     untimed = patch.object(phases, "measure_each", lambda *_: [])
     asleep = patch.object(phases, "make_evaluation", lambda *_: Unequal())
     with tempfile.TemporaryDirectory() as folder, silent, untimed, asleep:
-        trials = phases.search(config, Path(folder) / "run").trials
+        trials = launch.search(config, Path(folder) / "run").trials
     times = sorted((t.metrics["began"], t.metrics["ended"]) for t in trials)
     # The measured period: from when every worker runs a trial until as many trials are left as there are workers.
     # Outside this period, a worker may be idle merely because the search is starting or ending.

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from nas_meta.core.lazy import lazy_exports
 
 if TYPE_CHECKING:  # the same names once more, for type checkers and editors, which do not follow __getattr__
-    from nas_meta.controller.phases import resume as resume
-    from nas_meta.controller.phases import search as search
+    from nas_meta.controller.launch import resume as resume
+    from nas_meta.controller.launch import search as search
     from nas_meta.core.objectives import Objective as Objective
     from nas_meta.core.options import PluginOptions as PluginOptions
     from nas_meta.errors import NasMetaError as NasMetaError
@@ -54,8 +54,8 @@ _EXPORTS = {
     "TaskSource": "nas_meta.tasks.source",
     "WAIT": "nas_meta.strategy.protocol",
     "load_run": "nas_meta.journal.run",
-    "resume": "nas_meta.controller.phases",
-    "search": "nas_meta.controller.phases",
+    "resume": "nas_meta.controller.launch",
+    "search": "nas_meta.controller.launch",
 }
 __all__ = sorted(_EXPORTS)
 __version__ = "0.1.0"

@@ -43,7 +43,7 @@ def search(
     resolved = read_config(config, set_ or [])
     if resume and run_dir is None and resolved.sections.run_dir is None:
         raise ConfigError("--resume needs the directory of the run; expected --run-dir DIR, or run_dir in the config")
-    from nas_meta.controller.phases import search as run_search
+    from nas_meta.controller.launch import search as run_search
 
     watched(lambda watch: run_search(resolved, run_dir, inline, watch, resume))
 
@@ -59,7 +59,7 @@ def resume(
     allow_plugins: AllowOption = False,
 ) -> None:
     """Go on with a search that was interrupted, or whose budget has grown."""
-    from nas_meta.controller.phases import resume as run_resume
+    from nas_meta.controller.launch import resume as run_resume
 
     watched(lambda watch: run_resume(run, set_ or [], inline, watch, allow_plugins))
 

@@ -24,8 +24,6 @@ from nas_meta.evaluation.progress import JobResult, Progress
 from nas_meta.models.compute import Compute
 from nas_meta.models.profiling import release_memory
 from nas_meta.models.state import deserialize_state, serialize_state
-from nas_meta.space.search_space import SearchSpace
-from nas_meta.space.wrappers import WrappedSpace
 from nas_meta.tasks.corpus.corpus import Corpus
 from nas_meta.tasks.corpus.token_store import TokenStore, tokenise_corpus
 from nas_meta.tasks.packaged_models import model_path
@@ -35,7 +33,6 @@ if TYPE_CHECKING:
     from nas_meta.config.resolved import ResolvedConfig
     from nas_meta.config.sections import Config
 
-CHECKPOINT = "adapted.checkpoint"  # in a run directory, of a model that is still in training
 KEY = "space.model"
 
 
@@ -158,12 +155,3 @@ def write_adapted(job: AdaptationJob, weights: np.ndarray, directory: Path) -> N
     job.model(weights).save_pretrained(part)
     load_tokenizer(job.name).save_pretrained(part)
     part.rename(directory / ADAPTED)
-    (directory / CHECKPOINT).unlink(missing_ok=True)
-
-
-def make_anew(space: SearchSpace, resolved: ResolvedConfig) -> None:
-    """Makes a space once more with the config's options, in place: strategies and wrapped spaces know it already."""
-    while isinstance(space, WrappedSpace):
-        space = space.space
-    vars(space).clear()
-    space.__init__(resolved.options["space"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,10 +11,12 @@ import numpy as np
 from nas_meta.config.sections import Config
 from nas_meta.errors import NasMetaError
 from nas_meta.execution.engine import Engine
+from nas_meta.journal.database import Journal
 from nas_meta.models.profiling import LatencySettings
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.latency_predictor import LatencyTable
 from nas_meta.space.search_space import SearchSpace
+from nas_meta.space.wrappers import timed_space
 
 
 def measure_each(
@@ -44,6 +47,47 @@ def architectures_to_measure(space: SearchSpace, models: int, seed: int) -> list
     """That many random architectures, none twice, for a table to be fitted to."""
     rng = np.random.default_rng(seed)
     return list({a.id: a for a in (space.sample(rng) for _ in range(10 * models))}.values())[:models]
+
+
+def fit_latency_table(
+    engine: Engine,
+    space: SearchSpace,
+    models: int,
+    settings: LatencySettings,
+    seed: int,
+    journal: Journal,
+    stopped: Callable[[], bool],
+) -> LatencyTable | None:
+    """Fit a table that predicts latency, and give it to the space, so that limits of the latency hold.
+
+    Args:
+        engine: Where models run.
+        space: The space of a search that optimises latency.
+        models: Random architectures that are measured.
+        settings: How latency is measured; at most 0.3 s per model are spent here.
+        seed: The seed of the search.
+        journal: The journal, where the measured latencies are kept for a resumed search.
+        stopped: Whether the search was interrupted.
+
+    Returns:
+        The table; None where the search was interrupted.
+
+    Raises:
+        ConfigError: No architecture meets the limits of the latency.
+        NasMetaError: A model could not be built or run.
+    """
+    settings = dataclasses.replace(settings, seconds=min(settings.seconds, 0.3))
+    architectures = architectures_to_measure(space, models, seed)
+    seconds = journal.get("latencies")
+    if seconds is None:
+        seconds = [m["latency"] for m in measure_each(engine, architectures, settings, stopped)]
+        if len(seconds) < len(architectures):
+            return None
+        journal.set("latencies", seconds)
+    table = LatencyTable(timed_space(space).space, architectures, seconds, settings.tokens)
+    timed_space(space).latencies = table
+    space.sample(np.random.default_rng(seed))
+    return table
 
 
 def latency_report(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,24 @@ from nas_meta.strategy.protocol import Job
 
 if TYPE_CHECKING:
     from nas_meta.controller.domain_adaptation import AdaptationJob
+
+
+@dataclass(frozen=True)
+class JobKind:
+    """What tells the two jobs of a search apart: the strategy's supernet and domain adaptation.
+
+    Attributes:
+        number: What stands in the place of a trial's id in logs and status.
+        phase: The phase of the search, a key of :data:`nas_meta.journal.status.PHASES`.
+        failure: How the sentence about a failed job begins.
+        checkpoint: File in the run directory that holds the state of an unfinished job.
+    """
+
+    number: int
+    phase: str
+    failure: str
+    checkpoint: str
+
 
 SECONDS = 10.0  # in which the others of a worker that failed tell how they ended
 
@@ -37,13 +56,18 @@ def check_workers(job: Job, there: int) -> None:
 
 
 def run_job(
-    job: Job | AdaptationJob, engine: Engine, config: Config, checkpoint: Path, heard: Callable[[Event | None], bool]
+    job: Job | AdaptationJob,
+    engine: Engine,
+    config: Config,
+    checkpoint: Path,
+    on_event: Callable[[Event | None], bool],
+    failure: str,
 ) -> JobResult | None:
     """Does a job; where a worker dies under it, once more from its last checkpoint, ``resources.retries`` times.
 
     Args:
-        checkpoint: where ``heard`` keeps it.
-        heard: told of every event, and of None after a while of silence; returns whether to go on.
+        checkpoint: where ``on_event`` keeps it.
+        on_event: told of every event, and of None after a while of silence; returns whether to go on.
 
     Returns:
         What the job found; None where it was not to go on.
@@ -53,16 +77,16 @@ def run_job(
     """
     for left in reversed(range(config.resources.retries + 1)):
         start = np.fromfile(checkpoint, dtype=np.uint8) if checkpoint.is_file() else None
-        end = _attempt(job, engine, config, start, heard)
+        end = _attempt(job, engine, config, start, on_event)
         if end is None or not end.error:
             return end and end.value
         if not end.died or not left:
             break
-    raise NasMetaError(f"the supernet could not be trained: {end.error}")
+    raise NasMetaError(f"{failure}: {end.error}")
 
 
 def _attempt(
-    job: Job | AdaptationJob, engine: Engine, config: Config, start: Any, heard: Callable[[Event | None], bool]
+    job: Job | AdaptationJob, engine: Engine, config: Config, start: Any, on_event: Callable[[Event | None], bool]
 ) -> Event | None:
     """The event with which the job ended, well or not; None where it was not to go on."""
     with _meeting_place(workers_of(job), engine, config) as ranks:
@@ -77,7 +101,7 @@ def _attempt(
                     failure, since = event, time.monotonic()  # that one died is why the others fail
                 elif event.key == 0:
                     result = event
-            if not heard(event):
+            if not on_event(event):
                 return None
             if failure is not None and (failure.died or time.monotonic() - since > SECONDS):
                 for number in running:

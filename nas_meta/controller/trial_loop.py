@@ -40,7 +40,7 @@ class TrialLoop:
     """Trials from proposal to journal.
 
     Attributes:
-        happened: called after everything that happens.
+        on_event: Called after every event.
         steps: meta-training steps that running trials have taken.
         losses: the loss of the last of these.
         weight_pool: weights of candidates that are pre-trained, where they are.
@@ -50,11 +50,11 @@ class TrialLoop:
     config: Config
     directory: Path
     journal: Journal
-    board: Monitor
+    monitors: Monitor
     strategy: Strategy
     rule: StoppingRule
     stop: Stop
-    happened: Callable[[], None]
+    on_event: Callable[[], None]
     steps: dict[int, int] = field(default_factory=dict)
     losses: dict[int, float] = field(default_factory=dict)
     before: float = 0.0
@@ -99,7 +99,7 @@ class TrialLoop:
         """Runs trials until there are no more to run, or the search is interrupted and its time of grace is over."""
         self.engine, self.evaluation, self.started = engine, evaluation, time.time()
         self._fill()
-        self.happened()
+        self.on_event()
         while self._since or self._hungry:
             for event in engine.events() if self._since else self._silence():
                 if self.stop.over(self.config.resources.grace_seconds):
@@ -109,7 +109,7 @@ class TrialLoop:
                 elif self._hungry:
                     self._fill()
                 self._end_overdue()
-                self.happened()
+                self.on_event()
 
     def _silence(self) -> Iterator[None]:
         """Where nothing runs: all workers are still starting, or have died."""
@@ -162,22 +162,22 @@ class TrialLoop:
         self._since[trial.id] = time.time()
         self.engine.submit(trial.id, "trial", architecture, trial.seed, self._keep_above(), *begun)
         self.journal.write(trial, self.proposals.said())
-        self.board.trial_start(trial)
+        self.monitors.trial_start(trial)
 
     def _take(self, event: Event) -> None:
         trial = self.trials[event.key]
-        self.board.output(trial.id, event.output, event.worker)
+        self.monitors.output(trial.id, event.output, event.worker)
         if not event.done and event.value.pretraining:
             if event.value.pretrained is not None:
                 self._go_on(self.weight_pool.arrived(trial, event.value.pretrained))
-            self.board.trial_progress(trial, event.value.step, event.value.values)
+            self.monitors.trial_progress(trial, event.value.step, event.value.values)
             return
         if not event.done:
             self.steps[event.key] = event.value.step
             self.losses[event.key] = event.value.values.get("loss", math.nan)
             if event.paused:
                 self._judge(trial, event.value)
-            self.board.trial_progress(trial, event.value.step, event.value.values)
+            self.monitors.trial_progress(trial, event.value.step, event.value.values)
             return
         del self._since[event.key]
         if self.weight_pool is not None:
@@ -276,7 +276,7 @@ class TrialLoop:
         """A trial will be run again: nothing of this time counts."""
         self.rule.forget(trial.id)
         self.journal.forget_reports(trial.id)
-        self.board.forget(trial, reason)
+        self.monitors.forget(trial, reason)
         self._forget_progress(trial)
 
     def _forget_progress(self, trial: Trial) -> None:
@@ -285,7 +285,7 @@ class TrialLoop:
 
     def _show(self, trial: Trial) -> None:
         self._forget_progress(trial)
-        self.board.trial_end(trial, self.leaderboard)
+        self.monitors.trial_end(trial, self.leaderboard)
 
     def _keep_above(self) -> float:
         """Weights of trials below this accuracy are not worth sending."""

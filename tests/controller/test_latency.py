@@ -5,7 +5,7 @@ import pytest
 import torch
 from landscapes import Landscape
 
-from nas_meta.controller.phases import search
+from nas_meta.controller.launch import search
 from nas_meta.errors import ConfigError
 from nas_meta.models.profiling import LatencySettings, latency
 from nas_meta.outputs.report.terminal import console, result_table

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from nas_meta.config.problem import load_problem, load_tasks, make_space, prepare_space
 from nas_meta.config.resolved import resolve
-from nas_meta.controller.phases import search
+from nas_meta.controller.launch import search
 from nas_meta.core.objectives import Limit, Objective, front_ranks, hypervolume, pareto_front, signed_values
 from nas_meta.errors import ConfigError
 from nas_meta.models.profiling import flops, parameters

@@ -13,7 +13,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from nas_meta.controller import phases
+from nas_meta.controller import launch, phases
 from nas_meta.execution import ray_engine
 from nas_meta.execution.ray_engine import RayEngine, Resources
 
@@ -205,7 +205,7 @@ def test_no_worker_waits_for_a_generation_to_end(small_config, tmp_path, monkeyp
     monkeypatch.setattr(phases, "measure_each", lambda *_: [])
     small_config["strategy"] = {"name": "evolution", "population": 6}
     small_config["budget"] = {"trials": 18}
-    trials = phases.search(small_config, tmp_path / "run").trials
+    trials = launch.search(small_config, tmp_path / "run").trials
     started = sorted(trial.started for trial in trials)
     finished = sorted(trial.finished for trial in trials)
     assert [trial.status for trial in trials] == ["completed"] * 18

@@ -269,6 +269,7 @@ def test_a_rung_tells_what_stands_there_and_changes_nothing(small_config):
 
 STRATEGY = """
 import json
+from nas_meta.core import plugins
 class Recorder(plugins.load("strategies", "random")):
     def tell(self, outcome):
         with open({file!r}, "a") as out:

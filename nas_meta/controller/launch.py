@@ -1,0 +1,87 @@
+"""Starting and resuming a search: what :func:`nas_meta.search` and the command line call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nas_meta.config.resolved import ResolvedConfig, resolve
+from nas_meta.controller.phases import SearchRun
+from nas_meta.controller.sessions import config_to_resume, run_lock
+from nas_meta.core.signals import interruptible
+from nas_meta.journal.database import Journal
+from nas_meta.journal.run import Run, new_run_dir
+from nas_meta.journal.status import Watcher
+
+
+def search(
+    config: ResolvedConfig | Mapping[str, Any],
+    run_dir: str | Path | None = None,
+    inline: bool = False,
+    watch: Watcher | None = None,
+    resume: bool = False,
+) -> Run:
+    """Run a search.
+
+    Args:
+        config: What :func:`nas_meta.config.read_config` returns, or the same as plain data.
+        run_dir: A new or empty directory; by default the config's, or a new one under ``runs/``.
+        inline: Run trials in this process, without Ray.
+        watch: Called with the status after every event.
+        resume: Resume the run that the directory holds, if it holds one.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        ConfigError: The config or its data cannot be used, or differs from that of the run to resume.
+        RunError: The directory holds a run already, is in use by another search, or cannot be written.
+        Interrupted: By SIGINT; finished trials are in the journal.
+    """
+    resolved = config if isinstance(config, ResolvedConfig) else resolve(config)
+    directory = run_dir or resolved.sections.run_dir
+    if resume and directory is not None and Journal.begun(Path(directory)):
+        return _run(config_to_resume(Path(directory), resolved), Path(directory), inline, watch, True)
+    return _run(resolved, directory, inline, watch, False)
+
+
+def resume(
+    run_dir: str | Path,
+    overrides: Sequence[str] = (),
+    inline: bool = False,
+    watch: Watcher | None = None,
+    allow_plugins: bool = False,
+) -> Run:
+    """Resume a search where its journal ends, with its own config.
+
+    Args:
+        run_dir: The run directory.
+        overrides: ``section.key=value`` of the sections ``budget``, ``resources`` and ``watching``.
+        inline: Run trials in this process, without Ray.
+        watch: Called with the status after every event.
+        allow_plugins: Whether the code of plugin files and hooks that the run names may be run.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        ConfigError: An override changes another section.
+        PluginError: The run names a plugin file or a hook, and ``allow_plugins`` is not set.
+        RunError: The directory holds no run, is in use by another search, or cannot be written.
+        Interrupted: By SIGINT; finished trials are in the journal.
+    """
+    directory = Path(run_dir)
+    return _run(config_to_resume(directory, None, overrides, allow_plugins), directory, inline, watch, True)
+
+
+def _run(
+    resolved: ResolvedConfig, directory: str | Path | None, inline: bool, watch: Watcher | None, resumed: bool
+) -> Run:
+    from nas_meta.outputs.monitors.from_config import check_monitors
+
+    hooks = check_monitors(resolved, inline)
+    folder = Path(directory) if resumed and directory is not None else new_run_dir(directory)
+    with run_lock(folder), interruptible() as stop:
+        SearchRun(resolved, folder, inline, watch or (lambda status: None), stop, resumed, hooks).run()
+    return Run(folder, allow_plugins=True)

@@ -1,0 +1,95 @@
+"""How far a search is, published while it runs: to the watcher in this process and, through a file, to all others."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nas_meta.controller.trial_loop import TrialLoop
+from nas_meta.core.objectives import Objective
+from nas_meta.core.signals import Stop
+from nas_meta.journal.leaderboard import Leaderboard
+from nas_meta.journal.status import JOB, Status, StatusFile, Watcher
+from nas_meta.outputs.monitors.observer import Monitors
+
+
+@dataclass
+class StatusReporter:
+    """Publishes the status of one search.
+
+    Attributes:
+        directory: The run directory.
+        objectives: What the search optimises.
+        total: Trials of the budget.
+        workers: Trials at a time.
+        stop: Whether the search was interrupted.
+        watch: Called with every status.
+        phase: What the search does now, a key of :data:`nas_meta.journal.status.PHASES`.
+        started: When it began to search, in seconds since the epoch.
+        job_steps: Steps that the running job takes in total; 0 where that is not known.
+        job_step: Steps that the running job has taken.
+        loop: The trials; None until the journal is open.
+        monitors: What watches the search; None until the journal is open.
+    """
+
+    directory: Path
+    objectives: Sequence[Objective]
+    total: int
+    workers: int
+    stop: Stop
+    watch: Watcher
+    phase: str = "preparing"
+    started: float = field(default_factory=time.time)
+    job_steps: int = 0
+    job_step: int = 0
+    loop: TrialLoop | None = None
+    monitors: Monitors | None = None
+
+    def __post_init__(self) -> None:
+        self._file = StatusFile(self.directory)
+
+    @property
+    def leaderboard(self) -> Leaderboard:
+        """The trials so far."""
+        return self.loop.leaderboard if self.loop else Leaderboard(self.objectives)
+
+    def enter(self, phase: str) -> None:
+        """Begin a phase and publish it.
+
+        Args:
+            phase: A key of :data:`nas_meta.journal.status.PHASES`.
+        """
+        self.phase = phase
+        self.publish()
+
+    def publish(self) -> None:
+        """Write the status file, at most once a second, and call the watcher."""
+        status = self.status()
+        self._file.write(status)
+        self.watch(status)
+
+    def write(self) -> None:
+        """Write the status file without calling the watcher."""
+        self._file.write(self.status())
+
+    def status(self) -> Status:
+        """Return the search at this moment.
+
+        Returns:
+            Its phase, trials, steps and losses.
+        """
+        steps = {JOB: self.job_step} | (self.loop.steps if self.loop else {})
+        return Status(
+            phase="finishing" if self.phase == "searching" and self.stop.is_set() else self.phase,
+            leaderboard=self.leaderboard,
+            total=self.total,
+            started=self.started,
+            steps=steps,
+            run_dir=self.directory,
+            job_steps=self.job_steps,
+            losses=dict(self.loop.losses) if self.loop else {},
+            workers=self.workers,
+            troubles=tuple(self.monitors.troubles) if self.monitors else (),
+        )

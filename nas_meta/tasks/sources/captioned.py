@@ -1,4 +1,4 @@
-"""Images with texts from the user's own files: JSON Lines that name them."""
+"""Images with texts from the user's own files: JSON Lines with the path of an image in each row."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nas_meta.tasks.sources.images import ImageOptions, read_image
 
 
 class ImageTextOptions(ImageOptions):
-    """Options of images with texts."""
+    """Options of the task source ``image-text``."""
 
     image: str = Field("image", description="name of the field with the image's path, relative to the JSON Lines file")
     text: str = Field("text", description="name of the text field")
@@ -22,7 +22,7 @@ class ImageTextOptions(ImageOptions):
 
 
 class ImageText(JSONLines):
-    """One JSON object a line, with the path of an image, a text and a label."""
+    """One JSON object per line, with the path of an image, a text and a label."""
 
     Options = ImageTextOptions
     modality = IMAGE_TEXT

@@ -1,9 +1,9 @@
-"""Prompts for in-context learning: a template filled in with texts and class names, and tokenised once in pieces.
+r"""Prompts for in-context learning: a template filled in with texts and class names, and tokenised once in pieces.
 
 The prompt of a query x with the support examples (x_1, y_1) ... (x_k, y_k) is the filled-in template of each support
 example, one after the other, followed by the template of x up to its label. With the template
-``text: {text}\\nlabel: {label}\\n\\n``, each example consists of two pieces, ``text: x_i\\nlabel:`` and
-`` y_i\\n\\n``.
+``text: {text}\nlabel: {label}\n\n``, each example consists of two pieces, ``text: x_i\nlabel:`` and
+`` y_i\n\n``.
 
 Invariant: the tokens of the pieces, concatenated, are the tokens of the whole prompt. So pieces are separated where
 tokenizers of causal language models separate words: before the space in front of the label.

@@ -85,8 +85,8 @@ class TaskSource(ABC):
             Splits that share no class and no example.
 
         Raises:
-            DataError: :meth:`read` returned something else than examples by class, images of different shapes, or a
-                class in two splits; or :attr:`modality` is unknown.
+            DataError: :meth:`read` returned something other than examples by class, images of different shapes, or a
+                class in two splits; or :attr:`modality` or the option ``fractions`` is invalid.
             PluginError: :meth:`read` raised an unexpected exception.
         """
         if self.modality not in MODALITIES:

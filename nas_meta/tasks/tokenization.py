@@ -58,7 +58,7 @@ def load_tasks(source: TaskSource, tokenizer: PreTrainedTokenizerBase | None, ma
 
     Raises:
         DataError: The source holds something that cannot be used, as in :meth:`TaskSource.load`.
-        PluginError: A method of the source raised an unexpected exception, or its ``spoken()`` returned something else
+        PluginError: A method of the source raised an unexpected exception, or its ``spoken()`` returned something other
             than words.
     """
 

@@ -1,1 +1,1 @@
-"""Where episodes come from: sources, splits, tokens, sampling."""
+"""Task sources, class splits, tokenised pools, and the few-shot episodes drawn from them."""

@@ -1,4 +1,4 @@
-"""N-way K-shot episodes, each reproducible from (seed, index)."""
+"""N-way K-shot episodes; each is a function of the pool, its shape, a seed and an index."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from nas_meta.tasks.pool import Pool, Tasks
 
 @dataclass(frozen=True)
 class EpisodeShape:
-    """N ways, K shots and Q queries a class."""
+    """The shape of an episode.
+
+    Attributes:
+        ways: Number of classes (N).
+        shots: Support examples per class (K).
+        queries: Query examples per class (Q).
+    """
 
     ways: int
     shots: int
@@ -22,24 +28,34 @@ class EpisodeShape:
 
 @dataclass(frozen=True)
 class TrainShape:
-    """How the episodes of meta-training differ from those that candidates are judged on; None where they do not."""
+    """The values by which meta-training episodes differ from evaluation episodes.
+
+    Attributes:
+        ways: Number of classes; None for that of evaluation episodes.
+        shots: Support examples per class; None for that of evaluation episodes.
+        queries: Query examples per class; None for that of evaluation episodes.
+    """
 
     ways: int | None = None
     shots: int | None = None
     queries: int | None = None
 
     def of(self, shape: EpisodeShape) -> EpisodeShape:
-        """The episodes of meta-training, where those that candidates are judged on have this shape."""
+        """Return the shape of meta-training episodes.
+
+        Args:
+            shape: Shape of evaluation episodes, which fills in the values that are None.
+        """
         return EpisodeShape(self.ways or shape.ways, self.shots or shape.shots, self.queries or shape.queries)
 
 
 @dataclass(frozen=True)
 class Episode:
-    """One task.
+    """One few-shot task: a support set to learn from and a query set to be scored on.
 
     Attributes:
-        support: ``[N, K]`` indices into the pool; row n holds the support examples of class n.
-        query: ``[N, Q]`` indices into the pool, disjoint from the support.
+        support: ``[N, K]``, indices into the pool; row n holds the support examples of class n.
+        query: ``[N, Q]``, indices into the pool; row n holds the query examples of class n. No example is in both sets.
     """
 
     support: np.ndarray
@@ -47,44 +63,77 @@ class Episode:
 
     @property
     def indices(self) -> np.ndarray:
-        """``[N*K + N*Q]``: the support examples class by class, then the query examples."""
+        """``[N*K + N*Q]``, indices of the support examples class by class, then of the query examples."""
         return np.concatenate([self.support.ravel(), self.query.ravel()])
 
     @property
     def labels(self) -> np.ndarray:
-        """``[N*Q]``: the class of each query example, in the order of :attr:`indices`."""
+        """``[N*Q]``, class of each query example, in the order of :attr:`indices`."""
         return np.repeat(np.arange(len(self.query)), self.query.shape[1])
 
     @property
     def support_labels(self) -> np.ndarray:
-        """``[N*K]``: the class of each support example."""
+        """``[N*K]``, class of each support example, in the order of :attr:`indices`."""
         return np.repeat(np.arange(len(self.support)), self.support.shape[1])
 
 
 def episode(pool: Pool, shape: EpisodeShape, seed: int, index: int) -> Episode:
-    """The episode of that seed and index: classes, then examples, uniform without replacement."""
+    """Draw an episode: first its classes, then the examples of each, uniformly without replacement.
+
+    Args:
+        pool: Pool to draw from.
+        shape: Number of classes, support examples and query examples.
+        seed: Seed of a sequence of episodes.
+        index: Position in the sequence, from 0.
+
+    Returns:
+        The same episode for the same arguments.
+
+    Raises:
+        ValueError: The pool has too few classes, or a drawn class too few examples; see :func:`check_shape`.
+    """
     rng = np.random.default_rng([seed, index])
-    drawn = [
+    rows = [
         rng.choice(pool.members[c], shape.shots + shape.queries, replace=False)
         for c in rng.choice(len(pool.classes), shape.ways, replace=False)
     ]
-    block = np.stack(drawn)
+    block = np.stack(rows)
     return Episode(block[:, : shape.shots], block[:, shape.shots :])
 
 
 def episodes(pool: Pool, shape: EpisodeShape, seed: int, count: int) -> Iterator[Episode]:
-    """The first ``count`` episodes of a seed."""
+    """Draw the first episodes of a seed.
+
+    Args:
+        pool: Pool to draw from.
+        shape: Number of classes, support examples and query examples.
+        seed: Seed of the sequence of episodes.
+        count: Number of episodes.
+
+    Returns:
+        Iterator over the episodes with indices 0 to ``count - 1``.
+    """
     return (episode(pool, shape, seed, i) for i in range(count))
 
 
 def check_shape(tasks: Tasks, shape: EpisodeShape, train: EpisodeShape | None = None) -> None:
-    """Raises DataError where a split cannot give episodes of this shape; those of meta-train may have their own."""
+    """Check that every split has enough classes and examples for its episodes.
+
+    Args:
+        tasks: Pools of the three splits.
+        shape: Shape of evaluation episodes.
+        train: Shape of meta-training episodes; ``shape`` if None.
+
+    Raises:
+        DataError: A split has too few classes, or one of its classes too few examples.
+    """
     for split, pool in tasks.pools.items():
-        own = split == "meta-train" and train is not None and train != shape
-        _check_pool(split, pool, train if own else shape, "tasks.train_" if own else "tasks.")
+        differs = split == "meta-train" and train is not None and train != shape
+        _check_pool(split, pool, train if differs else shape, "tasks.train_" if differs else "tasks.")
 
 
 def _check_pool(split: str, pool: Pool, shape: EpisodeShape, key: str) -> None:
+    """Check one pool; ``key`` is the prefix of the config keys that set the shape."""
     if len(pool.classes) < shape.ways:
         raise DataError(
             f"{key}ways is {shape.ways}, but {split} has {len(pool.classes)} classes; "

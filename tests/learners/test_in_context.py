@@ -268,7 +268,7 @@ def test_what_cannot_work_is_one_sentence(tiny_model, folders, pool):
             model.get_input_embeddings().weight *= 1000
         learner().equip(model)
     for template in ("{label}: {text}", "{text}", "{text} {label}", "{text}: {label} {label}"):
-        with pytest.raises(ValueError, match=re.escape("must hold {text} and behind it {label}")):
+        with pytest.raises(ValueError, match=re.escape("expected {text} once and after it {label} once")):
             InContextOptions(template=template)
     with pytest.raises(ValueError, match="in-context computes none"):
         InContextOptions(training={"mixup": 0.1})
@@ -279,7 +279,7 @@ def test_what_cannot_work_is_one_sentence(tiny_model, folders, pool):
 def test_a_tokenizer_that_joins_the_label_to_what_is_in_front_is_refused(folders, labelled_texts):
     tokenizer = load_tokenizer(str(folders["gpt2"]))
     tasks = load_tasks(JSONLines(FileOptions(path=labelled_texts)), tokenizer, 16)
-    with pytest.raises(ConfigError, match=r"joins the label 'class\d+' to what is in front of it"):
+    with pytest.raises(ConfigError, match=r"merges the label 'class\d+' with the text before it"):
         with_prompts(tasks, joining(tokenizer), ["{text}\nit is the clas{label}"], 16)
 
 

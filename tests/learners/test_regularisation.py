@@ -15,7 +15,7 @@ from nas_meta.learners.training.adversary import Adversary
 from nas_meta.learners.training.options import TrainingOptions
 from nas_meta.learners.training.regularisation import mixup, regularise, teacher_distance
 from nas_meta.models.encoder import Encoder
-from nas_meta.tasks.augmentation import add_noise, augment, parse
+from nas_meta.tasks.augmentation import add_noise, augment, parse_thesaurus
 from nas_meta.tasks.episodes import EpisodeShape, episode
 from nas_meta.tasks.sources.files import FileOptions, JSONLines
 from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
@@ -78,7 +78,7 @@ def test_the_thesaurus_is_read_by_commas_within_semicolons():
 pain; ache &c v.; smart [Lat.], sting.
      379. Other -- V. hurt, wound; cut.
 """
-    found = parse(text)
+    found = parse_thesaurus(text)
     assert found["suffering"] == {"sufferance"} and found["smart"] == {"sting"} and found["wound"] == {"hurt"}
     assert "ache" not in found and "pain" not in found
 

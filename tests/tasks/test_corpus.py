@@ -13,7 +13,7 @@ from words import WORDS
 from nas_meta.errors import DataError, NasMetaError
 from nas_meta.evaluation.pretraining.row_sampler import RowSampler, shuffled
 from nas_meta.tasks.corpus import corpus, token_store
-from nas_meta.tasks.corpus.corpus import folded, open_corpus
+from nas_meta.tasks.corpus.corpus import comparison_key, open_corpus
 from nas_meta.tasks.corpus.token_store import tokenise_corpus
 from nas_meta.tasks.corpus.tokenizer_training import TrainedTokenizer, trained_tokenizer
 from nas_meta.tasks.tokenization import load_tokenizer
@@ -49,12 +49,12 @@ def test_another_field_of_json_lines(tmp_path):
     [
         ("a.jsonl", b'{"text": "one"}\n{"txt": "two"}', r"a\.jsonl:2: there is no field 'text'; did you mean 'txt'\?"),
         ("a.jsonl", b'{"text": 3}', r"a\.jsonl:1: 'text' is int; expected a string"),
-        ("a.jsonl", b'{"text": "\\ud800"}', r"a\.jsonl:1: 'text' holds half a character"),
+        ("a.jsonl", b'{"text": "\\ud800"}', r"a\.jsonl:1: 'text' contains a lone surrogate"),
         ("a.jsonl", b"{broken", r"a\.jsonl:1: not JSON"),
         ("a.jsonl", b"[1]", r"a\.jsonl:1: a list; expected an object"),
         ("a.txt", b"fine\nand \xff not", r"a\.txt:2: not UTF-8 \(byte 4 of the line\); expected UTF-8 text"),
         ("a.jsonl", b'{"text": "\xff"}', r"a\.jsonl:1: not UTF-8"),
-        ("a.txt", b" \n\n", "the corpus holds no text"),
+        ("a.txt", b" \n\n", "the corpus contains no text"),
     ],
 )
 def test_what_is_wrong_inside_a_file_is_one_sentence_with_its_line(name, content, words, tmp_path, tokenizer):
@@ -68,9 +68,9 @@ def test_paths_that_hold_nothing_are_refused_before_anything_is_read(tmp_path):
     (tmp_path / "empty").mkdir()
     for paths, words in (
         ([tmp_path / "none.txt"], r"the corpus .*none\.txt cannot be read: No such file"),
-        ([tmp_path / "empty"], "empty holds no text; expected files that end in .txt"),
+        ([tmp_path / "empty"], "empty contains no text files; expected files that end in .txt"),
         (["/dev/zero"], "cannot be read: it is a pipe or a device"),
-        ([], "no corpus is named"),
+        ([], "the corpus has no paths"),
     ):
         with pytest.raises(DataError, match=words):
             open_corpus(paths)
@@ -136,12 +136,12 @@ def test_a_corpus_is_tokenised_once_and_anew_when_it_changes(tmp_path, tokenizer
 
 
 def test_what_does_not_travel_must_be_seen_by_the_node(tmp_path, tokenizer, monkeypatch):
-    monkeypatch.setattr(token_store, "TRAVELS", 4)
+    monkeypatch.setattr(token_store, "MAX_PICKLED_BYTES", 4)
     found = tokenise_corpus(written(tmp_path / "c", ["redfox bluecat"]), tokenizer, tmp_path / "cache")
     sent = pickle.dumps(found)
     assert pickle.loads(sent).tokens.tolist() == found.tokens.tolist()
     (found.folder / "tokens.bin").unlink()
-    with pytest.raises(NasMetaError, match=r"expected a cache .* that every node sees"):
+    with pytest.raises(NasMetaError, match=r"expected NAS_META_CACHE to be a folder that every node can read"):
         _ = pickle.loads(sent).tokens
 
 
@@ -234,16 +234,16 @@ def test_the_default_corpus_holds_nothing_that_candidates_are_judged_on(starter,
     source = ICD10()
     split = source.load()
     corpus = default_corpus.default_corpus(source, split)
-    seen = {folded(text) for text in corpus}
-    held_out = {folded(text) for text in default_corpus.held_out_texts(split)}
+    seen = {comparison_key(text) for text in corpus}
+    held_out = {comparison_key(text) for text in default_corpus.held_out_texts(split)}
     assert len(held_out) > 4000 and not seen & held_out
-    own = {folded(text) for texts in split.splits["meta-train"].values() for text in texts}
+    own = {comparison_key(text) for texts in split.splits["meta-train"].values() for text in texts}
     assert own <= seen
     # Longer codes of meta-train blocks are there, those of other blocks are not.
     import simple_icd_10_cm as cm
 
     def texts_of(blocks):
-        return {folded(text) for text in default_corpus.icd10_texts(blocks)}
+        return {comparison_key(text) for text in default_corpus.icd10_texts(blocks)}
 
     judged = {*split.splits["meta-validation"], *split.splits["meta-test"]}
     only_judged = texts_of(judged) - texts_of(split.splits["meta-train"])

@@ -94,7 +94,7 @@ def test_equal_images_stand_once_and_in_one_class():
     assert [[int(e.max()) for e in examples] for examples in cleaned.values()] == [[2, 3]]
     assert report == [
         "1 repeated images left out",
-        "2 images that stand in several classes left out",
+        "2 images that belong to several classes left out",
         "2 classes with fewer than 1 distinct images left out",
     ]
     kept, _ = clean({"a": [image(0, shape=(1, 2, 2)), image(0, shape=(1, 4, 1))]}, 1, "image")
@@ -104,10 +104,10 @@ def test_equal_images_stand_once_and_in_one_class():
 @pytest.mark.parametrize(
     ("example", "words"),
     [
-        ("a text", r"read\(\) has a str in the class 'a'; expected an array of uint8 \[channels, height, width\]"),
-        (np.zeros((1, 2, 2)), r"has an array of float64 \[1, 2, 2\]"),
-        (np.zeros((2, 2), np.uint8), r"has an array of uint8 \[2, 2\]"),
-        (np.zeros((3, 0, 2), np.uint8), r"has an array of uint8 \[3, 0, 2\]"),
+        ("a text", r"read\(\) returned a str in the class 'a'; expected an array of uint8 \[channels, height, width\]"),
+        (np.zeros((1, 2, 2)), r"returned an array of float64 \[1, 2, 2\]"),
+        (np.zeros((2, 2), np.uint8), r"returned an array of uint8 \[2, 2\]"),
+        (np.zeros((3, 0, 2), np.uint8), r"returned an array of uint8 \[3, 0, 2\]"),
     ],
 )
 def test_what_is_no_image_is_a_sentence(example, words):
@@ -116,9 +116,9 @@ def test_what_is_no_image_is_a_sentence(example, words):
 
 
 def test_images_of_two_shapes_and_unknown_modalities_are_refused():
-    with pytest.raises(DataError, match="an image of 1×3×3 in the class 'b', and another is 1×2×2; expected one shape"):
+    with pytest.raises(DataError, match="image of 1×3×3 in the class 'b', but the first image is 1×2×2; expected"):
         read({"a": [image(1)], "b": [image(1, shape=(1, 3, 3))]})
-    with pytest.raises(DataError, match="gives 'images'; did you mean 'image'"):
+    with pytest.raises(DataError, match="modality is 'images'; did you mean 'image'"):
         read({}, "images")
 
 
@@ -145,7 +145,7 @@ def test_a_folder_of_class_folders_is_read_resized_and_in_order(folder):
     assert np.array_equal(classes["bee"][0], by_hand)
     assert ImageFolder(ImageOptions(path=folder, size=5, channels=1)).read()["ant"][0].shape == (1, 5, 5)
     three = ImageOptions(**dict.fromkeys(("train", "valid", "test"), folder))
-    with pytest.raises(DataError, match="the class 'ant' is in meta-train and in meta-validation"):
+    with pytest.raises(DataError, match="the class 'ant' is in both meta-train and meta-validation"):
         ImageFolder(three).load()
 
 
@@ -159,13 +159,13 @@ def truncated(folder):
     [
         (lambda f: (f / "bee" / "notes.txt").write_text("no image"), r"bee/notes\.txt is not an image; expected"),
         (lambda f: (f / "bee" / "0.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"0" * 50), r"bee/0\.png is "),
-        (truncated, r"bee/1\.jpg is a broken image \(.*\); expected a whole one"),
+        (truncated, r"bee/1\.jpg is a broken image \(.*\); expected a complete image"),
         (lambda f: (f / "bee" / "more").mkdir(), r"bee/more cannot be read: it is a folder; expected a file"),
-        (lambda f: (f / "dog").mkdir(), r"dog is an empty class; expected images in it"),
-        (lambda f: (f / "cat" / "0.png").rename(f / "0.png"), r"data/0\.png is in no class"),
+        (lambda f: (f / "dog").mkdir(), r"dog is an empty folder; expected the images of a class"),
+        (lambda f: (f / "cat" / "0.png").rename(f / "0.png"), r"data/0\.png is not in a class folder"),
         (
             lambda f: Image.fromarray(np.zeros((4, 4), np.uint16)).save(f / "cat" / "deep.png"),
-            r"cat/deep\.png has more than 8 bits a channel",
+            r"cat/deep\.png has more than 8 bits per channel",
         ),
     ],
 )
@@ -178,7 +178,7 @@ def test_a_bad_file_is_named(spoil, words, folder):
 def test_a_folder_that_is_none_is_a_sentence(tmp_path):
     with pytest.raises(DataError, match="cannot be read: No such file or directory; expected a folder"):
         ImageFolder(ImageOptions(path=tmp_path / "none")).read()
-    with pytest.raises(DataError, match="has no folders; expected one for each class"):
+    with pytest.raises(DataError, match="contains no folders; expected one folder of images per class"):
         ImageFolder(ImageOptions(path=tmp_path)).read()
 
 

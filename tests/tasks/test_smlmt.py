@@ -17,7 +17,7 @@ from nas_meta.evaluation.pretraining.options import PretrainingSection
 from nas_meta.tasks.corpus.corpus import open_corpus
 from nas_meta.tasks.corpus.token_store import tokenise_corpus
 from nas_meta.tasks.source import SPLITS
-from nas_meta.tasks.sources.smlmt import SMLMT, SMLMTOptions, masked, masked_words, sentences
+from nas_meta.tasks.sources.smlmt import SMLMT, SMLMTOptions, mask_word, masked_words, split_sentences
 from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
 
 LINES = [
@@ -46,19 +46,19 @@ def corpus_file(tmp_path_factory):
 
 
 def test_every_occurrence_is_masked_without_regard_to_case():
-    assert masked("The cat, the CAT's and a Cat.", "cat", 24, "[MASK]") == "The [MASK], the CAT's and a [MASK]."
-    assert masked("The cat, the CAT's and a Cat.", "the", 24, "<mask>") == "<mask> cat, <mask> CAT's and a Cat."
+    assert mask_word("The cat, the CAT's and a Cat.", "cat", 24, "[MASK]") == "The [MASK], the CAT's and a [MASK]."
+    assert mask_word("The cat, the CAT's and a Cat.", "the", 24, "<mask>") == "<mask> cat, <mask> CAT's and a Cat."
 
 
 def test_of_a_long_sentence_the_words_around_the_masked_one_stay():
     line = " ".join(f"word{'abcdefghij'[i]}" for i in range(10)) + "!"
-    assert masked(line, "worde", 4, "[MASK]") == "wordc wordd [MASK] wordf"
-    assert masked(line, "worda", 4, "[MASK]") == "[MASK] wordb wordc wordd"
-    assert masked(line, "wordj", 4, "[MASK]") == "wordg wordh wordi [MASK]!"
+    assert mask_word(line, "worde", 4, "[MASK]") == "wordc wordd [MASK] wordf"
+    assert mask_word(line, "worda", 4, "[MASK]") == "[MASK] wordb wordc wordd"
+    assert mask_word(line, "wordj", 4, "[MASK]") == "wordg wordh wordi [MASK]!"
 
 
 def test_a_sentence_belongs_to_its_rarest_word_of_a_fitting_frequency():
-    lines = list(sentences(LINES))
+    lines = list(split_sentences(LINES))
     assert lines[:3] == ["The cat sat on the mat.", "A dog saw the cat;", "Cats are not a cat!"]
     # By hand, of sentences with four words or more: the 4, cat 4, a 3, sat 2, mat 2, dog 2, saw 2, owl 2, near 2;
     # cats, are, not, on, and, an, sea 1 each. From two sentences to three, the rarest (of equals the first):
@@ -111,7 +111,7 @@ def test_the_plugin_feeds_any_learner(corpus_file, small_config, tmp_path):
 
 
 def test_wrong_options_are_sentences(tmp_path):
-    with pytest.raises(ValueError, match="max_examples is 3, below min_examples, 20"):
+    with pytest.raises(ValueError, match="max_examples is 3; expected at least min_examples, which is 20"):
         SMLMTOptions(max_examples=3)
     with pytest.raises(DataError, match=r"the corpus .*none.txt cannot be read"):
         SMLMT(SMLMTOptions(corpus=str(tmp_path / "none.txt"))).load()

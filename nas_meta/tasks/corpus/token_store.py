@@ -1,9 +1,14 @@
-"""A corpus tokenised once, as a file that is memory-mapped: it may be larger than memory.
+"""A corpus tokenised once to disk and memory-mapped, so it may be larger than memory.
 
-A folder ``tokens/KEY`` of the cache holds ``tokens.bin`` (uint16 where the vocabulary allows it, else uint32; the texts
-one after the other, each with the tokenizer's special tokens) and ``offsets.bin`` (uint64, where each text begins). The
-key is a hash of the texts and of the tokenizer; what a corpus holds is remembered by its stamp, so that a corpus which
-has not changed is not read again.
+Layout of the cache:
+
+- ``tokens/KEY/tokens.bin``: the token ids of all texts, one text after the other, each with the tokenizer's special
+  tokens; uint16 if the vocabulary has at most 65,536 tokens, else uint32.
+- ``tokens/KEY/offsets.bin``: the start of each text, and the end of the last one; uint64.
+- ``tokens/KEY/about.json``: the numbers of tokens and texts.
+- ``contents/STAMP``: the hash of the texts of a corpus with that stamp, so an unchanged corpus is not read again.
+
+KEY is a hash of the texts and the tokenizer.
 """
 
 from __future__ import annotations
@@ -28,28 +33,34 @@ from nas_meta.tasks.corpus.vocabulary import Vocabulary, vocabulary_of
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-CHUNK = 1000  # texts that are tokenised at once
-TRAVELS = 256 << 20  # bytes of tokens that go to workers by themselves; of more only the folder's name does
-FORMAT = 1
+CHUNK = 1000  # texts per tokenizer call
+MAX_PICKLED_BYTES = 256 << 20  # size up to which a store is pickled with its tokens; a larger one only with its folder
+FORMAT = 1  # version of the layout, part of KEY
 
 
 def cache_folder() -> Path:
-    """Where tokenised corpora and trained tokenizers are kept: ``NAS_META_CACHE``, by default ``~/.cache/nas-meta``."""
+    """Return the folder of tokenised corpora and trained tokenizers.
+
+    Returns:
+        ``$NAS_META_CACHE``, by default ``nas-meta`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
+    """
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("NAS_META_CACHE") or Path(home) / "nas-meta")
 
 
 @dataclass(frozen=True)
 class TokenStore:
-    """The tokens of a corpus.
+    """The memory-mapped tokens of a corpus.
 
-    Sent to another process it takes its tokens along if they are few; else that process must see the same folder.
+    A pickled store contains its tokens if they take at most ``MAX_PICKLED_BYTES``; otherwise the process that unpickles
+    it must have access to the same folder.
 
     Attributes:
-        folder: where the files lie.
-        key: a hash of what they hold.
-        count: tokens.
-        texts: texts.
+        folder: Folder with the files.
+        key: Hash of the texts and the tokenizer.
+        vocabulary: Vocabulary of the tokenizer.
+        count: Number of tokens.
+        texts: Number of texts.
     """
 
     folder: Path
@@ -60,25 +71,26 @@ class TokenStore:
 
     @cached_property
     def tokens(self) -> np.ndarray:
-        """``[count]``, every token."""
+        """``[count]``, token ids of all texts, one text after the other."""
         return self._mapped("tokens.bin", token_type(self.vocabulary), self.count)
 
     @cached_property
     def offsets(self) -> np.ndarray:
-        """``[texts + 1]``, where each text begins."""
+        """``[texts + 1]``, start of each text in :attr:`tokens`, and the end of the last text."""
         return self._mapped("offsets.bin", np.dtype(np.uint64), self.texts + 1)
 
-    def _mapped(self, name: str, kind: np.dtype, count: int) -> np.ndarray:
+    def _mapped(self, name: str, dtype: np.dtype, count: int) -> np.ndarray:
         try:
-            return np.memmap(self.folder / name, kind, "r", shape=(count,)).view(np.ndarray)
+            return np.memmap(self.folder / name, dtype, "r", shape=(count,)).view(np.ndarray)
         except (OSError, ValueError) as error:
             raise NasMetaError(
-                f"{self.folder / name} cannot be read ({error}); expected a cache (NAS_META_CACHE) that every node sees"
+                f"{self.folder / name} cannot be read ({error}); expected NAS_META_CACHE to be a folder that every "
+                "node can read"
             ) from error
 
     def __getstate__(self) -> dict[str, Any]:
         state = {f: getattr(self, f) for f in self.__dataclass_fields__}
-        if self.tokens.nbytes + self.offsets.nbytes <= TRAVELS:
+        if self.tokens.nbytes + self.offsets.nbytes <= MAX_PICKLED_BYTES:
             state |= {"tokens": self.tokens, "offsets": self.offsets}
         return state
 
@@ -87,19 +99,28 @@ class TokenStore:
 
 
 def token_type(vocabulary: Vocabulary) -> np.dtype:
-    """The narrowest type of a token."""
+    """Return the narrowest unsigned integer type for the token ids of a vocabulary."""
     return np.dtype(np.uint16 if vocabulary.size <= 1 << 16 else np.uint32)
 
 
 def tokenise_corpus(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, cache: Path | None = None) -> TokenStore:
-    """The tokens of a corpus, from the cache if they are there.
+    """Tokenise a corpus, or open its tokens in the cache.
+
+    Args:
+        corpus: Texts to tokenise.
+        tokenizer: Tokenizer, which also adds its special tokens to every text.
+        cache: Root folder of the cache; :func:`cache_folder` by default.
+
+    Returns:
+        The memory-mapped tokens.
 
     Raises:
-        DataError: the corpus holds no text, or a part of it cannot be read.
+        DataError: The corpus contains no text, or a part of it cannot be read.
+        ConfigError: The tokenizer has no tokens.
     """
     cache = cache or cache_folder()
     vocabulary = vocabulary_of(tokenizer)
-    content = content_of(corpus, cache)
+    content = corpus_hash(corpus, cache)
     key = hashlib.sha256(f"{FORMAT} {content} {vocabulary.key}".encode()).hexdigest()[:32]
     folder = cache / "tokens" / key
     if not (folder / "about.json").is_file():
@@ -108,38 +129,45 @@ def tokenise_corpus(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, cache: P
     return TokenStore(folder, key, vocabulary, about["tokens"], about["texts"])
 
 
-def content_of(corpus: Corpus, cache: Path | None = None) -> str:
-    """A hash of the texts of a corpus; read only where its stamp is new.
+def corpus_hash(corpus: Corpus, cache: Path | None = None) -> str:
+    """Return the SHA-256 of the texts of a corpus, which is read only if its stamp is not in the cache.
+
+    Args:
+        corpus: Texts to hash.
+        cache: Root folder of the cache; :func:`cache_folder` by default.
+
+    Returns:
+        Digest in hexadecimal.
 
     Raises:
-        DataError: it holds no text, or a part of it cannot be read.
+        DataError: The corpus contains no text, or a part of it cannot be read.
     """
     stamp = hashlib.sha256(f"{corpus.stamp} {sorted(corpus.excluded)}".encode()).hexdigest()
-    known = (cache or cache_folder()) / "contents" / stamp
-    if known.is_file():
-        return known.read_text(encoding="utf-8")
+    cached = (cache or cache_folder()) / "contents" / stamp
+    if cached.is_file():
+        return cached.read_text(encoding="utf-8")
     digest, empty = hashlib.sha256(), True
     for text in corpus:
         data, empty = text.encode(), False
         digest.update(len(data).to_bytes(8, "little") + data)
     if empty:
-        raise DataError("the corpus holds no text; expected at least one line that is not empty")
-    known.parent.mkdir(parents=True, exist_ok=True)
-    part = known.with_name(f"{stamp}.{os.getpid()}.part")
+        raise DataError("the corpus contains no text; expected at least one line that is not empty")
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    part = cached.with_name(f"{stamp}.{os.getpid()}.part")
     part.write_text(digest.hexdigest(), encoding="utf-8")
-    part.rename(known)
+    part.rename(cached)
     return digest.hexdigest()
 
 
 def _write(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary, folder: Path) -> None:
-    """Tokenises into a folder beside, which then takes its place at once: it is never seen half."""
+    """Tokenise a corpus into a temporary folder, then rename it: other processes see all of it or nothing."""
     part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
     part.mkdir(parents=True, exist_ok=True)
     try:
         tokens = texts = 0
         with (part / "tokens.bin").open("wb") as ids, (part / "offsets.bin").open("wb") as offsets:
             offsets.write(np.zeros(1, np.uint64).tobytes())
-            for lengths, flat in _encoded(iter(corpus), tokenizer, vocabulary):
+            for lengths, flat in _encode(iter(corpus), tokenizer, vocabulary):
                 ids.write(flat.astype(token_type(vocabulary)).tobytes())
                 offsets.write((tokens + np.cumsum(lengths)).astype(np.uint64).tobytes())
                 tokens, texts = tokens + len(flat), texts + len(lengths)
@@ -147,18 +175,18 @@ def _write(corpus: Corpus, tokenizer: PreTrainedTokenizerBase, vocabulary: Vocab
         try:
             part.rename(folder)
         except OSError:
-            if not (folder / "about.json").is_file():  # else another process was faster
+            if not (folder / "about.json").is_file():  # otherwise another process was faster
                 raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _encoded(
+def _encode(
     texts: Iterator[str], tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Lengths and tokens of some texts at a time; every text ends with the token that ends texts."""
+    """Yield lengths and concatenated tokens of ``CHUNK`` texts at a time; every text ends with the end token."""
     ending = [] if vocabulary.end is None else [vocabulary.end]
-    while some := list(islice(texts, CHUNK)):
-        rows = tokenizer(some, return_attention_mask=False, return_token_type_ids=False, verbose=False)["input_ids"]
+    while chunk := list(islice(texts, CHUNK)):
+        rows = tokenizer(chunk, return_attention_mask=False, return_token_type_ids=False, verbose=False)["input_ids"]
         rows = [row if row[-1:] == ending else [*row, *ending] for row in rows]
         yield np.array([len(row) for row in rows]), np.array([i for row in rows for i in row], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""A tokenizer learned from a corpus, as a folder that transformers loads."""
+"""Learning a tokenizer from a corpus, as a folder that transformers loads."""
 
 from __future__ import annotations
 
@@ -13,60 +13,71 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from nas_meta.tasks.corpus.corpus import Corpus
-from nas_meta.tasks.corpus.token_store import cache_folder, content_of
+from nas_meta.tasks.corpus.token_store import cache_folder, corpus_hash
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-BATCH = 1000  # texts that are handed on at once
+BATCH = 1000  # texts per call of the trainer's iterator
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 END = "<|endoftext|>"
-LENGTH = 512  # tokens of a text, as far as the tokenizer has an opinion
+LENGTH = 512  # the tokenizer's model_max_length: it warns about texts with more tokens
 
 
 class TrainedTokenizer(BaseModel):
+    """Options of a tokenizer that is learned from the corpus."""
+
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-    train: int = Field(8000, ge=100, description="tokens of a vocabulary that is learned from the corpus")
+    train: int = Field(8000, ge=100, description="size of a vocabulary learned from the corpus, in tokens")
     kind: Literal["wordpiece", "bpe"] = Field(
-        "wordpiece", description="WordPiece as BERT's, or byte-level BPE as GPT-2's"
+        "wordpiece", description="wordpiece: WordPiece like BERT's; bpe: byte-level BPE like GPT-2's"
     )
 
 
 def trained_tokenizer(corpus: Corpus, section: TrainedTokenizer, cache: Path | None = None) -> Path:
-    """The folder of a tokenizer learned from a corpus, from the cache if it is there.
+    """Learn a tokenizer from a corpus, or find it in the cache.
 
-    WordPiece (Wu et al. 2016) with BERT's normalisation, lower case and template; or byte-level BPE (Radford et al.
-    2019) with one token, ``<|endoftext|>``, for the end and for padding.
+    ``wordpiece`` is WordPiece (Wu et al. 2016) with BERT's normalisation, lower-casing and ``[CLS] text [SEP]``
+    template. ``bpe`` is byte-level BPE (Radford et al. 2019) with ``<|endoftext|>`` as its only special token.
+
+    Args:
+        corpus: Texts to learn from.
+        section: Vocabulary size and kind of the tokenizer.
+        cache: Root folder of the cache; :func:`cache_folder` by default.
+
+    Returns:
+        Folder of the tokenizer.
 
     Raises:
-        DataError: the corpus holds no text, or a part of it cannot be read.
+        DataError: The corpus contains no text, or a part of it cannot be read.
     """
     cache = cache or cache_folder()
-    key = hashlib.sha256(f"{content_of(corpus, cache)} {section.kind} {section.train}".encode()).hexdigest()[:32]
+    key = hashlib.sha256(f"{corpus_hash(corpus, cache)} {section.kind} {section.train}".encode()).hexdigest()[:32]
     folder = cache / "tokenizers" / key
     if folder.is_dir():
         return folder
     part = folder.with_name(f"{key}.{os.getpid()}.part")
     try:
-        _trained(corpus, section).save_pretrained(part)
+        _train(corpus, section).save_pretrained(part)
         try:
             part.rename(folder)
         except OSError:
-            if not folder.is_dir():  # else another process was faster
+            if not folder.is_dir():  # otherwise another process was faster
                 raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return folder
 
 
-def _trained(corpus: Corpus, section: TrainedTokenizer) -> PreTrainedTokenizerFast:
+def _train(corpus: Corpus, section: TrainedTokenizer) -> PreTrainedTokenizerFast:
+    """Train a tokenizer of the section's kind and wrap it for transformers."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     def batches() -> Iterator[list[str]]:
         texts = iter(corpus)
-        while some := list(islice(texts, BATCH)):
-            yield some
+        while batch := list(islice(texts, BATCH)):
+            yield batch
 
     if section.kind == "bpe":
         tokenizer = Tokenizer(models.BPE())

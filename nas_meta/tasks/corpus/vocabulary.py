@@ -1,4 +1,4 @@
-"""What objectives and token files need to know of a tokenizer, as plain arrays."""
+"""The properties of a tokenizer that pre-training objectives and token stores use, as plain arrays."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The tokens of a tokenizer.
+    """The V tokens of a tokenizer.
 
     Attributes:
-        special: ``[V]``, whether a token stands for no text (``[CLS]``).
-        continues: ``[V]``, whether a token goes on with the word that the token before it belongs to.
-        mask: the token that stands for a hidden one, if there is one.
-        pad: the token that fills rows.
-        end: the token that ends a text, if there is one.
-        key: a hash by which one tokenizer is told from another.
+        special: ``[V]``, True for tokens without text, such as ``[CLS]``.
+        continues: ``[V]``, True for tokens that continue the word of the preceding token, such as ``##ing``.
+        mask: Id of the mask token; None if there is none.
+        pad: Id of the padding token; if there is none, of the end token, else 0.
+        end: Id of the token that ends a text; None if there is none.
+        key: Hash that identifies the tokenizer.
     """
 
     special: np.ndarray
@@ -38,27 +38,30 @@ class Vocabulary:
 
     @property
     def size(self) -> int:
-        """V."""
+        """Number of tokens V, including ids that no token uses."""
         return len(self.special)
 
     @cached_property
     def ordinary(self) -> np.ndarray:
-        """The tokens that stand for text."""
+        """Ids of the tokens that are not special."""
         return np.flatnonzero(~self.special)
 
 
 def vocabulary_of(tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
-    """The vocabulary of a tokenizer.
+    """Return the vocabulary of a tokenizer.
 
-    Which tokens continue a word is told by how its family writes them: WordPiece ``##ing``; byte-level BPE and
-    SentencePiece mark those that begin one (``Ġ``, ``▁``). Where nothing is marked every token is a word.
+    The spelling of the tokens shows which of them continue a word: WordPiece marks these (``##ing``), while byte-level
+    BPE and SentencePiece mark the tokens that begin a word (``Ġ``, ``▁``). Without any marks, every token is a word.
+
+    Args:
+        tokenizer: Tokenizer of transformers.
 
     Raises:
-        ConfigError: it has no tokens.
+        ConfigError: The tokenizer has no tokens.
     """
     ids = {i: token for token, i in tokenizer.get_vocab().items()}
     if not ids:
-        raise ConfigError("the tokenizer has no tokens; expected some")
+        raise ConfigError("the tokenizer has no tokens; expected at least one")
     size = max(max(ids) + 1, len(tokenizer))
     tokens = [ids.get(i, "") for i in range(size)]
     special = np.zeros(size, dtype=bool)
@@ -70,8 +73,8 @@ def vocabulary_of(tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
         begins = next((mark for mark in "Ġ▁" if any(t.startswith(mark) for t in ordinary)), "")
         continues = [not t.startswith(begins) for t in tokens]
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    told = backend.to_str() if backend is not None else json.dumps(tokens)
+    definition = backend.to_str() if backend is not None else json.dumps(tokens)
     end = tokenizer.sep_token_id if tokenizer.sep_token_id is not None else tokenizer.eos_token_id
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (end or 0)
-    key = hashlib.sha256(f"{told}{special.nonzero()[0].tolist()}".encode()).hexdigest()[:32]
+    key = hashlib.sha256(f"{definition}{special.nonzero()[0].tolist()}".encode()).hexdigest()[:32]
     return Vocabulary(special, np.array(continues) & ~special, tokenizer.mask_token_id, pad, end, key)

@@ -1,1 +1,1 @@
-"""The task sources that ship: one per file format or package."""
+"""The built-in task sources: one module per file format or package."""

@@ -1,4 +1,4 @@
-"""Cloud service operations: one sentence of documentation each; a class is a service."""
+"""API operations of cloud services: each example is a sentence of documentation, and a class is a service."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ SENTENCE_END = re.compile(r"(?<=[.!?])\s")
 
 
 def first_sentence(documentation: str) -> str:
-    """The first sentence of an HTML fragment as plain text."""
+    """Return the first sentence of an HTML fragment as plain text."""
     plain = " ".join(html.unescape(TAG.sub(" ", documentation)).split())
     return SENTENCE_END.split(plain, maxsplit=1)[0]
 
 
 class Botocore(TaskSource):
-    """First sentences of the documentation of API operations, classes are services (from the package botocore)."""
+    """First sentences about API operations; classes are services (offline, from the package botocore)."""
 
     def read(self) -> Classes:
         loader = package("botocore.loaders", "the task source 'botocore'").create_loader()
@@ -28,7 +28,7 @@ class Botocore(TaskSource):
         for service in loader.list_available_services("service-2"):
             operations = loader.load_service_model(service, "service-2")["operations"]
             for name, operation in operations.items():
-                # Every service can tag: such operations say nothing about which one it is.
+                # Every service has operations for tags, whose sentences do not identify the service.
                 if "tag" in name.lower() or not operation.get("documentation"):
                     continue
                 classes[service].append(first_sentence(operation["documentation"]))

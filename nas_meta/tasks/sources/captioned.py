@@ -1,4 +1,4 @@
-"""Images with texts from the user's own files: JSON Lines that name them."""
+"""Images with texts from the user's own files: JSON Lines with the path of an image in each row."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from nas_meta.tasks.sources.images import ImageOptions, read_image
 
 
 class ImageTextOptions(ImageOptions):
-    """Options of images with texts."""
+    """Options of the task source ``image-text``."""
 
-    image: str = Field("image", description="name of the field with the image's path, relative to the JSON Lines file")
-    text: str = Field("text", description="name of the text field")
-    label: str = Field("label", description="name of the label field")
+    image: str = Field("image", description="field with the path of the image, relative to the JSON Lines file")
+    text: str = Field("text", description="field with the text")
+    label: str = Field("label", description="field with the class")
     min_examples: int = Field(2, ge=2, description="classes with fewer distinct examples are left out")
 
 
 class ImageText(JSONLines):
-    """One JSON object a line, with the path of an image, a text and a label."""
+    """One JSON object per line, with the path of an image, a text and a label."""
 
     Options = ImageTextOptions
     modality = IMAGE_TEXT

@@ -1,4 +1,4 @@
-"""Handwritten digits: 1,797 images of 8 × 8 pixels in ten classes (Alpaydin and Kaynak 1998; from scikit-learn)."""
+"""Handwritten digits: 1,797 images of 8 × 8 pixels in ten classes (Alpaydin and Kaynak 1998), from scikit-learn."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 
 
 class DigitsOptions(SourceOptions):
-    """Options of the digits."""
+    """Options of the task source ``digits``."""
 
     fractions: tuple[float, float, float] = Field(
-        (0.4, 0.3, 0.3), description="share of the ten classes in meta-train, meta-validation, meta-test: 4, 3 and 3"
+        (0.4, 0.3, 0.3),
+        description="shares of the ten classes in meta-train, meta-validation and meta-test (by default 4, 3 and 3)",
     )
 
 
 class Digits(TaskSource):
-    """Handwritten digits, 8 × 8 grey pixels, ten classes of about 180 (offline, from scikit-learn); at most 3 ways."""
+    """Handwritten digits of 8 × 8 grey pixels, about 180 per class (offline, from scikit-learn); at most 3 ways."""
 
     Options = DigitsOptions
     modality = IMAGE
@@ -30,26 +31,33 @@ class Digits(TaskSource):
 
 
 def digits() -> dict[str, np.ndarray]:
-    """The images of each digit, bytes ``[images, 1, 8, 8]``; ink is bright."""
+    """Return the images of each digit.
+
+    Returns:
+        Bytes ``[images, 1, 8, 8]`` by the name of the digit; ink is bright.
+    """
     from sklearn.datasets import load_digits
 
-    found = load_digits()
-    images = np.round(found.images * (255 / 16)).astype(np.uint8)[:, None]
-    return {name: images[found.target == digit] for digit, name in enumerate(NAMES)}
+    dataset = load_digits()
+    images = np.round(dataset.images * (255 / 16)).astype(np.uint8)[:, None]
+    return {name: images[dataset.target == digit] for digit, name in enumerate(NAMES)}
 
 
 class CaptionOptions(DigitsOptions):
-    """Options of the digits with captions."""
+    """Options of the task source ``digit-captions``."""
 
-    hidden: float = Field(0.5, ge=0, lt=1, description="share of the rows of an image that are covered")
-    wrong: float = Field(0.2, ge=0, le=0.5, description="chance of each of the two statements of a caption to be wrong")
-    noise_seed: int = Field(0, ge=0, description="seed of what is covered and what is wrong")
+    hidden: float = Field(0.5, ge=0, lt=1, description="share of the rows of an image that are covered, in [0, 1)")
+    wrong: float = Field(
+        0.2, ge=0, le=0.5, description="probability that a statement is wrong, for each of the two in a caption"
+    )
+    noise_seed: int = Field(0, ge=0, description="seed of the covered rows and the wrong statements")
 
 
 class DigitCaptions(TaskSource):
-    """Digits half covered, with a caption that says with errors whether they are odd or even, small or large (offline).
+    """Half-covered digits with captions, partly wrong, such as "odd and small" (offline, from scikit-learn).
 
-    Neither is enough: several digits share a caption, and captions err; of an image, rows are blank.
+    Neither input identifies a digit alone: rows of the image are blank, several digits share a caption, and a caption
+    may be wrong.
     """
 
     Options = CaptionOptions
@@ -63,7 +71,7 @@ class DigitCaptions(TaskSource):
         }
 
     def _covered(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """The image with neighbouring rows, wherever they are, blank."""
+        """Return an image with a random block of adjacent rows set to 0."""
         image, height = image.copy(), image.shape[1]
         rows = round(self.options.hidden * height)
         first = rng.integers(height - rows + 1)
@@ -71,6 +79,7 @@ class DigitCaptions(TaskSource):
         return image
 
     def _caption(self, digit: int, rng: np.random.Generator) -> str:
+        """Return two statements in random order, odd or even and small or large, each possibly wrong."""
         odd, large = (bool(truth) ^ (rng.random() < self.options.wrong) for truth in (digit % 2, digit >= 5))
         words = ["odd" if odd else "even", "large" if large else "small"]
         return " and ".join(rng.permutation(words))

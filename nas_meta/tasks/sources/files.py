@@ -1,4 +1,4 @@
-"""Labelled examples from the user's own files: JSON Lines and CSV."""
+"""Labelled texts from the user's own files: JSON Lines and CSV."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from nas_meta.tasks.source import SPLITS, Classes, SourceOptions, TaskSource
 
 
 class SplitPaths(SourceOptions):
-    """Either ``path`` (its classes split by ``fractions``) or ``train``, ``valid`` and ``test``."""
+    """Options of every task source that reads files: either ``path``, or ``train``, ``valid`` and ``test``."""
 
-    path: Path | None = Field(None, description="one file or folder; its classes are split by fractions and split_seed")
-    train: Path | None = Field(None, description="that with the meta-train classes")
-    valid: Path | None = Field(None, description="that with the meta-validation classes")
-    test: Path | None = Field(None, description="that with the meta-test classes")
+    path: Path | None = Field(None, description="file or folder whose classes are split by fractions and split_seed")
+    train: Path | None = Field(None, description="file or folder with the meta-train classes")
+    valid: Path | None = Field(None, description="file or folder with the meta-validation classes")
+    test: Path | None = Field(None, description="file or folder with the meta-test classes")
 
     @model_validator(mode="after")
     def _one_or_three(self) -> SplitPaths:
@@ -32,15 +32,15 @@ class SplitPaths(SourceOptions):
 
 
 class FileOptions(SplitPaths):
-    """Options of files of texts."""
+    """Options of the task sources ``csv`` and ``jsonl``."""
 
-    text: str = Field("text", description="name of the text field")
-    label: str = Field("label", description="name of the label field")
+    text: str = Field("text", description="field or column with the text")
+    label: str = Field("label", description="field or column with the class")
     min_examples: int = Field(2, ge=2, description="classes with fewer distinct texts are left out")
 
 
 class FileSource(TaskSource):
-    """What JSON Lines and CSV share; subclasses yield (line number, row)."""
+    """Base of task sources that read rows from files; subclasses define :meth:`rows`."""
 
     Options = FileOptions
 
@@ -54,35 +54,57 @@ class FileSource(TaskSource):
         return str(self.options.path or self.options.train)
 
     def rows(self, file: Path) -> Iterator[tuple[int, dict]]:
-        """Line number and row of every row of a file."""
+        """Yield the rows of a file.
+
+        Args:
+            file: Regular file.
+
+        Yields:
+            Line number, from 1, and fields of each row.
+        """
         raise AssertionError("every file source defines rows()")
 
     def example(self, row: dict, file: Path, where: str) -> Example:
-        """What a row holds beside its label; ``where`` is what an error message calls the row."""
+        """Return the example in a row; by default its text.
+
+        Args:
+            row: Fields of the row.
+            file: File of the row, for paths relative to it.
+            where: File and line of the row, for error messages.
+
+        Raises:
+            DataError: A field is missing or cannot be used.
+        """
         return self.value(row, self.options.text, where)
 
     def _classes(self, file: Path) -> Classes:
+        """Read the examples of one file by class."""
         classes: dict[str, list[Example]] = defaultdict(list)
         try:
             for line, row in self.rows(regular_file(file)):
                 where = f"{file}:{line}"
                 example, label = self.example(row, file, where), self.value(row, self.options.label, where)
                 if not label.strip():
-                    raise DataError(f"{where}: '{self.options.label}' is empty; expected the name of a class")
+                    raise DataError(f"{where}: '{self.options.label}' is empty; expected a class name")
                 classes[label].append(example)
         except OSError as error:
             raise DataError(f"{file} cannot be read: {error.strerror}") from error
         except UnicodeDecodeError as error:
             raise DataError(f"{file} is not UTF-8 (byte {error.start}); expected UTF-8 text") from error
         if not classes:
-            raise DataError(f"{file} holds no examples; expected one example a line")
+            raise DataError(f"{file} contains no examples; expected one example per line")
         return dict(classes)
 
     def value(self, row: dict, key: str, where: str) -> str:
-        """A field of a row as text.
+        """Return a field of a row as text.
+
+        Args:
+            row: Fields of the row.
+            key: Name of the field.
+            where: File and line of the row, for error messages.
 
         Raises:
-            DataError: there is no such field, or no text in it.
+            DataError: The field is missing, or is neither text nor an integer.
         """
         if key not in row:
             raise DataError(f"{where}: there is no field '{key}'; {nearest(key, map(str, row))}")
@@ -90,12 +112,12 @@ class FileSource(TaskSource):
             raise DataError(f"{where}: '{key}' is {type(row[key]).__name__}; expected a string")
         value = str(row[key])
         if not is_encodable(value):
-            raise DataError(f"{where}: '{key}' holds half a character (a lone surrogate); expected text")
+            raise DataError(f"{where}: '{key}' contains a lone surrogate; expected text that UTF-8 can encode")
         return value
 
 
 class JSONLines(FileSource):
-    """One JSON object a line, with a text and a label field."""
+    """One JSON object per line, with a text field and a label field."""
 
     def rows(self, file: Path) -> Iterator[tuple[int, dict]]:
         with open(file, encoding="utf-8-sig") as stream:
@@ -106,7 +128,7 @@ class JSONLines(FileSource):
 
 
 class CSV(FileSource):
-    """Comma-separated values with a header line, a text and a label column."""
+    """Comma-separated values with a header line, a text column and a label column."""
 
     def rows(self, file: Path) -> Iterator[tuple[int, dict]]:
         with open(file, encoding="utf-8-sig", newline="") as stream:
@@ -119,8 +141,8 @@ class CSV(FileSource):
                 for values in reader:
                     if len(values) > len(header):
                         raise DataError(
-                            f"{file}:{reader.line_num}: {len(values)} values, but the header has {len(header)}; "
-                            "expected quotes around a value with a comma"
+                            f"{file}:{reader.line_num}: the row has {len(values)} values, but the header has "
+                            f"{len(header)}; expected quotes around values that contain commas"
                         )
                     if values:
                         yield reader.line_num, dict(zip(header, values, strict=False))

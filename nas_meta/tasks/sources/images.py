@@ -1,4 +1,4 @@
-"""Images from files, and folders of them; what prepares images for an exported model is the same."""
+"""Images from folders, and the image processor that prepares images in the same way for an exported model."""
 
 from __future__ import annotations
 
@@ -17,24 +17,33 @@ from nas_meta.tasks.source import SPLITS, Classes, TaskSource
 from nas_meta.tasks.sources.files import SplitPaths
 
 PROCESSOR = "preprocessor_config.json"
-MOST_PIXELS = 100_000_000  # of one file: what would take more memory than a photograph is refused before it is decoded
-MODES = {1: "L", 3: "RGB"}
+MOST_PIXELS = 100_000_000  # per file: larger images are refused before they are decoded, which would take much memory
+MODES = {1: "L", 3: "RGB"}  # Pillow's mode by the number of channels
 
 
 def read_image(file: Path, size: int, channels: int) -> np.ndarray:
-    """The image in a file as bytes ``[channels, size, size]``, resized with bilinear interpolation.
+    """Read an image and resize it with bilinear interpolation.
+
+    Args:
+        file: Image file in a format that Pillow reads.
+        size: Height and width of the result, in pixels.
+        channels: 1 for grey, 3 for RGB.
+
+    Returns:
+        Bytes ``[channels, size, size]``.
 
     Raises:
-        DataError: it is no file, or no image that can be read whole.
+        DataError: The file cannot be read, is not a complete image, has more than 8 bits per channel, or has more than
+            ``MOST_PIXELS`` pixels.
     """
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(regular_file(file)) as image:
             if image.width * image.height > MOST_PIXELS:
-                raise DataError(f"{file} is {image.width} × {image.height} pixels; expected at most {MOST_PIXELS:,}")
+                raise DataError(f"{file} has {image.width} × {image.height} pixels; expected at most {MOST_PIXELS:,}")
             if image.mode[0] in "IF":
-                raise DataError(f"{file} has more than 8 bits a channel (mode {image.mode}); expected 8")
+                raise DataError(f"{file} has more than 8 bits per channel (mode {image.mode}); expected 8")
             image = image.convert(MODES[channels]).resize((size, size), Image.Resampling.BILINEAR)
             return np.asarray(image).reshape(size, size, channels).transpose(2, 0, 1).copy()
     except DataError:
@@ -44,13 +53,18 @@ def read_image(file: Path, size: int, channels: int) -> np.ndarray:
     except OSError as error:
         if error.strerror:
             raise DataError(f"{file} cannot be read: {error.strerror}") from error
-        raise DataError(f"{file} is a broken image ({error}); expected a whole one") from error
-    except Exception as error:  # a file may hold anything, and so may what the decoders raise
-        raise DataError(f"{file} is a broken image ({error}); expected a whole one") from error
+        raise DataError(f"{file} is a broken image ({error}); expected a complete image") from error
+    except Exception as error:  # a malformed file may raise any exception in the decoders
+        raise DataError(f"{file} is a broken image ({error}); expected a complete image") from error
 
 
 def save_processor(shape: tuple[int, int, int], folder: Path) -> None:
-    """Writes what ``AutoImageProcessor`` needs to prepare images of ``(channels, height, width)`` as here."""
+    """Write the settings with which ``AutoImageProcessor`` prepares images as during the search.
+
+    Args:
+        shape: Channels, height and width of the images.
+        folder: Existing folder, into which ``preprocessor_config.json`` is written.
+    """
     channels, height, width = shape
     settings = {
         "image_processor_type": "ViTImageProcessor",
@@ -62,15 +76,15 @@ def save_processor(shape: tuple[int, int, int], folder: Path) -> None:
 
 
 class ImageOptions(SplitPaths):
-    """What sources of image files share."""
+    """Options of every task source that reads image files."""
 
     size: int = Field(28, ge=1, le=1024, description="height and width that images are resized to, in pixels")
-    channels: Literal[1, 3] = Field(3, description="1 for grey, 3 for colours")
+    channels: Literal[1, 3] = Field(3, description="1 for grey, 3 for colour")
     min_examples: int = Field(2, ge=2, description="classes with fewer distinct images are left out")
 
 
 class ImageFolder(TaskSource):
-    """A folder with a folder of images for each class, or such a folder for each of train, valid and test."""
+    """A folder with one folder of images per class, or such a folder for each of train, valid and test."""
 
     Options = ImageOptions
     modality = IMAGE
@@ -85,28 +99,32 @@ class ImageFolder(TaskSource):
         return str(self.options.path or self.options.train)
 
     def _classes(self, folder: Path) -> Classes:
-        found: dict[str, list[np.ndarray]] = {}
-        for inside in listed(folder):
-            if not inside.is_dir():
-                if inside.suffix.lower() in suffixes():
-                    raise DataError(f"{inside} is in no class; expected images in a folder for each class")
+        """Read the images of every class folder in a folder."""
+        classes: dict[str, list[np.ndarray]] = {}
+        for entry in visible_entries(folder):
+            if not entry.is_dir():
+                if entry.suffix.lower() in image_suffixes():
+                    raise DataError(f"{entry} is not in a class folder; expected one folder of images per class")
                 continue
-            if not is_encodable(inside.name):
-                raise DataError(f"{inside}: the folder's name is not UTF-8; expected text, the name of a class")
-            files = list(listed(inside))
+            if not is_encodable(entry.name):
+                raise DataError(f"{entry}: the folder name is not UTF-8; expected a class name in UTF-8")
+            files = list(visible_entries(entry))
             if not files:
-                raise DataError(f"{inside} is an empty class; expected images in it")
-            found[inside.name] = [read_image(file, self.options.size, self.options.channels) for file in files]
-        if not found:
-            raise DataError(f"{folder} has no folders; expected one for each class")
-        return found
+                raise DataError(f"{entry} is an empty folder; expected the images of a class")
+            classes[entry.name] = [read_image(file, self.options.size, self.options.channels) for file in files]
+        if not classes:
+            raise DataError(f"{folder} contains no folders; expected one folder of images per class")
+        return classes
 
 
-def listed(folder: Path) -> Iterator[Path]:
-    """What is in a folder, in the order of the names, without what is hidden.
+def visible_entries(folder: Path) -> Iterator[Path]:
+    """Yield the files and folders in a folder, sorted by name, except hidden ones.
+
+    Args:
+        folder: Folder to list.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: The folder cannot be read.
     """
     try:
         yield from sorted(path for path in folder.iterdir() if not path.name.startswith("."))
@@ -115,8 +133,8 @@ def listed(folder: Path) -> Iterator[Path]:
         raise DataError(f"{folder} cannot be read: {reason}; expected a folder") from error
 
 
-def suffixes() -> set[str]:
-    """How the names of image files end."""
+def image_suffixes() -> set[str]:
+    """Return the suffixes of the image formats that Pillow knows, such as ``.png``."""
     from PIL import Image
 
     return set(Image.registered_extensions())

@@ -1,8 +1,8 @@
-"""Few-shot tasks made of text without labels: tell which word was masked (SMLMT).
+"""Few-shot tasks from unlabelled text, in which the masked word is predicted (SMLMT).
 
 Bansal et al. 2020, "Self-Supervised Meta-Learning for Few-Shot Natural Language Classification Tasks", section 3: N
 words are the classes of a task, the examples of a word are sentences in which it is replaced by the mask token, and
-labels are random. Words are filtered by how many sentences they stand in.
+labels are random. Words are filtered by the number of sentences that contain them.
 """
 
 from __future__ import annotations
@@ -28,32 +28,40 @@ class SMLMTOptions(SourceOptions):
     corpus: str | list[str] = Field(
         DEFAULT,
         min_length=1,
-        description="text files, folders, JSON Lines, folders of datasets; or default, meta-train texts of packages",
+        description="text files, folders, JSON Lines, datasets folders; or default: meta-train texts of packages",
     )
-    field: str = Field("text", description="where a text stands in JSON Lines and datasets")
-    mask: str = Field("[MASK]", min_length=1, description="what stands for the word: the tokenizer's mask token")
-    max_examples: int = Field(200, ge=2, description="words in more sentences are left out: they say little")
-    shortest: int = Field(4, ge=2, description="sentences of fewer words are left out")
-    window: int = Field(24, ge=3, description="of longer sentences so many words stay, around the one that is masked")
+    field: str = Field("text", description="field with the text in JSON Lines and datasets")
+    mask: str = Field("[MASK]", min_length=1, description="mask token of the tokenizer, which replaces the word")
+    max_examples: int = Field(200, ge=2, description="words in more sentences are left out as too common")
+    shortest: int = Field(4, ge=2, description="sentences with fewer words are left out")
+    window: int = Field(24, ge=3, description="longer sentences are cut to this many words around the masked word")
 
     @model_validator(mode="after")
-    def _some_are_left(self) -> SMLMTOptions:
+    def _check_range(self) -> SMLMTOptions:
         if self.max_examples < self.min_examples:
-            raise ValueError(f"max_examples is {self.max_examples}, below min_examples, {self.min_examples}")
+            raise ValueError(
+                f"max_examples is {self.max_examples}; expected at least min_examples, which is {self.min_examples}"
+            )
         return self
 
 
 class SMLMT(TaskSource):
-    """Sentences with a masked word, classes are the words: tasks from unlabelled text (Bansal et al. 2020)."""
+    """Sentences with a masked word; classes are the words: tasks from unlabelled text (Bansal et al. 2020)."""
 
     Options = SMLMTOptions
 
     def read(self) -> Classes:
         o = self.options
-        return masked_words(sentences(self.corpus()), o.min_examples, o.max_examples, o.shortest, o.window, o.mask)
+        lines = split_sentences(self.corpus())
+        return masked_words(lines, o.min_examples, o.max_examples, o.shortest, o.window, o.mask)
 
     def corpus(self) -> Corpus:
-        """The unlabelled texts."""
+        """Return the unlabelled texts.
+
+        Raises:
+            DataError: A path cannot be read.
+            ConfigError: A package of the default corpus is not installed.
+        """
         paths = self.options.corpus
         if paths == DEFAULT:
             source = ICD10()
@@ -65,8 +73,8 @@ class SMLMT(TaskSource):
         return f"tasks.corpus {paths if isinstance(paths, str) else ', '.join(paths)}"
 
 
-def sentences(texts: Iterable[str]) -> Iterator[str]:
-    """The sentences of texts."""
+def split_sentences(texts: Iterable[str]) -> Iterator[str]:
+    """Split texts into sentences after ``.``, ``!``, ``?`` and ``;``."""
     for text in texts:
         yield from filter(None, map(str.strip, SENTENCE_END.split(text)))
 
@@ -74,30 +82,52 @@ def sentences(texts: Iterable[str]) -> Iterator[str]:
 def masked_words(
     lines: Iterable[str], fewest: int, most: int, shortest: int, window: int, mask: str
 ) -> dict[str, list[str]]:
-    """Sentences by the word that is masked in them.
+    """Group sentences by the word that is masked in them.
 
-    A sentence belongs to one word alone, the rarest of those that stand in ``fewest`` to ``most`` sentences (of equally
-    rare ones the first in the alphabet): so no sentence is in two classes, and none in two splits. Case makes no
-    difference, and every occurrence is masked.
+    Each sentence belongs to at most one class, its rarest word among those in ``fewest`` to ``most`` sentences (ties go
+    to the first in the alphabet). So no sentence is in two classes, and none is in two splits. Case is ignored.
+
+    Args:
+        lines: Sentences; repeated ones count once.
+        fewest: Words in fewer sentences are not classes.
+        most: Words in more sentences are not classes.
+        shortest: Sentences with fewer words are left out.
+        window: Number of words to which longer sentences are cut.
+        mask: Mask token of the tokenizer.
+
+    Returns:
+        Sentences by class, with every occurrence of the class's word masked.
     """
-    kept = [line for line in dict.fromkeys(lines) if len(WORD.findall(line)) >= shortest]
-    counted = Counter(word for line in kept for word in words(line))
+    unique = [line for line in dict.fromkeys(lines) if len(WORD.findall(line)) >= shortest]
+    frequency = Counter(word for line in unique for word in distinct_words(line))
     classes: dict[str, list[str]] = defaultdict(list)
-    for line in kept:
-        known = [word for word in words(line) if fewest <= counted[word] <= most]
-        if known:
-            word = min(known, key=lambda one: (counted[one], one))
-            classes[word].append(masked(line, word, window, mask))
+    for line in unique:
+        candidates = [word for word in distinct_words(line) if fewest <= frequency[word] <= most]
+        if candidates:
+            word = min(candidates, key=lambda one: (frequency[one], one))
+            classes[word].append(mask_word(line, word, window, mask))
     return dict(classes)
 
 
-def words(line: str) -> set[str]:
-    """The distinct words of a sentence, without regard to case."""
+def distinct_words(line: str) -> set[str]:
+    """Return the distinct words of a sentence, case-folded."""
     return {word.casefold() for word in WORD.findall(line)}
 
 
-def masked(line: str, word: str, window: int, mask: str) -> str:
-    """A sentence with every occurrence of a word masked, and no more than ``window`` words around the first."""
+def mask_word(line: str, word: str, window: int, mask: str) -> str:
+    """Mask every occurrence of a word in a sentence, and cut the sentence to a window around the first.
+
+    For example, ``mask_word("one two three four five", "three", 3, "[MASK]")`` is ``"two [MASK] four"``.
+
+    Args:
+        line: Sentence that contains the word.
+        word: Case-folded word.
+        window: Largest number of words to keep, the masked one included.
+        mask: Mask token of the tokenizer.
+
+    Returns:
+        The masked sentence; what is between the kept words is unchanged.
+    """
     places = list(WORD.finditer(line))
     first = next(i for i, place in enumerate(places) if place.group().casefold() == word)
     begin = max(0, min(first - window // 2, len(places) - window))

@@ -264,7 +264,7 @@ def test_wrong_models_and_options_are_sentences(tiny_model, tmp_path):
     config = json.loads((tmp_path / "config.json").read_text()) | {"scale_attn_by_inverse_layer_idx": True}
     (tmp_path / "config.json").write_text(json.dumps(config))
     space = space_of(tmp_path)
-    with pytest.raises(ConfigError, match="scales attention by the number of the layer"):
+    with pytest.raises(ConfigError, match="scales attention by the layer index"):
         space.build(everything(space))
 
 

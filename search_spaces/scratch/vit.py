@@ -27,7 +27,7 @@ class ViTOptions(PluginOptions):
     patches: list[int] = Field(
         [2, 4],
         min_length=1,
-        description="candidate heights and widths of a patch, in pixels; each must divide image_size",
+        description="candidate side lengths of a patch, in pixels; each must divide image_size",
     )
     depths: list[int] = Field([1, 2, 3, 4], min_length=1, description="candidate numbers of layers")
     hidden: list[int] = Field([32, 64], min_length=1, description="candidate hidden sizes")

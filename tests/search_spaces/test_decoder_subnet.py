@@ -254,7 +254,7 @@ def test_wrong_models_and_options_are_sentences(tiny_model, tmp_path):
     with pytest.raises(ConfigError, match=r"space.heads has the share 1.5"):
         space_of(tiny_model, heads=[1.5])
     save_tiny("gpt2", tmp_path)
-    with pytest.raises(ConfigError, match=r"space.optional has the layer 3; expected numbers from 0 to 2"):
+    with pytest.raises(ConfigError, match=r"space.optional has the layer 3; expected layers from 0 to 2"):
         space_of(tmp_path, optional=[0, 3]).choices()
     with pytest.raises(ConfigError, match="'no/such-model' cannot be loaded"):
         space_of("no/such-model").choices()

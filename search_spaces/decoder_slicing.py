@@ -328,6 +328,6 @@ def widths_of(architecture: Architecture) -> dict[int, tuple[int, int, int]]:
         ``(groups, heads per group, neurons)`` by the index of the pretrained layer, in order.
     """
     values = architecture.values
-    kept = [int(n[len("layer") : -len(".keep")]) for n, value in values.items() if n.endswith(".keep") and value]
-    sizes = {i: [values.get(f"layer{i}.{n}", 1) for n in ("groups", "heads", "ffn")] for i in sorted(kept)}
+    layers = [int(n[len("layer") : -len(".keep")]) for n, value in values.items() if n.endswith(".keep") and value]
+    sizes = {i: [values.get(f"layer{i}.{n}", 1) for n in ("groups", "heads", "ffn")] for i in sorted(layers)}
     return {i: tuple(numbers) for i, numbers in sizes.items()}

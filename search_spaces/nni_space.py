@@ -70,19 +70,22 @@ class NNISpaceOptions(PluginOptions):
 
     @model_validator(mode="before")
     @classmethod
-    def _defaults(cls, given: Any) -> Any:
-        if isinstance(given, Mapping) and "model_space" in given:
-            return {"arguments": {}, **given}
-        return given
+    def _defaults(cls, options: Any) -> Any:
+        """Drop the default arguments, which fit only the default model space, if another one is named."""
+        if isinstance(options, Mapping) and "model_space" in options:
+            return {"arguments": {}, **options}
+        return options
 
     @field_validator("model_space")
     @classmethod
     def _exists(cls, name: str) -> str:
+        """Check that the model space can be imported."""
         model_space_of(name)
         return name
 
     @model_validator(mode="after")
     def _fits(self) -> NNISpaceOptions:
+        """Check that the constructor of the model space takes the arguments."""
         plugin = model_space_of(self.model_space)
         # The constructor of NNI's wrapper accepts any argument, so the wrapped one is inspected.
         known = inspect.signature(getattr(plugin, "_init_wrapped", plugin.__init__)).parameters
@@ -165,6 +168,7 @@ class NNISpace(SearchSpace):
 
     @cached_property
     def _template(self) -> ModelSpace:
+        """Instance of the model space whose mutables define the choices."""
         with torch.random.fork_rng(devices=[]):  # listing the choices must not advance a trial's random state
             return self._instance()
 
@@ -189,6 +193,7 @@ class NNISpace(SearchSpace):
         return annotated or any(not check.__module__.startswith("nni.nas.nn.pytorch") for check in checks)
 
     def _instance(self) -> ModelSpace:
+        """Create an instance of the model space."""
         try:
             return self.model_space(**self.options.arguments)
         except Exception as error:

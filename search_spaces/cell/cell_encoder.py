@@ -226,15 +226,16 @@ class CellEncoder(SearchSpace):
                 f"space.model '{self.options.model}' has word embeddings of an unknown layout; "
                 "expected a BERT-family encoder (BERT, MiniLM, RoBERTa, DistilBERT)"
             )
-        words, places, norm = (getattr(embeddings, name) for name in names)
+        words, position_table, norm = (getattr(embeddings, name) for name in names)
         hidden = words.weight.shape[1]
         for heads in self.options.heads:
             if hidden % heads:
                 raise ConfigError(
                     f"space.heads has {heads}; expected divisors of {hidden}, the width of the embeddings"
                 )
-        first = 0 if places.padding_idx is None else places.padding_idx + 1  # RoBERTa's positions start there
-        positions = places.weight.detach()[first:].clone()
+        padding = position_table.padding_idx
+        first = 0 if padding is None else padding + 1  # RoBERTa's positions start after the padding index
+        positions = position_table.weight.detach()[first:].clone()
         if hasattr(embeddings, "token_type_embeddings"):
             positions += embeddings.token_type_embeddings.weight.detach()[0]  # every text is a first segment
         tables = {"words": words.weight, "positions": positions, "norm": norm.weight, "norm_bias": norm.bias}
@@ -242,6 +243,7 @@ class CellEncoder(SearchSpace):
         return {name: tensor.detach().numpy() for name, tensor in tables.items()}
 
     def _model(self, operations: list[str], inputs: list[int], adds: list[int]) -> nn.Module:
+        """Create the model of one wiring and copy the pretrained embeddings into it."""
         import torch
 
         from search_spaces.cell.cell_model import CellEncoderConfig, CellEncoderModel

@@ -244,8 +244,8 @@ class CellEncoderModel(PreTrainedModel):
         """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         mask = mask.bool()
-        places = torch.arange(input_ids.shape[1], device=input_ids.device)
-        states = [self.norm(self.words(input_ids) + self.positions(places))]
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device)
+        states = [self.norm(self.words(input_ids) + self.positions(positions))]
         for layer in self.layers:
             # A copy: with gradient checkpointing a layer is recomputed and must see the states before it only.
             states.append(layer(tuple(states), mask))

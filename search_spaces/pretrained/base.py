@@ -78,9 +78,9 @@ class PretrainedSubnet(SearchSpace):
         return [i for i in range(self.units[0]) if architecture[f"layer{i}.keep"]]
 
     def problem(self, architecture: Architecture) -> str | None:
-        kept, most = len(self.kept_layers(architecture)), self._most_layers()
-        if not self.options.min_layers <= kept <= most:
-            return f"it keeps {kept} layers; expected {self.options.min_layers} to {most}"
+        layers, most = len(self.kept_layers(architecture)), self._most_layers()
+        if not self.options.min_layers <= layers <= most:
+            return f"it keeps {layers} layers; expected {self.options.min_layers} to {most}"
         if self.options.max_params is not None and self._weights is not None:
             size = self.count_params(architecture)
             if size > self.options.max_params:

@@ -117,7 +117,7 @@ class BertSubnet(PretrainedSubnet):
         for name, size in sizes.items():
             if not isinstance(size, int) or not 1 <= size <= 100_000:
                 raise ConfigError(
-                    f"space.model '{self.options.model}' has {size!r} as {names[name][0]}; "
+                    f"space.model '{self.options.model}' has {size!r} as {' or '.join(names[name])}; "
                     "expected an integer from 1 to 100,000"
                 )
         return sizes
@@ -189,7 +189,7 @@ class BertSubnet(PretrainedSubnet):
             )
             for i in self.kept_layers(architecture)
         ]
-        # The memo keeps deepcopy from copying the full layers; slice_layer has copied the smaller ones.
+        # Copy everything but the layers, which the memo excludes; the sliced copies take their place.
         memo = {id(layer): layer for layer in sources}
         model = copy.deepcopy(full, memo)
         replace_layers(model, sliced)
@@ -201,7 +201,7 @@ class BertSubnet(PretrainedSubnet):
         return ElasticEncoder(self.reference(), *self._ranked())
 
     def save(self, model: nn.Module, architecture: Architecture, folder: Path) -> None:
-        """Write a standard folder that ``AutoModel.from_pretrained`` loads with transformers alone.
+        """Write a standard folder that ``AutoModel.from_pretrained`` loads without nas-meta.
 
         transformers has no per-layer sizes for these families, so missing heads and neurons are stored as zeros, which
         give the same outputs. ``search_spaces.slicing.load_sliced`` removes them again.
@@ -240,6 +240,7 @@ class BertSubnet(PretrainedSubnet):
         """Count parameters and FLOPs from the sizes alone; nothing before :meth:`prepare`.
 
         FLOPs per layer are 2 · tokens · (weights of every projection) + 4 · tokens² · (width of all kept heads).
+        A pooler adds 2 · (its weights), because it is computed for the first token only.
         """
         if self._weights is None:
             return {}
@@ -253,6 +254,7 @@ class BertSubnet(PretrainedSubnet):
 
     @cached_property
     def _full(self) -> nn.Module:
+        """The pretrained model; on a worker, rebuilt from the weights that came with the space."""
         import torch
         from transformers import AutoModel
 

@@ -172,18 +172,18 @@ class DecoderSubnet(PretrainedSubnet):
     def build(self, architecture: Architecture) -> nn.Module:
         from search_spaces.decoder_slicing import layers_of, replace_layers, slice_layer
 
-        full, kept = self._full, widths_of(architecture)
+        full, widths = self._full, widths_of(architecture)
         sources = list(layers_of(full))
         head_scores, neuron_scores = self._ranked()
         sliced = [
             slice_layer(
                 sources[i], self._strongest_heads(head_scores[i], groups, heads), strongest(neuron_scores[i], n)
             )
-            for i, (groups, heads, n) in kept.items()
+            for i, (groups, heads, n) in widths.items()
         ]
-        # The memo keeps deepcopy from copying the full layers; slice_layer has copied the smaller ones.
+        # Copy everything but the layers, which the memo excludes; the sliced copies take their place.
         model = copy.deepcopy(full, {id(layer): layer for layer in sources})
-        replace_layers(model, sliced, list(kept))
+        replace_layers(model, sliced, list(widths))
         return model
 
     def supernet(self) -> Supernet:
@@ -197,7 +197,7 @@ class DecoderSubnet(PretrainedSubnet):
         return ElasticDecoder(self.reference(), orders, neuron_scores)
 
     def save(self, model: nn.Module, architecture: Architecture, folder: Path) -> None:
-        """Write a standard folder that ``AutoModelForCausalLM.from_pretrained`` loads with transformers alone.
+        """Write a standard folder that ``AutoModelForCausalLM.from_pretrained`` loads without nas-meta.
 
         transformers has no per-layer sizes for these families, so layers are padded with zeros; see
         :func:`search_spaces.decoder_slicing.save_padded`.
@@ -212,14 +212,14 @@ class DecoderSubnet(PretrainedSubnet):
         return load_sliced(folder)
 
     def count_params(self, architecture: Architecture) -> int:
-        s, kept = self.sizes, widths_of(architecture)
+        s, widths = self.sizes, widths_of(architecture)
         total = sum(w.size for w in self._weights.values())
         for i in range(s.layers):
             weights = {n: w for name, w in self._weights.items() if (n := name_in_layer(name, i))}
-            if i not in kept:
+            if i not in widths:
                 total -= sum(w.size for w in weights.values())
                 continue
-            groups, heads, neurons = kept[i]
+            groups, heads, neurons = widths[i]
 
             def rows(*names: str, weights: Mapping[str, np.ndarray] = weights) -> int:
                 """Count the weights and biases of one output of each of these projections."""
@@ -252,6 +252,7 @@ class DecoderSubnet(PretrainedSubnet):
 
     @cached_property
     def _full(self) -> nn.Module:
+        """The pretrained model; on a worker, rebuilt from the weights that came with the space."""
         import torch
         from transformers import AutoModelForCausalLM
 
@@ -268,8 +269,8 @@ class DecoderSubnet(PretrainedSubnet):
     def _strongest_heads(self, scores: np.ndarray, groups: int, heads: int) -> np.ndarray:
         """Return the top heads of the groups with the highest total score, ``[groups, heads]``."""
         by_group = scores.reshape(self.sizes.groups, -1)
-        kept = strongest(by_group.sum(1), groups)
-        return np.stack([g * self.sizes.group_heads + strongest(by_group[g], heads) for g in kept])
+        top_groups = strongest(by_group.sum(1), groups)
+        return np.stack([g * self.sizes.group_heads + strongest(by_group[g], heads) for g in top_groups])
 
     @cached_property
     def _optional(self) -> frozenset[int]:

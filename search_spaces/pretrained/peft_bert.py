@@ -180,6 +180,7 @@ class PeftBert(SearchSpace):
 
     @cached_property
     def _full(self) -> nn.Module:
+        """The pretrained model; on a worker, rebuilt from the weights that came with the space."""
         import torch
         from transformers import AutoModel
 

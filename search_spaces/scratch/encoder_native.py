@@ -27,7 +27,7 @@ from transformers import (
 
 from search_spaces.scratch.encoder_model import EncoderConfig, EncoderModel
 
-# Module names here and in transformers: inside a layer, and (_ENDS) outside the layers.
+# Module names of EncoderModel and their names in transformers; the tables named _ENDS are those outside the layers.
 BERT = {
     "attention.query": "attention.self.query",
     "attention.key": "attention.self.key",
@@ -132,12 +132,14 @@ def _sizes(config: EncoderConfig) -> dict[str, int]:
 
 
 def _bert(config: EncoderConfig) -> BertModel:
+    """Create a BERT of the same sizes."""
     dropout = {"hidden_dropout_prob": config.dropout, "attention_probs_dropout_prob": config.dropout}
     native_config = BertConfig(**_sizes(config), **dropout, layer_norm_eps=config.norm_eps, type_vocab_size=1)
     return BertModel(native_config, add_pooling_layer=False)
 
 
 def _eurobert(config: EncoderConfig) -> EuroBertModel:
+    """Create a EuroBERT of the same sizes."""
     native_config = EuroBertConfig(
         **_sizes(config),
         **_no_special_tokens(EuroBertConfig),
@@ -151,6 +153,7 @@ def _eurobert(config: EncoderConfig) -> EuroBertModel:
 
 
 def _modernbert(config: EncoderConfig) -> ModernBertModel:
+    """Create a ModernBERT of the same sizes."""
     kind = "full_attention" if config.sliding_window is None else "sliding_attention"
     rope = {"rope_type": "default", "rope_theta": config.rope_theta}
     native_config = ModernBertConfig(

@@ -153,7 +153,7 @@ class ViT(SearchSpace):
         return narrow_layers(ViTModel(config, add_pooling_layer=False), neurons)
 
     def save(self, model: nn.Module, architecture: Architecture, folder: Path) -> None:
-        """Write a standard folder that ``AutoModel.from_pretrained`` loads with transformers alone.
+        """Write a standard folder that ``AutoModel.from_pretrained`` loads without nas-meta.
 
         A ViT of transformers has the same width in all layers, so missing neurons are stored as zeros, which give the
         same outputs. :meth:`load` removes them again.

@@ -95,7 +95,11 @@ class Tower(ComposedSpace):
         model.save_joint(folder)
 
     def load(self, folder: Path) -> nn.Module:
-        """Load the model with the installed classes; code in the folder is not run."""
+        """Load the model with the installed classes; code in the folder is not run.
+
+        Raises:
+            ValueError: The folder does not contain a two-tower model.
+        """
         from search_spaces.tower.tower_model import JOINT, TowerConfig, TowerModel
 
         if TowerConfig.get_config_dict(folder)[0].get("model_type") != TowerConfig.model_type:

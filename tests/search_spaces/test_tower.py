@@ -255,5 +255,5 @@ def test_a_folder_that_holds_no_towers_is_refused(space, tiny_model, tmp_path):
     space.save(model, space.sample(np.random.default_rng(0)), tmp_path / "good")
     described = json.loads((tmp_path / "good" / "config.json").read_text())
     (tmp_path / "good" / "config.json").write_text(json.dumps(described | {"width": 9}))
-    with pytest.raises(ValueError, match="does not match the config.json in its folder"):
+    with pytest.raises(ValueError, match=r"does not match the config\.json in its folder"):
         space.load(tmp_path / "good")

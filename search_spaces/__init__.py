@@ -1,1 +1,1 @@
-"""The search spaces that ship: each a plugin like anybody's."""
+"""The built-in search spaces, each a plugin found by its entry point, like third-party ones."""

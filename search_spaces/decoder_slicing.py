@@ -1,11 +1,11 @@
-"""Cutting layers, key-value groups, heads and neurons out of a causal language model, and laying it back together.
+"""Slicing of causal language models: removes layers, key-value groups, heads and neurons, and exports the result.
 
-Knows where GPT-2, Llama, Qwen2 and Qwen3 models of transformers keep their projections. With grouped-query attention
-(Ainslie et al. 2023, "GQA") several query heads share one key and value head: a group. Groups go whole, and of those
-that stay every one keeps as many query heads as the others, which is what the models' attention expects. Elsewhere a
-group is one head.
+With grouped-query attention (Ainslie et al. 2023, "GQA") several query heads share one key and value head; together
+they form a group. A group is kept or removed as a whole, and all groups of a layer keep the same number of query heads,
+because the attention of these models expects it. In models without grouped-query attention a group is one head.
 
-Models here are :class:`search_spaces.pretrained.causal_lm.CausalStates`.
+Models in this module are :class:`search_spaces.pretrained.causal_lm.CausalStates`. The module knows where the GPT-2,
+Llama, Qwen2 and Qwen3 models of transformers keep their projections.
 """
 
 from __future__ import annotations
@@ -36,13 +36,15 @@ FAMILIES = ("gpt2", "llama", "qwen2", "qwen3")
 
 @dataclass(frozen=True)
 class DecoderParts:
-    """The projections of one decoder layer and its sizes.
+    """The output projections of one decoder layer and its sizes.
 
     Attributes:
-        outward: the projection behind the heads; its inputs belong to query heads.
-        down: the projection behind the neurons.
-        groups: key-value heads.
-        group_heads: query heads that share one of them.
+        outward: Projection of the attention output. A query head owns ``head_size`` consecutive inputs.
+        down: Second feed-forward projection. A neuron owns one input.
+        head_size: Width of one head.
+        groups: Number of key-value heads.
+        group_heads: Number of query heads that share one key-value head.
+        neurons: Number of feed-forward neurons.
     """
 
     outward: nn.Module
@@ -54,13 +56,19 @@ class DecoderParts:
 
     @property
     def heads(self) -> int:
-        """Query heads."""
+        """Number of query heads of the layer."""
         return self.groups * self.group_heads
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Some outputs, or some inputs, of one projection: those that belong to some units of its layer."""
+    """The outputs, or the inputs, of one projection that belong to the kept units of its layer.
+
+    Attributes:
+        linear: The projection: a ``Linear``, or GPT-2's ``Conv1D``, whose weight is transposed.
+        units: Indices of the outputs or inputs.
+        outputs: Whether ``units`` are outputs of the projection rather than inputs.
+    """
 
     linear: nn.Module
     units: torch.Tensor
@@ -68,11 +76,11 @@ class Cut:
 
     @property
     def dim(self) -> int:
-        """The dimension of the weight in which they lie."""
+        """Dimension of the weight that ``units`` index."""
         return int(self.outputs == isinstance(self.linear, Conv1D))
 
     def keep(self) -> None:
-        """Leaves the projection nothing else, in place."""
+        """Remove all other outputs or inputs of the projection, in place."""
         self.linear.weight = nn.Parameter(self.linear.weight.detach().index_select(self.dim, self.units))
         if self.outputs and self.linear.bias is not None:
             self.linear.bias = nn.Parameter(self.linear.bias.detach()[self.units])
@@ -82,7 +90,11 @@ class Cut:
             self.linear.out_features, self.linear.in_features = self.linear.weight.shape
 
     def fill(self, small: nn.Module) -> None:
-        """Sets them to the weights of a projection that has nothing else, and all others to zero."""
+        """Copy the weights of a sliced projection into this one, and set all other weights to zero.
+
+        Args:
+            small: The sliced projection, which has only the outputs or inputs of this cut.
+        """
         with torch.no_grad():
             self.linear.weight.zero_().index_copy_(self.dim, self.units, small.weight)
             if self.outputs and self.linear.bias is not None:
@@ -90,64 +102,95 @@ class Cut:
 
 
 def layers_of(model: nn.Module) -> nn.ModuleList:
-    """The list of decoder layers.
+    """Return the list of decoder layers.
+
+    Args:
+        model: A causal language model wrapped in ``CausalStates``.
+
+    Returns:
+        The module list itself, not a copy.
 
     Raises:
-        ConfigError: the model is of none of the families.
+        ConfigError: The model belongs to none of the supported families, or scales attention by the layer index.
     """
     config, body = model.config, model.lm.base_model
     if config.model_type not in FAMILIES:
         raise ConfigError(f"space.model is a {config.model_type} model; expected one of {', '.join(FAMILIES)}")
     if getattr(config, "scale_attn_by_inverse_layer_idx", False):
         raise ConfigError(
-            "space.model scales attention by the number of the layer (scale_attn_by_inverse_layer_idx), so that no "
-            "layer can be left out; expected a model that does not"
+            "space.model scales attention by the layer index (scale_attn_by_inverse_layer_idx), so its layers cannot "
+            "be removed; expected a model without this setting"
         )
     return body.h if config.model_type == "gpt2" else body.layers
 
 
 def replace_layers(model: nn.Module, layers: Sequence[nn.Module], kept: Sequence[int]) -> None:
-    """Puts other layers in place of a model's own, those that came from the layers ``kept``."""
+    """Replace the decoder layers of a model in place and update its config.
+
+    Args:
+        model: A causal language model wrapped in ``CausalStates``.
+        layers: The new layers, in order.
+        kept: For each new layer the index of the old layer that it comes from.
+    """
     for number, layer in enumerate(layers):
-        attention_of(layer).layer_idx = number  # of the key-value cache
+        attention_of(layer).layer_idx = number  # index into the key-value cache
     setattr(model.lm.base_model, "h" if model.config.model_type == "gpt2" else "layers", nn.ModuleList(layers))
-    kinds = getattr(model.config, "layer_types", None)
+    layer_types = getattr(model.config, "layer_types", None)
     model.config.num_hidden_layers = len(layers)
-    if kinds is not None:
-        model.config.layer_types = [kinds[i] for i in kept]
+    if layer_types is not None:
+        model.config.layer_types = [layer_types[i] for i in kept]
 
 
 def attention_of(layer: nn.Module) -> nn.Module:
-    """The attention of a layer."""
-    layer = getattr(layer, "layer", layer)  # within an elastic one
+    """Return the attention module of a layer.
+
+    Args:
+        layer: A decoder layer, or an elastic layer that wraps one.
+
+    Returns:
+        The attention module.
+    """
+    layer = getattr(layer, "layer", layer)  # unwrap an elastic layer
     return layer.attn if hasattr(layer, "attn") else layer.self_attn
 
 
 def parts_of(layer: nn.Module) -> DecoderParts:
-    """Where a layer keeps its projections, and how large it is."""
+    """Return the output projections and the sizes of a layer.
+
+    Args:
+        layer: A decoder layer, whole or sliced.
+
+    Returns:
+        The projections, not copied, and the sizes.
+    """
     attention, mlp = attention_of(layer), layer.mlp
     if hasattr(attention, "c_attn"):
         heads = attention.split_size // attention.head_dim
         return DecoderParts(attention.c_proj, mlp.c_proj, attention.head_dim, heads, 1, mlp.c_fc.nf)
     size = attention.head_dim
-    groups, shared = attention.k_proj.out_features // size, attention.num_key_value_groups
-    return DecoderParts(attention.o_proj, mlp.down_proj, size, groups, shared, mlp.up_proj.out_features)
+    groups, group_heads = attention.k_proj.out_features // size, attention.num_key_value_groups
+    return DecoderParts(attention.o_proj, mlp.down_proj, size, groups, group_heads, mlp.up_proj.out_features)
 
 
 def cuts_of(layer: nn.Module, heads: np.ndarray, neurons: np.ndarray) -> list[Cut]:
-    """What of each projection belongs to some units of a layer.
+    """Return the outputs and inputs of each projection that belong to the given units of a layer.
 
     Args:
-        heads: ``[groups, heads of a group]``, query heads; those of a row share a key and value head.
-        neurons: ``[neurons]``.
+        layer: A decoder layer.
+        heads: Query heads to keep, ``[groups, heads per group]``. The heads of a row share a key-value head.
+        neurons: Feed-forward neurons to keep, ``[neurons]``.
+
+    Returns:
+        One cut per projection, those of outputs first.
     """
     parts, attention, mlp = parts_of(layer), attention_of(layer), layer.mlp
     query = head_rows(heads.ravel(), parts.head_size)
     group = head_rows(heads[:, 0] // parts.group_heads, parts.head_size)
     unit = torch.from_numpy(neurons)
     if hasattr(attention, "c_attn"):
-        three = torch.cat([query + i * attention.split_size for i in range(3)])
-        inward = [(attention.c_attn, three), (mlp.c_fc, unit)]
+        # GPT-2 stores query, key and value in one projection, one after the other.
+        fused = torch.cat([query + i * attention.split_size for i in range(3)])
+        inward = [(attention.c_attn, fused), (mlp.c_fc, unit)]
     else:
         inward = [(attention.q_proj, query), (attention.k_proj, group), (attention.v_proj, group)]
         inward += [(mlp.gate_proj, unit), (mlp.up_proj, unit)]
@@ -156,7 +199,16 @@ def cuts_of(layer: nn.Module, heads: np.ndarray, neurons: np.ndarray) -> list[Cu
 
 
 def slice_layer(layer: nn.Module, heads: np.ndarray, neurons: np.ndarray) -> nn.Module:
-    """A copy of a layer with only the given heads ``[groups, heads of a group]`` and neurons."""
+    """Return a copy of a layer with only the given heads and neurons.
+
+    Args:
+        layer: The layer to slice; it is not changed.
+        heads: Query heads to keep, ``[groups, heads per group]``, in their new order.
+        neurons: Feed-forward neurons to keep, ``[neurons]``, in their new order.
+
+    Returns:
+        A smaller layer with copied weights.
+    """
     layer = copy.deepcopy(layer)
     for cut in cuts_of(layer, heads, neurons):
         cut.keep()
@@ -171,26 +223,46 @@ def slice_layer(layer: nn.Module, heads: np.ndarray, neurons: np.ndarray) -> nn.
 
 
 def widths(model: nn.Module) -> list[tuple[int, int, int]]:
-    """Groups, heads of a group and neurons of every layer."""
+    """Return the sizes of every layer.
+
+    Args:
+        model: A causal language model wrapped in ``CausalStates``, whole or sliced.
+
+    Returns:
+        One triple ``(groups, heads per group, neurons)`` per layer.
+    """
     return [(p.groups, p.group_heads, p.neurons) for p in map(parts_of, layers_of(model))]
 
 
 def first_heads(groups: int, heads: int, of: int) -> np.ndarray:
-    """``[groups, heads]``: the first heads of the first groups, where every group has ``of``."""
+    """Return the indices of the first heads of the first groups.
+
+    With four heads per group, the first two heads of the first two groups are ``[[0, 1], [4, 5]]``.
+
+    Args:
+        groups: Number of groups.
+        heads: Number of heads per group.
+        of: Number of heads that each group has in the layer.
+
+    Returns:
+        Head indices ``[groups, heads]``.
+    """
     return np.arange(groups)[:, None] * of + np.arange(heads)
 
 
 def save_padded(model: nn.Module, folder: str | Path) -> None:
-    """Saves a cut model as a causal language model of uniform layers, which transformers loads with equal outputs.
+    """Save a sliced model as a standard causal language model with uniform layers and the same outputs.
 
-    Every layer gets the size of the largest one (of GPT-2 all heads, for its config knows no other number); what it
-    does not have is zero and changes no output. The config's ``decoder_widths`` say what it has.
+    Every layer is padded with zeros, which change no output, to the size of the largest one. Layers of GPT-2 get all
+    heads, because its config ties their number to the hidden size. The config of the folder records the true sizes of
+    each layer as ``decoder_widths``.
 
     Args:
-        model: its layers cut by :func:`slice_layer`.
+        model: A model whose layers come from :func:`slice_layer`; it is not changed.
+        folder: Destination folder.
     """
-    config, kept = copy.deepcopy(model.config), widths(model)
-    groups, heads, neurons = map(max, zip(*kept, strict=True))
+    config, layer_widths = copy.deepcopy(model.config), widths(model)
+    groups, heads, neurons = map(max, zip(*layer_widths, strict=True))
     if config.model_type == "gpt2":
         config.n_inner = neurons
     else:
@@ -198,46 +270,64 @@ def save_padded(model: nn.Module, folder: str | Path) -> None:
         groups, heads = _allowed(config, groups, heads)
         config.num_attention_heads, config.num_key_value_heads = groups * heads, groups
         config.intermediate_size = neurons
-    config.decoder_widths = [list(sizes) for sizes in kept]
-    large = CausalStates(AutoModelForCausalLM.from_config(config))
-    for i, (small, sizes) in enumerate(zip(layers_of(model), kept, strict=True)):
-        into = layers_of(large)[i]
-        names = {id(module): name for name, module in into.named_modules()}
-        for cut in cuts_of(into, first_heads(*sizes[:2], of=parts_of(into).group_heads), np.arange(sizes[2])):
+    config.decoder_widths = [list(sizes) for sizes in layer_widths]
+    uniform = CausalStates(AutoModelForCausalLM.from_config(config))
+    for i, (small, sizes) in enumerate(zip(layers_of(model), layer_widths, strict=True)):
+        large = layers_of(uniform)[i]
+        names = {id(module): name for name, module in large.named_modules()}
+        for cut in cuts_of(large, first_heads(*sizes[:2], of=parts_of(large).group_heads), np.arange(sizes[2])):
             cut.fill(small.get_submodule(names[id(cut.linear)]))
-    state, padded = model.state_dict(), large.state_dict()
-    large.load_state_dict({n: t if t.shape == padded[n].shape else padded[n] for n, t in state.items()})
-    large.lm.save_pretrained(folder)
+    # The cuts above have filled the tensors whose shape grew; all others are copied.
+    state, padded = model.state_dict(), uniform.state_dict()
+    uniform.load_state_dict({n: t if t.shape == padded[n].shape else padded[n] for n, t in state.items()})
+    uniform.lm.save_pretrained(folder)
 
 
 def _allowed(config: Any, groups: int, heads: int) -> tuple[int, int]:
-    """The fewest groups and heads of a group, no less than these, whose product divides the hidden size.
+    """Return the smallest groups and heads per group, at least these, whose product divides the hidden size.
 
-    Llama's config takes no others, though the model would; those of the original are always allowed.
+    Llama's config refuses other products, although the model itself would work. The numbers of the original model are
+    always allowed.
     """
-    most = config.num_key_value_heads, config.num_attention_heads // config.num_key_value_heads
-    larger = [(g, h) for g in range(groups, most[0] + 1) for h in range(heads, most[1] + 1)]
+    original = config.num_key_value_heads, config.num_attention_heads // config.num_key_value_heads
+    larger = [(g, h) for g in range(groups, original[0] + 1) for h in range(heads, original[1] + 1)]
     fitting = [(g, h) for g, h in larger if config.hidden_size % (g * h) == 0]
-    return min(fitting or [most], key=lambda pair: pair[0] * pair[1])
+    return min(fitting or [original], key=lambda pair: pair[0] * pair[1])
 
 
 def load_sliced(folder: str | Path) -> nn.Module:
-    """An exported model with its absent heads and neurons cut out again: smaller and faster, the same outputs."""
+    """Load an exported causal language model and remove its zero-padded groups, heads and neurons.
+
+    The result is smaller and faster than the model that ``AutoModelForCausalLM`` loads and gives the same outputs.
+
+    Args:
+        folder: A folder written by :func:`save_padded`, or the folder of any model of the supported families.
+
+    Returns:
+        The sliced model as ``CausalStates``, in evaluation mode.
+    """
     lm = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, weights_only=True)
     model = CausalStates(lm).eval()
     sources = layers_of(model)
-    kept = getattr(model.config, "decoder_widths", None) or widths(model)
-    cut = [
+    layer_widths = getattr(model.config, "decoder_widths", None) or widths(model)
+    sliced = [
         slice_layer(layer, first_heads(groups, heads, parts_of(layer).group_heads), np.arange(neurons))
-        for layer, (groups, heads, neurons) in zip(sources, kept, strict=True)
+        for layer, (groups, heads, neurons) in zip(sources, layer_widths, strict=True)
     ]
-    replace_layers(model, cut, range(len(cut)))
+    replace_layers(model, sliced, range(len(sliced)))
     return model
 
 
 def widths_of(architecture: Architecture) -> dict[int, tuple[int, int, int]]:
-    """Groups, heads of a group and neurons of the layers that an architecture keeps, by their index."""
+    """Return the sizes of the layers that an architecture keeps.
+
+    Args:
+        architecture: An architecture of ``decoder-subnet``.
+
+    Returns:
+        ``(groups, heads per group, neurons)`` by the index of the pretrained layer, in order.
+    """
     values = architecture.values
-    kept = [int(n[len("layer") : -len(".keep")]) for n, value in values.items() if n.endswith(".keep") and value]
-    sizes = {i: [values.get(f"layer{i}.{n}", 1) for n in ("groups", "heads", "ffn")] for i in sorted(kept)}
-    return {i: tuple(own) for i, own in sizes.items()}
+    layers = [int(n[len("layer") : -len(".keep")]) for n, value in values.items() if n.endswith(".keep") and value]
+    sizes = {i: [values.get(f"layer{i}.{n}", 1) for n in ("groups", "heads", "ffn")] for i in sorted(layers)}
+    return {i: tuple(numbers) for i, numbers in sizes.items()}

@@ -1,4 +1,7 @@
-"""Any NNI 3.0 ``ModelSpace`` as a search space: its mutables are the choices, ``freeze`` builds."""
+"""Search space ``nni-space``: any NNI 3.0 ``ModelSpace``.
+
+The mutables of the model space become choices, and its ``freeze`` builds the model of an architecture.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +25,10 @@ from nas_meta.core.plugins import load_module
 from nas_meta.errors import ConfigError, PluginError, nearest
 from nas_meta.space.architecture import Value
 from nas_meta.tasks.packaged_models import MINILM
-from strategies.nni import bare  # noqa: F401  where NNI is told what it must be told first
+from strategies.nni import bare  # noqa: F401  sets NNI up; must be imported before NNI
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", RuntimeWarning)  # that it does not know what newer versions of torch have
+    warnings.simplefilter("ignore", RuntimeWarning)  # NNI warns about layers of newer torch versions
     from nni.mutable import Categorical, CategoricalMultiple, LabeledMutable, Mutable
     from nni.mutable.annotation import MutableAnnotation
     from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableModule, Repeat
@@ -46,40 +49,45 @@ LOADING = """from search_spaces.nni_space import load_frozen
 
 model = load_frozen("{folder}")
 """
-MOST_SUBSETS = 10_000  # that one choice may list
+MOST_SUBSETS = 10_000  # limit for the values of one choice
 Condition = dict[str, tuple[Value, ...]]
 
 
 class NNISpaceOptions(PluginOptions):
-    """Options of ``nni-space``; by default a small AutoFormer for the digits."""
+    """Options of the search space ``nni-space``; the defaults give a small AutoFormer for the digits."""
 
-    model_space: str = Field(AUTOFORMER, description="the class: path/to/file.py:Name or package.module:Name")
+    model_space: str = Field(AUTOFORMER, description="model space class, path/to/file.py:Name or package.module:Name")
     arguments: dict[str, Any] = Field(
         default_factory=lambda: dict(SMALL),
-        description="those of its constructor, by name; where a model space is named, by default none",
+        description="keyword arguments of the constructor of model_space; none by default if model_space is set",
     )
     image_shape: tuple[int, int, int] = Field(
-        (1, 8, 8), description="channels, height and width of the images, where the models take images"
+        (1, 8, 8), description="channels, height and width of the images; ignored if the models take text"
     )
-    tokenizer: str = Field(MINILM, description="whose token ids the models take, where they take texts")
+    tokenizer: str = Field(
+        MINILM, description="tokenizer, as a folder, a hub name, or starter:minilm; ignored if the models take images"
+    )
 
     @model_validator(mode="before")
     @classmethod
-    def _defaults(cls, given: Any) -> Any:
-        if isinstance(given, Mapping) and "model_space" in given:
-            return {"arguments": {}, **given}
-        return given
+    def _defaults(cls, options: Any) -> Any:
+        """Drop the default arguments, which fit only the default model space, if another one is named."""
+        if isinstance(options, Mapping) and "model_space" in options:
+            return {"arguments": {}, **options}
+        return options
 
     @field_validator("model_space")
     @classmethod
     def _exists(cls, name: str) -> str:
+        """Check that the model space can be imported."""
         model_space_of(name)
         return name
 
     @model_validator(mode="after")
     def _fits(self) -> NNISpaceOptions:
+        """Check that the constructor of the model space takes the arguments."""
         plugin = model_space_of(self.model_space)
-        # NNI's wrapper takes anything; what it wraps does not.
+        # The constructor of NNI's wrapper accepts any argument, so the wrapped one is inspected.
         known = inspect.signature(getattr(plugin, "_init_wrapped", plugin.__init__)).parameters
         if not any(p.kind is p.VAR_KEYWORD for p in known.values()):
             for name in self.arguments:
@@ -90,10 +98,16 @@ class NNISpaceOptions(PluginOptions):
 
 
 class NNISpace(SearchSpace):
-    """Any NNI ModelSpace, such as its hub's AutoFormer: the mutables are the choices, ``freeze`` builds.
+    """Any NNI ModelSpace, such as AutoFormer from NNI's hub: its mutables are the choices.
 
-    Models whose ``forward`` takes ``input_ids`` and ``attention_mask`` are of texts, all others of images. What is in
-    a layer that was not chosen, or in a block beyond the depth, has no effect, and no choice.
+    Models whose ``forward`` takes ``input_ids`` and ``attention_mask`` take text; all others take images. Mutables
+    inside a layer that was not chosen, or inside a block beyond the depth, have no effect; their choices are inactive.
+
+    Args:
+        options: The model space and its arguments; the defaults of ``NNISpaceOptions`` if None.
+
+    Raises:
+        ValueError: ``options.model_space`` is not the name of a model space.
     """
 
     Options = NNISpaceOptions
@@ -113,39 +127,39 @@ class NNISpace(SearchSpace):
     def problem(self, architecture: Architecture) -> str | None:
         if not self._constrained:
             return None
-        found = self._template.check_contains(self._sample(architecture))
-        return None if found is None else f"NNI says: {str(found).splitlines()[0]}"
+        error = self._template.check_contains(self._sample(architecture))
+        return None if error is None else f"NNI rejects it: {str(error).splitlines()[0]}"
 
     def size(self) -> int:
         return super().size() if self._constrained else self.unconstrained
 
     def build(self, architecture: Architecture) -> nn.Module:
-        # Of its own for every model: what NNI does not have to cut it does not copy.
+        # A new instance for every model: freeze() shares the modules that it does not have to slice.
         model = self._instance().freeze(self._sample(architecture))
         return Positional(model) if self.modality == "image" and "pixel_values" not in self.takes else model
 
     def save(self, model: nn.Module, architecture: Architecture, folder: Path) -> None:
-        """The weights, and what :func:`load_frozen` needs to build what they belong to."""
+        """Write the weights and the description from which :func:`load_frozen` rebuilds the model."""
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
-        # Copies: layers may share a tensor, and a file may not.
+        # Copies: layers may share a tensor, which safetensors refuses to save.
         save_file({n: t.detach().cpu().clone().contiguous() for n, t in model.state_dict().items()}, folder / WEIGHTS)
-        described = {
+        description = {
             "model_type": MODEL_TYPE,
             "nas_meta_loading": LOADING.format(folder=folder.name),
             "options": self.options.model_dump(mode="json"),
             "architecture": dict(architecture.values),
         }
-        (folder / "config.json").write_text(json.dumps(described, indent=1), encoding="utf-8")
+        (folder / "config.json").write_text(json.dumps(description, indent=1), encoding="utf-8")
 
     def load(self, folder: Path) -> nn.Module:
         from safetensors.torch import load_file
 
-        described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if described.get("model_type") != MODEL_TYPE:
+        description = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if description.get("model_type") != MODEL_TYPE:
             return super().load(folder)
-        model = self.build(self.architecture(described["architecture"]))
+        model = self.build(self.architecture(description["architecture"]))
         model.load_state_dict(load_file(folder / WEIGHTS))
         return model
 
@@ -154,41 +168,43 @@ class NNISpace(SearchSpace):
 
     @cached_property
     def _template(self) -> ModelSpace:
-        with torch.random.fork_rng(devices=[]):  # asking for the choices draws nothing from a trial's numbers
+        """Instance of the model space whose mutables define the choices."""
+        with torch.random.fork_rng(devices=[]):  # listing the choices must not advance a trial's random state
             return self._instance()
 
     @cached_property
     def _values(self) -> dict[str, dict[Value, Any]]:
-        """What every value of a choice is in NNI's sample."""
+        """For every choice its values, each with the value that NNI's sample uses for it."""
         name = self.options.model_space
         try:
             mutables = self._template.simplify()
         except (ValueError, NotImplementedError) as error:
-            raise ConfigError(f"space.model_space '{name}' has no plain list of choices: {error}") from error
-        found = {label: m for label, m in mutables.items() if not isinstance(m, MutableAnnotation)}
-        if not found:
-            raise ConfigError(f"space.model_space '{name}' has nothing to choose; expected NNI's mutables in it")
-        return {label: values_of(m, name) for label, m in found.items()}
+            raise ConfigError(f"space.model_space '{name}' cannot be turned into a list of choices: {error}") from error
+        chosen = {label: m for label, m in mutables.items() if not isinstance(m, MutableAnnotation)}
+        if not chosen:
+            raise ConfigError(f"space.model_space '{name}' has no choices; expected at least one NNI mutable in it")
+        return {label: values_of(m, name) for label, m in chosen.items()}
 
     @cached_property
     def _constrained(self) -> bool:
-        """Whether more than the values of its mutables decides what is in the model space."""
+        """Whether the model space has constraints in addition to the values of its mutables."""
         annotated = any(isinstance(m, MutableAnnotation) for m in self._template.simplify().values())
         checks = {type(m).check_contains for m in self._template.modules() if isinstance(m, MutableModule)}
         return annotated or any(not check.__module__.startswith("nni.nas.nn.pytorch") for check in checks)
 
     def _instance(self) -> ModelSpace:
+        """Create an instance of the model space."""
         try:
             return self.model_space(**self.options.arguments)
         except Exception as error:
-            words = str(error).strip().splitlines() or ["no message"]
+            lines = str(error).strip().splitlines() or ["no message"]
             raise ConfigError(
-                f"space.model_space '{self.options.model_space}' cannot be made with space.arguments: "
-                f"{type(error).__name__}: {words[0]}"
+                f"space.model_space '{self.options.model_space}' cannot be created with space.arguments: "
+                f"{type(error).__name__}: {lines[0]}"
             ) from error
 
     def _sample(self, architecture: Architecture) -> dict[str, Any]:
-        """As NNI wants it: a value for every mutable, also where that has no effect."""
+        """Return NNI's sample of an architecture, which needs a value for every mutable, even without effect."""
         return {
             label: values[architecture[label]] if label in architecture.values else next(iter(values.values()))
             for label, values in self._values.items()
@@ -196,13 +212,26 @@ class NNISpace(SearchSpace):
 
 
 def load_frozen(folder: str | Path) -> nn.Module:
-    """The model of a folder that :meth:`NNISpace.save` wrote; the code of its model space is run."""
-    described = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
-    return NNISpace(NNISpaceOptions.model_validate(described["options"])).load(Path(folder)).eval()
+    """Load a model that :meth:`NNISpace.save` wrote.
+
+    This runs the code of the model space that the folder names: load only folders that you trust.
+
+    Args:
+        folder: The exported folder.
+
+    Returns:
+        The model in evaluation mode.
+    """
+    description = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    return NNISpace(NNISpaceOptions.model_validate(description["options"])).load(Path(folder)).eval()
 
 
 class Positional(nn.Module):
-    """A model of images that calls its input something else."""
+    """Wrapper for an image model whose input has another name than ``pixel_values``.
+
+    Args:
+        model: A model that takes images ``[B, channels, height, width]`` as its first argument.
+    """
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -213,48 +242,62 @@ class Positional(nn.Module):
 
 
 def model_space_of(name: str) -> type[ModelSpace]:
-    """The class of a model space.
+    """Import the class of a model space.
+
+    Args:
+        name: ``path/to/file.py:Name`` or ``package.module:Name``. The file or module is executed.
+
+    Returns:
+        The class.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: The name has another form, the module cannot be imported, or it has no such model space.
     """
     path, _, attribute = name.rpartition(":")
     if not path or not attribute:
-        raise ValueError(f"{name!r} names no model space; expected path/to/file.py:Name or package.module:Name")
+        raise ValueError(f"{name!r} is not the path of a class; expected path/to/file.py:Name or package.module:Name")
     try:
         module = load_module(path, f"'{name}'") if path.endswith(".py") else importlib.import_module(path)
     except PluginError as error:
         raise ValueError(str(error)) from error
-    except Exception as error:  # a module may raise anything when it is imported
+    except Exception as error:  # importing a module may raise anything
         raise ValueError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
-    found = getattr(module, attribute, None)
-    if not isinstance(found, type) or not issubclass(found, ModelSpace):
+    model_space = getattr(module, attribute, None)
+    if not isinstance(model_space, type) or not issubclass(model_space, ModelSpace):
         known = [n for n, v in vars(module).items() if isinstance(v, type) and issubclass(v, ModelSpace)]
-        what = "has no" if found is None else "has another kind of thing than an NNI ModelSpace as"
-        raise ValueError(f"{path} {what} '{attribute}'; {nearest(attribute, {*known} - {'ModelSpace'})}")
-    return found
+        fault = f"{path} has no '{attribute}'" if model_space is None else f"{name} is not an NNI ModelSpace"
+        raise ValueError(f"{fault}; {nearest(attribute, {*known} - {'ModelSpace'})}")
+    return model_space
 
 
 def values_of(mutable: LabeledMutable, name: str) -> dict[Value, Any]:
-    """The values that a choice has for a mutable, each with what NNI calls it.
+    """Return the values of the choice that stands for a mutable.
 
-    Of several inputs at a time every subset is one value, ``0+2``; where any number may be chosen, at least one is.
+    A mutable that selects several inputs becomes a choice among subsets: inputs 0 and 2 are the value ``0+2``. If it
+    may select any number of inputs, the empty subset is left out.
+
+    Args:
+        mutable: A simplified mutable of NNI.
+        name: Name of the model space, for error messages.
+
+    Returns:
+        NNI's value for each value of the choice.
 
     Raises:
-        ConfigError: the values cannot be listed.
+        ConfigError: The mutable is not categorical, or it has more than ``MOST_SUBSETS`` subsets.
     """
     if isinstance(mutable, Categorical):
         return named(list(mutable.values))
     where = f"space.model_space '{name}': NNI's mutable '{mutable.label}'"
     if not isinstance(mutable, CategoricalMultiple):
         raise ConfigError(
-            f"{where} is a {type(mutable).__name__}, whose values have no list; expected Categorical ones alone"
+            f"{where} is a {type(mutable).__name__}, whose values cannot be listed; expected Categorical mutables"
         )
     values, chosen = list(mutable.values), mutable.n_chosen
     sizes = range(1, len(values) + 1) if chosen is None else [chosen]
     subsets = sum(math.comb(len(values), size) for size in sizes)
     if subsets > MOST_SUBSETS:
-        raise ConfigError(f"{where} has {subsets:,} subsets to choose from; expected at most {MOST_SUBSETS:,}")
+        raise ConfigError(f"{where} has {subsets:,} possible subsets; expected at most {MOST_SUBSETS:,}")
     rows = [list(row) for size in sizes for row in itertools.combinations(values, size)]
     if chosen == 1:
         return dict(zip(named(values), rows, strict=True))
@@ -262,66 +305,87 @@ def values_of(mutable: LabeledMutable, name: str) -> dict[Value, Any]:
 
 
 def named(values: Sequence[Any]) -> dict[Value, Any]:
-    """Values by themselves where a choice can have them, else by their text, or by their number."""
+    """Map plain values, which a choice can hold, to the values of a mutable.
+
+    Numbers, booleans and strings stand for themselves. Other values are named by their text, or by their index if two
+    of them have the same text.
+
+    Args:
+        values: The values of a mutable.
+
+    Returns:
+        The value of the mutable for each plain value.
+    """
     if all(isinstance(value, (bool, int, float, str)) for value in values):
         return {value: value for value in values}
-    words = [str(value) for value in values]
-    return dict(zip(words if len(set(words)) == len(words) else range(len(words)), values, strict=True))
+    texts = [str(value) for value in values]
+    return dict(zip(texts if len(set(texts)) == len(texts) else range(len(texts)), values, strict=True))
 
 
 def conditions(space: ModelSpace, values: Mapping[str, Mapping[Value, Any]]) -> dict[str, Condition]:
-    """Under which values of other choices a choice has an effect.
+    """Derive when each choice has an effect: the ``when`` of its :class:`Choice`.
 
-    One that stands in several places has it where one of them is reached. What cannot be said as values of choices one
-    by one, such as a depth that is a sum of two, is taken as reached: two architectures may then be one model.
+    The modules of the model space are walked from the root, and each layer choice or depth on the way narrows the
+    condition. For example, in ``LayerChoice([A, B], label="op")`` a mutable ``width`` inside ``A`` gets the condition
+    ``{"op": ("A",)}``. A choice that occurs in several places has an effect if any of them is reached, so their
+    conditions are united value by value. A condition that cannot be written as values of single choices, such as a
+    depth that is the sum of two choices, is left out; two architectures may then be the same model.
+
+    Args:
+        space: An instance of the model space.
+        values: The values of every choice, as :func:`values_of` returns them, by label.
+
+    Returns:
+        For every label the values of other choices under which it has an effect; an empty mapping means always.
     """
-    places: dict[str, list[Condition]] = {}
-    for label, given in _places(space, {}, values):
-        places.setdefault(label, []).append(given)
-    found: dict[str, Condition] = {}
-    for label, rows in places.items():
+    occurrences: dict[str, list[Condition]] = {}
+    for label, condition in _places(space, {}, values):
+        occurrences.setdefault(label, []).append(condition)
+    united: dict[str, Condition] = {}
+    for label, rows in occurrences.items():
         shared = set.intersection(*(set(row) for row in rows))
         reached = {name: {value for row in rows for value in row[name]} for name in values if name in shared}
-        found[label] = {name: tuple(v for v in values[name] if v in some) for name, some in reached.items()}
-    for label, condition in found.items():
-        # What every architecture meets is no condition; what a condition names comes before what it rules.
-        found[label] = {n: v for n, v in condition.items() if len(v) < len(values[n]) or found.get(n)}
-    return found
+        united[label] = {name: tuple(v for v in values[name] if v in some) for name, some in reached.items()}
+    for label, condition in united.items():
+        # Drop what every architecture meets. A choice precedes its dependents, so united[n] is final here.
+        united[label] = {n: v for n, v in condition.items() if len(v) < len(values[n]) or united.get(n)}
+    return united
 
 
 def _places(
-    module: nn.Module, given: Condition, values: Mapping[str, Mapping[Value, Any]]
+    module: nn.Module, condition: Condition, values: Mapping[str, Mapping[Value, Any]]
 ) -> Iterator[tuple[str, Condition]]:
-    """Where labels stand in a module that is reached under a condition."""
+    """Yield the label of each mutable in a module, and the condition under which the mutable is reached."""
     if isinstance(module, MutableModule):
         plain = type(module).leaf_mutables is MutableModule.leaf_mutables
         for mutable in module.mutables if plain else [module]:
-            yield from ((label, given) for label in mutable.simplify())
+            yield from ((label, condition) for label in mutable.simplify())
         if not plain:
             return
     if isinstance(module, LayerChoice):
         for name in module.names:
-            yield from _places(module[name], _narrowed(given, module.label, [name], values), values)
+            yield from _places(module[name], _narrowed(condition, module.label, [name], values), values)
     elif isinstance(module, Repeat):
         for i, block in enumerate(module.blocks):
-            yield from _places(block, _deeper(given, module.depth_choice, i, values), values)
+            yield from _places(block, _deeper(condition, module.depth_choice, i, values), values)
     else:
         for child in module.children():
-            yield from _places(child, given, values)
+            yield from _places(child, condition, values)
 
 
-def _deeper(given: Condition, depth: int | Mutable, i: int, values: Mapping[str, Mapping[Value, Any]]) -> Condition:
-    """Where a depth is more than i."""
+def _deeper(condition: Condition, depth: int | Mutable, i: int, values: Mapping[str, Mapping[Value, Any]]) -> Condition:
+    """Narrow a condition to depths above i, if the depth is decided by one choice."""
     labels = list(depth.simplify()) if isinstance(depth, Mutable) else []
     if len(labels) != 1:
-        return given
+        return condition
     (label,) = labels
-    enough = [value for value, nnis in values[label].items() if depth.freeze({label: nnis}) > i]
-    return _narrowed(given, label, enough, values)
+    enough = [value for value, nni_value in values[label].items() if depth.freeze({label: nni_value}) > i]
+    return _narrowed(condition, label, enough, values)
 
 
 def _narrowed(
-    given: Condition, label: str, wanted: Sequence[Value], values: Mapping[str, Mapping[Value, Any]]
+    condition: Condition, label: str, allowed: Sequence[Value], values: Mapping[str, Mapping[Value, Any]]
 ) -> Condition:
-    before = given.get(label, tuple(values[label]))
-    return {**given, label: tuple(value for value in before if value in wanted)}
+    """Narrow a condition to the allowed values of one choice."""
+    before = condition.get(label, tuple(values[label]))
+    return {**condition, label: tuple(value for value in before if value in allowed)}

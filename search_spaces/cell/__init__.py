@@ -1,1 +1,1 @@
-"""Spaces of wirings: every layer chooses its operation and its inputs."""
+"""Search space in which every layer chooses its operation and its inputs."""

@@ -1,7 +1,9 @@
-"""The models of ``cell-encoder``: layers of one operation each, wired freely, over word embeddings.
+"""Models of the search space ``cell-encoder``: freely wired layers with one operation each, over word embeddings.
 
-With l the operation, a and b states before the layer: state_{i+1} = state_a + l(state_b). State 0 are the embeddings.
-The file needs torch and transformers alone: it is copied into every exported folder.
+State 0 is the embeddings. Layer i with operation f computes state_{i+1} = state_a + f(state_b), where a and b are
+numbers of earlier states.
+
+This file is copied into every exported folder, so it imports only torch and transformers.
 """
 
 from __future__ import annotations
@@ -17,7 +19,19 @@ from transformers.modeling_outputs import BaseModelOutput
 
 
 class CellEncoderConfig(PretrainedConfig):
-    """Sizes, and for every layer its operation, the state it reads and the state it is added to."""
+    """Configuration of a cell encoder.
+
+    Args:
+        vocab_size: Number of tokens.
+        hidden_size: Width of a token state.
+        max_position_embeddings: Longest text in tokens.
+        operations: Operation of each layer, as :func:`operation` takes it.
+        inputs: Number of the state that each layer reads.
+        adds: Number of the state that each layer is added to.
+        initializer_range: Standard deviation of initial weights.
+        layer_norm_eps: Epsilon of the LayerNorm after the embeddings.
+        **kwargs: Passed to ``PretrainedConfig``.
+    """
 
     model_type = "nas-meta-cell-encoder"
 
@@ -41,7 +55,12 @@ class CellEncoderConfig(PretrainedConfig):
 
 
 class Attention(nn.Module):
-    """Self-attention over the tokens of the mask."""
+    """Pre-norm self-attention over the tokens of the mask.
+
+    Args:
+        hidden: Width of a token state.
+        heads: Number of heads; divides ``hidden``.
+    """
 
     def __init__(self, hidden: int, heads: int):
         super().__init__()
@@ -54,12 +73,17 @@ class Attention(nn.Module):
         q, k, v = (
             part(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.query, self.key, self.value)
         )
-        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])
-        return self.out(seen.transpose(1, 2).flatten(2))
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])
+        return self.out(attended.transpose(1, 2).flatten(2))
 
 
 class Convolution(nn.Module):
-    """Depthwise convolution along the text, then a pointwise one; padding is as silent as what is beyond the text."""
+    """Pre-norm depthwise convolution along the text, followed by a pointwise one; padding tokens are set to zero.
+
+    Args:
+        hidden: Width of a token state.
+        kernel: Width of the depthwise filters in tokens; odd.
+    """
 
     def __init__(self, hidden: int, kernel: int):
         super().__init__()
@@ -73,7 +97,12 @@ class Convolution(nn.Module):
 
 
 class GatedMLP(nn.Module):
-    """(GELU(xW) ⊙ xV)U (Shazeer 2020, "GLU Variants Improve Transformer", equation 6)."""
+    """Pre-norm gated MLP, (GELU(xW) ⊙ xV)U (Shazeer 2020, "GLU Variants Improve Transformer", equation 6).
+
+    Args:
+        hidden: Width of a token state.
+        width: Number of neurons.
+    """
 
     def __init__(self, hidden: int, width: int):
         super().__init__()
@@ -86,7 +115,12 @@ class GatedMLP(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """GELU(xW)V."""
+    """Pre-norm feed-forward, GELU(xW)V.
+
+    Args:
+        hidden: Width of a token state.
+        width: Number of neurons.
+    """
 
     def __init__(self, hidden: int, width: int):
         super().__init__()
@@ -98,14 +132,18 @@ class FeedForward(nn.Module):
 
 
 class Identity(nn.Module):
-    """Adds nothing, so that the layer passes on the state it would be added to."""
+    """Operation that returns zeros, so that its layer passes on the state that it is added to."""
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         return torch.zeros_like(x)
 
 
 class State(nn.Module):
-    """A state before the layer, by its number."""
+    """Selection of one earlier state by its number.
+
+    Args:
+        number: Number of the state; 0 is the embeddings.
+    """
 
     def __init__(self, number: int):
         super().__init__()
@@ -116,7 +154,13 @@ class State(nn.Module):
 
 
 class Layer(GradientCheckpointingLayer):
-    """One operation and its wiring."""
+    """One operation and its wiring.
+
+    Args:
+        operation: Maps a state ``[B, T, hidden]`` and a mask ``[B, T]`` to ``[B, T, hidden]``.
+        source: Selects the state that the operation reads.
+        addend: Selects the state to which the result is added.
+    """
 
     def __init__(self, operation: nn.Module, source: nn.Module, addend: nn.Module):
         super().__init__()
@@ -127,7 +171,16 @@ class Layer(GradientCheckpointingLayer):
 
 
 def operation(value: str, hidden: int) -> nn.Module:
-    """The module of an operation such as ``attention-4``: heads, kernel width, or width in shares of ``hidden``."""
+    """Create the module of an operation.
+
+    Args:
+        value: ``attention-HEADS``, ``convolution-KERNEL``, ``gated-mlp-MULTIPLE`` or ``feed-forward-MULTIPLE``, where
+            the multiple of ``hidden`` is the number of neurons; any other value is the identity.
+        hidden: Width of a token state.
+
+    Returns:
+        A module that takes a state ``[B, T, hidden]`` and a mask ``[B, T]``.
+    """
     kind, _, size = value.rpartition("-")
     if kind == "attention":
         return Attention(hidden, int(size))
@@ -141,7 +194,11 @@ def operation(value: str, hidden: int) -> nn.Module:
 
 
 class CellEncoderModel(PreTrainedModel):
-    """Word embeddings, layers, a last normalisation."""
+    """Encoder of word embeddings, wired layers and a final LayerNorm.
+
+    Args:
+        config: Sizes and wiring.
+    """
 
     config_class = CellEncoderConfig
     base_model_prefix = "cell_encoder"
@@ -162,7 +219,7 @@ class CellEncoderModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, (nn.Linear, nn.Conv1d)):
-            # A depthwise filter sums over its width alone: with the others' deviation it would start as good as silent.
+            # A depthwise filter sums over its kernel width only: initializer_range would make its output vanish.
             std = self.config.initializer_range if isinstance(module, nn.Linear) else module.kernel_size[0] ** -0.5
             nn.init.normal_(module.weight, std=std)
             nn.init.zeros_(module.bias)
@@ -176,12 +233,20 @@ class CellEncoderModel(PreTrainedModel):
         return self.words
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> BaseModelOutput:
-        """Token states ``[batch, tokens, hidden]`` as ``last_hidden_state``."""
+        """Encode a batch of texts.
+
+        Args:
+            input_ids: Token ids ``[B, T]``.
+            attention_mask: ``[B, T]``, 1 at tokens and 0 at padding; no padding by default.
+
+        Returns:
+            Output with token states ``[B, T, hidden]`` as ``last_hidden_state``.
+        """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         mask = mask.bool()
-        places = torch.arange(input_ids.shape[1], device=input_ids.device)
-        states = [self.norm(self.words(input_ids) + self.positions(places))]
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device)
+        states = [self.norm(self.words(input_ids) + self.positions(positions))]
         for layer in self.layers:
-            # A copy: a layer that is computed again must see what was there before it.
+            # A copy: with gradient checkpointing a layer is recomputed and must see the states before it only.
             states.append(layer(tuple(states), mask))
         return BaseModelOutput(last_hidden_state=self.last_norm(states[-1]))

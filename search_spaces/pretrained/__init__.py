@@ -1,1 +1,1 @@
-"""Spaces cut from a pretrained model: layers, heads and neurons that stay, and adapters."""
+"""Search spaces on a pretrained model: which layers, heads and neurons to keep, and which adapters to add."""

@@ -1,4 +1,7 @@
-"""What sub-networks of pretrained models have in common: the layers they keep, limits, and what ranks their units."""
+"""Base of the search spaces ``bert-subnet`` and ``decoder-subnet``, whose candidates are sub-networks.
+
+A sub-network keeps some layers of a pretrained model and, in each of them, the most important heads and neurons.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,21 @@ if TYPE_CHECKING:
 
 
 class PretrainedSubnet(SearchSpace):
-    """Sub-networks of the model that ``space.model`` names, by layers (``layer0.keep``) and shares of each one's units.
+    """Base class of search spaces over the sub-networks of the pretrained model ``space.model``.
 
-    Options have ``model``, ``min_layers``, ``max_layers``, ``max_params``, and the shares by name.
+    A choice ``layer0.keep`` decides whether a layer is kept; further choices decide how many of its units are kept.
+    The options of a subclass must have ``model``, ``min_layers``, ``max_layers``, ``max_params`` and the options named
+    in :attr:`shares`.
+
+    Args:
+        options: Options of the space; its defaults if None.
+
+    Raises:
+        ConfigError: A share is not above 0 and at most 1.
     """
 
     shares: tuple[str, ...]
-    """Names of the options that are shares."""
+    """Names of the options that list shares of units."""
 
     def __init__(self, options: PluginOptions | None = None):
         super().__init__(options)
@@ -40,20 +51,36 @@ class PretrainedSubnet(SearchSpace):
     @property
     @abstractmethod
     def units(self) -> tuple[int, int, int]:
-        """Layers of the pretrained model, heads and neurons of each."""
+        """Numbers of layers, of heads per layer and of neurons per layer in the pretrained model."""
 
     @abstractmethod
     def count_params(self, architecture: Architecture) -> int:
-        """Parameters of an architecture, counted from the shapes of the pretrained weights, without a build."""
+        """Count the parameters of an architecture from the shapes of the pretrained weights, without building it.
+
+        Call it only after :meth:`prepare`.
+
+        Args:
+            architecture: An architecture of the space.
+
+        Returns:
+            Number of parameters, embeddings included.
+        """
 
     def kept_layers(self, architecture: Architecture) -> list[int]:
-        """Indices of the pretrained layers that the architecture keeps."""
+        """Return the indices of the pretrained layers that an architecture keeps.
+
+        Args:
+            architecture: An architecture of the space.
+
+        Returns:
+            Indices in ascending order.
+        """
         return [i for i in range(self.units[0]) if architecture[f"layer{i}.keep"]]
 
     def problem(self, architecture: Architecture) -> str | None:
-        kept, most = len(self.kept_layers(architecture)), self._most_layers()
-        if not self.options.min_layers <= kept <= most:
-            return f"it keeps {kept} layers; expected {self.options.min_layers} to {most}"
+        layers, most = len(self.kept_layers(architecture)), self._most_layers()
+        if not self.options.min_layers <= layers <= most:
+            return f"it keeps {layers} layers; expected {self.options.min_layers} to {most}"
         if self.options.max_params is not None and self._weights is not None:
             size = self.count_params(architecture)
             if size > self.options.max_params:
@@ -64,25 +91,45 @@ class PretrainedSubnet(SearchSpace):
         return copy.deepcopy(self._full)
 
     def __getstate__(self) -> dict[str, Any]:
-        # The whole model is made anew from the weights, which Ray shares.
+        # Workers rebuild the full model from the weights, of which Ray keeps one copy per node.
         return {name: value for name, value in self.__dict__.items() if name != "_full"}
 
     def _ranked(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the importance of heads ``[layers, heads]`` and of neurons ``[layers, neurons]``."""
         if self._scores is not None:
             return self._scores
-        # Not prepared (a check, a debugger): the first heads and neurons.
+        # Without prepare(), as in a check or a debugger, the first heads and neurons rank highest.
         layers, *units = self.units
         return tuple(np.tile(-np.arange(n, dtype=float), (layers, 1)) for n in units)
 
     def _most_layers(self) -> int:
+        """Return the largest number of layers that an architecture may keep."""
         return min(self.options.max_layers or self.units[0], self.units[0])
 
 
-def counts(shares: Sequence[float], of: int) -> tuple[int, ...]:
-    """Shares of a number as distinct whole numbers, at least one, largest first."""
-    return tuple(sorted({max(1, round(share * of)) for share in shares}, reverse=True))
+def unit_counts(shares: Sequence[float], total: int) -> tuple[int, ...]:
+    """Convert shares into numbers of units.
+
+    For example, the shares 1, 0.5 and 0.01 of 12 units are 12, 6 and 1 units.
+
+    Args:
+        shares: Shares, above 0 and at most 1.
+        total: Number of units in the pretrained model.
+
+    Returns:
+        Distinct numbers, each at least 1, in descending order.
+    """
+    return tuple(sorted({max(1, round(share * total)) for share in shares}, reverse=True))
 
 
 def strongest(scores: np.ndarray, count: int) -> np.ndarray:
-    """Sorted indices of the ``count`` highest scores; equal scores go to the lower index."""
+    """Return the indices of the highest scores.
+
+    Args:
+        scores: Importance of each unit, ``[units]``.
+        count: Number of units to select; of equal scores the lower index comes first.
+
+    Returns:
+        Indices ``[count]`` in ascending order.
+    """
     return np.sort(np.argsort(-scores, kind="stable")[:count])

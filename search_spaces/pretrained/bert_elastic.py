@@ -1,7 +1,7 @@
-"""All sub-networks of a BERT-family encoder in one model.
+"""Supernet of ``bert-subnet``: all sub-networks of a BERT-family encoder in one model with shared weights.
 
-The heads and neurons of every layer are put in the order of their importance once, so that the strongest k are the
-first k and every sub-network is a slice of the larger ones (Hou et al. 2020, "DynaBERT", section 2.1).
+The heads and neurons of every layer are reordered once by importance. The k most important units are then the first k,
+so every sub-network is a slice of the larger ones (Hou et al. 2020, "DynaBERT", section 2.1).
 """
 
 from __future__ import annotations
@@ -20,37 +20,54 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from nas_meta import Architecture, Supernet
 from search_spaces.slicing import layers_of, parts_of, replace_layers, slice_layer
 
-SHARED_BYTES = 512 * 2**20  # of hidden states that are kept for other sub-networks
+CACHE_BYTES = 512 * 2**20  # limit for cached hidden states
 
 Widths = dict[int, tuple[int, int]]
 
 
 def widths_of(architecture: Architecture) -> Widths:
-    """Heads and neurons of the layers that an architecture of ``bert-subnet`` keeps, by their index."""
-    kept = [
+    """Return the sizes of the layers that an architecture keeps.
+
+    Args:
+        architecture: An architecture of ``bert-subnet``.
+
+    Returns:
+        ``(heads, neurons)`` by the index of the pretrained layer.
+    """
+    layers = [
         name.removesuffix(".keep") for name, value in architecture.values.items() if name.endswith(".keep") and value
     ]
-    return {int(n.removeprefix("layer")): (architecture[f"{n}.heads"], architecture[f"{n}.ffn"]) for n in kept}
+    return {int(n.removeprefix("layer")): (architecture[f"{n}.heads"], architecture[f"{n}.ffn"]) for n in layers}
 
 
 class ElasticLayer(GradientCheckpointingLayer):
-    """An encoder layer that computes with its first heads and neurons alone, or hands its input on.
+    """An encoder layer that uses only its first heads and neurons, or passes its input through.
 
     Args:
-        layer: its heads and neurons are copied in the given orders.
-        heads: every head, the most important first.
-        neurons: every neuron, likewise.
+        layer: The pretrained layer; its heads and neurons are copied in the given orders.
+        heads: Indices of all heads, the most important first.
+        neurons: Indices of all neurons, the most important first.
+
+    Attributes:
+        kept: Whether the layer belongs to the selected sub-network; otherwise it passes its input through.
+        cache: Cache of hidden states shared with other sub-networks, or None.
+        size: Selected numbers of heads and of neurons.
     """
 
     def __init__(self, layer: nn.Module, heads: np.ndarray, neurons: np.ndarray):
         super().__init__()
         self.layer = slice_layer(layer, heads, neurons)
         self.kept = True
-        self.memory: Memory | None = None
+        self.cache: StateCache | None = None
         self.set_sub_network(len(heads), len(neurons))
 
     def set_sub_network(self, heads: int, neurons: int) -> None:
-        """From now on, computes with so many heads and neurons."""
+        """Select how many heads and neurons the following forward passes use.
+
+        Args:
+            heads: Number of heads.
+            neurons: Number of neurons.
+        """
         parts = parts_of(self.layer)
         rows, neuron_rows = slice(heads * parts.head_size), slice(neurons)
         cuts: dict[int, Any] = {id(p): rows for linear in parts.inward for p in linear.parameters()}
@@ -60,62 +77,92 @@ class ElasticLayer(GradientCheckpointingLayer):
         self._cuts = {name: cuts[id(p)] for name, p in self.layer.named_parameters() if id(p) in cuts}
 
     def forward(self, hidden_states: Tensor, *rest: Any, **named: Any) -> Tensor:
-        """Hidden states ``[B, T, H]`` to ``[B, T, H]``; other arguments go to the layer as they are."""
+        """Compute the layer, look its output up in the cache, or pass the input through.
+
+        Args:
+            hidden_states: ``[B, T, H]``.
+            *rest: Passed to the layer unchanged.
+            **named: Passed to the layer unchanged.
+
+        Returns:
+            Hidden states ``[B, T, H]``.
+        """
         if not self.kept:
             return hidden_states
-        if self.memory is None:
-            return self._computed(hidden_states, *rest, **named)
-        return self.memory.state(lambda: self._computed(hidden_states, *rest, **named))
+        if self.cache is None:
+            return self._compute(hidden_states, *rest, **named)
+        return self.cache.state(lambda: self._compute(hidden_states, *rest, **named))
 
-    def _computed(self, *arguments: Any, **named: Any) -> Tensor:
+    def _compute(self, *arguments: Any, **named: Any) -> Tensor:
+        """Compute the layer with slices of its parameters."""
         # Slices are views: nothing is copied, and gradients reach the active part of each weight.
-        own = dict(self.layer.named_parameters())
-        return functional_call(self.layer, {name: own[name][cut] for name, cut in self._cuts.items()}, arguments, named)
+        whole = dict(self.layer.named_parameters())
+        sliced = {name: whole[name][cut] for name, cut in self._cuts.items()}
+        return functional_call(self.layer, sliced, arguments, named)
 
 
-class Memory:
-    """Hidden states behind the layers that sub-networks have in common, for the same texts and weights.
+class StateCache:
+    """Prefix cache of hidden states, shared by sub-networks that begin with the same layers.
 
-    The state behind a layer depends on the inputs and on the layers so far, each with its heads and neurons. The states
-    that were not needed for the longest time are forgotten first.
+    The output of a layer depends only on the inputs and on the layers up to it with their sizes, so this path is the
+    key. For example, after a sub-network with the layers (0, 4, 64), (1, 4, 64), written as (index, heads, neurons),
+    one with the layers (0, 4, 64), (1, 2, 64) reuses the output of layer 0 for the same texts. Weights must not change
+    while the cache is used. The least recently used states are removed first.
+
+    Args:
+        max_bytes: Limit for the size of all states, in bytes.
     """
 
-    def __init__(self, most: int = SHARED_BYTES):
-        self.most, self.bytes = most, 0
+    def __init__(self, max_bytes: int = CACHE_BYTES):
+        self.max_bytes, self.bytes = max_bytes, 0
         self.states: OrderedDict[tuple, Tensor] = OrderedDict()
-        self._ahead: list[tuple] = []
-        self._skipped, self._known = 0, None
+        self._paths: list[tuple] = []  # keys of the layers that the current forward pass has yet to reach
+        self._skipped, self._cached = 0, None
 
     def begin(self, inputs: tuple, layers: list[tuple[int, int, int]]) -> None:
-        """A forward pass begins: what it is of, and the layers that it goes through."""
-        self._ahead = [(inputs, *layers[: i + 1]) for i in range(len(layers))]
-        # Up to the last layer whose state is known nothing is computed.
-        self._skipped = max((i for i, path in enumerate(self._ahead, start=1) if path in self.states), default=0)
+        """Begin a forward pass.
+
+        Args:
+            inputs: Fingerprint of the model's inputs.
+            layers: ``(index, heads, neurons)`` of every layer of the sub-network, in order.
+        """
+        self._paths = [(inputs, *layers[: i + 1]) for i in range(len(layers))]
+        # Everything up to the last layer with a cached state is skipped.
+        self._skipped = max((i for i, path in enumerate(self._paths, start=1) if path in self.states), default=0)
         if self._skipped:
-            known = self._ahead[self._skipped - 1]
-            self._known = self.states[known]
-            self.states.move_to_end(known)
+            path = self._paths[self._skipped - 1]
+            self._cached = self.states[path]
+            self.states.move_to_end(path)
 
     def state(self, compute: Callable[[], Tensor]) -> Tensor:
-        """The state behind the next layer; of the skipped ones that of the last, for nobody looks at the others."""
-        path = self._ahead.pop(0)
+        """Return the output of the next layer, from the cache or computed.
+
+        All skipped layers return the output of the last skipped one, because no other is used.
+
+        Args:
+            compute: Computes the output of the layer.
+
+        Returns:
+            Hidden states ``[B, T, H]``.
+        """
+        path = self._paths.pop(0)
         if self._skipped:
             self._skipped -= 1
-            return self._known
+            return self._cached
         state = self.states[path] = compute()
         self.bytes += state.nbytes
-        while self.bytes > self.most:
+        while self.bytes > self.max_bytes:
             self.bytes -= self.states.popitem(last=False)[1].nbytes
         return state
 
 
 class ElasticEncoder(Supernet):
-    """A pretrained encoder whose layers, heads and neurons can be left out from one forward pass to the next.
+    """A pretrained encoder whose layers, heads and neurons can be switched off between forward passes.
 
     Args:
-        model: BERT, MiniLM, RoBERTa or DistilBERT; taken over, its layers are replaced.
-        head_scores: importance ``[layers, heads]``.
-        neuron_scores: importance ``[layers, neurons]``.
+        model: A BERT, MiniLM, RoBERTa or DistilBERT; not copied, and its layers are replaced.
+        head_scores: Importance ``[layers, heads]``.
+        neuron_scores: Importance ``[layers, neurons]``.
     """
 
     def __init__(self, model: nn.Module, head_scores: np.ndarray, neuron_scores: np.ndarray):
@@ -123,30 +170,39 @@ class ElasticEncoder(Supernet):
         ranked = (np.argsort(-scores, axis=1, kind="stable") for scores in (head_scores, neuron_scores))
         replace_layers(model, [ElasticLayer(*parts) for parts in zip(layers_of(model), *ranked, strict=True)])
         self.model = model
-        self._memory: Memory | None = None
+        self._cache: StateCache | None = None
 
     @property
     def config(self) -> Any:
-        """The encoder's own."""
+        """The transformers config of the encoder."""
         return self.model.config
 
     def select(self, architecture: Architecture) -> None:
         select_widths(layers_of(self.model), widths_of(architecture))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor | None = None) -> Any:
-        """Shapes as in :meth:`SearchSpace.build`; packed rows bring a mask ``[B, 1, T, T]`` and their positions."""
-        if self._memory is not None:
+        """Encode a batch of texts with the selected sub-network.
+
+        Args:
+            input_ids: Token ids ``[B, T]``.
+            attention_mask: ``[B, T]``, 1 at tokens and 0 at padding; ``[B, 1, T, T]`` for packed texts.
+            position_ids: ``[B, T]``, for packed texts.
+
+        Returns:
+            The output of the encoder.
+        """
+        if self._cache is not None:
             layers = [(i, *layer.size) for i, layer in enumerate(layers_of(self.model)) if layer.kept]
-            self._memory.begin(fingerprint(input_ids, attention_mask, position_ids), layers)
+            self._cache.begin(fingerprint(input_ids, attention_mask, position_ids), layers)
         return self.model(input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids)
 
     @contextmanager
     def sharing(self) -> Iterator[None]:
-        """Within, sub-networks with the same first layers compute them once for the same texts.
+        """Share hidden states between sub-networks that begin with the same layers, inside a ``with`` block.
 
-        Weights must not change meanwhile, and nothing is differentiated or dropped out.
+        Inside the block the weights must not change, gradients are not supported, and dropout must be off.
         """
-        self._share(Memory())
+        self._share(StateCache())
         try:
             yield
         finally:
@@ -154,22 +210,29 @@ class ElasticEncoder(Supernet):
 
     def extract(self, architecture: Architecture) -> nn.Module:
         sources = list(layers_of(self.model))
-        cut = [
+        sliced = [
             slice_layer(sources[i].layer, np.arange(heads), np.arange(neurons))
             for i, (heads, neurons) in widths_of(architecture).items()
         ]
         model = copy.deepcopy(self.model, {id(layer): layer for layer in sources})
-        replace_layers(model, cut)
+        replace_layers(model, sliced)
         return model
 
-    def _share(self, memory: Memory | None) -> None:
-        self._memory = memory
+    def _share(self, cache: StateCache | None) -> None:
+        """Give all layers the same cache, or remove it."""
+        self._cache = cache
         for layer in layers_of(self.model):
-            layer.memory = memory
+            layer.cache = cache
 
 
 def select_widths(layers: Iterable[nn.Module], widths: Mapping[int, Sequence[int]]) -> None:
-    """Elastic layers compute with these widths from now on; those without any hand on what they are given."""
+    """Select the sizes of elastic layers for the following forward passes.
+
+    Args:
+        layers: All elastic layers of a supernet.
+        widths: Arguments of ``set_sub_network`` by the index of the layer; layers without an entry pass their input
+            through.
+    """
     for i, layer in enumerate(layers):
         layer.kept = i in widths
         if layer.kept:
@@ -177,5 +240,12 @@ def select_widths(layers: Iterable[nn.Module], widths: Mapping[int, Sequence[int
 
 
 def fingerprint(*inputs: Tensor | None) -> tuple:
-    """What tells inputs of the model from others: shapes and a hash of the values."""
+    """Return a hashable key that identifies the inputs of a model.
+
+    Args:
+        *inputs: Input tensors; None for a missing one.
+
+    Returns:
+        Shape and hash of the values for every tensor.
+    """
     return tuple(None if x is None else (*x.shape, hash(x.cpu().numpy().tobytes())) for x in inputs)

@@ -1,4 +1,4 @@
-"""Sub-networks of a pretrained BERT-family encoder: which layers, how many heads, how wide the feed-forward."""
+"""Search space ``bert-subnet``: which layers, heads and feed-forward neurons of a pretrained encoder to keep."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nas_meta import Architecture, Choice, PluginOptions
 from nas_meta.errors import ConfigError
 from nas_meta.tasks.packaged_models import MINILM, model_path
 from nas_meta.tasks.pool import Tasks
-from search_spaces.pretrained.base import PretrainedSubnet, counts, strongest
+from search_spaces.pretrained.base import PretrainedSubnet, strongest, unit_counts
 from search_spaces.pretrained.loading import load_pretrained
 
 if TYPE_CHECKING:
@@ -27,29 +27,45 @@ if TYPE_CHECKING:
 
 
 class BertSubnetOptions(PluginOptions):
-    """Options of ``bert-subnet``."""
+    """Options of the search space ``bert-subnet``."""
 
-    model: str = Field(MINILM, description="the pretrained encoder: a folder, a hub name, or starter:minilm")
-    heads: list[float] = Field([1.0, 0.5], min_length=1, description="shares of attention heads a kept layer may have")
-    ffn: list[float] = Field(
-        [1.0, 0.5, 0.25], min_length=1, description="shares of feed-forward neurons a kept layer may have"
+    model: str = Field(MINILM, description="pretrained encoder: a folder, a hub name, or starter:minilm")
+    heads: list[float] = Field(
+        [1.0, 0.5], min_length=1, description="candidate shares of attention heads that a kept layer keeps"
     )
-    min_layers: int = Field(1, ge=1, description="fewest layers kept")
-    max_layers: int | None = Field(None, ge=1, description="most layers kept; all by default")
-    max_params: float | None = Field(None, gt=0, description="most parameters, embeddings included")
+    ffn: list[float] = Field(
+        [1.0, 0.5, 0.25], min_length=1, description="candidate shares of feed-forward neurons that a kept layer keeps"
+    )
+    min_layers: int = Field(1, ge=1, description="minimum number of layers to keep")
+    max_layers: int | None = Field(None, ge=1, description="maximum number of layers to keep; all layers by default")
+    max_params: float | None = Field(
+        None, gt=0, description="maximum number of parameters, embeddings included; no limit by default"
+    )
     bins: int | None = Field(
-        None, ge=2, description="random architectures are even over so many bins of parameters; by default over choices"
+        None,
+        ge=2,
+        description="number of equally wide ranges of parameter counts over which random architectures are spread "
+        "evenly; by default every choice is uniform",
     )
     importance: Literal["taylor", "wanda", "magnitude"] = Field(
         "taylor",
-        description="what ranks heads and neurons: Taylor scores of the loss, Wanda's weights times activations, or "
-        "the norms of weights",
+        description="how heads and neurons are ranked: taylor (effect on the loss), wanda (weights times activations) "
+        "or magnitude (norm of the weights)",
     )
-    importance_episodes: int = Field(20, ge=1, description="meta-train episodes that rank heads and neurons")
+    importance_episodes: int = Field(
+        20, ge=1, description="number of meta-train episodes on which heads and neurons are ranked"
+    )
 
 
 class BertSubnet(PretrainedSubnet):
-    """Sub-networks of a pretrained BERT, MiniLM, RoBERTa or DistilBERT; weights are inherited and sliced."""
+    """Sub-networks of a pretrained BERT, MiniLM, RoBERTa or DistilBERT, which inherit its weights.
+
+    Args:
+        options: Model, shares and limits; the defaults of ``BertSubnetOptions`` if None.
+
+    Raises:
+        ConfigError: A share is not above 0 and at most 1.
+    """
 
     Options = BertSubnetOptions
     shares = ("heads", "ffn")
@@ -64,13 +80,17 @@ class BertSubnet(PretrainedSubnet):
 
     @cached_property
     def dimensions(self) -> dict[str, int]:
-        """Layers, heads, neurons and hidden size of the pretrained model, read from its config alone."""
+        """Numbers of ``layers``, ``heads`` and ``neurons`` and the ``hidden`` size, read from the model's config.
+
+        Raises:
+            ConfigError: The config cannot be read, or is not that of a BERT-family encoder.
+        """
         path = Path(model_path(self.options.model)) / "config.json"
         if path.is_file():
             try:
                 raw = dict(json.loads(path.read_text(encoding="utf-8")))
             except (ValueError, TypeError, RecursionError) as error:
-                raise ConfigError(f"{path} is not JSON with the sizes of a model") from error
+                raise ConfigError(f"{path} is not a model config; expected a JSON object with its sizes") from error
         else:
             from transformers import AutoConfig
 
@@ -79,7 +99,7 @@ class BertSubnet(PretrainedSubnet):
             except (OSError, ValueError) as error:
                 raise ConfigError(
                     f"space.model '{self.options.model}' is neither a folder with a config.json "
-                    "nor a hub model that can be reached"
+                    "nor a reachable model on the Hugging Face hub"
                 ) from error
         names = {
             "layers": ("num_hidden_layers", "n_layers"),
@@ -88,21 +108,24 @@ class BertSubnet(PretrainedSubnet):
             "hidden": ("hidden_size", "dim"),
         }
         try:
-            found = {n: next(raw[k] for k in keys if k in raw) for n, keys in names.items()}
+            sizes = {n: next(raw[k] for k in keys if k in raw) for n, keys in names.items()}
         except StopIteration as error:
             raise ConfigError(
                 f"space.model '{self.options.model}' is a {raw.get('model_type')} model; "
                 "expected a BERT-family encoder (BERT, MiniLM, RoBERTa, DistilBERT)"
             ) from error
-        for name, size in found.items():
+        for name, size in sizes.items():
             if not isinstance(size, int) or not 1 <= size <= 100_000:
-                raise ConfigError(f"space.model '{self.options.model}' has {size!r} {name}; expected a number from 1")
-        return found
+                raise ConfigError(
+                    f"space.model '{self.options.model}' has {size!r} as {' or '.join(names[name])}; "
+                    "expected an integer from 1 to 100,000"
+                )
+        return sizes
 
     def choices(self) -> Mapping[str, Choice]:
         d = self.dimensions
-        heads = counts(self.options.heads, d["heads"])
-        neurons = counts(self.options.ffn, d["neurons"])
+        heads = unit_counts(self.options.heads, d["heads"])
+        neurons = unit_counts(self.options.ffn, d["neurons"])
         table: dict[str, Choice] = {}
         for i in range(d["layers"]):
             table[f"layer{i}.keep"] = Choice((True, False))
@@ -111,7 +134,7 @@ class BertSubnet(PretrainedSubnet):
         return table
 
     def sample(self, rng: np.random.Generator, tries: int = 1000) -> Architecture:
-        """Uniform over the choices; with ``bins`` over bins of parameters, once the space is prepared."""
+        """Sample every choice uniformly, or with ``bins`` and after :meth:`prepare` evenly over parameter counts."""
         if self.options.bins is None or self._weights is None:
             return super().sample(rng, tries)
         from search_spaces.pretrained.param_bins import sample_by_size
@@ -121,17 +144,20 @@ class BertSubnet(PretrainedSubnet):
 
     @cached_property
     def bin_edges(self) -> np.ndarray:
-        """``[bins + 1]``: parameters at which one bin ends and the next begins, from the smallest to the largest."""
+        """Edges of the bins in parameters, ``[bins + 1]``, from the smallest to the largest architecture."""
         ends = []
         for value, layers in ((-1, self.options.min_layers), (0, self._most_layers())):
-            kept = {n: c.values[value] for n, c in self.table.items()}
-            kept |= {f"layer{i}.keep": i < layers for i in range(self.dimensions["layers"])}
-            ends.append(self.count_params(self.canonical(kept)))
+            values = {n: c.values[value] for n, c in self.table.items()}
+            values |= {f"layer{i}.keep": i < layers for i in range(self.dimensions["layers"])}
+            ends.append(self.count_params(self.canonical(values)))
         highest = ends[1] if self.options.max_params is None else min(ends[1], self.options.max_params)
         return np.linspace(ends[0], max(highest, ends[0]), self.options.bins + 1)
 
     def size(self) -> int:
-        """Exact without ``max_params``: Σ over kept-layer counts k of C(L, k) · (heads · widths)^k."""
+        """Return the number of architectures, exact if ``max_params`` is not set.
+
+        It is Σ_k C(L, k) · (heads · widths)^k, where k of the L layers are kept, each with its own heads and width.
+        """
         widths = len(self.options.heads) * len(self.options.ffn)
         layers = self.dimensions["layers"]
         sets = range(self.options.min_layers, self._most_layers() + 1)
@@ -142,11 +168,11 @@ class BertSubnet(PretrainedSubnet):
         from search_spaces.slicing import layers_of
 
         model = load_pretrained(self.options.model)
-        layers_of(model)  # refuses other families before anything is computed
+        layers_of(model)  # raises for other families before anything is computed
         o = self.options
         self._scores = importance(model, tasks["meta-train"], o.importance_episodes, seed, o.importance)
         self._config = model.config
-        # Arrays, not tensors: Ray then shares one copy between the workers of a node.
+        # Arrays instead of tensors, so that Ray shares one copy between the workers of a node.
         self._weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
 
     def build(self, architecture: Architecture) -> nn.Module:
@@ -155,7 +181,7 @@ class BertSubnet(PretrainedSubnet):
         full = self._full
         sources = list(layers_of(full))
         head_scores, neuron_scores = self._ranked()
-        cut = [
+        sliced = [
             slice_layer(
                 sources[i],
                 strongest(head_scores[i], architecture[f"layer{i}.heads"]),
@@ -163,10 +189,10 @@ class BertSubnet(PretrainedSubnet):
             )
             for i in self.kept_layers(architecture)
         ]
-        # Everything but the layers is copied; the layers are copied one by one, already smaller.
+        # Copy everything but the layers, which the memo excludes; the sliced copies take their place.
         memo = {id(layer): layer for layer in sources}
         model = copy.deepcopy(full, memo)
-        replace_layers(model, cut)
+        replace_layers(model, sliced)
         return model
 
     def supernet(self) -> Supernet:
@@ -175,36 +201,47 @@ class BertSubnet(PretrainedSubnet):
         return ElasticEncoder(self.reference(), *self._ranked())
 
     def save(self, model: nn.Module, architecture: Architecture, folder: Path) -> None:
-        """A standard folder that ``AutoModel.from_pretrained`` loads with transformers alone.
+        """Write a standard folder that ``AutoModel.from_pretrained`` loads without nas-meta.
 
-        transformers has no per-layer sizes for these families, so heads and neurons that are absent are stored as
-        zeros: the outputs are the same. ``search_spaces.slicing.load_sliced`` cuts them out again.
+        transformers has no per-layer sizes for these families, so missing heads and neurons are stored as zeros, which
+        give the same outputs. ``search_spaces.slicing.load_sliced`` removes them again.
         """
         from search_spaces.slicing import save_padded
 
         save_padded(model, folder)
 
     def width(self, architecture: Architecture) -> int:
-        """The length of an embedding."""
+        """Return the width of an embedding.
+
+        Args:
+            architecture: An architecture of the space.
+
+        Returns:
+            The hidden size of the pretrained model.
+        """
         return self.dimensions["hidden"]
 
     def count_params(self, architecture: Architecture) -> int:
-        """Parameters of an architecture, counted from the shapes of the pretrained weights, without a build."""
         d = self.dimensions
         head_size = d["hidden"] // d["heads"]
         total = sum(w.size for w in self._weights.values())
         for i in range(d["layers"]):
             if architecture[f"layer{i}.keep"]:
-                absent_heads = d["heads"] - architecture[f"layer{i}.heads"]
-                absent_neurons = d["neurons"] - architecture[f"layer{i}.ffn"]
-                # A head: rows and biases of query, key and value, columns behind; a neuron: row, bias, column.
-                total -= absent_heads * head_size * (4 * d["hidden"] + 3) + absent_neurons * (2 * d["hidden"] + 1)
+                missing_heads = d["heads"] - architecture[f"layer{i}.heads"]
+                missing_neurons = d["neurons"] - architecture[f"layer{i}.ffn"]
+                # A head has rows and biases in query, key and value, and columns in the projection after it;
+                # a neuron has a row, a bias and a column.
+                total -= missing_heads * head_size * (4 * d["hidden"] + 3) + missing_neurons * (2 * d["hidden"] + 1)
             else:
                 total -= sum(w.size for name, w in self._weights.items() if f".layer.{i}." in f".{name}")
         return total
 
     def counts(self, architecture: Architecture, tokens: int) -> Mapping[str, float]:
-        """Parameters, and FLOPs: 2 · tokens · (weights of every projection) + 4 · tokens² · width of the heads."""
+        """Count parameters and FLOPs from the sizes alone; nothing before :meth:`prepare`.
+
+        FLOPs per layer are 2 · tokens · (weights of every projection) + 4 · tokens² · (width of all kept heads).
+        A pooler adds 2 · (its weights), because it is computed for the first token only.
+        """
         if self._weights is None:
             return {}
         d = self.dimensions
@@ -217,6 +254,7 @@ class BertSubnet(PretrainedSubnet):
 
     @cached_property
     def _full(self) -> nn.Module:
+        """The pretrained model; on a worker, rebuilt from the weights that came with the space."""
         import torch
         from transformers import AutoModel
 

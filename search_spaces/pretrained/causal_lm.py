@@ -1,4 +1,4 @@
-"""Causal language models as models of texts: their token states are pooled, their head stays for pre-training."""
+"""Causal language models as text encoders: token states instead of logits, with the output layer for pre-training."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from transformers.modeling_outputs import BaseModelOutput
 
 
 class CausalStates(PreTrainedModel):
-    """A causal language model of transformers that gives its token states in the place of logits.
+    """Wrapper for a causal language model of transformers that returns token states instead of logits.
 
-    ``lm`` is the model as it was, to be saved or pre-trained; ``get_output_embeddings()`` turns states into logits, and
-    is the table of tokens itself where the two are tied. A token sees none behind it, in packed texts too.
+    The attribute ``lm`` is the wrapped model, which can be saved or pre-trained. ``get_output_embeddings()`` returns
+    the layer that turns states into logits; if the model ties its embeddings, that layer shares their weights. A token
+    attends only to itself and earlier tokens, also if texts are packed.
 
     Args:
-        lm: such as a ``LlamaForCausalLM``; not copied.
+        lm: The language model, such as a ``LlamaForCausalLM``; it is not copied.
     """
 
     config_class = PretrainedConfig
@@ -28,7 +29,7 @@ class CausalStates(PreTrainedModel):
 
     @property
     def base_model(self) -> nn.Module:
-        """What is below the head."""
+        """The language model without its output layer."""
         return self.lm.base_model
 
     def get_input_embeddings(self) -> nn.Module:
@@ -43,17 +44,22 @@ class CausalStates(PreTrainedModel):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, position_ids: Tensor | None = None
     ) -> BaseModelOutput:
-        """Token states ``[batch, tokens, hidden]`` as ``last_hidden_state``.
+        """Encode a batch of texts.
 
         Args:
-            attention_mask: ``[batch, tokens]``, 1 at tokens; or ``[batch, 1, tokens, tokens]`` for texts that are
-                packed, 0 where a token is seen unless it is behind, else the lowest number.
-            position_ids: ``[batch, tokens]``; by default 0, 1, ...
+            input_ids: Token ids ``[B, T]``.
+            attention_mask: ``[B, T]``, 1 at tokens and 0 at padding; no padding by default. Packed texts take a mask
+                ``[B, 1, T, T]`` instead, 0 where a token may be attended to and a large negative number elsewhere;
+                later tokens are masked here.
+            position_ids: ``[B, T]``; 0, 1, ... by default.
+
+        Returns:
+            Output with token states ``[B, T, hidden]`` as ``last_hidden_state``.
         """
         if attention_mask is not None and attention_mask.ndim == 4:
-            # transformers takes such a mask as it is.
-            behind = torch.ones(attention_mask.shape[-2:], dtype=torch.bool, device=attention_mask.device).triu(1)
-            attention_mask = attention_mask.masked_fill(behind, torch.finfo(torch.bfloat16).min)
+            # transformers uses a mask of four dimensions as it is, so later tokens must be masked here.
+            later = torch.ones(attention_mask.shape[-2:], dtype=torch.bool, device=attention_mask.device).triu(1)
+            attention_mask = attention_mask.masked_fill(later, torch.finfo(torch.bfloat16).min)
         states = self.base_model(
             input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
         )

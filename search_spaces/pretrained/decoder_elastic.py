@@ -1,7 +1,8 @@
-"""All sub-networks of a causal language model in one model: :mod:`search_spaces.pretrained.bert_elastic` for decoders.
+"""Supernet of ``decoder-subnet``: all sub-networks of a causal language model in one model with shared weights.
 
-The groups of every layer, the heads within each and the neurons are put in the order of their importance once, so that
-every sub-network is a slice of the larger ones (Hou et al. 2020, "DynaBERT", section 2.1).
+The groups of every layer, the heads of each group and the neurons are reordered once by importance, so every
+sub-network is a slice of the larger ones (Hou et al. 2020, "DynaBERT", section 2.1). The counterpart for encoders is
+:mod:`search_spaces.pretrained.bert_elastic`.
 """
 
 from __future__ import annotations
@@ -30,12 +31,16 @@ from search_spaces.pretrained.causal_lm import CausalStates
 
 
 class ElasticDecoderLayer(GradientCheckpointingLayer):
-    """A decoder layer that computes with its first groups, heads and neurons alone, or hands its input on.
+    """A decoder layer that uses only its first groups, heads and neurons, or passes its input through.
 
     Args:
-        layer: its heads and neurons are copied in the given orders.
-        heads: ``[groups, heads of a group]``, all of them, the most important first in both dimensions.
-        neurons: every neuron, likewise.
+        layer: The pretrained layer; its heads and neurons are copied in the given orders.
+        heads: Indices of all query heads, ``[groups, heads per group]``, the most important first in both dimensions.
+        neurons: Indices of all neurons, the most important first.
+
+    Attributes:
+        full: Projections and sizes of the whole layer.
+        kept: Whether the layer belongs to the selected sub-network; otherwise it passes its input through.
     """
 
     def __init__(self, layer: nn.Module, heads: np.ndarray, neurons: np.ndarray):
@@ -46,29 +51,44 @@ class ElasticDecoderLayer(GradientCheckpointingLayer):
         self.set_sub_network(*heads.shape, len(neurons))
 
     def set_sub_network(self, groups: int, heads: int, neurons: int) -> None:
-        """From now on, computes with so many groups, heads of each and neurons."""
+        """Select how many groups, heads and neurons the following forward passes use.
+
+        Args:
+            groups: Number of key-value groups.
+            heads: Number of query heads per group.
+            neurons: Number of neurons.
+        """
         names = {id(p): name for name, p in self.layer.named_parameters()}
         self._cuts: dict[str, tuple[int, Tensor]] = {}
         for cut in cuts_of(self.layer, first_heads(groups, heads, self.full.group_heads), np.arange(neurons)):
             self._cuts[names[id(cut.linear.weight)]] = (cut.dim, cut.units)
             if cut.outputs and cut.linear.bias is not None:
                 self._cuts[names[id(cut.linear.bias)]] = (0, cut.units)
-        # What the modules know of their sizes, beside the shapes of their weights.
+        # Sizes that modules store as attributes; they must agree with the shapes of the sliced weights.
         attention = attention_of(self.layer)
-        self._known: list[tuple[nn.Module, str, int]] = [(attention, "num_key_value_groups", heads)]
+        self._sizes: list[tuple[nn.Module, str, int]] = [(attention, "num_key_value_groups", heads)]
         if hasattr(attention, "c_attn"):
             width = groups * self.full.head_size
-            self._known = [(attention, "split_size", width), (attention.c_attn, "nf", 3 * width)]
-            self._known.append((self.layer.mlp.c_fc, "nf", neurons))
+            self._sizes = [(attention, "split_size", width), (attention.c_attn, "nf", 3 * width)]
+            self._sizes.append((self.layer.mlp.c_fc, "nf", neurons))
 
     def forward(self, hidden_states: Tensor, *rest: Any, **named: Any) -> Tensor:
-        """Hidden states ``[B, T, H]`` to ``[B, T, H]``; other arguments go to the layer as they are."""
+        """Compute the layer with slices of its parameters, or pass the input through.
+
+        Args:
+            hidden_states: ``[B, T, H]``.
+            *rest: Passed to the layer unchanged.
+            **named: Passed to the layer unchanged.
+
+        Returns:
+            Hidden states ``[B, T, H]``.
+        """
         if not self.kept:
             return hidden_states
-        own = dict(self.layer.named_parameters())
-        weights = {n: own[n].index_select(dim, units.to(own[n].device)) for n, (dim, units) in self._cuts.items()}
-        before = [(module, name, getattr(module, name)) for module, name, _ in self._known]
-        _set(self._known)
+        whole = dict(self.layer.named_parameters())
+        weights = {n: whole[n].index_select(dim, units.to(whole[n].device)) for n, (dim, units) in self._cuts.items()}
+        before = [(module, name, getattr(module, name)) for module, name, _ in self._sizes]
+        _set(self._sizes)
         try:
             return functional_call(self.layer, weights, (hidden_states, *rest), named)
         finally:
@@ -76,17 +96,19 @@ class ElasticDecoderLayer(GradientCheckpointingLayer):
 
 
 def _set(attributes: list[tuple[nn.Module, str, int]]) -> None:
+    """Set attributes of modules."""
     for module, name, value in attributes:
         setattr(module, name, value)
 
 
 class ElasticDecoder(Supernet):
-    """A pretrained causal language model whose layers, groups, heads and neurons can be left out of a forward pass.
+    """A pretrained causal language model whose layers and units can be switched off between forward passes.
 
     Args:
-        model: taken over, its layers are replaced.
-        head_orders: of each layer ``[groups, heads of a group]``, the most important first in both dimensions.
-        neuron_scores: importance ``[layers, neurons]``.
+        model: The language model; not copied, and its layers are replaced.
+        head_orders: For each layer the indices of its query heads, ``[groups, heads per group]``, the most important
+            first in both dimensions.
+        neuron_scores: Importance ``[layers, neurons]``.
     """
 
     def __init__(self, model: CausalStates, head_orders: list[np.ndarray], neuron_scores: np.ndarray):
@@ -98,22 +120,31 @@ class ElasticDecoder(Supernet):
 
     @property
     def config(self) -> Any:
-        """The model's own."""
+        """The transformers config of the model."""
         return self.model.config
 
     def select(self, architecture: Architecture) -> None:
         select_widths(layers_of(self.model), widths_of(architecture))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor | None = None) -> Any:
-        """Shapes as in :meth:`SearchSpace.build`; packed rows bring a mask ``[B, 1, T, T]`` and their positions."""
+        """Encode a batch of texts with the selected sub-network.
+
+        Args:
+            input_ids: Token ids ``[B, T]``.
+            attention_mask: ``[B, T]``, 1 at tokens and 0 at padding; ``[B, 1, T, T]`` for packed texts.
+            position_ids: ``[B, T]``, for packed texts.
+
+        Returns:
+            Output with token states ``[B, T, H]`` as ``last_hidden_state``.
+        """
         return self.model(input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids)
 
     def extract(self, architecture: Architecture) -> nn.Module:
         sources, widths = list(layers_of(self.model)), widths_of(architecture)
-        cut = [
+        sliced = [
             slice_layer(sources[i].layer, first_heads(groups, heads, sources[i].full.group_heads), np.arange(neurons))
             for i, (groups, heads, neurons) in widths.items()
         ]
         model = copy.deepcopy(self.model, {id(layer): layer for layer in sources})
-        replace_layers(model, cut, list(widths))
+        replace_layers(model, sliced, list(widths))
         return model

@@ -1,4 +1,4 @@
-"""Sub-networks of a pretrained causal language model: which layers, how many heads and key-value groups, how wide."""
+"""Search space ``decoder-subnet``: which layers, heads and neurons of a pretrained causal language model to keep."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nas_meta.errors import ConfigError
 from nas_meta.tasks.packaged_models import SMOLLM2
 from nas_meta.tasks.pool import Tasks
 from search_spaces.decoder_slicing import widths_of
-from search_spaces.pretrained.base import PretrainedSubnet, counts, strongest
+from search_spaces.pretrained.base import PretrainedSubnet, strongest, unit_counts
 from search_spaces.pretrained.loading import load_pretrained_decoder, pretrained_config
 
 if TYPE_CHECKING:
@@ -29,30 +29,52 @@ if TYPE_CHECKING:
 
 
 class DecoderSubnetOptions(PluginOptions):
-    """Options of ``decoder-subnet``."""
+    """Options of the search space ``decoder-subnet``."""
 
-    model: str = Field(SMOLLM2, description="the pretrained causal LM: a folder, a hub name, or starter:smollm2")
+    model: str = Field(
+        SMOLLM2, description="pretrained causal language model: a folder, a hub name, or starter:smollm2"
+    )
     groups: list[float] = Field(
-        [1.0, 0.67], min_length=1, description="shares of key-value groups a kept layer may have; elsewhere, of heads"
+        [1.0, 0.67],
+        min_length=1,
+        description="candidate shares of key-value groups that a kept layer keeps; shares of heads in models without "
+        "grouped-query attention",
     )
     heads: list[float] = Field(
-        [1.0, 0.67], min_length=1, description="shares of query heads a kept key-value group may have"
+        [1.0, 0.67],
+        min_length=1,
+        description="candidate shares of query heads that each kept key-value group keeps; unused without "
+        "grouped-query attention",
     )
     ffn: list[float] = Field(
-        [1.0, 0.5], min_length=1, description="shares of feed-forward neurons a kept layer may have"
+        [1.0, 0.5], min_length=1, description="candidate shares of feed-forward neurons that a kept layer keeps"
     )
     optional: list[int] | None = Field(
-        None, description="numbers of the layers, from 0, that may be left out; by default all"
+        None, description="layers that may be removed, counted from 0; all layers by default"
     )
-    min_layers: int = Field(1, ge=1, description="fewest layers kept")
-    max_layers: int | None = Field(None, ge=1, description="most layers kept; all by default")
-    max_params: float | None = Field(None, gt=0, description="most parameters, embeddings included")
-    importance_episodes: int = Field(10, ge=1, description="meta-train episodes that rank heads and neurons")
+    min_layers: int = Field(1, ge=1, description="minimum number of layers to keep")
+    max_layers: int | None = Field(None, ge=1, description="maximum number of layers to keep; all layers by default")
+    max_params: float | None = Field(
+        None, gt=0, description="maximum number of parameters, embeddings included; no limit by default"
+    )
+    importance_episodes: int = Field(
+        10, ge=1, description="number of meta-train episodes on which heads and neurons are ranked"
+    )
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """The pretrained model's; ``group_heads`` query heads share a key-value head, ``gates`` is 2 in a gated MLP."""
+    """Sizes of a pretrained causal language model.
+
+    Attributes:
+        layers: Number of layers.
+        groups: Number of key-value heads per layer.
+        group_heads: Number of query heads that share one key-value head.
+        head_size: Width of one head.
+        neurons: Number of feed-forward neurons per layer.
+        hidden: Width of a token state.
+        gates: Number of feed-forward projections from states to neurons: 2 in a gated MLP, otherwise 1.
+    """
 
     layers: int
     groups: int
@@ -64,9 +86,15 @@ class Sizes:
 
 
 class DecoderSubnet(PretrainedSubnet):
-    """Sub-networks of a pretrained GPT-2, Llama or Qwen; weights are inherited and sliced.
+    """Sub-networks of a pretrained GPT-2, Llama or Qwen, which inherit its weights.
 
-    A model gives token states and keeps its head: :class:`search_spaces.pretrained.causal_lm.CausalStates`.
+    Models return token states and keep their output layer: :class:`search_spaces.pretrained.causal_lm.CausalStates`.
+
+    Args:
+        options: Model, shares and limits; the defaults of ``DecoderSubnetOptions`` if None.
+
+    Raises:
+        ConfigError: A share is not above 0 and at most 1.
     """
 
     Options = DecoderSubnetOptions
@@ -78,7 +106,11 @@ class DecoderSubnet(PretrainedSubnet):
 
     @cached_property
     def sizes(self) -> Sizes:
-        """Read from the config of the pretrained model alone."""
+        """Sizes of the pretrained model, read from its config.
+
+        Raises:
+            ConfigError: The config cannot be loaded, or the model belongs to none of the supported families.
+        """
         from search_spaces.decoder_slicing import FAMILIES
 
         config = self._config or pretrained_config(self.options.model)
@@ -104,21 +136,26 @@ class DecoderSubnet(PretrainedSubnet):
         s = self.sizes
         table: dict[str, Choice] = {}
         for i in range(s.layers):
-            here = {f"layer{i}.keep": True}
+            when_kept = {f"layer{i}.keep": True}
             table[f"layer{i}.keep"] = Choice((True, False) if i in self._optional else (True,))
-            table[f"layer{i}.groups"] = Choice(counts(self.options.groups, s.groups), when=here)
+            table[f"layer{i}.groups"] = Choice(unit_counts(self.options.groups, s.groups), when=when_kept)
             if s.group_heads > 1:
-                table[f"layer{i}.heads"] = Choice(counts(self.options.heads, s.group_heads), when=here)
-            table[f"layer{i}.ffn"] = Choice(counts(self.options.ffn, s.neurons), when=here)
+                table[f"layer{i}.heads"] = Choice(unit_counts(self.options.heads, s.group_heads), when=when_kept)
+            table[f"layer{i}.ffn"] = Choice(unit_counts(self.options.ffn, s.neurons), when=when_kept)
         return table
 
     def size(self) -> int:
-        """Exact without ``max_params``: Σ over k of C(o, k) · (groups · heads · widths)^(L - o + k), o optional."""
-        own = [len(self.table[f"layer0.{n}"].values) for n in ("groups", "heads", "ffn") if f"layer0.{n}" in self.table]
-        free = len(self._optional)
-        fixed, each = self.sizes.layers - free, prod(own)
+        """Return the number of architectures, exact if ``max_params`` is not set.
+
+        It is Σ_k C(o, k) · (groups · heads · widths)^(L - o + k), where k of the o optional layers are kept in addition
+        to the L - o other ones.
+        """
+        names = [f"layer0.{n}" for n in ("groups", "heads", "ffn")]
+        options = [len(self.table[name].values) for name in names if name in self.table]
+        optional = len(self._optional)
+        fixed, per_layer = self.sizes.layers - optional, prod(options)
         kept = range(max(self.options.min_layers - fixed, 0), self._most_layers() - fixed + 1)
-        return sum(comb(free, k) * each ** (fixed + k) for k in kept)
+        return sum(comb(optional, k) * per_layer ** (fixed + k) for k in kept)
 
     def prepare(self, tasks: Tasks, seed: int) -> None:
         from search_spaces.decoder_slicing import layers_of, parts_of
@@ -129,24 +166,24 @@ class DecoderSubnet(PretrainedSubnet):
         pool = tasks["meta-train"]
         self._scores = importance(model, pool, self.options.importance_episodes, seed, parts=parts, pooling="last")
         self._config = model.config
-        # Arrays, not tensors: Ray then shares one copy between the workers of a node.
+        # Arrays instead of tensors, so that Ray shares one copy between the workers of a node.
         self._weights = {name: p.detach().numpy() for name, p in model.named_parameters()}
 
     def build(self, architecture: Architecture) -> nn.Module:
         from search_spaces.decoder_slicing import layers_of, replace_layers, slice_layer
 
-        full, kept = self._full, widths_of(architecture)
+        full, widths = self._full, widths_of(architecture)
         sources = list(layers_of(full))
         head_scores, neuron_scores = self._ranked()
-        cut = [
+        sliced = [
             slice_layer(
                 sources[i], self._strongest_heads(head_scores[i], groups, heads), strongest(neuron_scores[i], n)
             )
-            for i, (groups, heads, n) in kept.items()
+            for i, (groups, heads, n) in widths.items()
         ]
-        # Everything but the layers is copied; the layers are copied one by one, already smaller.
+        # Copy everything but the layers, which the memo excludes; the sliced copies take their place.
         model = copy.deepcopy(full, {id(layer): layer for layer in sources})
-        replace_layers(model, cut, list(kept))
+        replace_layers(model, sliced, list(widths))
         return model
 
     def supernet(self) -> Supernet:
@@ -160,9 +197,10 @@ class DecoderSubnet(PretrainedSubnet):
         return ElasticDecoder(self.reference(), orders, neuron_scores)
 
     def save(self, model: nn.Module, architecture: Architecture, folder: Path) -> None:
-        """A standard folder that ``AutoModelForCausalLM.from_pretrained`` loads with transformers alone.
+        """Write a standard folder that ``AutoModelForCausalLM.from_pretrained`` loads without nas-meta.
 
-        transformers has no per-layer sizes for these families: see :func:`search_spaces.decoder_slicing.save_padded`.
+        transformers has no per-layer sizes for these families, so layers are padded with zeros; see
+        :func:`search_spaces.decoder_slicing.save_padded`.
         """
         from search_spaces.decoder_slicing import save_padded
 
@@ -174,34 +212,34 @@ class DecoderSubnet(PretrainedSubnet):
         return load_sliced(folder)
 
     def count_params(self, architecture: Architecture) -> int:
-        """Parameters of an architecture, counted from the shapes of the pretrained weights, without a build."""
-        s, kept = self.sizes, widths_of(architecture)
+        s, widths = self.sizes, widths_of(architecture)
         total = sum(w.size for w in self._weights.values())
         for i in range(s.layers):
-            own = {n: w for name, w in self._weights.items() if (n := own_name(name, i))}
-            if i not in kept:
-                total -= sum(w.size for w in own.values())
+            weights = {n: w for name, w in self._weights.items() if (n := name_in_layer(name, i))}
+            if i not in widths:
+                total -= sum(w.size for w in weights.values())
                 continue
-            groups, heads, neurons = kept[i]
+            groups, heads, neurons = widths[i]
 
-            def rows(*names: str, own: Mapping[str, np.ndarray] = own) -> int:
-                """Weights and biases that one output of each of these has."""
-                return sum(s.hidden + (f"{name}.bias" in own) for name in names)
+            def rows(*names: str, weights: Mapping[str, np.ndarray] = weights) -> int:
+                """Count the weights and biases of one output of each of these projections."""
+                return sum(s.hidden + (f"{name}.bias" in weights) for name in names)
 
             if s.gates == 1:
                 query, pair, up = rows("attn.c_attn"), 2 * rows("attn.c_attn"), rows("mlp.c_fc")
             else:
                 query, pair = rows("self_attn.q_proj"), rows("self_attn.k_proj", "self_attn.v_proj")
                 up = rows("mlp.gate_proj", "mlp.up_proj")
-            # Behind a head or a neuron there is a column, which has no bias.
+            # A head or neuron also has columns in the projection after it, which have no bias.
             total -= (s.groups * s.group_heads - groups * heads) * s.head_size * (query + s.hidden)
             total -= (s.groups - groups) * s.head_size * pair + (s.neurons - neurons) * (up + s.hidden)
         return total
 
     def counts(self, architecture: Architecture, tokens: int) -> Mapping[str, float]:
-        """Parameters, and FLOPs: 2 · tokens · (weights of every projection) + 4 · tokens² · width of the query heads.
+        """Count parameters and FLOPs from the sizes alone; nothing before :meth:`prepare`.
 
-        Without the output projection, which no embedding needs.
+        FLOPs per layer are 2 · tokens · (weights of every projection) + 4 · tokens² · (width of all kept query heads).
+        The output layer is left out, because embeddings do not use it.
         """
         if self._weights is None:
             return {}
@@ -214,6 +252,7 @@ class DecoderSubnet(PretrainedSubnet):
 
     @cached_property
     def _full(self) -> nn.Module:
+        """The pretrained model; on a worker, rebuilt from the weights that came with the space."""
         import torch
         from transformers import AutoModelForCausalLM
 
@@ -228,22 +267,33 @@ class DecoderSubnet(PretrainedSubnet):
         return model.eval()
 
     def _strongest_heads(self, scores: np.ndarray, groups: int, heads: int) -> np.ndarray:
-        """``[groups, heads]``: of the groups whose heads matter most together, the heads that matter most."""
+        """Return the top heads of the groups with the highest total score, ``[groups, heads]``."""
         by_group = scores.reshape(self.sizes.groups, -1)
-        kept = strongest(by_group.sum(1), groups)
-        return np.stack([g * self.sizes.group_heads + strongest(by_group[g], heads) for g in kept])
+        top_groups = strongest(by_group.sum(1), groups)
+        return np.stack([g * self.sizes.group_heads + strongest(by_group[g], heads) for g in top_groups])
 
     @cached_property
     def _optional(self) -> frozenset[int]:
+        """Indices of the layers that may be removed."""
         layers = self.sizes.layers
-        given = range(layers) if self.options.optional is None else self.options.optional
-        wrong = [i for i in given if not 0 <= i < layers]
+        optional = range(layers) if self.options.optional is None else self.options.optional
+        wrong = [i for i in optional if not 0 <= i < layers]
         if wrong:
-            raise ConfigError(f"space.optional has the layer {wrong[0]}; expected numbers from 0 to {layers - 1}")
-        return frozenset(given)
+            raise ConfigError(f"space.optional has the layer {wrong[0]}; expected layers from 0 to {layers - 1}")
+        return frozenset(optional)
 
 
-def own_name(name: str, layer: int) -> str:
-    """The part of a parameter's name behind that of a layer; empty where it is of something else."""
-    found = re.fullmatch(rf"lm\.\w+\.(?:h|layers)\.{layer}\.(.+)", name)
-    return found[1] if found else ""
+def name_in_layer(name: str, layer: int) -> str:
+    """Return the name of a parameter relative to a layer.
+
+    For layer 3, ``lm.model.layers.3.mlp.up_proj.weight`` becomes ``mlp.up_proj.weight``.
+
+    Args:
+        name: Full name of the parameter.
+        layer: Index of the layer.
+
+    Returns:
+        The relative name, or an empty string if the parameter does not belong to the layer.
+    """
+    match = re.fullmatch(rf"lm\.\w+\.(?:h|layers)\.{layer}\.(.+)", name)
+    return match[1] if match else ""

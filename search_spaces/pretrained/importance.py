@@ -1,14 +1,16 @@
-"""How much each attention head and each feed-forward neuron matters for few-shot episodes.
+"""Importance scores of attention heads and feed-forward neurons on few-shot episodes, for structured pruning.
 
-- ``taylor``: first-order scores of the loss. Setting a unit's output a to zero changes it by about |a · ∂L/∂a|: for
-  heads equation 2 of Michel, Levy and Neubig 2019, "Are Sixteen Heads Really Better than One?"; for neurons Molchanov
-  et al. 2017, "Pruning Convolutional Neural Networks for Resource Efficient Inference", equation 7; both together are
-  used by Hou et al. 2020, "DynaBERT". The loss is the prototypical network's on meta-train episodes.
-- ``wanda``: Σ |W_ij| · ‖X_j‖₂ over the weights W of the projection behind the units and their inputs X on the texts
-  of those episodes (Sun et al. 2024, "A Simple and Effective Pruning Approach for Large Language Models", equation 1,
-  summed over the columns of a unit, for it goes as a whole).
-- ``magnitude``: the Euclidean norm of all weights that go with a unit: its rows before it, its columns behind it (Li
-  et al. 2017, "Pruning Filters for Efficient ConvNets"). Needs no text.
+A unit is a head or a neuron. The methods are:
+
+- ``taylor``: First-order change of the loss if the unit's output a is set to zero, |a · ∂L/∂a|. For heads this is
+  equation 2 of Michel, Levy and Neubig 2019, "Are Sixteen Heads Really Better than One?", for neurons equation 7 of
+  Molchanov et al. 2017, "Pruning Convolutional Neural Networks for Resource Efficient Inference". Hou et al. 2020,
+  "DynaBERT", use both. The loss L is that of a prototypical network on meta-train episodes.
+- ``wanda``: Σ |W_ij| · ‖X_j‖₂ over the weights W of the projection after the unit and its inputs X on the texts of
+  those episodes (Sun et al. 2024, "A Simple and Effective Pruning Approach for Large Language Models", equation 1,
+  summed over the columns of a unit, because a unit is removed as a whole).
+- ``magnitude``: Euclidean norm of all weights of the unit: its rows in the projections before it and its columns in the
+  projection after it (Li et al. 2017, "Pruning Filters for Efficient ConvNets"). Needs no texts.
 """
 
 from __future__ import annotations
@@ -28,23 +30,27 @@ from nas_meta.tasks.pool import Pool
 from search_spaces.slicing import LayerParts, layers_of, parts_of
 
 Scores = tuple[list[Tensor], list[Tensor]]
-"""Of each layer the scores of its heads and of its neurons."""
+"""For every layer the scores of its heads, and for every layer the scores of its neurons."""
 
 
 def importance(
     model: nn.Module, pool: Pool, count: int, seed: int, by: str = "taylor", parts: Sequence[Any] | None = None,
     pooling: str = "mean",
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Scores over ``count`` 5-way 1-shot episodes of a pool.
+    """Score the heads and neurons of a model on 5-way 1-shot episodes.
 
     Args:
-        by: a key of :data:`METHODS`.
-        parts: for each layer the projections behind its heads and neurons, and how many it has; by default those of
-            the BERT family.
+        model: The pretrained model; it is switched to evaluation mode.
+        pool: Texts from which episodes are drawn; with fewer than 5 classes, episodes have as many ways as classes.
+        count: Number of episodes.
+        seed: Seed of the episodes.
+        by: A key of :data:`METHODS`.
+        parts: Output projections and sizes of each layer; those of a BERT-family encoder by default.
+        pooling: How token states are pooled into embeddings.
 
     Returns:
-        heads ``[layers, heads]`` and neurons ``[layers, neurons]``, each row scaled to unit Euclidean norm, as
-        Michel et al. do.
+        Scores of heads ``[layers, heads]`` and of neurons ``[layers, neurons]``, each row scaled to unit Euclidean
+        norm, as Michel et al. do.
     """
     model.eval()
     ways = min(5, len(pool.classes))
@@ -58,16 +64,26 @@ def importance(
 
 
 def taylor(encoder: Encoder, parts: Sequence[LayerParts], pool: Pool, tasks: Sequence[Episode]) -> Scores:
-    """|a · ∂L/∂a| of each text, summed over texts."""
+    """Score units by |a · ∂L/∂a| of each text, summed over texts.
+
+    Args:
+        encoder: The model with its pooling.
+        parts: Output projections and sizes of each layer.
+        pool: Pool of the episodes.
+        tasks: The episodes.
+
+    Returns:
+        Scores of heads and of neurons, both by layer.
+    """
     heads, neurons = [torch.zeros(p.heads) for p in parts], [torch.zeros(p.neurons) for p in parts]
 
-    def record(total: Tensor, unit: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    def record(total: Tensor, width: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             activation = inputs[0]
 
             def add(gradient: Tensor) -> None:
-                # [batch, tokens, units * unit] -> a score for each text, then the sum over texts
-                product = (activation.detach() * gradient).unflatten(-1, (-1, unit)).sum(dim=(1, 3))
+                # [batch, tokens, units * width] -> scores [batch, units] of each text, then their sum over texts
+                product = (activation.detach() * gradient).unflatten(-1, (-1, width)).sum(dim=(1, 3))
                 total.add_(product.abs().sum(0))
 
             activation.register_hook(add)
@@ -91,7 +107,17 @@ def taylor(encoder: Encoder, parts: Sequence[LayerParts], pool: Pool, tasks: Seq
 
 
 def wanda(encoder: Encoder, parts: Sequence[LayerParts], pool: Pool, tasks: Sequence[Episode]) -> Scores:
-    """Σ |W_ij| · ‖X_j‖₂ over a unit's columns j, X over all tokens of the distinct texts of the episodes."""
+    """Score units by Σ |W_ij| · ‖X_j‖₂ over their columns j, with X from all tokens of the episodes' distinct texts.
+
+    Args:
+        encoder: The model with its pooling.
+        parts: Output projections and sizes of each layer.
+        pool: Pool of the episodes.
+        tasks: The episodes.
+
+    Returns:
+        Scores of heads and of neurons, both by layer.
+    """
     squares = {linear: torch.zeros(linear.in_features) for p in parts for linear in (p.outward, p.down)}
 
     def add(linear: nn.Linear, inputs: tuple[Tensor, ...]) -> None:
@@ -102,7 +128,7 @@ def wanda(encoder: Encoder, parts: Sequence[LayerParts], pool: Pool, tasks: Sequ
     lengths = pool.lengths[texts]
     try:
         with torch.no_grad():
-            # Equally long texts together: padding has activations, too.
+            # Batches of equally long texts: padding would add its own activations.
             for length in np.unique(lengths):
                 ids, mask = map(torch.from_numpy, pool.batch(texts[lengths == length]))
                 encoder.model(input_ids=ids, attention_mask=mask)
@@ -110,19 +136,29 @@ def wanda(encoder: Encoder, parts: Sequence[LayerParts], pool: Pool, tasks: Sequ
         for handle in handles:
             handle.remove()
 
-    def columns(linear: nn.Linear, unit: int) -> Tensor:
+    def columns(linear: nn.Linear, width: int) -> Tensor:
         weights = linear.weight.detach().abs().sum(0) * squares[linear].sqrt()
-        return weights.unflatten(0, (-1, unit)).sum(1)
+        return weights.unflatten(0, (-1, width)).sum(1)
 
     return [columns(p.outward, p.head_size) for p in parts], [columns(p.down, 1) for p in parts]
 
 
 def magnitude(encoder: Encoder, parts: Sequence[LayerParts], pool: Pool, tasks: Sequence[Episode]) -> Scores:
-    """The norm of all weights of a unit, biases left out."""
+    """Score units by the Euclidean norm of all their weights, without biases.
 
-    def norms(before: Sequence[nn.Linear], behind: nn.Linear, unit: int) -> Tensor:
-        squares = behind.weight.detach().square().sum(0) + sum(b.weight.detach().square().sum(1) for b in before)
-        return squares.unflatten(0, (-1, unit)).sum(1).sqrt()
+    Args:
+        encoder: Unused.
+        parts: Projections and sizes of each layer of a BERT-family encoder.
+        pool: Unused.
+        tasks: Unused.
+
+    Returns:
+        Scores of heads and of neurons, both by layer.
+    """
+
+    def norms(before: Sequence[nn.Linear], after: nn.Linear, width: int) -> Tensor:
+        squares = after.weight.detach().square().sum(0) + sum(b.weight.detach().square().sum(1) for b in before)
+        return squares.unflatten(0, (-1, width)).sum(1).sqrt()
 
     return (
         [norms(p.inward, p.outward, p.head_size) for p in parts],

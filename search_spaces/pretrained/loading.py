@@ -1,4 +1,4 @@
-"""Pretrained encoders and causal language models from a folder, a hub name or what an extra brings."""
+"""Loading of pretrained models from a folder, the Hugging Face hub, or a packaged model such as starter:minilm."""
 
 from __future__ import annotations
 
@@ -13,49 +13,68 @@ if TYPE_CHECKING:
 
 
 def load_pretrained(name: str) -> nn.Module:
-    """The encoder ``space.model`` names.
+    """Load a pretrained encoder.
+
+    Args:
+        name: A folder, a hub name, or the name of a packaged model.
+
+    Returns:
+        The encoder in evaluation mode.
 
     Raises:
-        ConfigError: it cannot be loaded.
+        ConfigError: The model cannot be loaded.
     """
     from transformers import AutoModel
 
-    return _loaded(name, AutoModel.from_pretrained, weights_only=True).eval()
+    return _load(name, AutoModel.from_pretrained, weights_only=True).eval()
 
 
 def load_pretrained_decoder(name: str) -> nn.Module:
-    """The causal language model ``space.model`` names, giving token states.
+    """Load a pretrained causal language model as a model that returns token states.
+
+    Args:
+        name: A folder, a hub name, or the name of a packaged model.
+
+    Returns:
+        A ``CausalStates`` in evaluation mode, in float32.
 
     Raises:
-        ConfigError: it cannot be loaded.
+        ConfigError: The model cannot be loaded.
     """
     from transformers import AutoModelForCausalLM
 
     from search_spaces.pretrained.causal_lm import CausalStates
 
-    lm = _loaded(name, AutoModelForCausalLM.from_pretrained, weights_only=True, dtype="float32")
+    lm = _load(name, AutoModelForCausalLM.from_pretrained, weights_only=True, dtype="float32")
     return CausalStates(lm).eval()
 
 
 def pretrained_config(name: str) -> Any:
-    """The config of the model ``space.model`` names.
+    """Load the config of a pretrained model.
+
+    Args:
+        name: A folder, a hub name, or the name of a packaged model.
+
+    Returns:
+        The transformers config.
 
     Raises:
-        ConfigError: it cannot be loaded.
+        ConfigError: The config cannot be loaded.
     """
     from transformers import AutoConfig
 
-    return _loaded(name, AutoConfig.from_pretrained)
+    return _load(name, AutoConfig.from_pretrained)
 
 
-def _loaded(name: str, load: Callable[..., Any], **options: Any) -> Any:
+def _load(name: str, load: Callable[..., Any], **options: Any) -> Any:
+    """Call a loading function of transformers and turn its exceptions into a ConfigError."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     try:
-        # False, not left out: transformers would ask on the terminal whether to run a folder's own code.
+        # If trust_remote_code were left out, transformers would ask on the terminal whether to run the folder's code.
         return load(model_path(name), trust_remote_code=False, **options)
     except ConfigError:
         raise
-    except Exception as error:  # a folder may hold anything, and so may what the libraries below raise
+    except Exception as error:  # a corrupt folder can make the libraries raise anything
         raise ConfigError(f"space.model '{name}' cannot be loaded: {error}") from error

@@ -1,8 +1,8 @@
-"""Which small trainable part each layer of a frozen encoder gets, of what rank and where.
+"""Search space ``peft-bert``: which adapter each layer of a frozen encoder gets, with what rank and where.
 
-The idea of AutoPEFT (Zhou et al. 2024, "AutoPEFT: Automatic Configuration Search for Parameter-Efficient Fine-Tuning"):
-the encoder stays as it is, the search decides per layer between nothing, LoRA, a parallel adapter and IA³. All of them
-merge into the weights when the winner is saved.
+The idea is that of AutoPEFT (Zhou et al. 2024, "AutoPEFT: Automatic Configuration Search for Parameter-Efficient
+Fine-Tuning"): the encoder is frozen, and the search chooses for each layer between no adapter, LoRA, a parallel adapter
+and IA³. All of them are merged into the weights when a model is saved.
 """
 
 from __future__ import annotations
@@ -28,21 +28,27 @@ PARTS = {"attention": ("attention",), "ffn": ("ffn",), "both": ("attention", "ff
 
 
 class PeftBertOptions(PluginOptions):
-    """Options of ``peft-bert``."""
+    """Options of the search space ``peft-bert``."""
 
-    model: str = Field(MINILM, description="the pretrained encoder: a folder, a hub name, or starter:minilm")
+    model: str = Field(MINILM, description="pretrained encoder: a folder, a hub name, or starter:minilm")
     adapters: list[Literal["none", "lora", "adapter", "ia3"]] = Field(
-        ["none", "lora", "adapter", "ia3"], min_length=1, description="what a layer may get"
+        ["none", "lora", "adapter", "ia3"], min_length=1, description="candidate adapters of a layer"
     )
-    ranks: list[int] = Field([2, 8, 32], min_length=1, description="ranks of LoRA, widths of adapters")
+    ranks: list[int] = Field([2, 8, 32], min_length=1, description="candidate ranks of LoRA and widths of adapters")
     modules: list[Literal["attention", "ffn", "both"]] = Field(
-        ["attention", "ffn", "both"], min_length=1, description="what LoRA and IA³ are put on"
+        ["attention", "ffn", "both"], min_length=1, description="candidate places for LoRA and IA³ in a layer"
     )
-    max_trained: float | None = Field(None, gt=0, description="most parameters that may be trained")
+    max_trained: float | None = Field(
+        None, gt=0, description="maximum number of trained parameters; no limit by default"
+    )
 
 
 class PeftBert(SearchSpace):
-    """Per layer of a frozen BERT-family encoder: nothing, LoRA, a parallel adapter or IA³, of what rank and where."""
+    """Adapters in a frozen BERT-family encoder: none, LoRA, a parallel adapter or IA³ in each layer.
+
+    Args:
+        options: Encoder, adapters and limits; the defaults of ``PeftBertOptions`` if None.
+    """
 
     Options = PeftBertOptions
 
@@ -54,7 +60,7 @@ class PeftBert(SearchSpace):
 
     @cached_property
     def layers(self) -> int:
-        """How many layers the encoder has."""
+        """Number of layers of the encoder."""
         from nas_meta.models.adapters import stack
 
         return len(stack(self._full)[1])
@@ -70,7 +76,7 @@ class PeftBert(SearchSpace):
 
     def problem(self, architecture: Architecture) -> str | None:
         if not self.insertions(architecture):
-            return "no layer has anything to train; expected at least one"
+            return "no layer has an adapter to train; expected at least one"
         if self.options.max_trained is not None:
             trained = self.count_trained(architecture)
             if trained > self.options.max_trained:
@@ -79,7 +85,7 @@ class PeftBert(SearchSpace):
 
     def prepare(self, tasks: Tasks, seed: int) -> None:
         self._config = self._full.config
-        # Arrays, not tensors: Ray then shares one copy between the workers of a node.
+        # Arrays instead of tensors, so that Ray shares one copy between the workers of a node.
         self._weights = {name: tensor.numpy() for name, tensor in self._full.state_dict().items()}
 
     def build(self, architecture: Architecture) -> nn.Module:
@@ -93,14 +99,21 @@ class PeftBert(SearchSpace):
         return copy.deepcopy(self._full)
 
     def save(self, model: nn.Module, architecture: Architecture, folder: Path) -> None:
-        """A standard folder: LoRA and IA³ are merged into the weights, adapters are more neurons of their layers."""
+        """Write a standard folder: LoRA and IA³ are merged into the weights, adapters become additional neurons."""
         from nas_meta.models.adapters import without_adapters
         from search_spaces.slicing import save_padded
 
         save_padded(without_adapters(copy.deepcopy(model), merge=True), folder)
 
     def insertions(self, architecture: Architecture) -> dict[int, Any]:
-        """What is put into each layer, by its index."""
+        """Return the adapters of an architecture.
+
+        Args:
+            architecture: An architecture of the space.
+
+        Returns:
+            An ``Insertion`` by the index of its layer; layers without an adapter are left out.
+        """
         from nas_meta.models.adapters import Insertion
 
         return {
@@ -114,7 +127,14 @@ class PeftBert(SearchSpace):
         }
 
     def count_trained(self, architecture: Architecture) -> int:
-        """The parameters that are put in, counted from the sizes of the encoder without a build."""
+        """Count the trained parameters of an architecture from the sizes of the encoder, without building it.
+
+        Args:
+            architecture: An architecture of the space.
+
+        Returns:
+            Number of parameters of all adapters.
+        """
         hidden, neurons = self._sizes
         total = 0
         for part in self.insertions(architecture).values():
@@ -128,11 +148,14 @@ class PeftBert(SearchSpace):
         return total
 
     def counts(self, architecture: Architecture, tokens: int) -> Mapping[str, float]:
-        """Parameters, and FLOPs: those of the encoder, and 2 · tokens · (weights of what is put in); IA³ has none."""
+        """Count parameters and FLOPs from the sizes alone; nothing before :meth:`prepare`.
+
+        FLOPs are those of the encoder plus 2 · tokens · (weights of the adapters); IA³ adds none.
+        """
         if self._weights is None:
             return {}
         hidden, neurons = self._sizes
-        pooler = self._weights.get("pooler.dense.weight", np.empty(0))  # of the first token alone
+        pooler = self._weights.get("pooler.dense.weight", np.empty(0))  # computed for the first token only
         matrices = self.layers * (4 * hidden**2 + 2 * hidden * neurons)
         for part in self.insertions(architecture).values():
             if part.kind == "adapter":
@@ -147,7 +170,7 @@ class PeftBert(SearchSpace):
 
     @property
     def _sizes(self) -> tuple[int, int]:
-        """The hidden width of the encoder, and that of its feed-forward."""
+        """Hidden size of the encoder and number of its feed-forward neurons."""
         config = self._full.config
         hidden = getattr(config, "dim", None) or config.hidden_size
         return hidden, getattr(config, "hidden_dim", None) or config.intermediate_size
@@ -157,6 +180,7 @@ class PeftBert(SearchSpace):
 
     @cached_property
     def _full(self) -> nn.Module:
+        """The pretrained model; on a worker, rebuilt from the weights that came with the space."""
         import torch
         from transformers import AutoModel
 

@@ -1,1 +1,1 @@
-"""Spaces of models that start from random weights."""
+"""Search spaces of models that start from random weights."""

@@ -1,4 +1,4 @@
-"""Causal language models from scratch, on transformers' Llama and GPT-2 classes."""
+"""Search space ``decoder``: causal language models from scratch, built on the Llama and GPT-2 of transformers."""
 
 from __future__ import annotations
 
@@ -12,47 +12,62 @@ from pydantic import Field
 from nas_meta import Architecture, Choice
 from nas_meta.errors import ConfigError
 from search_spaces.scratch.base import FromScratch, FromScratchOptions
-from search_spaces.scratch.encoder import unfit
+from search_spaces.scratch.encoder import heads_problem
 
 if TYPE_CHECKING:
     from torch import nn
 
 
 class DecoderOptions(FromScratchOptions):
-    """Options of ``decoder``: the values that each choice may have."""
+    """Options of the search space ``decoder``: the values of each choice."""
 
     family: list[Literal["llama", "gpt2"]] = Field(
         ["llama"],
-        description="llama: RMSNorm, rotary positions, SwiGLU, no biases; gpt2: LayerNorm, learned positions, GELU",
+        description="candidate model families; llama: RMSNorm, rotary positions, SwiGLU, no biases; "
+        "gpt2: LayerNorm, learned positions, GELU",
     )
-    depth: list[int] = Field([2, 4, 6], description="numbers of layers")
-    width: list[int] = Field([128, 256], description="widths of a token's state")
-    heads: list[int] = Field([4, 8], description="numbers of attention heads; divisors of the width")
-    kv_heads: list[int] = Field([1, 2, 4], description="numbers of key-value heads of llama; divisors of the heads")
-    ffn: list[float] = Field([1.0, 2.0, 4.0], description="widths of the feed-forward, as shares of the width")
+    depth: list[int] = Field([2, 4, 6], description="candidate numbers of layers")
+    width: list[int] = Field([128, 256], description="candidate widths of a token state")
+    heads: list[int] = Field(
+        [4, 8], description="candidate numbers of attention heads; only divisors of the width are used"
+    )
+    kv_heads: list[int] = Field(
+        [1, 2, 4], description="candidate numbers of key-value heads of llama; only divisors of the heads are used"
+    )
+    ffn: list[float] = Field(
+        [1.0, 2.0, 4.0], description="candidate widths of the feed-forward, as multiples of the width"
+    )
     tied: list[bool] = Field(
-        [True, False], description="whether the language model's head is the table of tokens; matters to pre-training"
+        [True, False],
+        description="whether the output layer shares its weights with the token embeddings; matters for pre-training",
     )
 
 
 class ScratchDecoder(FromScratch):
     """Causal language models from scratch: depth, width, heads, key-value heads, feed-forward, tied embeddings.
 
-    An embedding is the pooled states of a text's tokens (``tasks.pooling``: mean or last). The model's ``lm`` is the
-    language model with its head, whose parameters count though embeddings do not go through it.
+    The embedding of a text is its pooled token states (``tasks.pooling``: mean or last). The attribute ``lm`` of a
+    model is the language model with its output layer, which counts as parameters although embeddings do not use it.
+
+    Args:
+        options: Values of the choices; the defaults of ``DecoderOptions`` if None.
+
+    Raises:
+        ConfigError: An option has an invalid value, or no sizes fit together.
     """
 
     Options = DecoderOptions
 
     def __init__(self, options: DecoderOptions | None = None):
         super().__init__(options)
-        self.refuse_below_one("depth", "width", "heads", "kv_heads")
-        wrong = [share for share in self.options.ffn if share <= 0]
+        self.require_positive("depth", "width", "heads", "kv_heads")
+        wrong = [multiple for multiple in self.options.ffn if multiple <= 0]
         if wrong:
-            raise ConfigError(f"space.ffn has {wrong[0]}; expected shares above 0")
+            raise ConfigError(f"space.ffn has {wrong[0]}; expected multiples above 0")
         if not self._sizes():
             raise ConfigError(
-                "space.heads has no divisor of a width in space.width with a divisor in space.kv_heads; expected one"
+                "space.width, space.heads and space.kv_heads do not fit together; expected heads that divide a width "
+                "and, for llama, give heads of even width and are divisible by a number in space.kv_heads"
             )
 
     def choices(self) -> Mapping[str, Choice]:
@@ -61,10 +76,10 @@ class ScratchDecoder(FromScratch):
         return {**table, "kv_heads": Choice(tuple(o.kv_heads), when={"family": "llama"})}
 
     def problem(self, architecture: Architecture) -> str | None:
-        return misfit(architecture["width"], architecture["heads"], architecture.values.get("kv_heads"))
+        return sizes_problem(architecture["width"], architecture["heads"], architecture.values.get("kv_heads"))
 
     def size(self) -> int:
-        """Exact."""
+        """Return the exact number of architectures."""
         o = self.options
         return self._sizes() * len(o.depth) * len(o.ffn) * len(o.tied)
 
@@ -76,7 +91,14 @@ class ScratchDecoder(FromScratch):
         return CausalStates(AutoModelForCausalLM.from_config(self.config(architecture)))
 
     def config(self, architecture: Architecture) -> Any:
-        """transformers' configuration of an architecture."""
+        """Return the transformers configuration of an architecture.
+
+        Args:
+            architecture: An architecture of the space.
+
+        Returns:
+            A ``LlamaConfig`` or a ``GPT2Config``.
+        """
         from transformers import GPT2Config, LlamaConfig
 
         o, (tokens, pad) = self.options, self.vocabulary
@@ -108,11 +130,21 @@ class ScratchDecoder(FromScratch):
         )
 
     def neurons(self, architecture: Architecture) -> int:
-        """The width of the feed-forward."""
+        """Return the number of feed-forward neurons of each layer.
+
+        Args:
+            architecture: An architecture of the space.
+
+        Returns:
+            Number of neurons, at least 1.
+        """
         return max(1, round(architecture["ffn"] * architecture["width"]))
 
     def counts(self, architecture: Architecture, tokens: int) -> Mapping[str, float]:
-        """Parameters, and FLOPs: 2 · tokens · (weights of every projection) + 4 · tokens² · width a layer."""
+        """Count parameters and FLOPs from the sizes alone.
+
+        FLOPs per layer are 2 · tokens · (weights of every projection) + 4 · tokens² · width.
+        """
         d, width, neurons = architecture["depth"], architecture["width"], self.neurons(architecture)
         vocabulary = self.vocabulary[0]
         params = vocabulary * width * (1 if architecture["tied"] else 2)
@@ -121,20 +153,21 @@ class ScratchDecoder(FromScratch):
             biases = 4 * width + neurons + width
             params += self.options.max_positions * width + d * (matrices + biases + 4 * width) + 2 * width
         else:
-            keys = architecture["kv_heads"] * (width // architecture["heads"])
-            matrices = 2 * width**2 + 2 * width * keys + 3 * width * neurons
+            kv_width = architecture["kv_heads"] * (width // architecture["heads"])
+            matrices = 2 * width**2 + 2 * width * kv_width + 3 * width * neurons
             params += d * (matrices + 2 * width) + width
         return {"params": params, "flops": d * (2 * tokens * matrices + 4 * tokens**2 * width)}
 
     def save(self, model: nn.Module, architecture: Architecture, folder: Path) -> None:
-        """A folder of transformers' own class with its head.
+        """Write a standard transformers folder of the language model with its output layer.
 
-        ``AutoModel.from_pretrained(folder)`` loads what gives the states, ``AutoModelForCausalLM`` all of it.
+        ``AutoModel.from_pretrained(folder)`` loads the part that returns token states, ``AutoModelForCausalLM`` the
+        whole model.
         """
         model.lm.save_pretrained(folder)
 
     def load(self, folder: Path) -> nn.Module:
-        """The language model in a folder, giving states."""
+        """Load the causal language model of a folder as a model that returns token states."""
         from transformers import AutoModelForCausalLM
 
         from search_spaces.pretrained.causal_lm import CausalStates
@@ -142,17 +175,26 @@ class ScratchDecoder(FromScratch):
         return CausalStates(AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False))
 
     def _sizes(self) -> int:
-        """How many combinations of family, width, heads and key-value heads fit each other."""
+        """Return the number of valid combinations of family, width, heads and key-value heads."""
         o = self.options
         return sum(
-            misfit(width, heads, kv) is None
+            sizes_problem(width, heads, kv) is None
             for family, width, heads in product(o.family, o.width, o.heads)
             for kv in (o.kv_heads if family == "llama" else [None])
         )
 
 
-def misfit(width: int, heads: int, kv_heads: int | None) -> str | None:
-    """Why these do not fit each other, as a clause; GPT-2 has no key-value heads of their own (None)."""
+def sizes_problem(width: int, heads: int, kv_heads: int | None) -> str | None:
+    """Explain why the sizes of a decoder do not fit together.
+
+    Args:
+        width: Width of a token state.
+        heads: Number of attention heads.
+        kv_heads: Number of key-value heads of Llama; None for GPT-2, which has no separate ones.
+
+    Returns:
+        A clause, or None if the sizes fit.
+    """
     if kv_heads is not None and heads % kv_heads:
         return f"{kv_heads} key-value heads do not divide {heads} heads"
-    return unfit(width, heads, rotary=kv_heads is not None)
+    return heads_problem(width, heads, rotary=kv_heads is not None)

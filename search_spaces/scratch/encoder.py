@@ -1,4 +1,4 @@
-"""Bidirectional transformers from scratch: every part of the architecture is a choice."""
+"""Search space ``encoder``: bidirectional transformers from scratch, in which every part is a choice."""
 
 from __future__ import annotations
 
@@ -18,44 +18,65 @@ if TYPE_CHECKING:
 
 
 class EncoderOptions(FromScratchOptions):
-    """Options of ``encoder``: the values that each choice may have."""
+    """Options of the search space ``encoder``: the values of each choice."""
 
-    depth: list[int] = Field([2, 4, 6], description="numbers of layers")
-    hidden: list[int] = Field([128, 256], description="widths of a token's state")
-    heads: list[int] = Field([4, 8], description="numbers of attention heads; divisors of the width")
-    ffn: list[float] = Field(
-        [1.0, 2.0, 4.0], description="widths of each layer's feed-forward, as shares of the hidden"
+    depth: list[int] = Field([2, 4, 6], description="candidate numbers of layers")
+    hidden: list[int] = Field([128, 256], description="candidate widths of a token state")
+    heads: list[int] = Field(
+        [4, 8], description="candidate numbers of attention heads; only divisors of the width are used"
     )
-    activation: list[Literal["gelu", "swiglu"]] = Field(["gelu", "swiglu"], description="of the feed-forward")
-    norm: list[Literal["layer", "rms"]] = Field(["layer", "rms"], description="LayerNorm or RMSNorm")
-    norm_place: list[Literal["pre", "post"]] = Field(["pre", "post"], description="before a part, or behind the sum")
+    ffn: list[float] = Field(
+        [1.0, 2.0, 4.0], description="candidate widths of each layer's feed-forward, as multiples of the hidden width"
+    )
+    activation: list[Literal["gelu", "swiglu"]] = Field(
+        ["gelu", "swiglu"], description="candidate activations of the feed-forward"
+    )
+    norm: list[Literal["layer", "rms"]] = Field(
+        ["layer", "rms"], description="candidate normalisations: LayerNorm or RMSNorm"
+    )
+    norm_place: list[Literal["pre", "post"]] = Field(
+        ["pre", "post"], description="where to normalise: before each sub-layer, or after its residual sum"
+    )
     positions: list[Literal["learned", "rotary", "alibi"]] = Field(
-        ["learned", "rotary", "alibi"], description="how a token's place is known"
+        ["learned", "rotary", "alibi"], description="candidate position encodings"
     )
     attention: list[Literal["full", "sliding"]] = Field(
-        ["full", "sliding"], description="to all tokens or to near ones"
+        ["full", "sliding"], description="whether a token attends to all tokens or only to those in a sliding window"
     )
-    windows: list[int] = Field([4, 8], description="tokens to each side that sliding attention may see")
+    windows: list[int] = Field(
+        [4, 8], description="candidate windows of sliding attention, in tokens to each side of a token"
+    )
     pooling: list[Literal["mean", "cls", "attention"]] = Field(
-        ["mean", "cls", "attention"], description="how states become one embedding; [] leaves it to tasks.pooling"
+        ["mean", "cls", "attention"],
+        description="how token states are pooled into one embedding; an empty list leaves this to tasks.pooling",
     )
 
 
 class ScratchEncoder(FromScratch):
-    """Bidirectional transformers from scratch: depth, sizes, activation, norm, positions, window and pooling."""
+    """Bidirectional transformers from scratch: depth, sizes, activation, norm, positions, window and pooling.
+
+    Args:
+        options: Values of the choices; the defaults of ``EncoderOptions`` if None.
+
+    Raises:
+        ConfigError: An option has an invalid value, or no sizes fit together.
+    """
 
     Options = EncoderOptions
 
     def __init__(self, options: EncoderOptions | None = None):
         super().__init__(options)
-        self.refuse_below_one("depth", "hidden", "heads")
+        self.require_positive("depth", "hidden", "heads")
         if "sliding" in self.options.attention:
-            self.refuse_below_one("windows")
-        wrong = [share for share in self.options.ffn if share <= 0]
+            self.require_positive("windows")
+        wrong = [multiple for multiple in self.options.ffn if multiple <= 0]
         if wrong:
-            raise ConfigError(f"space.ffn has {wrong[0]}; expected shares above 0")
+            raise ConfigError(f"space.ffn has {wrong[0]}; expected multiples above 0")
         if not self._sizes():
-            raise ConfigError("space.heads has no divisor of a width in space.hidden; expected at least one")
+            raise ConfigError(
+                "space.hidden and space.heads do not fit together; expected heads that divide a width and, for rotary "
+                "positions, give heads of even width"
+            )
 
     def choices(self) -> Mapping[str, Choice]:
         o = self.options
@@ -72,10 +93,14 @@ class ScratchEncoder(FromScratch):
 
     def problem(self, architecture: Architecture) -> str | None:
         hidden, heads = architecture["hidden"], architecture["heads"]
-        return unfit(hidden, heads, architecture["positions"] == "rotary")
+        return heads_problem(hidden, heads, architecture["positions"] == "rotary")
 
     def size(self) -> int:
-        """Exact: the feed-forward widths are Σ over depths d of |ffn|^d, a window is chosen where attention slides."""
+        """Return the exact number of architectures.
+
+        There are Σ_d |ffn|^d combinations of feed-forward widths over the depths d, and only sliding attention has a
+        choice of windows.
+        """
         o = self.options
         windows = sum(len(o.windows) if kind == "sliding" else 1 for kind in o.attention)
         others = len(o.activation) * len(o.norm) * len(o.norm_place) * windows * max(1, len(o.pooling))
@@ -88,7 +113,7 @@ class ScratchEncoder(FromScratch):
         from search_spaces.scratch.encoder_model import EncoderConfig, EncoderModel
 
         tokens, pad = self.vocabulary
-        same = ("activation", "norm", "norm_place", "positions")
+        unchanged = ("activation", "norm", "norm_place", "positions")
         return EncoderModel(
             EncoderConfig(
                 vocab_size=tokens,
@@ -100,39 +125,48 @@ class ScratchEncoder(FromScratch):
                 pooling=self.pooling(architecture) or "mean",
                 max_position_embeddings=self.options.max_positions,
                 dropout=self.options.dropout,
-                **{name: architecture[name] for name in same},
+                **{name: architecture[name] for name in unchanged},
             )
         )
 
     def widths(self, architecture: Architecture) -> list[int]:
-        """Of the feed-forward in each layer."""
-        shares = (architecture[f"layer{i}.ffn"] for i in range(architecture["depth"]))
-        return [max(1, round(share * architecture["hidden"])) for share in shares]
+        """Return the number of feed-forward neurons of each layer.
+
+        Args:
+            architecture: An architecture of the space.
+
+        Returns:
+            Numbers of neurons, each at least 1.
+        """
+        multiples = (architecture[f"layer{i}.ffn"] for i in range(architecture["depth"]))
+        return [max(1, round(multiple * architecture["hidden"])) for multiple in multiples]
 
     def counts(self, architecture: Architecture, tokens: int) -> Mapping[str, float]:
-        """Parameters, and FLOPs: 2 · tokens · (weights of every projection) + 4 · tokens² · hidden a layer.
+        """Count parameters and FLOPs from the sizes alone.
 
-        A window saves none: products beyond it are computed and masked.
+        FLOPs per layer are 2 · tokens · (weights of every projection) + 4 · tokens² · hidden. A sliding window saves
+        none, because the products outside it are computed and then masked.
         """
         h, widths = architecture["hidden"], self.widths(architecture)
         layer_norm = architecture["norm"] == "layer"
         ups = 2 if architecture["activation"] == "swiglu" else 1
         scored = architecture.values.get("pooling") == "attention"
-        places = self.options.max_positions if architecture["positions"] == "learned" else 0
-        norms = 2 * len(widths) + 1  # wherever they are
+        positions = self.options.max_positions if architecture["positions"] == "learned" else 0
+        norms = 2 * len(widths) + 1  # the same number for pre-norm and post-norm
         matrices = sum(4 * h**2 + (ups + 1) * h * width for width in widths)
         biases = sum(4 * h + ups * width + h for width in widths)
-        tables = (self.vocabulary[0] + places) * h
+        tables = (self.vocabulary[0] + positions) * h
         return {
             "params": tables + matrices + biases + norms * h * (1 + layer_norm) + scored * h,
             "flops": 2 * tokens * (matrices + scored * h) + len(widths) * 4 * tokens**2 * h,
         }
 
     def save(self, model: nn.Module, architecture: Architecture, folder: Path) -> None:
-        """A folder of transformers' own class where one is the same function, else one with its code.
+        """Write a folder of an equivalent transformers class if there is one, otherwise a folder with the model code.
 
-        ``AutoModel.from_pretrained(folder)`` loads the one, with ``trust_remote_code=True`` the other; neither needs
-        nas-meta. A ``BertModel`` gets a pooler that nobody trained unless ``add_pooling_layer=False`` is said, too.
+        ``AutoModel.from_pretrained(folder)`` loads the former; the latter also needs ``trust_remote_code=True``.
+        Neither needs nas-meta. Load a ``BertModel`` with ``add_pooling_layer=False``, or transformers adds an untrained
+        pooler.
         """
         from search_spaces.scratch.encoder_model import EncoderConfig, EncoderModel
         from search_spaces.scratch.encoder_native import as_native
@@ -144,27 +178,38 @@ class ScratchEncoder(FromScratch):
         (native or model).save_pretrained(folder)
 
     def load(self, folder: Path) -> nn.Module:
-        """The model by the class that is installed: a folder's own code is not run."""
+        """Load the model with the installed class; code in the folder is not run."""
         from transformers import BertModel
 
         from search_spaces.scratch.encoder_model import EncoderConfig, EncoderModel
 
-        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-        if kind == EncoderConfig.model_type:
+        model_type = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+        if model_type == EncoderConfig.model_type:
             return EncoderModel.from_pretrained(folder)
-        return BertModel.from_pretrained(folder, add_pooling_layer=False) if kind == "bert" else super().load(folder)
+        if model_type == "bert":
+            return BertModel.from_pretrained(folder, add_pooling_layer=False)
+        return super().load(folder)
 
     def _sizes(self) -> int:
-        """How many triples of width, heads and positions fit each other."""
+        """Return the number of valid triples of width, heads and positions."""
         o = self.options
         triples = ((h, n, p) for h in o.hidden for n in o.heads for p in o.positions)
-        return sum(unfit(hidden, heads, positions == "rotary") is None for hidden, heads, positions in triples)
+        return sum(heads_problem(hidden, heads, positions == "rotary") is None for hidden, heads, positions in triples)
 
 
-def unfit(hidden: int, heads: int, rotary: bool) -> str | None:
-    """Why heads do not fit a width, as a clause; heads whose states are rotated are of even width."""
+def heads_problem(hidden: int, heads: int, rotary: bool) -> str | None:
+    """Explain why a number of heads does not fit a hidden width.
+
+    Args:
+        hidden: Width of a token state.
+        heads: Number of attention heads.
+        rotary: Whether positions are rotary, which needs heads of even width.
+
+    Returns:
+        A clause, or None if the heads fit.
+    """
     if hidden % heads:
         return f"{heads} heads do not divide a width of {hidden}"
     if rotary and hidden // heads % 2:
-        return f"heads of {hidden // heads} cannot be rotated; expected an even width"
+        return f"rotary positions cannot use heads of width {hidden // heads}; expected an even width"
     return None

@@ -1,14 +1,16 @@
-"""The models of ``encoder``: bidirectional transformers of any norm, place of it, positions, activation and window.
+"""Models of the search space ``encoder``: bidirectional transformers with a choice of every part.
 
-One class for all of them, for no class of transformers has them all, and two classes would differ in more than in what
-was chosen. Its parts are transformers' own, and where a class of transformers is the same function, its conventions
-hold, so that weights go over as they are (:mod:`search_spaces.scratch.encoder_native`):
+No class of transformers offers all the choices, and architectures of two classes would differ in more than the choices,
+so one class implements all of them. It is built from parts of transformers. Where a class of transformers computes the
+same function, this class follows its conventions, so that weights can be copied as they are
+(:mod:`search_spaces.scratch.encoder_native`):
 
-- post-norm (Vaswani et al. 2017) as BERT: x ← N(x + f(x)), and the embeddings are normalised;
-- pre-norm (Xiong et al. 2020): x ← x + f(N(x)), and the last state is normalised; with LayerNorm as ModernBERT, which
-  normalises the embeddings in the place of the first layer's input, with RMSNorm as Llama and EuroBERT.
+- Post-norm (Vaswani et al. 2017) follows BERT: x ← N(x + f(x)), and the embeddings are normalised.
+- Pre-norm (Xiong et al. 2020) is x ← x + f(N(x)), and the last state is normalised. With LayerNorm it follows
+  ModernBERT, which normalises the embeddings and therefore not the input of the first attention. With RMSNorm it
+  follows Llama and EuroBERT, which do not normalise the embeddings.
 
-The file needs torch and transformers alone: it is copied into exported folders.
+This file is copied into exported folders, so it imports only torch and transformers.
 """
 
 from __future__ import annotations
@@ -26,14 +28,25 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_
 
 
 class EncoderConfig(PretrainedConfig):
-    """Sizes, one feed-forward width a layer, and what each choice of the space ``encoder`` was.
+    """Configuration of an encoder: its sizes and the choices of the search space ``encoder``.
 
     Args:
+        vocab_size: Number of tokens.
+        hidden_size: Width of a token state.
+        num_attention_heads: Number of heads; divides ``hidden_size``.
+        intermediate_sizes: Number of feed-forward neurons of each layer; the length is the number of layers.
         activation: ``gelu``, W₂GELU(W₁x), or ``swiglu``, W₂(SiLU(Vx) ⊙ W₁x) (Shazeer 2020, equation 6).
-        norm: ``layer`` or ``rms``; norm_place: ``pre`` or ``post``.
+        norm: ``layer`` for LayerNorm or ``rms`` for RMSNorm.
+        norm_place: ``pre`` or ``post``.
         positions: ``learned``, ``rotary`` (Su et al. 2021) or ``alibi`` (Press et al. 2022), here symmetric.
-        sliding_window: a token sees so many to each side; None sees all.
-        pooling: ``attention`` has scores of the tokens learned; other values say what the model is meant for.
+        sliding_window: Number of tokens to each side that a token attends to; None for all tokens.
+        pooling: ``attention`` adds learned scores of the tokens; other values only record the intended pooling.
+        max_position_embeddings: Longest text in tokens, for learned positions.
+        dropout: Dropout rate of states and attention weights.
+        initializer_range: Standard deviation of initial weights.
+        norm_eps: Epsilon of the normalisations.
+        rope_theta: Base of the frequencies of rotary positions.
+        **kwargs: Passed to ``PretrainedConfig``.
     """
 
     model_type = "nas-meta-encoder"
@@ -67,24 +80,42 @@ class EncoderConfig(PretrainedConfig):
 
     @property
     def num_hidden_layers(self) -> int:
-        """How deep it is."""
+        """Number of layers."""
         return len(self.intermediate_sizes)
 
     @property
     def norms_embeddings(self) -> bool:
-        """Whether the embeddings are normalised; where the norm comes first, the first layer then takes them so."""
+        """Whether the embeddings are normalised; a first pre-norm layer then does not normalise them again."""
         return self.norm_place == "post" or self.norm == "layer"
 
 
 def norm_of(config: EncoderConfig) -> nn.Module:
-    """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang and Sennrich 2019) over the hidden size."""
+    """Create the normalisation over the hidden size.
+
+    Args:
+        config: Configuration of the encoder.
+
+    Returns:
+        LayerNorm (Ba et al. 2016) or RMSNorm (Zhang and Sennrich 2019).
+    """
     if config.norm == "rms":
         return LlamaRMSNorm(config.hidden_size, eps=config.norm_eps)
     return nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
 
 
 def slopes(heads: int) -> list[float]:
-    """ALiBi's slope of each head: 2^(-8h/n), and for n no power of two, those of the next lower one and some of 2n."""
+    """Return ALiBi's slope of each head (Press et al. 2022, section 3).
+
+    For n heads, a power of two, the slopes are 2^(-8h/n) for h = 1, ..., n. Otherwise the first slopes are those of
+    the next lower power of two p, followed by every other slope of 2p. For example, 2 heads have slopes [1/16, 1/256],
+    and 3 heads [1/16, 1/256, 1/4].
+
+    Args:
+        heads: Number of heads n.
+
+    Returns:
+        Slopes ``[heads]``.
+    """
     power = 2 ** math.floor(math.log2(heads))
     return [2 ** (-8 * (h + 1) / power) for h in range(power)] + [
         2 ** (-4 * (2 * h + 1) / power) for h in range(heads - power)
@@ -92,7 +123,11 @@ def slopes(heads: int) -> list[float]:
 
 
 class Attention(nn.Module):
-    """Self-attention where a mask allows it."""
+    """Multi-head self-attention with a given bias and optional rotary positions.
+
+    Args:
+        config: Configuration of the encoder.
+    """
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
@@ -107,13 +142,18 @@ class Attention(nn.Module):
         )
         if rotation is not None:
             q, k = apply_rotary_pos_emb(q, k, *rotation)
-        dropped = self.dropout.p if self.training else 0.0
-        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=mask.to(q.dtype), dropout_p=dropped)
-        return self.out(seen.transpose(1, 2).flatten(2))
+        dropout = self.dropout.p if self.training else 0.0
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask.to(q.dtype), dropout_p=dropout)
+        return self.out(attended.transpose(1, 2).flatten(2))
 
 
 class FeedForward(nn.Module):
-    """W₂GELU(W₁x), or gated by SiLU(Vx) in the place of GELU."""
+    """Feed-forward: W₂GELU(W₁x), or W₂(SiLU(Vx) ⊙ W₁x) with the activation ``swiglu``.
+
+    Args:
+        config: Configuration of the encoder.
+        width: Number of neurons.
+    """
 
     def __init__(self, config: EncoderConfig, width: int):
         super().__init__()
@@ -125,13 +165,18 @@ class FeedForward(nn.Module):
 
 
 class Layer(GradientCheckpointingLayer):
-    """Attention and feed-forward, each with its norm before it or behind the sum."""
+    """Attention and feed-forward, each normalised before it (pre-norm) or after its residual sum (post-norm).
+
+    Args:
+        config: Configuration of the encoder.
+        number: Index of the layer, from 0.
+    """
 
     def __init__(self, config: EncoderConfig, number: int):
         super().__init__()
         self.pre = config.norm_place == "pre"
-        taken = self.pre and number == 0 and config.norms_embeddings
-        self.attention_norm = nn.Identity() if taken else norm_of(config)
+        is_normalised = self.pre and number == 0 and config.norms_embeddings
+        self.attention_norm = nn.Identity() if is_normalised else norm_of(config)
         self.attention = Attention(config)
         self.ffn_norm = norm_of(config)
         self.ffn = FeedForward(config, config.intermediate_sizes[number])
@@ -146,7 +191,13 @@ class Layer(GradientCheckpointingLayer):
 
 
 class EncoderModel(PreTrainedModel):
-    """Embeddings, layers, a last norm where norms come first; scores of the tokens where pooling is by attention."""
+    """Bidirectional transformer with token embeddings, layers and, if pre-norm, a final normalisation.
+
+    With ``pooling="attention"`` the model also has ``pooling_scores``, which weight the tokens of a text.
+
+    Args:
+        config: Sizes and choices.
+    """
 
     config_class = EncoderConfig
     base_model_prefix = "encoder"
@@ -162,7 +213,7 @@ class EncoderModel(PreTrainedModel):
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_hidden_layers))
         self.last_norm = norm_of(config) if config.norm_place == "pre" else nn.Identity()
         if config.pooling == "attention":
-            # [..., tokens] of [..., tokens, hidden]: how much each token counts, before the softmax.
+            # Maps states [..., tokens, hidden] to the logits [..., tokens] of the tokens' pooling weights.
             self.pooling_scores = nn.Sequential(nn.Linear(hidden, 1, bias=False), nn.Flatten(-2))
         self.post_init()
 
@@ -188,14 +239,18 @@ class EncoderModel(PreTrainedModel):
         position_ids: Tensor | None = None,
         token_type_ids: Tensor | None = None,
     ) -> BaseModelOutputWithPooling:
-        """Token states ``[batch, tokens, hidden]`` as ``last_hidden_state``; where pooling is by attention, also
-        ``pooler_output`` ``[batch, hidden]``.
+        """Encode a batch of texts.
 
         Args:
-            attention_mask: ``[batch, tokens]``, 1 at tokens; or ``[batch, 1, tokens, tokens]``, true or 0 where a token
-                is seen, for texts that are packed; there is no ``pooler_output`` then.
-            position_ids: ``[batch, tokens]``; by default 0, 1, ...
-            token_type_ids: what a tokenizer may give, too; not looked at.
+            input_ids: Token ids ``[B, T]``.
+            attention_mask: ``[B, T]``, 1 at tokens and 0 at padding; no padding by default. Packed texts take a mask
+                ``[B, 1, T, T]`` instead: either boolean, True where a token is attended to, or numeric, 0 there.
+            position_ids: ``[B, T]``; 0, 1, ... by default.
+            token_type_ids: Ignored; accepted because tokenizers may return it.
+
+        Returns:
+            Output with token states ``[B, T, hidden]`` as ``last_hidden_state``. With ``pooling="attention"`` and a
+            mask ``[B, T]``, ``pooler_output`` holds embeddings ``[B, hidden]``; otherwise it is None.
         """
         if position_ids is None:
             position_ids = torch.arange(input_ids.shape[1], device=input_ids.device).unsqueeze(0)
@@ -216,29 +271,29 @@ class EncoderModel(PreTrainedModel):
             pooled = (x * scores.softmax(1).unsqueeze(-1)).sum(1)
         return BaseModelOutputWithPooling(last_hidden_state=x, pooler_output=pooled)
 
-    def _mask(self, attention_mask: Tensor, places: Tensor, dtype: torch.dtype) -> Tensor:
-        """What is added to the products of queries and keys, ``[batch, 1 or heads, 1 or tokens, tokens]``."""
+    def _mask(self, attention_mask: Tensor, positions: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return the bias of the attention scores, ``[batch, 1 or heads, 1 or tokens, tokens]``."""
         if attention_mask.ndim == 2:
-            seen = attention_mask[:, None, None, :].bool()
+            allowed = attention_mask[:, None, None, :].bool()
         else:
-            seen = attention_mask if attention_mask.dtype == torch.bool else attention_mask == 0
-        bias = torch.zeros((), dtype=dtype, device=seen.device)
+            allowed = attention_mask if attention_mask.dtype == torch.bool else attention_mask == 0
+        bias = torch.zeros((), dtype=dtype, device=allowed.device)
         alibi = self.config.positions == "alibi"
         if alibi or self.config.sliding_window is not None:
-            distance = (places[:, None, :, None] - places[:, None, None, :]).abs()
+            distance = (positions[:, None, :, None] - positions[:, None, None, :]).abs()
             if self.config.sliding_window is not None:
-                seen = seen & (distance <= self.config.sliding_window)
+                allowed = allowed & (distance <= self.config.sliding_window)
             if alibi:
-                steep = torch.tensor(slopes(self.config.num_attention_heads), dtype=dtype, device=seen.device)
-                bias = -steep[:, None, None] * distance
-        # Not lower than bfloat16 can be: autocast would make it minus infinity, and a row of that no number.
+                slope = torch.tensor(slopes(self.config.num_attention_heads), dtype=dtype, device=allowed.device)
+                bias = -slope[:, None, None] * distance
+        # Not below the minimum of bfloat16: autocast would round it to -inf, and a fully masked row would give NaN.
         lowest = max(torch.finfo(dtype).min, torch.finfo(torch.bfloat16).min)
-        return bias.expand(torch.broadcast_shapes(bias.shape, seen.shape)).masked_fill(~seen, lowest)
+        return bias.expand(torch.broadcast_shapes(bias.shape, allowed.shape)).masked_fill(~allowed, lowest)
 
-    def _rotation(self, places: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Cosines and sines, each ``[batch or 1, tokens, width of a head]``."""
+    def _rotation(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return cosines and sines of rotary positions, each ``[batch or 1, tokens, width of a head]``."""
         width = self.config.hidden_size // self.config.num_attention_heads
-        steps = torch.arange(0, width, 2, dtype=torch.float, device=places.device) / width
-        angles = places.unsqueeze(-1) * self.config.rope_theta**-steps
+        steps = torch.arange(0, width, 2, dtype=torch.float, device=positions.device) / width
+        angles = positions.unsqueeze(-1) * self.config.rope_theta**-steps
         angles = torch.cat((angles, angles), dim=-1)
         return angles.cos().to(dtype), angles.sin().to(dtype)

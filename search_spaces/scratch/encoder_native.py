@@ -1,4 +1,4 @@
-"""Where a class of transformers is the same function as a model of ``encoder``: that class with the same weights.
+"""Conversion of models of ``encoder`` to equivalent classes of transformers, for exports without custom code.
 
 =========================================================================== ==============
 post-norm, LayerNorm, learned positions, GELU, full attention               ``BertModel``
@@ -6,7 +6,7 @@ pre-norm, LayerNorm, rotary positions, SwiGLU, full or sliding attention    ``Mo
 pre-norm, RMSNorm, rotary positions, SwiGLU, full attention                 ``EuroBertModel``
 =========================================================================== ==============
 
-each where all layers are equally wide and tokens are pooled without weights of the model.
+The conversion is possible if all layers have the same width and the pooling has no weights.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from transformers import (
 
 from search_spaces.scratch.encoder_model import EncoderConfig, EncoderModel
 
-# Modules of a layer, then the others: ours and theirs.
+# Module names of EncoderModel and their names in transformers; the tables named _ENDS are those outside the layers.
 BERT = {
     "attention.query": "attention.self.query",
     "attention.key": "attention.self.key",
@@ -62,7 +62,7 @@ MODERNBERT = {
     "ffn_norm": "mlp_norm",
 }
 MODERNBERT_ENDS = {"words": "embeddings.tok_embeddings", "norm": "embeddings.norm", "last_norm": "final_norm"}
-# What ModernBERT keeps in one matrix, one below the other.
+# ModernBERT stacks these matrices into one, in this order.
 MODERNBERT_JOINED = {
     "attn.Wqkv": ("attention.query", "attention.key", "attention.value"),
     "mlp.Wi": ("ffn.gate", "ffn.up"),
@@ -70,7 +70,15 @@ MODERNBERT_JOINED = {
 
 
 def as_native(model: EncoderModel) -> PreTrainedModel | None:
-    """The model as transformers' own class with the same outputs, its weights shared; None where there is no such."""
+    """Convert a model to a class of transformers with the same outputs.
+
+    Args:
+        model: A model of the search space ``encoder``; it is not changed.
+
+    Returns:
+        A ``BertModel``, ``ModernBertModel`` or ``EuroBertModel`` in evaluation mode with copied weights, or None if
+        no class of transformers computes the same function.
+    """
     config = model.config
     if len(set(config.intermediate_sizes)) != 1 or config.pooling == "attention":
         return None
@@ -85,30 +93,32 @@ def as_native(model: EncoderModel) -> PreTrainedModel | None:
         joined = MODERNBERT_JOINED
     else:
         return None
-    ours = model.state_dict()
-    theirs = _renamed(ours, ends, "", "")
+    state = model.state_dict()
+    native_state = _renamed(state, ends, "", "")
     for i in range(config.num_hidden_layers):
-        here, there = f"layers.{i}.", f"{layers}.{i}."
-        theirs |= _renamed(ours, modules, here, there)
+        source, target = f"layers.{i}.", f"{layers}.{i}."
+        native_state |= _renamed(state, modules, source, target)
         for name, parts in joined.items():
             for kind in ("weight", "bias"):
-                theirs[f"{there}{name}.{kind}"] = torch.cat([ours[f"{here}{part}.{kind}"] for part in parts])
-    if isinstance(native, BertModel):  # which adds a vector for the first of two texts
-        theirs["embeddings.token_type_embeddings.weight"] = torch.zeros(1, config.hidden_size)
-    native.load_state_dict(theirs)
+                native_state[f"{target}{name}.{kind}"] = torch.cat([state[f"{source}{part}.{kind}"] for part in parts])
+    if isinstance(native, BertModel):  # BERT adds an embedding of the segment, which is zero here
+        native_state["embeddings.token_type_embeddings.weight"] = torch.zeros(1, config.hidden_size)
+    native.load_state_dict(native_state)
     return native.to(model.dtype).eval()
 
 
-def _renamed(ours: Mapping[str, Tensor], modules: Mapping[str, str], here: str, there: str) -> dict[str, Tensor]:
+def _renamed(state: Mapping[str, Tensor], modules: Mapping[str, str], source: str, target: str) -> dict[str, Tensor]:
+    """Return the parameters of modules under their names in transformers; the prefixes name the layer."""
     return {
-        f"{there}{theirs}.{kind}": ours[f"{here}{name}.{kind}"]
-        for name, theirs in modules.items()
+        f"{target}{native_name}.{kind}": state[f"{source}{name}.{kind}"]
+        for name, native_name in modules.items()
         for kind in ("weight", "bias")
-        if f"{here}{name}.{kind}" in ours
+        if f"{source}{name}.{kind}" in state
     }
 
 
 def _sizes(config: EncoderConfig) -> dict[str, int]:
+    """Return the sizes under the names that all three configs of transformers share."""
     return {
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size,
@@ -122,13 +132,15 @@ def _sizes(config: EncoderConfig) -> dict[str, int]:
 
 
 def _bert(config: EncoderConfig) -> BertModel:
+    """Create a BERT of the same sizes."""
     dropout = {"hidden_dropout_prob": config.dropout, "attention_probs_dropout_prob": config.dropout}
-    own = BertConfig(**_sizes(config), **dropout, layer_norm_eps=config.norm_eps, type_vocab_size=1)
-    return BertModel(own, add_pooling_layer=False)
+    native_config = BertConfig(**_sizes(config), **dropout, layer_norm_eps=config.norm_eps, type_vocab_size=1)
+    return BertModel(native_config, add_pooling_layer=False)
 
 
 def _eurobert(config: EncoderConfig) -> EuroBertModel:
-    own = EuroBertConfig(
+    """Create a EuroBERT of the same sizes."""
+    native_config = EuroBertConfig(
         **_sizes(config),
         **_no_special_tokens(EuroBertConfig),
         attention_bias=True,
@@ -137,13 +149,14 @@ def _eurobert(config: EncoderConfig) -> EuroBertModel:
         rms_norm_eps=config.norm_eps,
         rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
     )
-    return EuroBertModel(own)
+    return EuroBertModel(native_config)
 
 
 def _modernbert(config: EncoderConfig) -> ModernBertModel:
+    """Create a ModernBERT of the same sizes."""
     kind = "full_attention" if config.sliding_window is None else "sliding_attention"
     rope = {"rope_type": "default", "rope_theta": config.rope_theta}
-    own = ModernBertConfig(
+    native_config = ModernBertConfig(
         **_sizes(config),
         **_no_special_tokens(ModernBertConfig),
         hidden_activation="silu",
@@ -158,10 +171,10 @@ def _modernbert(config: EncoderConfig) -> ModernBertModel:
         attention_dropout=config.dropout,
         mlp_dropout=config.dropout,
     )
-    return ModernBertModel(own)
+    return ModernBertModel(native_config)
 
 
 def _no_special_tokens(config: type) -> dict[str, None]:
-    """None for the special tokens that a config presumes: they are those of another vocabulary."""
+    """Return None for the special tokens that a config sets by default; they belong to another vocabulary."""
     names = ("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")
     return dict.fromkeys(name for name in names if hasattr(config, name))

@@ -1,1 +1,1 @@
-"""A space of two towers: an image encoder and a text encoder of two other spaces."""
+"""Search space that combines an image encoder and a text encoder from two other spaces."""

@@ -190,7 +190,7 @@ def test_trained_parameters_are_counted_without_a_build(space):
     small = PeftBert(space.options.model_copy(update={"max_trained": 150}))
     assert all(small.count_trained(small.sample(rng)) <= 150 for _ in range(20))
     nothing = {f"layer{i}.part": "none" for i in range(2)}
-    assert "no layer has anything to train" in space.problem(space.canonical(nothing))
+    assert "no layer has an adapter to train" in space.problem(space.canonical(nothing))
 
 
 def test_a_search_over_parts_keeps_the_encoder_frozen_and_exports_the_same_outputs(small_config, tiny_model, tmp_path):

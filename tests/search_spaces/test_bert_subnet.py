@@ -17,7 +17,7 @@ from two_texts import output
 from nas_meta.errors import ConfigError
 from nas_meta.models.profiling import flops, parameters
 from nas_meta.space.architecture import Choice
-from search_spaces.pretrained.base import counts, strongest
+from search_spaces.pretrained.base import strongest, unit_counts
 from search_spaces.pretrained.bert_subnet import BertSubnet, BertSubnetOptions
 from search_spaces.slicing import load_sliced, widths
 
@@ -99,7 +99,7 @@ def test_the_number_of_architectures_equals_enumeration(tiny_model):
 
 def test_the_most_important_units_are_kept():
     assert strongest(np.array([0.1, 0.9, 0.5, 0.9]), 2).tolist() == [1, 3]
-    assert counts([1.0, 0.5, 0.01], 12) == (12, 6, 1)
+    assert unit_counts([1.0, 0.5, 0.01], 12) == (12, 6, 1)
 
 
 def test_importance_is_the_taylor_score_of_each_unit(tiny_model, labelled_texts):

@@ -121,7 +121,7 @@ def test_parameters_equal_a_count_by_hand(space):
 
 def test_a_layer_that_nothing_reads_has_to_be_the_identity(space):
     values = {**chain(space, "attention-2", "attention-2", "attention-2").values, "layer2.input": 1, "layer2.add": 1}
-    with pytest.raises(ConfigError, match="nothing reads layer 1; expected the identity there"):
+    with pytest.raises(ConfigError, match="nothing reads layer 1; expected identity as its operation"):
         space.architecture(values)
     allowed = space.architecture({**values, "layer1.op": "identity"})
     assert "layer1.input" not in allowed.values  # the identity reads nothing
@@ -233,8 +233,8 @@ def test_an_export_loads_with_transformers_alone_and_gives_the_same_output(space
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"kernels": [4]}, "space.kernels has 4; expected odd numbers"),
-        ({"ffn": [0.0]}, "space.ffn has 0.0; expected shares above 0"),
+        ({"kernels": [4]}, "space.kernels has 4; expected odd integers"),
+        ({"ffn": [0.0]}, "space.ffn has 0.0; expected multiples above 0"),
         ({"heads": [5]}, "space.heads has 5; expected divisors of 32"),
     ],
 )

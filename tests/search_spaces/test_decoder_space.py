@@ -169,9 +169,9 @@ def test_a_search_trains_exports_and_evaluates(small_config, tiny_model, tmp_pat
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"kv_heads": []}, "space.kv_heads is \\[\\]; expected numbers from 1 on"),
-        ({"kv_heads": [3], "family": ["llama"]}, "space.heads has no divisor of a width in space.width"),
-        ({"ffn": [-1.0]}, "space.ffn has -1.0; expected shares above 0"),
+        ({"kv_heads": []}, "space.kv_heads is \\[\\]; expected a non-empty list"),
+        ({"kv_heads": [3], "family": ["llama"]}, "space.width, space.heads and space.kv_heads do not fit"),
+        ({"ffn": [-1.0]}, "space.ffn has -1.0; expected multiples above 0"),
     ],
 )
 def test_wrong_options_are_sentences(tiny_model, options, words):

@@ -254,7 +254,7 @@ def test_wrong_models_and_options_are_sentences(tiny_model, tmp_path):
     with pytest.raises(ConfigError, match=r"space.heads has the share 1.5"):
         space_of(tiny_model, heads=[1.5])
     save_tiny("gpt2", tmp_path)
-    with pytest.raises(ConfigError, match=r"space.optional has the layer 3; expected numbers from 0 to 2"):
+    with pytest.raises(ConfigError, match=r"space.optional has the layer 3; expected layers from 0 to 2"):
         space_of(tmp_path, optional=[0, 3]).choices()
     with pytest.raises(ConfigError, match="'no/such-model' cannot be loaded"):
         space_of("no/such-model").choices()
@@ -264,7 +264,7 @@ def test_wrong_models_and_options_are_sentences(tiny_model, tmp_path):
     config = json.loads((tmp_path / "config.json").read_text()) | {"scale_attn_by_inverse_layer_idx": True}
     (tmp_path / "config.json").write_text(json.dumps(config))
     space = space_of(tmp_path)
-    with pytest.raises(ConfigError, match="scales attention by the number of the layer"):
+    with pytest.raises(ConfigError, match="scales attention by the layer index"):
         space.build(everything(space))
 
 

@@ -302,10 +302,10 @@ def test_a_search_trains_exports_and_evaluates_with_the_pooling_that_was_chosen(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"depth": []}, "space.depth is \\[\\]; expected numbers from 1 on"),
-        ({"windows": [0]}, "space.windows is \\[0\\]; expected numbers from 1 on"),
-        ({"ffn": [0.0]}, "space.ffn has 0.0; expected shares above 0"),
-        ({"heads": [5]}, "space.heads has no divisor of a width in space.hidden"),
+        ({"depth": []}, "space.depth is \\[\\]; expected a non-empty list"),
+        ({"windows": [0]}, "space.windows is \\[0\\]; expected a non-empty list of positive integers"),
+        ({"ffn": [0.0]}, "space.ffn has 0.0; expected multiples above 0"),
+        ({"heads": [5]}, "space.hidden and space.heads do not fit together"),
     ],
 )
 def test_wrong_options_are_sentences(tiny_model, options, words):
@@ -315,7 +315,7 @@ def test_wrong_options_are_sentences(tiny_model, options, words):
 
 def test_a_text_longer_than_the_positions_is_refused(small_config, tiny_model, tmp_path):
     small_config["space"] = {"name": "encoder", "tokenizer": str(tiny_model), "max_positions": 4, **SMALL}
-    with pytest.raises(ConfigError, match=r"space\.max_positions is 4, but a text has 9 tokens"):
+    with pytest.raises(ConfigError, match=r"space\.max_positions is 4, but the longest text has 9 tokens"):
         search(small_config, run_dir=tmp_path / "run", inline=True)
 
 

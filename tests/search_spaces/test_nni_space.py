@@ -220,7 +220,7 @@ def test_a_constraint_of_nnis_is_one_of_the_space(file):
     space = NNISpace(NNISpaceOptions(model_space=f"{file}:Constrained"))
     inside = {(a, b) for a, b in itertools.product((2, 4, 8), repeat=2) if a + b <= 8}
     assert {(a["one"], a["other"]) for a in space.walk()} == inside and space.size() == len(inside)
-    with pytest.raises(ConfigError, match="one=8, other=8 is not in NNISpace: NNI says"):
+    with pytest.raises(ConfigError, match="one=8, other=8 is not in NNISpace: NNI rejects it"):
         space.architecture({"one": 8, "other": 8})
     assert space.build(space.architecture({"one": 2, "other": 4}))(torch.rand(2, 1, 8, 8)).shape == (2, 4)
 
@@ -259,9 +259,9 @@ def test_the_other_model_spaces_of_nnis_hub_build(name, choices, size):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("Uniform", "NNI's mutable 'rate' is a Numerical, whose values have no list; expected Categorical ones alone"),
-        ("Unlabelled", "cannot be made with space.arguments: ValueError: Label must be specified manually"),
-        ("Fixed", "has nothing to choose; expected NNI's mutables in it"),
+        ("Uniform", "NNI's mutable 'rate' is a Numerical, whose values cannot be listed; expected Categorical"),
+        ("Unlabelled", "cannot be created with space.arguments: ValueError: Label must be specified manually"),
+        ("Fixed", "has no choices; expected at least one NNI mutable in it"),
     ],
 )
 def test_what_cannot_be_searched_is_a_sentence(file, name, sentence):
@@ -272,9 +272,9 @@ def test_what_cannot_be_searched_is_a_sentence(file, name, sentence):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"model_space": "TextSpace"}, "'TextSpace' names no model space; expected path/to/file.py:Name or"),
+        ({"model_space": "TextSpace"}, "'TextSpace' is not the path of a class; expected path/to/file.py:Name or"),
         ({"model_space": "{file}:TextSpade"}, "has no 'TextSpade'; did you mean 'TextSpace'"),
-        ({"model_space": "{file}:Block"}, "has another kind of thing than an NNI ModelSpace as 'Block'"),
+        ({"model_space": "{file}:Block"}, ":Block is not an NNI ModelSpace"),
         ({"model_space": "no.such.package:Space"}, "no.such.package cannot be imported: ModuleNotFoundError"),
         ({"model_space": "/no/such/file.py:Space"}, "there is no file /no/such/file.py"),
     ],

@@ -249,11 +249,11 @@ def test_a_search_ends_in_a_folder_that_transformers_loads_alone(config, tmp_pat
 
 
 def test_a_folder_that_holds_no_towers_is_refused(space, tiny_model, tmp_path):
-    with pytest.raises(ValueError, match="no model of two towers"):
+    with pytest.raises(ValueError, match="not a two-tower model"):
         space.load(tiny_model)
     model = space.build(space.sample(np.random.default_rng(0)))
     space.save(model, space.sample(np.random.default_rng(0)), tmp_path / "good")
     described = json.loads((tmp_path / "good" / "config.json").read_text())
     (tmp_path / "good" / "config.json").write_text(json.dumps(described | {"width": 9}))
-    with pytest.raises(ValueError, match="does not fit the config beside it"):
+    with pytest.raises(ValueError, match=r"does not match the config\.json in its folder"):
         space.load(tmp_path / "good")

@@ -31,7 +31,7 @@ from nas_meta.learners.training.regularisation import regularise
 from nas_meta.models.encoder import Encoder
 from nas_meta.models.state import deserialize_state, serialize_state
 from nas_meta.tasks.episodes import EpisodeShape, episode
-from search_spaces.pretrained.bert_elastic import Memory, widths_of
+from search_spaces.pretrained.bert_elastic import StateCache, widths_of
 from search_spaces.pretrained.bert_subnet import BertSubnet, BertSubnetOptions
 from strategies.shared.pareto_selection import select_best
 from strategies.supernet.inherited_weights import supernet_encoder, thinned
@@ -231,9 +231,9 @@ def test_shared_layers_are_computed_once_and_nothing_else_changes(space):
         alone.append(output(supernet))
     computed = []
     for layer in supernet.modules():
-        if hasattr(layer, "_computed"):
-            inner = layer._computed
-            layer._computed = lambda *a, inner=inner, **k: (computed.append(1), inner(*a, **k))[1]
+        if hasattr(layer, "_compute"):
+            inner = layer._compute
+            layer._compute = lambda *a, inner=inner, **k: (computed.append(1), inner(*a, **k))[1]
     with supernet.sharing():
         for architecture, expected in zip(some, alone, strict=True):
             supernet.select(architecture)
@@ -245,13 +245,13 @@ def test_shared_layers_are_computed_once_and_nothing_else_changes(space):
 
 
 def test_what_is_remembered_has_a_limit():
-    memory = Memory(most=100)
+    cache = StateCache(max_bytes=100)
     state = torch.zeros(10)  # forty bytes
     for name in "abc":
-        memory.begin((name,), [(0, 1, 1)])
-        memory.state(lambda: state)
-    assert memory.bytes == 80
-    assert [inputs for (inputs, _) in memory.states] == [("b",), ("c",)]
+        cache.begin((name,), [(0, 1, 1)])
+        cache.state(lambda: state)
+    assert cache.bytes == 80
+    assert [inputs for (inputs, _) in cache.states] == [("b",), ("c",)]
 
 
 def test_few_texts_of_each_class_are_enough_for_an_episode(evaluation):

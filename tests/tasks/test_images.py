@@ -250,7 +250,7 @@ def test_a_saved_vision_transformer_gives_the_same_outputs_with_transformers_alo
     assert parameters(loaded) == parameters(model)
     described = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(described | {"nas_meta_neurons": ["many"]}))
-    with pytest.raises(ValueError, match="expected a number for each layer"):
+    with pytest.raises(ValueError, match="expected one integer per layer"):
         space.load(tmp_path)
 
 

@@ -134,7 +134,7 @@ def trials(
     from nas_meta.outputs.report.terminal import console, trials_table
 
     out = console()
-    out.print(trials_table(rows))
+    out.print(trials_table(rows, [o.metric for o in opened.objectives]))
     if opened.count > len(rows):
         which = "best" if sort else "last"
         out.print(f"the {which} {len(rows)} of {opened.count:,} trials; --last 0 shows all", highlight=False)
@@ -164,7 +164,8 @@ def best(run: RunArgument, as_json: JsonOption = False) -> None:
     from nas_meta.outputs.report.terminal import console, result_table
 
     out = console()
-    out.print("\n".join([trial_line(trial), *choices(trial)]), highlight=False)
+    objectives = [o.metric for o in opened.objectives]
+    out.print("\n".join([trial_line(trial, objectives), *choices(trial)]), highlight=False)
     out.print(result_table(opened))
 
 
@@ -191,15 +192,17 @@ def trial(
     if as_json:
         print_json(row.as_dict() | ({"rerun": again} if rerun else {}))
         return
+    from nas_meta.evaluation.metrics import ACCURACY
     from nas_meta.outputs.report.formatting import choices, trial_line
     from nas_meta.outputs.report.terminal import console
 
     out = console()
-    out.print("\n".join([trial_line(row), *choices(row)]), highlight=False)
+    objectives = [o.metric for o in opened.objectives]
+    out.print("\n".join([trial_line(row, objectives), *choices(row)]), highlight=False)
     if again is not None:
-        before = row.metrics.get("accuracy")
-        same = "the same" if before == again["accuracy"] else f"the journal has {before}"
-        out.print(f"again: accuracy {again['accuracy']} ({same})", highlight=False)
+        before = row.metrics.get(ACCURACY)
+        same = "the same" if before == again[ACCURACY] else f"the journal has {before}"
+        out.print(f"again: {ACCURACY} {again[ACCURACY]} ({same})", highlight=False)
 
 
 @app.command()
@@ -276,18 +279,16 @@ def evaluate(
     from nas_meta.config.resolved import read_config
 
     resolved = read_config(config)
+    from nas_meta.evaluation.metrics import METRICS
     from nas_meta.outputs.export.exported_model import evaluate_folder
-    from nas_meta.outputs.report.formatting import percent
 
     row = evaluate_folder(model, resolved, split, episodes, shots)
     if as_json:
         print_json(row)
     else:
-        from nas_meta.outputs.report.formatting import millions
-
         typer.echo(
-            f"{percent(row['accuracy'], row['accuracy_ci95'])} on {row['episodes']} {row['split']} episodes "
-            f"({row['ways']}-way {row['shots']}-shot), {millions(row['params'], 1)} M parameters"
+            f"{METRICS['accuracy'].format(row)} on {row['episodes']} {row['split']} episodes "
+            f"({row['ways']}-way {row['shots']}-shot), {METRICS['params'].format(row)} parameters"
         )
 
 

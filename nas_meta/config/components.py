@@ -52,6 +52,7 @@ def make_evaluation(resolved: ResolvedConfig, space: SearchSpace, tasks: Any, sh
         shape=shape,
         train=train,
         limits=config.limits,
+        ranked_by=config.optimised[0],
         searched=resolved.searched if resolved.searched.choices else None,
         settings=EvaluationSettings(**settings, seed=config.seed),
         pooling=section.pooling,

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from nas_meta.core.objectives import Limit, Objective
 from nas_meta.errors import nearest
+from nas_meta.evaluation.metrics import METRICS, metric_of
 from nas_meta.evaluation.pretraining.options import PretrainingSection
 from nas_meta.evaluation.proxies import PROXIES
 
@@ -78,23 +79,6 @@ class EvaluationSection(Section):
     flops_tokens: int = Field(32, ge=1, description="FLOPs are those of one text of so many tokens")
 
 
-METRICS = (
-    "accuracy",
-    "accuracy_ci95",
-    "params",
-    "flops",
-    "train_seconds",
-    "evaluate_seconds",
-    "peak_memory",
-    "latency",
-    "adapted_share",
-    "trained_params",
-)
-
-
-DIRECTIONS = {"accuracy": "maximize"}  # of every other metric less is better
-
-
 class ObjectiveSection(Section):
     metric: str = Field(description="a metric of a trial, such as accuracy, params or flops")
     direction: Literal["maximize", "minimize", "none"] = Field(
@@ -109,7 +93,7 @@ class ObjectiveSection(Section):
     def _direction(cls, given: Any) -> Any:
         if isinstance(given, dict) and "direction" not in given:
             limited = not {"min", "max"}.isdisjoint(given) and "reference" not in given
-            given = given | {"direction": "none" if limited else DIRECTIONS.get(str(given.get("metric")), "minimize")}
+            given = given | {"direction": "none" if limited else metric_of(str(given.get("metric"))).direction}
         return given
 
     @field_validator("metric")
@@ -235,6 +219,18 @@ class Config(Section):
         if all(o.direction == "none" for o in objectives):
             raise ValueError("only limits are given; expected a metric with a direction, such as accuracy: maximize")
         return objectives
+
+    @model_validator(mode="after")
+    def _objectives_are_measured(self) -> Config:
+        """Refuse an objective that no trial of this config measures."""
+        pretrains = self.pretraining is not None and self.pretraining.of == "candidates"
+        for objective in self.objectives:
+            if METRICS[objective.metric].needs == "pretraining" and not pretrains:
+                raise ValueError(
+                    f"objectives has {objective.metric}, which only pre-trained candidates have; "
+                    "expected pretraining: {of: candidates}, or another metric"
+                )
+        return self
 
     @property
     def optimised(self) -> list[Objective]:

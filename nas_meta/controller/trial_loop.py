@@ -288,10 +288,10 @@ class TrialLoop:
         self.monitors.trial_end(trial, self.leaderboard)
 
     def _keep_above(self) -> float:
-        """Weights of trials below this accuracy are not worth sending."""
-        keep = self.config.evaluation.keep
+        """The signed first objective below which a worker need not send a trial's weights."""
+        keep, objective = self.config.evaluation.keep, self.objectives[0]
         ranked = self.leaderboard.best(keep)
-        return ranked[-1].metrics["accuracy"] if len(ranked) == keep else 0.0
+        return objective.sign * ranked[-1].metrics[objective.metric] if len(ranked) == keep else -math.inf
 
     def _drop_weights(self) -> None:
         """Removes the weights of trials that are no longer among the best."""

@@ -6,6 +6,7 @@ a worker and a debugger can step through it.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,10 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from nas_meta.core.objectives import Limit
+from nas_meta.core.objectives import Limit, Objective
 from nas_meta.errors import ConfigError, TrialError
 from nas_meta.evaluation.baselines import baseline_accuracies
 from nas_meta.evaluation.hyperparameters import SearchedHyperparameters
+from nas_meta.evaluation.metrics import ACCURACY, INTERVAL
 from nas_meta.evaluation.progress import EvaluationSettings, JobResult, Progress, Result
 from nas_meta.learners.base import Learner
 from nas_meta.learners.protonet import ProtoNet
@@ -56,6 +58,7 @@ class Evaluation:
         shape: the episodes of meta-validation and meta-test, and of meta-training as far as ``train`` does not differ.
         searched: what of the learner and the tasks is chosen by the architecture, if anything.
         limits: a model that breaks one is not trained.
+        ranked_by: The objective that ranks trials, and so decides whose weights are worth keeping.
         compute: on what and how models compute.
         threads: CPU threads of a trial; 0 leaves torch's own choice.
         pretraining: what a model goes through before it is meta-trained (:mod:`nas_meta.evaluation.pretraining.stage`).
@@ -72,6 +75,7 @@ class Evaluation:
     train: TrainShape = field(default_factory=TrainShape)
     searched: SearchedHyperparameters | None = None
     limits: Sequence[Limit] = ()
+    ranked_by: Objective = field(default_factory=lambda: Objective(ACCURACY))
     pretraining: Pretraining | None = None
 
     @property
@@ -136,7 +140,8 @@ class Evaluation:
 
         Args:
             seed: of initial weights, dropout and training episodes.
-            keep_above: the weights are returned where the accuracy is at least this; None returns none.
+            keep_above: The weights are returned where ``ranked_by``, signed so that higher is better, is at least this;
+                None returns no weights.
             start: the model's weights to start from (safetensors), pre-trained if that is asked for; by default those
                 it is built with.
             donor: without ``start``, the weights of another architecture from which pre-training begins.
@@ -186,11 +191,11 @@ class Evaluation:
                 values = {"loss": step.loss, **step.values}
                 if self._looks(step.number):
                     interim = self.accuracies(encoder, "meta-validation", self.settings.interim_episodes)
-                    values["accuracy"] = float(interim.mean())
-                    best.see(values["accuracy"], encoder)
+                    values[ACCURACY] = float(interim.mean())
+                    best.see(values[ACCURACY], encoder)
                 if not best.over and self._is_rung(step.number):
                     metrics, scores = self._measured(encoder, self.settings.rung_episodes, size, started, memory)
-                    values["accuracy"] = metrics["accuracy"]
+                    values[ACCURACY] = metrics[ACCURACY]
                     yield Progress(step.number, values, metrics=metrics, scores=scores)
                 else:
                     yield Progress(step.number, values)
@@ -200,7 +205,7 @@ class Evaluation:
             metrics, _ = self._measured(encoder, self.settings.episodes, size, started, memory)
             self._check_limits(metrics)
             weights = None
-            if keep_above is not None and metrics["accuracy"] >= keep_above:
+            if keep_above is not None and self._rank_value(metrics) >= keep_above:
                 weights = serialize_state(encoder)
             return Result(metrics, weights)
         finally:
@@ -209,6 +214,11 @@ class Evaluation:
                 forget_compiled()
             release_memory(device)
 
+    def _rank_value(self, metrics: Mapping[str, float]) -> float:
+        """The signed value by which trials are ranked; infinite where only the driver knows it (a latency)."""
+        value = metrics.get(self.ranked_by.metric)
+        return math.inf if value is None else self.ranked_by.sign * value
+
     def _measured(
         self, encoder: Encoder, episodes: int, size: Mapping[str, float], started: float, memory: PeakMemory
     ) -> tuple[dict[str, float], np.ndarray]:
@@ -216,8 +226,8 @@ class Evaluation:
         trained = time.perf_counter()
         scores = self.accuracies(encoder, "meta-validation", episodes)
         metrics = {
-            "accuracy": float(scores.mean()),
-            "accuracy_ci95": interval95(scores),
+            ACCURACY: float(scores.mean()),
+            ACCURACY + INTERVAL: interval95(scores),
             **size,
             "train_seconds": trained - started,
             "evaluate_seconds": time.perf_counter() - trained,
@@ -258,7 +268,7 @@ class Evaluation:
         pool = self.tasks["meta-test"]
         tasks = list(episodes(pool, self.shape, self.settings.seed, self.settings.test_episodes))
         scores = baseline_accuracies(name, pool, tasks)
-        return Result({"test_accuracy": float(scores.mean()), "test_accuracy_ci95": interval95(scores)})
+        return Result({f"test_{ACCURACY}": float(scores.mean()), f"test_{ACCURACY}{INTERVAL}": interval95(scores)})
 
     def encoder(self, model: torch.nn.Module) -> Encoder:
         """A model with pooling and what the learner learns beside it, on the device."""
@@ -304,8 +314,8 @@ class Evaluation:
         scores = self.accuracies(encoder, "meta-test", self.settings.test_episodes, learner)
         return Result(
             {
-                "test_accuracy": float(scores.mean()),
-                "test_accuracy_ci95": interval95(scores),
+                f"test_{ACCURACY}": float(scores.mean()),
+                f"test_{ACCURACY}{INTERVAL}": interval95(scores),
                 "params": parameters(encoder.model),
                 "flops": self.flops(encoder.model),
             }

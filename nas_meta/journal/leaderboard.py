@@ -21,7 +21,6 @@ class Leaderboard:
         counts: how many there are of every status.
         failures: how many failed, by reason.
         ended: ids in the order in which trials ended; one that was run again stands there twice.
-        leader: the completed one that is best by the first objective; of equal ones the earlier.
     """
 
     objectives: Sequence[Objective]
@@ -30,8 +29,7 @@ class Leaderboard:
     counts: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
     ended: list[int] = field(default_factory=list)
-    leader: Trial | None = None
-    _by_accuracy: list[tuple[float, int]] = field(default_factory=list)
+    _ranked: list[tuple[float, int]] = field(default_factory=list)
 
     @classmethod
     def of(cls, trials: Iterable[Trial], objectives: Sequence[Objective]) -> Leaderboard:
@@ -46,6 +44,11 @@ class Leaderboard:
         """How many trials have ended, one way or another."""
         return len(self.trials) - len(self.running)
 
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the metrics that the search optimises."""
+        return [objective.metric for objective in self.objectives]
+
     def put(self, trial: Trial) -> None:
         """A trial as it stands now, in the place of what it was; one that is completed stays so."""
         if trial.id in self.trials:
@@ -58,13 +61,23 @@ class Leaderboard:
         self.running.pop(trial.id, None)
         self.ended.append(trial.id)
         if trial.status == "completed":
-            insort(self._by_accuracy, (-trial.metrics["accuracy"], trial.id))
-            if self.leader is None or self._place(trial) < self._place(self.leader):
-                self.leader = trial
+            insort(self._ranked, self._place(trial))
 
     def best(self, count: int) -> list[Trial]:
-        """The most accurate completed trials; of equal ones the earlier stand first."""
-        return [self.trials[number] for _, number in self._by_accuracy[:count]]
+        """List the completed trials that are best by the first objective.
+
+        Args:
+            count: The most trials to list.
+
+        Returns:
+            The trials, best first; of equal ones the earlier.
+        """
+        return [self.trials[number] for _, number in self._ranked[:count]]
+
+    @property
+    def leader(self) -> Trial | None:
+        """The completed trial that is best by the first objective; of equal ones the earliest."""
+        return self.trials[self._ranked[0][1]] if self._ranked else None
 
     def _count(self, trial: Trial, change: int) -> None:
         self.counts[trial.status] += change

@@ -9,9 +9,11 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, TypeAdapter, Validation
 
 from nas_meta.core.files import is_encodable
 from nas_meta.errors import RunError
+from nas_meta.evaluation.metrics import ACCURACY, INTERVAL, METRICS
 
 STATUSES = ("running", "completed", "failed", "stopped", "timed-out")
-SHOWN = ("accuracy", "accuracy_ci95", "params", "flops")  # of every trial that was measured
+REQUIRED = (ACCURACY, ACCURACY + INTERVAL, *(m.name for m in METRICS.values() if m.known == "count"))
+"""Metrics of every measured trial, in journals of every version."""
 LARGEST = 1e300
 
 
@@ -86,7 +88,7 @@ def problem_of_row(row: tuple) -> str | None:
         return "its architecture is none"
     if not (isinstance(metrics, dict) and all(isinstance(n, str) and _is_measured(v) for n, v in metrics.items())):
         return "its metrics are no numbers"
-    missing = [name for name in SHOWN if not _is_number(metrics.get(name))]
+    missing = [name for name in REQUIRED if not _is_number(metrics.get(name))]
     if missing and (metrics or status == "completed"):
         return f"it lacks the metric '{missing[0]}'"
     return None

@@ -17,6 +17,7 @@ from nas_meta.config.resolved import ResolvedConfig, resolve
 from nas_meta.config.sections import Config
 from nas_meta.core.objectives import Objective, pareto_front, signed_values
 from nas_meta.errors import ConfigError, RunError, nearest
+from nas_meta.evaluation.metrics import metric_of
 from nas_meta.journal.database import Journal
 from nas_meta.journal.records import Trial
 from nas_meta.journal.row_checks import MetaTest, validated
@@ -82,7 +83,7 @@ class Run:
         if sort not in known:
             raise ConfigError(f"--sort: no trial has the metric '{sort}'; {nearest(sort, known)}")
         directions = {o.metric: o.sign for o in self.objectives}
-        return self._journal.trials(last, sort, directions.get(sort, 1 if sort == "accuracy" else -1) == -1)
+        return self._journal.trials(last, sort, directions.get(sort, metric_of(sort).sign) == -1)
 
     @property
     def count(self) -> int:

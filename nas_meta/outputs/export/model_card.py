@@ -5,19 +5,14 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from nas_meta.config.resolved import Config
+from nas_meta.evaluation.metrics import ACCURACY, METRICS, shown_metrics
 from nas_meta.journal.records import Trial
 from nas_meta.journal.run import Run
 from nas_meta.models.inputs import describe_inputs
-from nas_meta.outputs.report.formatting import percent
 from nas_meta.space.search_space import SearchSpace
 from nas_meta.tasks.examples import IMAGE, IMAGE_TEXT, TEXT
-
-if TYPE_CHECKING:
-    pass
-
 
 CARD = """---
 library_name: transformers
@@ -31,10 +26,7 @@ A {space} found by nas-meta: meta-trained with `{learner}` for {steps} steps of 
 
 | | |
 | --- | --- |
-| meta-validation accuracy | {accuracy} |
-| meta-test accuracy | {test} |
-| parameters of the architecture | {params:,} |
-| FLOPs for {inputs} | {flops:,} |
+{metrics}
 
 Embeddings are {embeddings}:
 
@@ -94,9 +86,31 @@ with nas-meta installed, `search_spaces.decoder_slicing.load_sliced("{folder}")`
 NOTES = {"nas_meta_widths": SLICED_NOTE, "decoder_widths": DECODER_NOTE}  # by a key of the folder's config.json
 
 
+def metric_rows(run: Run, trial: Trial, inputs: str) -> list[str]:
+    """List what was measured of a trial as rows of a Markdown table.
+
+    Args:
+        run: The run.
+        trial: The trial.
+        inputs: What FLOPs are counted for, in words.
+
+    Returns:
+        The accuracies, exact counts, and the other objectives of the search.
+    """
+    accuracy = METRICS[ACCURACY]
+    test = accuracy.format(run.test_of(trial), prefix="test_") or "not measured"
+    rows = [("meta-validation accuracy", accuracy.format(trial.metrics)), ("meta-test accuracy", test)]
+    rows += [
+        ("parameters of the architecture", f"{int(trial.metrics['params']):,}"),
+        (f"FLOPs for {inputs}", f"{int(trial.metrics['flops']):,}"),
+    ]
+    others = [m for m in shown_metrics([o.metric for o in run.objectives]) if not m.overview]
+    rows += [(metric.title, metric.format(trial.metrics)) for metric in others]
+    return [f"| {name} | {value} |" for name, value in rows if value]
+
+
 def model_card(run: Run, trial: Trial, space: SearchSpace, folder: Path, config: Config) -> str:
     """The model card of a trial, whose own config that is, in Markdown."""
-    test = run.test_of(trial)
     sizes = (folder / "config.json").read_text(encoding="utf-8")
     preparing = CLASSES[space.modality]
     card = CARD.format(
@@ -107,11 +121,7 @@ def model_card(run: Run, trial: Trial, space: SearchSpace, folder: Path, config:
         ways=config.tasks.ways,
         shots=config.tasks.shots,
         source=config.tasks.source,
-        accuracy=percent(trial.metrics["accuracy"], trial.metrics["accuracy_ci95"]),
-        test=percent(test["test_accuracy"], test["test_accuracy_ci95"]) if test else "not measured",
-        params=int(trial.metrics["params"]),
-        flops=int(trial.metrics["flops"]),
-        inputs=describe_inputs(space, 1, config.evaluation.flops_tokens),
+        metrics="\n".join(metric_rows(run, trial, describe_inputs(space, 1, config.evaluation.flops_tokens))),
         embeddings=EMBEDDINGS[space.modality, config.tasks.pooling],
         tag="image-feature-extraction" if space.modality == IMAGE else "feature-extraction",
         classes=", ".join(sorted(("AutoModel", *preparing))),

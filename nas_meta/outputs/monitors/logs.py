@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TextIO
 
 from nas_meta.errors import RunError
+from nas_meta.evaluation.metrics import ACCURACY
 from nas_meta.journal.leaderboard import Leaderboard
 from nas_meta.journal.records import Trial
 from nas_meta.journal.run import Run
@@ -80,7 +81,7 @@ class TrialLogs(Monitor):
         self._write(number, f"{now()}  step {step}  {measured}")
 
     def trial_end(self, trial: Trial, leaderboard: Leaderboard) -> None:
-        accuracy = f", accuracy {trial.metrics['accuracy']:.4f}" if "accuracy" in trial.metrics else ""
+        accuracy = f", accuracy {trial.metrics[ACCURACY]:.4f}" if ACCURACY in trial.metrics else ""
         reason = f": {trial.error}" if trial.error else ""
         self._end(trial.id, f"trial {trial.id} is {trial.status} after {trial.fidelity} steps{accuracy}{reason}")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas_meta.core.objectives import Objective
+from nas_meta.evaluation.metrics import ACCURACY, shown_metrics
 from nas_meta.journal.leaderboard import Leaderboard
 from nas_meta.journal.records import Trial
 from nas_meta.journal.status import ADAPTATION
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from nas_meta.outputs.monitors.event_file import EventWriter
 
 FOLDER = "tensorboard"
-HPARAM_METRICS = ("accuracy", "params", "flops", "train_seconds")
 
 
 class TensorBoardLog(Monitor):
@@ -47,8 +47,8 @@ class TensorBoardLog(Monitor):
         """Training loss, and validation accuracy where it was measured; values of pre-training have their own names."""
         writer = self._writer(trial)
         for name, value in values.items():
-            section = "" if "/" in name else "meta-validation/" if name == "accuracy" else "meta-train/"
-            writer.add_scalar(f"{section}{name}", value, step)
+            own = "/" in name or name == ACCURACY
+            writer.add_scalar(tag_of(name) if own else f"meta-train/{name}", value, step)
 
     def job_start(self, number: int) -> None:
         from nas_meta.outputs.monitors.event_file import EventWriter
@@ -68,10 +68,8 @@ class TensorBoardLog(Monitor):
 
         writer = self._writer(trial)
         for name, value in trial.metrics.items():
-            if name != "accuracy":
-                writer.add_scalar(f"trial/{name}", value, trial.fidelity)
-            elif trial.status == "completed":  # a stopped trial's stands there since its rung
-                writer.add_scalar("meta-validation/accuracy", value, trial.fidelity)
+            if name != ACCURACY or trial.status == "completed":  # a stopped trial wrote its accuracy at the rung
+                writer.add_scalar(tag_of(name), value, trial.fidelity)
         values = {n: v if v is not None else "none" for n, v in trial.architecture.items()}
         file = writer._get_file_writer()
         file.add_summary(api.hparams_pb(values, trial_id=trial_name(trial)))
@@ -118,10 +116,8 @@ class TensorBoardLog(Monitor):
             for name, choice in space.table.items()
             if len({type(v) for v in choice.values}) == 1
         ]
-        metrics = [
-            api.Metric(f"meta-validation/{m}" if m == "accuracy" else f"trial/{m}", display_name=m)
-            for m in HPARAM_METRICS
-        ]
+        shown = shown_metrics([*(o.metric for o in self.objectives), "train_seconds"])
+        metrics = [api.Metric(tag_of(metric.name), display_name=metric.name) for metric in shown]
         self._search._get_file_writer().add_summary(api.hparams_config_pb(hparams, metrics))
 
     def _picture(self, leaderboard: Leaderboard) -> None:
@@ -131,6 +127,18 @@ class TensorBoardLog(Monitor):
         self._search.flush()
         # With many trials it takes long: at most one part in fifty of the driver's time.
         self._next_picture = time.time() + max(self._every, 50 * (time.time() - started))
+
+
+def tag_of(name: str) -> str:
+    """Return the TensorBoard tag of a metric.
+
+    Args:
+        name: A metric of a trial, or a tag already (with a slash).
+
+    Returns:
+        The tag: ``meta-validation/accuracy``, ``trial/NAME`` for other metrics.
+    """
+    return name if "/" in name else f"meta-validation/{name}" if name == ACCURACY else f"trial/{name}"
 
 
 def session_end(success: bool, when: float) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from nas_meta.core.objectives import Objective
+from nas_meta.evaluation.metrics import ACCURACY, INTERVAL, METRICS, Metric, metric_of
 from nas_meta.journal.records import Trial
 from nas_meta.journal.run import pareto, rank
 
@@ -14,29 +15,43 @@ if TYPE_CHECKING:
 
 
 def front_figure(trials: Sequence[Trial], objectives: Sequence[Objective]) -> Figure:
-    """Accuracy against FLOPs of every completed trial, with the Pareto front of the two."""
+    """Draw every completed trial and the Pareto front, the first objective against the second.
+
+    Args:
+        trials: The trials.
+        objectives: What the search optimises. With one objective, FLOPs are the other axis, or the accuracy where the
+            objective is FLOPs.
+
+    Returns:
+        The figure.
+    """
     from matplotlib.figure import Figure
 
-    done = rank(trials, objectives)
-    front = sorted(
-        pareto(trials, [Objective("accuracy"), Objective("flops", "minimize")]),
-        key=lambda t: t.metrics["flops"],
-    )
+    upright, across = _axes(objectives)
+    y, x = metric_of(upright.metric), metric_of(across.metric)
+    done = [t for t in rank(trials, [upright]) if x.name in t.metrics]
+    front = sorted(pareto(done, [upright, across]), key=lambda t: t.metrics[x.name])
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
-    axes.errorbar(
-        [t.metrics["flops"] / 1e6 for t in done],
-        [100 * t.metrics["accuracy"] for t in done],
-        [100 * t.metrics["accuracy_ci95"] for t in done],
-        fmt="o", ms=4, lw=0.7, color="#9aa5b1", label="trials (95% interval)",
-    )  # fmt: skip
-    axes.step(
-        [t.metrics["flops"] / 1e6 for t in front],
-        [100 * t.metrics["accuracy"] for t in front],
-        where="post", marker="o", color="#d1495b", label="Pareto front",
-    )  # fmt: skip
-    axes.set_xlabel("MFLOPs a text")
-    axes.set_ylabel("meta-validation accuracy, %")
+    intervals = [y.scale * t.metrics.get(y.name + INTERVAL, 0.0) for t in done]
+    label = "trials (95% interval)" if any(intervals) else "trials"
+    axes.errorbar(*_points(done, x, y), intervals, fmt="o", ms=4, lw=0.7, color="#9aa5b1", label=label)
+    axes.step(*_points(front, x, y), where="post", marker="o", color="#d1495b", label="Pareto front")
+    axes.set_xlabel(x.axis)
+    axes.set_ylabel(f"meta-validation {y.axis}" if y.name == ACCURACY else y.axis)
     axes.grid(alpha=0.3)
     axes.legend()
     return figure
+
+
+def _axes(objectives: Sequence[Objective]) -> tuple[Objective, Objective]:
+    """The objectives of the two axes; accuracy is upright where it is one of them."""
+    flops = Objective("flops", METRICS["flops"].direction)
+    first, *others = objectives
+    other = others[0] if others else flops if first.metric != flops.metric else Objective(ACCURACY)
+    return (other, first) if other.metric == ACCURACY else (first, other)
+
+
+def _points(trials: Sequence[Trial], x: Metric, y: Metric) -> tuple[list[float], list[float]]:
+    """The shown values of two metrics."""
+    return [x.scale * t.metrics[x.name] for t in trials], [y.scale * t.metrics[y.name] for t in trials]

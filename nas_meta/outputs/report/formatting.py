@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nas_meta.errors import one_line
+from nas_meta.evaluation.metrics import ACCURACY, Metric, shown_metrics
 from nas_meta.journal.records import Trial
-
-
-def percent(accuracy: float, interval: float) -> str:
-    """An accuracy with its 95% interval, in percent."""
-    return f"{100 * accuracy:.1f} ± {100 * interval:.1f} %"
 
 
 def clock(seconds: float) -> str:
@@ -21,27 +17,36 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
-def trial_line(trial: Trial) -> str:
-    """A finished trial in one line."""
+def named_value(metric: Metric, metrics: Mapping[str, float]) -> str:
+    """Show a metric within a sentence, such as ``15.9 M parameters``.
+
+    Args:
+        metric: The metric.
+        metrics: Metrics of a trial.
+
+    Returns:
+        The value with its title, the accuracy without; empty where the trial does not have it.
+    """
+    value = metric.format(metrics)
+    return value if metric.name == ACCURACY or not value else f"{value} {metric.title}"
+
+
+def trial_line(trial: Trial, objectives: Sequence[str] = ()) -> str:
+    """Show a finished trial in one line.
+
+    Args:
+        trial: The trial.
+        objectives: Metrics to show besides the overview.
+
+    Returns:
+        Its metrics and duration, or the reason why it failed.
+    """
     if not trial.metrics:
         return f"trial {trial.id}: {trial.status}: {one_line(str(trial.error))}"
-    m = trial.metrics
-    seconds = sum(m.get(f"{part}_seconds", 0) for part in ("pretrain", "train", "evaluate"))
-    return (
-        f"trial {trial.id}: {f'stopped at step {trial.fidelity}: ' if trial.status == 'stopped' else ''}"
-        f"{percent(m['accuracy'], m['accuracy_ci95'])}, {millions(m['params'], 1)} M parameters, "
-        f"{millions(m['flops'], 0)} MFLOPs, {seconds:.1f} s"
-    )
-
-
-def millions(count: float, places: int) -> str:
-    """A count in millions: with so many decimal places, or two digits where these would not show it."""
-    return f"{count / 1e6:.{places}f}" if count >= 1e7 / 10**places or not count else f"{count / 1e6:.2g}"
-
-
-def milliseconds(measured: Mapping[str, float] | None) -> str:
-    """A measured latency."""
-    return f"{1000 * measured['latency']:.1f} ms" if measured else ""
+    seconds = sum(trial.metrics.get(f"{part}_seconds", 0) for part in ("pretrain", "train", "evaluate"))
+    values = [named_value(metric, trial.metrics) for metric in shown_metrics(list(objectives))]
+    stopped = f"stopped at step {trial.fidelity}: " if trial.status == "stopped" else ""
+    return f"trial {trial.id}: {stopped}{', '.join(filter(None, values))}, {seconds:.1f} s"
 
 
 def short(architecture: Mapping[str, Any]) -> str:

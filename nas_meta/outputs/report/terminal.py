@@ -14,10 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from nas_meta.errors import one_line
+from nas_meta.evaluation.metrics import ACCURACY, METRICS, shown_metrics
 from nas_meta.journal.records import Trial
 from nas_meta.journal.run import Run, rank
 from nas_meta.journal.status import JOB, JOBS, PHASES, Status
-from nas_meta.outputs.report.formatting import clock, millions, milliseconds, percent, short, trial_line
+from nas_meta.outputs.report.formatting import clock, short, trial_line
 
 if TYPE_CHECKING:
     from nas_meta.outputs.proxy_ranking import Ranking
@@ -65,7 +66,7 @@ class LiveProgress:
         ended, self._told = status.leaderboard.ended[self._told :], len(status.leaderboard.ended)
         for trial in map(status.leaderboard.trials.get, ended):
             if trial.status != "running":
-                self.console.print(trial_line(trial), highlight=False)
+                self.console.print(trial_line(trial, status.leaderboard.metrics), highlight=False)
 
 
 def panel(status: Status) -> Group:
@@ -88,7 +89,7 @@ def panel(status: Status) -> Group:
     )
     lines: list[Any] = [head, ProgressBar(total=status.total, completed=finished, width=60)]
     if leaderboard.leader:
-        lines.append(Text.assemble(("best so far  ", "green"), trial_line(leaderboard.leader)))
+        lines.append(Text.assemble(("best so far  ", "green"), trial_line(leaderboard.leader, leaderboard.metrics)))
     lines += [Text(f"running      trial {t.id}: {progress(status, t)}", style="dim") for t in running[:SHOWN]]
     if status.phase == "searching" and not running:
         lines.append(Text("waiting for a worker to start", style="yellow"))
@@ -136,37 +137,37 @@ def watch_status(read: Callable[[], Status]) -> None:
 
 
 def result_table(run: Run) -> Table:
-    """The meta-tested trials, the Pareto front, and the rows that keep everybody honest."""
+    """Build the table that a search ends with.
+
+    Args:
+        run: The run.
+
+    Returns:
+        The meta-tested trials, the Pareto front, and the models that they are compared with.
+    """
     table = Table(title="The best and the Pareto front", title_justify="left")
-    for name in ("trial", "meta-validation", "meta-test", "parameters", "MFLOPs", "latency"):
-        table.add_column(name, justify="left" if name == "trial" else "right")
+    accuracy, *others = shown_metrics([o.metric for o in run.objectives])
+    others = [m for m in others if m.known != "end"]
+    table.add_column("trial")
+    for title in ("meta-validation", "meta-test", *(m.title for m in others), METRICS["latency"].title):
+        table.add_column(title, justify="right")
     table.add_column("architecture")
     report = run.report
     timing = report.get("latency") or {}
     front = {t.id for t in run.pareto}
     shown = [t for t in rank(run.trials, run.objectives) if t.id in front or str(t.id) in report.get("trials", {})]
     for trial in shown[:12]:
-        m, test = trial.metrics, run.test_of(trial)
         table.add_row(
             f"{trial.id}{' *' if trial.id in front else ''}",
-            percent(m["accuracy"], m["accuracy_ci95"]),
-            percent(test["test_accuracy"], test["test_accuracy_ci95"]) if test else "",
-            f"{millions(m['params'], 1)} M",
-            millions(m["flops"], 0),
-            milliseconds(timing.get("trials", {}).get(str(trial.id))),
+            accuracy.format(trial.metrics),
+            accuracy.format(run.test_of(trial), prefix="test_"),
+            *(metric.format(trial.metrics) for metric in others),
+            METRICS["latency"].format(timing.get("trials", {}).get(str(trial.id), {})),
             short(trial.architecture),
         )
     for name, test in report.get("references", {}).items():
-        table.add_row(
-            one_line(name),
-            "",
-            percent(test["test_accuracy"], test["test_accuracy_ci95"]),
-            f"{millions(test['params'], 1)} M" if "params" in test else "",
-            millions(test["flops"], 0) if "flops" in test else "",
-            "",
-            "",
-            style="dim",
-        )
+        cells = [metric.format(test) for metric in others]
+        table.add_row(one_line(name), "", accuracy.format(test, prefix="test_"), *cells, "", "", style="dim")
     steps = run.steps
     saved = f" of {steps.planned:,}: {steps.saved:.0%} saved by stopping early" if steps.saved else ""
     table.caption = (
@@ -185,11 +186,11 @@ def result_table(run: Run) -> Table:
 def ranking_table(ranking: Ranking) -> Table:
     """Architectures with their scores; of a run, what each score's ranking is worth."""
     table, first = Table(), ranking.rows[0]
-    for name in ([] if first.trial is None else ["trial", "accuracy"]) + list(first.scores):
+    for name in ([] if first.trial is None else ["trial", METRICS[ACCURACY].title]) + list(first.scores):
         table.add_column(name, justify="right")
     table.add_column("architecture")
     for row in ranking.rows:
-        trained = [] if row.trial is None else [str(row.trial), f"{100 * row.accuracy:.1f} %"]
+        trained = [] if row.trial is None else [str(row.trial), METRICS[ACCURACY].format({ACCURACY: row.accuracy})]
         table.add_row(
             *trained,
             *(f"{value:,.0f}" if value >= 1e4 else f"{value:.4g}" for value in row.scores.values()),
@@ -202,20 +203,28 @@ def ranking_table(ranking: Ranking) -> Table:
     return table
 
 
-def trials_table(trials: Sequence[Trial]) -> Table:
-    """Every trial."""
-    table = Table()
-    for name in ("trial", "status", "accuracy", "parameters", "MFLOPs", "seconds", "architecture or error"):
-        table.add_column(name, justify="right" if name in ("parameters", "MFLOPs", "seconds") else "left")
+def trials_table(trials: Sequence[Trial], objectives: Sequence[str] = ()) -> Table:
+    """Build a table of trials.
+
+    Args:
+        trials: The trials, in the order of the table.
+        objectives: Metrics to show besides the overview.
+
+    Returns:
+        The table; the last column holds the architecture, or the reason why the trial failed.
+    """
+    table, shown = Table(), shown_metrics(list(objectives))
+    table.add_column("trial")
+    table.add_column("status")
+    for metric in shown:
+        table.add_column(metric.title, justify="right")
+    table.add_column("seconds", justify="right")
+    table.add_column("architecture or error")
     for trial in trials:
-        m = trial.metrics
-        measured = bool(m)
         table.add_row(
             str(trial.id),
             f"stopped at {trial.fidelity}" if trial.status == "stopped" else trial.status,
-            percent(m["accuracy"], m["accuracy_ci95"]) if measured else "",
-            f"{millions(m['params'], 1)} M" if measured else "",
-            millions(m["flops"], 0) if measured else "",
+            *(metric.format(trial.metrics) for metric in shown),
             f"{(trial.finished or time.time()) - trial.started:.1f}",
             one_line(trial.error) if trial.error else short(trial.architecture),
         )

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import Field
 
+from nas_meta.evaluation.metrics import ACCURACY
 from nas_meta.strategy.stopping.rule import RungOptions, RungReport, StoppingRule
-
-JUDGED = "accuracy"  # what the scores by episode measure
 
 
 class RacingOptions(RungOptions):
@@ -42,7 +41,7 @@ class Racing(StoppingRule):
     def _as_good_otherwise(self, one: RungReport, other: RungReport) -> bool:
         """Whether one trial is at least as good as another in every objective besides accuracy."""
         values = zip(self.objectives, one.values, other.values, strict=True)
-        return all(a >= b for objective, a, b in values if objective.metric != JUDGED)
+        return all(a >= b for objective, a, b in values if objective.metric != ACCURACY)
 
 
 def p_value(one: np.ndarray, other: np.ndarray) -> float:

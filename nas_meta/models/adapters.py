@@ -46,7 +46,7 @@ class Insertion:
 
 
 def stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """Return the stack of layers of a model: its first non-empty module list, outermost first.
+    """Return the stack of layers of a model: the first non-empty module list from the outside in.
 
     Args:
         model: Model such as a transformers encoder or decoder.
@@ -197,8 +197,8 @@ class WiderDown(nn.Module):
         nn.init.zeros_(self.adapter.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        base, adapter = x.split([self.base.in_features, self.adapter.in_features], dim=-1)
-        return self.base(base) + self.adapter(adapter)
+        neurons, added = x.split([self.base.in_features, self.adapter.in_features], dim=-1)
+        return self.base(neurons) + self.adapter(added)
 
 
 def _widen(layer: nn.Module, up: str, down: str, rank: int) -> None:

@@ -1,4 +1,4 @@
-"""Log-probabilities of labels after a prompt, from a causal language model, with one forward pass per token.
+"""Log-probabilities of labels after a prompt, from a causal language model that encodes every token once.
 
 The examples of a prompt are encoded once, and all queries share their keys and values. The row of a query holds its
 tokens and then the tokens of all its labels as branches (:func:`lay_out`). Invariant: a label attends to the examples,
@@ -124,8 +124,8 @@ def lay_out(queries: Sequence[np.ndarray], labels: Sequence[Sequence[np.ndarray]
         label        0  0  0    1  1     2
 
     Args:
-        queries: Token ids of each query, at least one.
-        labels: For each query, the token ids of its labels, at least one each.
+        queries: Token ids of each query, at least one token.
+        labels: For each query, the token ids of its labels, at least one token each.
         past: P, the number of tokens of the shared prompt.
 
     Returns:
@@ -166,8 +166,8 @@ def label_log_probabilities(
     Args:
         lm: Causal language model.
         examples: Token ids ``[P]`` of the prompt before the queries; may be empty.
-        queries: Token ids of each query, at least one.
-        labels: For each query, the token ids of its labels, at least one each.
+        queries: Token ids of each query, at least one token.
+        labels: For each query, the token ids of its labels, at least one token each.
         shared: Whether the examples are encoded once for all queries; otherwise they are repeated in every row. The
             result is the same. Gradient checkpointing needs False, because checkpointed layers cache no keys and
             values.

@@ -23,7 +23,7 @@ def is_causal(
 
     The test perturbs the input instead of reading the model's configuration: two rows differ in their last token only,
     and all states before it must agree. For the tokens ``a`` and ``b`` and the default length, the rows are
-    ``a b a a`` and ``a b a b``; the first three states are compared. Each row is a forward pass of its own, because
+    ``a b a a`` and ``a b a b``; the first three states are compared. Each row is a separate forward pass, because
     matrix products may round the rows of one batch differently.
 
     Args:

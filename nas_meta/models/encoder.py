@@ -105,8 +105,8 @@ class Encoder(nn.Module):
             positions   0 1 2 0 1
 
         A model fails if it ignores the mask (text 1 sees text 0), ignores the positions (text 1 starts at 3), or mixes
-        tokens outside of attention. Text 0 is longer than a sliding window w (w + 3 tokens if they fit), so a model
-        whose window is disabled by an explicit mask fails, too: packed, the last token would see the first.
+        tokens outside of attention. It also fails if the given mask replaces its causal mask or its sliding window;
+        text 0 is therefore longer than a window w (w + 3 tokens if they fit).
         """
         from transformers import PreTrainedModel
 
@@ -159,7 +159,7 @@ class Encoder(nn.Module):
         return states if states.ndim == 2 else pool_states(self.model, states, attention_mask, self.pooling)
 
     def _embed_packed(self, input_ids: Tensor, packing: Packing) -> Tensor:
-        """Embeddings ``[B, D]`` of packed rows ``[R, L]``; a token attends to the tokens of its own text."""
+        """Embeddings ``[B, D]`` of packed rows ``[R, L]``; a token attends to the tokens of its text only."""
         # transformers adds a mask [R, 1, L, L] to the attention scores: 0 for visible tokens, the lowest number for
         # others. Under autocast it is the lowest of bfloat16, because the lowest of fp32 would become minus infinity.
         dtype = next(self.parameters()).dtype

@@ -118,7 +118,7 @@ class PeakMemory:
     """Peak memory since the creation of this object: allocations on the GPU, or the resident set of the process.
 
     Args:
-        device: Device of the trial. For the CPU of other systems than Linux, the peak of the whole process is read.
+        device: Device of the trial. On a CPU without Linux, the peak since the start of the process is reported.
     """
 
     def __init__(self, device: torch.device):

@@ -237,7 +237,7 @@ class ComposedSpace(SearchSpace):
             tokens: Tokens of the text for which FLOPs are counted.
 
         Returns:
-            ``params`` and ``flops``, as far as all parts count them.
+            ``params`` and ``flops``, each only if all present parts count it.
         """
         counted = [self.spaces[n].counts(self.part(architecture, n), tokens) for n in self.present(architecture)]
         return {m: sum(c[m] for c in counted) for m in ADDITIVE if counted and all(m in c for c in counted)}

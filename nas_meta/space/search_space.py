@@ -111,7 +111,8 @@ class SearchSpace(ABC):
             tokens: Tokens of the text for which FLOPs are counted.
 
         Returns:
-            ``params``, the number of parameters, and ``flops``, the operations of one forward pass of one example.
+            Metrics by name, such as ``params``, the number of parameters, and ``flops``, the floating-point operations
+            of one forward pass of one example.
         """
         return {}
 

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from nas_meta.errors import TrialError
 from nas_meta.learners.base import Learner, LearnerOptions
-from nas_meta.models.causal_lm import LanguageModel, is_causal, label_log_probabilities, language_model
+from nas_meta.models.causal_lm import LanguageModel, label_log_probabilities, language_model
+from nas_meta.models.causality import is_causal
 from nas_meta.models.compute import allow_checkpointing, checkpointed
 from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.episodes import Episode
@@ -68,7 +69,7 @@ class InContext(Learner):
 
     def equip(self, model: nn.Module) -> None:
         lm = language_model(model)
-        if lm is None or not is_causal(lm):
+        if lm is None or not is_causal(lm.body):
             raise TrialError(
                 f"in-context reads labels off a causal language model, but the space builds a {type(model).__name__}, "
                 "which has no such head; expected a space such as decoder-subnet"

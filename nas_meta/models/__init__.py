@@ -1,1 +1,1 @@
-"""What runs on a device: encoder, pooling, packing, adapters, precision, state as bytes, profiling."""
+"""Models on a device: encoder, pooling, packing, adapters, precision, serialisation and profiling."""

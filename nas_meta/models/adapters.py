@@ -1,11 +1,13 @@
-"""Small trainable parts inside a model: LoRA and IA³ (through peft) and parallel adapters.
+"""Adapters: small trainable parts inside a model, which are LoRA and IA³ (through peft) and parallel adapters.
 
-- LoRA (Hu et al. 2022): Wx becomes Wx + α/r · B(Ax), A ``[r, in]``, B ``[out, r]`` zero at first.
-- IA³ (Liu et al. 2022): the outputs of keys and values, and the input of the second feed-forward projection, are
-  multiplied by learned vectors that are one at first.
-- parallel adapter (He et al. 2022, "Towards a Unified View of Parameter-Efficient Transfer Learning"): beside the
-  feed-forward block, Uσ(Dx + d), U zero at first. With the block's own σ these are r more neurons of the block: so they
-  are built, and so they merge into it exactly.
+- LoRA (Hu et al. 2022): Wx becomes Wx + α/r · B(Ax) with A ``[r, in]`` and B ``[out, r]``; B starts at zero.
+- IA³ (Liu et al. 2022): the keys, the values and the input of the second feed-forward projection are multiplied by
+  learned vectors, which start at one.
+- parallel adapter (He et al. 2022, "Towards a Unified View of Parameter-Efficient Transfer Learning"): Uσ(Dx + d) is
+  added to the feed-forward block; U starts at zero. With the block's activation σ, these are r more neurons of the
+  block. They are built that way, and therefore merge into the block exactly.
+
+Invariant: a newly inserted adapter does not change the outputs of the model.
 """
 
 from __future__ import annotations
@@ -29,12 +31,13 @@ NAMES = {
 
 @dataclass(frozen=True)
 class Insertion:
-    """What is put into one layer.
+    """The adapter that one layer gets.
 
     Attributes:
         kind: ``lora``, ``ia3`` or ``adapter``.
-        rank: r, of LoRA and adapters.
-        on: the parts of the layer, of ``attention`` and ``ffn``; adapters stand beside the feed-forward block anyway.
+        rank: Rank r of LoRA, or the number of neurons r of a parallel adapter; IA³ ignores it.
+        on: Blocks of the layer that LoRA or IA³ adapt, ``attention`` or ``ffn`` or both; a parallel adapter always
+            belongs to the feed-forward block.
     """
 
     kind: str
@@ -43,42 +46,62 @@ class Insertion:
 
 
 def stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The model's stack of layers, the outermost list of modules, and its name.
+    """Return the stack of layers of a model: the first non-empty module list from the outside in.
+
+    Args:
+        model: Model such as a transformers encoder or decoder.
+
+    Returns:
+        The name of the list in the model, and the list.
 
     Raises:
-        TrialError: there is none.
+        TrialError: If the model has no list of modules.
     """
     for name, module in model.named_modules():
         if isinstance(module, nn.ModuleList) and len(module):
             return name, module
     raise TrialError(
-        "the model has no list of layers to put adapters into; expected learner.adapt: all, head or bitfit"
+        "the model has no list of layers to insert adapters into; expected learner.adapt: all, head or bitfit"
     )
 
 
 def roles(layer: nn.Module) -> dict[str, str]:
-    """The names of a layer's query, key and value projections and of its feed-forward pair, as far as it has them."""
+    """Find the projections of a layer by their names and shapes.
+
+    Args:
+        layer: One layer of a transformer.
+
+    Returns:
+        The submodule names of the roles ``query``, ``key``, ``value``, and of the feed-forward pair ``up`` and
+        ``down``; roles that the layer lacks are missing.
+    """
     linears = {name: module for name, module in layer.named_modules() if isinstance(module, nn.Linear)}
-    found = {
+    projections = {
         role: name for role, words in NAMES.items() for name in linears if name.rpartition(".")[2] in words
     }  # fmt: skip
-    # In the order of definition, and not by width: a cut block may be narrower than the layer.
-    rest = {name: module for name, module in linears.items() if "att" not in name and name not in found.values()}
+    # The first projection is "up" by its order, not its width: a pruned block may be narrower than the layer.
+    rest = {name: module for name, module in linears.items() if "att" not in name and name not in projections.values()}
     for up, first in rest.items():
         for down, second in rest.items():
             if up != down and (first.in_features, first.out_features) == (second.out_features, second.in_features):
-                return found | {"up": up, "down": down}
-    return found
+                return projections | {"up": up, "down": down}
+    return projections
 
 
 def insert(model: nn.Module, layers: Mapping[int, Insertion]) -> None:
-    """Puts the given parts into layers of a model, in place; which parameters learn stays as it was, new ones do.
+    """Insert adapters into layers of a model, in place.
+
+    The adapters' parameters require gradients; whether the others do is not changed.
+
+    Args:
+        model: Model without adapters.
+        layers: The adapter of each layer, by the layer's index; layers that are not listed get none.
 
     Raises:
-        TrialError: the model has such parts already, or a layer lacks what they are put on.
+        TrialError: If the model already has adapters, or if a layer lacks the projections that its adapter needs.
     """
     if has_adapters(model):
-        raise TrialError("the model has adapters of its own; expected learner.adapt: all, head, bitfit or last-n")
+        raise TrialError("the model already has adapters; expected learner.adapt: all, head, bitfit or last-n")
     prefix, modules = stack(model)
     frozen = [p for p in model.parameters() if not p.requires_grad]
     learning = [p for p in model.parameters() if p.requires_grad]
@@ -88,14 +111,17 @@ def insert(model: nn.Module, layers: Mapping[int, Insertion]) -> None:
             f"{prefix}.{i}.{name}": part.rank
             for i, (part, names) in wanted.items()
             if part.kind == kind
-            for name in _places(kind, part.on, names, modules[i])
+            for name in _targets(kind, part.on, names, modules[i])
         }
         if targets:
             _inject(model, kind, targets, [f"{prefix}.{i}.{n['down']}" for i, (_, n) in wanted.items() if "down" in n])
     for i, (part, names) in wanted.items():
         if part.kind == "adapter":
             if "down" not in names:
-                raise TrialError("the model's layers have no feed-forward pair that an adapter could stand beside")
+                raise TrialError(
+                    "the model's layers have no pair of feed-forward projections for a parallel adapter; "
+                    "expected lora or ia3"
+                )
             _widen(modules[i], names["up"], names["down"], part.rank)
     for parameter in frozen:
         parameter.requires_grad_(False)
@@ -103,22 +129,24 @@ def insert(model: nn.Module, layers: Mapping[int, Insertion]) -> None:
         parameter.requires_grad_(True)
 
 
-def _places(kind: str, on: Collection[str], names: Mapping[str, str], layer: nn.Module) -> Sequence[str]:
+def _targets(kind: str, on: Collection[str], names: Mapping[str, str], layer: nn.Module) -> Sequence[str]:
+    """The names of the projections in a layer that LoRA or IA³ adapt."""
     wanted = {
         "lora": {"attention": ("query", "value"), "ffn": ("up", "down")},
         "ia3": {"attention": ("key", "value"), "ffn": ("down",)},
     }[kind]
-    places = [names[role] for part, parts in wanted.items() if part in on for role in parts if role in names]
-    if places:
-        return places
-    # A layer whose projections have other names: all of them.
-    places = [name for name, module in layer.named_modules() if isinstance(module, nn.Linear)]
-    if not places or kind == "ia3":
-        raise TrialError(f"the model's layers have no projections that {kind} could be put on")
-    return places
+    targets = [names[role] for block, parts in wanted.items() if block in on for role in parts if role in names]
+    if targets:
+        return targets
+    # LoRA fits every projection, so a layer with unknown names gets it on all of them.
+    targets = [name for name, module in layer.named_modules() if isinstance(module, nn.Linear)]
+    if not targets or kind == "ia3":
+        raise TrialError(f"the model's layers have no projections for {kind}; expected a transformer's linear layers")
+    return targets
 
 
 def _inject(model: nn.Module, kind: str, targets: Mapping[str, int], downs: Sequence[str]) -> None:
+    """Wrap the targets with LoRA (of these ranks, α = r) or IA³, in place, through peft."""
     import peft
 
     names = list(targets)
@@ -130,13 +158,18 @@ def _inject(model: nn.Module, kind: str, targets: Mapping[str, int], downs: Sequ
     else:
         config = peft.IA3Config(target_modules=names, feedforward_modules=[n for n in names if n in downs])
     with warnings.catch_warnings():
-        # Of a second kind in other layers of the same model.
+        # peft warns when a second kind of adapter is injected, here into other layers.
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")
         peft.inject_adapter_in_model(config, model, adapter_name=kind)
 
 
 class WiderUp(nn.Module):
-    """A feed-forward block's first projection with r more neurons: ``[..., in]`` to ``[..., out + r]``."""
+    """The first projection of a feed-forward block with r more neurons, ``[..., in]`` to ``[..., out + r]``.
+
+    Args:
+        base: The projection to extend.
+        rank: The number of neurons r.
+    """
 
     def __init__(self, base: nn.Linear, rank: int):
         super().__init__()
@@ -148,7 +181,12 @@ class WiderUp(nn.Module):
 
 
 class WiderDown(nn.Module):
-    """The second projection with the columns of these neurons: ``[..., in + r]`` to ``[..., out]``."""
+    """The second projection of a feed-forward block with r more inputs, ``[..., in + r]`` to ``[..., out]``.
+
+    Args:
+        base: The projection to extend.
+        rank: The number of neurons r that :class:`WiderUp` adds.
+    """
 
     def __init__(self, base: nn.Linear, rank: int):
         super().__init__()
@@ -159,28 +197,38 @@ class WiderDown(nn.Module):
         nn.init.zeros_(self.adapter.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        own, more = x.split([self.base.in_features, self.adapter.in_features], dim=-1)
-        return self.base(own) + self.adapter(more)
+        neurons, added = x.split([self.base.in_features, self.adapter.in_features], dim=-1)
+        return self.base(neurons) + self.adapter(added)
 
 
 def _widen(layer: nn.Module, up: str, down: str, rank: int) -> None:
+    """Add r neurons to the feed-forward block with the projections ``up`` and ``down``."""
     _replace(layer, up, WiderUp(layer.get_submodule(up), rank))
     _replace(layer, down, WiderDown(layer.get_submodule(down), rank))
 
 
 def has_adapters(model: nn.Module) -> bool:
-    """Whether any such part is in the model."""
+    """Return whether a model has adapters of any kind."""
     return any(True for _ in adapter_names(model))
 
 
 def adapter_names(model: nn.Module) -> list[str]:
-    """The names of the parameters that were put in."""
+    """Return the names of the parameters that belong to adapters, in the order of the model."""
     marks = (".lora_A.", ".lora_B.", ".ia3_l.", ".adapter.")
     return [name for name, _ in model.named_parameters() if any(mark in f".{name}" for mark in marks)]
 
 
 def without_adapters(model: nn.Module, merge: bool) -> nn.Module:
-    """The plain model, in place: without what was put in, or with it merged into the weights (the same outputs)."""
+    """Remove the adapters from a model, in place.
+
+    Args:
+        model: Model with or without adapters.
+        merge: Whether the adapters are merged into the weights, which keeps the outputs; otherwise they are dropped,
+            which restores the outputs from before :func:`insert`.
+
+    Returns:
+        The same model.
+    """
     if not has_adapters(model):
         return model
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -191,22 +239,24 @@ def without_adapters(model: nn.Module, merge: bool) -> nn.Module:
                 module.merge()
             _replace(model, name, module.get_base_layer())
         elif isinstance(module, WiderUp):
-            _replace(model, name, _joined(module.base, module.adapter, 0) if merge else module.base)
+            _replace(model, name, _concatenated(module.base, module.adapter, 0) if merge else module.base)
         elif isinstance(module, WiderDown):
-            _replace(model, name, _joined(module.base, module.adapter, 1) if merge else module.base)
+            _replace(model, name, _concatenated(module.base, module.adapter, 1) if merge else module.base)
     model.__dict__.pop("peft_config", None)
     return model
 
 
 @torch.no_grad()
-def _joined(base: nn.Linear, more: nn.Linear, dim: int) -> nn.Linear:
-    weight = torch.cat([base.weight, more.weight], dim)
-    joined = nn.Linear(weight.shape[1], weight.shape[0], device=weight.device, dtype=weight.dtype)
-    joined.weight.copy_(weight)
-    joined.bias.copy_(base.bias if more.bias is None else torch.cat([base.bias, more.bias]))
-    return joined
+def _concatenated(base: nn.Linear, adapter: nn.Linear, dim: int) -> nn.Linear:
+    """One projection from two: more outputs with ``dim`` 0, more inputs with ``dim`` 1."""
+    weight = torch.cat([base.weight, adapter.weight], dim)
+    merged = nn.Linear(weight.shape[1], weight.shape[0], device=weight.device, dtype=weight.dtype)
+    merged.weight.copy_(weight)
+    merged.bias.copy_(base.bias if adapter.bias is None else torch.cat([base.bias, adapter.bias]))
+    return merged
 
 
 def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Set the submodule of this name."""
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, module)

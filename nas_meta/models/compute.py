@@ -1,4 +1,4 @@
-"""On what and how models compute: device, precision, compilation, layers computed again in the backward pass."""
+"""How models compute: device, precision, compilation, and gradient checkpointing."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ from nas_meta.errors import ConfigError, TrialError
 
 @dataclass(frozen=True)
 class Compute:
-    """How a trial's model computes; what is learned is kept in fp32 however it is.
+    """Device, precision, compilation and checkpointing of a trial's model.
 
     Attributes:
         device: ``cpu`` or ``cuda``.
-        precision: ``fp32``, or ``bf16``: matrix products and attention in bfloat16, the rest in fp32 (autocast).
-        compile: whether the model goes through ``torch.compile``.
-        gradient_checkpointing: whether layers keep only their input and are computed again in the backward pass (Chen
-            et al. 2016, "Training Deep Nets with Sublinear Memory Cost").
+        precision: ``fp32``, or ``bf16`` for matrix products and attention in bfloat16 and the rest in fp32 (autocast).
+            Parameters stay in fp32 either way.
+        compile: Whether the model is compiled with ``torch.compile``.
+        gradient_checkpointing: Whether layers store only their input and are recomputed in the backward pass, which
+            saves memory for about a third more time (Chen et al. 2016, "Training Deep Nets with Sublinear Memory
+            Cost").
     """
 
     device: str = "cpu"
@@ -36,71 +38,96 @@ class Compute:
     gradient_checkpointing: bool = False
 
     def check(self) -> None:
-        """Raises ConfigError where this process cannot compute so."""
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise ConfigError(
-                "compute.device is cuda, but torch finds no GPU here; expected a machine with one and a torch that was "
-                "built for it, or compute.device: cpu"
-            )
-        if self.compile and self.device == "cuda" and importlib.util.find_spec("triton") is None:
-            raise ConfigError("compute.compile needs the package triton on a GPU; expected it, or compile: false")
-        compilers = (os.environ.get("CXX", "c++"), "g++", "clang++")
-        if self.compile and self.device == "cpu" and not any(map(shutil.which, compilers)):
-            raise ConfigError("compute.compile needs a C++ compiler; expected g++ or clang++, or compile: false")
-
-    def start(self, threads: int = 0) -> None:
-        """Once per worker: checks, and sets CPU threads; 0 leaves torch's own choice.
+        """Check that this process has the hardware and the compilers that the settings need.
 
         Raises:
-            ConfigError: this process cannot compute so.
+            ConfigError: If torch finds no GPU, or if compilation needs a package or a compiler that is missing.
+        """
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ConfigError(
+                "compute.device is cuda, but torch finds no GPU; expected a machine with a GPU and a CUDA build of "
+                "torch, or compute.device: cpu"
+            )
+        if self.compile and self.device == "cuda" and importlib.util.find_spec("triton") is None:
+            raise ConfigError("compute.compile needs the package triton on a GPU; install it, or set compile: false")
+        compilers = (os.environ.get("CXX", "c++"), "g++", "clang++")
+        if self.compile and self.device == "cpu" and not any(map(shutil.which, compilers)):
+            raise ConfigError("compute.compile needs a C++ compiler; install g++ or clang++, or set compile: false")
+
+    def start(self, threads: int = 0) -> None:
+        """Check the settings and set the number of CPU threads, once per worker.
+
+        Args:
+            threads: CPU threads of torch; 0 keeps torch's default.
+
+        Raises:
+            ConfigError: As in :meth:`check`.
         """
         self.check()
         if threads:
             torch.set_num_threads(threads)
 
     def autocast(self) -> AbstractContextManager:
-        """Within, operations that bear it compute in :attr:`precision`."""
-        # Without its cache of narrow weights: these would outlive the weights that an inner loop moves.
+        """Return a context in which operations that tolerate it compute in :attr:`precision`."""
+        # No cache of bfloat16 weights: it would keep stale copies of the weights that an inner loop updates.
         return torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16", cache_enabled=False)
 
 
 def compile_model(model: nn.Module) -> Callable[..., Any]:
-    """The model's forward pass, compiled for any number of texts and tokens."""
+    """Compile a model's forward pass for any number of texts and tokens.
+
+    Args:
+        model: Model to compile; it is not changed.
+
+    Returns:
+        The compiled forward function, with the same arguments.
+    """
     return torch.compile(model.forward, dynamic=True)
 
 
 def forget_compiled() -> None:
-    """Gives back what was compiled: the next trial's model is another one, and the compiler's memory is counted."""
+    """Release compiled code, which the next trial cannot reuse and which would count towards its memory."""
     torch.compiler.reset()
 
 
 def allow_checkpointing(model: nn.Module) -> Sequence[nn.Module]:
-    """The outermost layers of a model that can be computed again in the backward pass (transformers' own).
+    """Prepare a model for :func:`checkpointed`.
+
+    Args:
+        model: Model with layers of the class ``GradientCheckpointingLayer`` of transformers, at any depth.
+
+    Returns:
+        Its outermost layers of this class.
 
     Raises:
-        TrialError: it has none.
+        TrialError: If the model has no such layer.
     """
     from transformers.modeling_layers import GradientCheckpointingLayer
 
-    found: list[nn.Module] = []
+    layers: list[nn.Module] = []
     inside: set[nn.Module] = set()
     for module in model.modules():
         if isinstance(module, GradientCheckpointingLayer) and module not in inside:
-            found.append(module)
+            layers.append(module)
             inside.update(module.modules())
-    if not found:
+    if not layers:
         raise TrialError(
-            f"compute.gradient_checkpointing: {type(model).__name__} has no layer that can be computed again; expected "
-            "a model of transformers' GradientCheckpointingLayers, or gradient_checkpointing: false"
+            f"compute.gradient_checkpointing is true, but {type(model).__name__} has no layer that can be recomputed; "
+            "expected a model with a GradientCheckpointingLayer of transformers, or gradient_checkpointing: false"
         )
-    for layer in found:
+    for layer in layers:
         layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
-    return found
+    return layers
 
 
 @contextmanager
 def checkpointed(layers: Sequence[nn.Module]) -> Iterator[None]:
-    """Within, these layers keep only their input while they train."""
+    """Enable gradient checkpointing inside the block.
+
+    Args:
+        layers: What :func:`allow_checkpointing` returned. In training mode, they store only their input and are
+            recomputed in the backward pass.
+    """
     for layer in layers:
         layer.gradient_checkpointing = True
     try:

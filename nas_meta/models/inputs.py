@@ -1,4 +1,4 @@
-"""Texts, images, or images with texts: what a search space takes, what a task source gives, and whether that fits."""
+"""Inputs of the models of a search space, by its modality: texts, images, or images with texts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,18 @@ if TYPE_CHECKING:
 def example_inputs(
     space: SearchSpace, examples: int, tokens: int, device: torch.device | str = "cpu"
 ) -> dict[str, Tensor]:
-    """Inputs as the models of a space take them, for measuring: of so many tokens, and grey."""
+    """Return inputs for the models of a search space, for checks and profiling: texts of ones and grey images.
+
+    Args:
+        space: Search space; its modality and image shape are used.
+        examples: Batch size B.
+        tokens: Tokens T of each text.
+        device: Device of the tensors.
+
+    Returns:
+        ``input_ids`` and ``attention_mask`` ``[B, T]`` for texts, ``pixel_values`` ``[B, channels, height, width]`` for
+        images, and all three for images with texts.
+    """
     import torch
 
     from nas_meta.models.profiling import text_inputs
@@ -29,7 +40,16 @@ def example_inputs(
 
 
 def describe_inputs(space: SearchSpace, examples: int, tokens: int) -> str:
-    """Such inputs in words: ``2 texts of 4 tokens``, ``an image of 1×8×8``."""
+    """Describe the inputs of :func:`example_inputs` in words, for error messages.
+
+    Args:
+        space: Search space; its modality and image shape are used.
+        examples: Batch size.
+        tokens: Tokens of each text.
+
+    Returns:
+        A phrase such as ``2 texts of 4 tokens`` or ``an image of 1×8×8``.
+    """
     several = examples > 1
     text = f"{examples} texts of {tokens} tokens" if several else f"a text of {tokens} tokens"
     if space.modality == TEXT:
@@ -39,15 +59,23 @@ def describe_inputs(space: SearchSpace, examples: int, tokens: int) -> str:
 
 
 def check_modality(space: SearchSpace) -> None:
-    """Raises ConfigError where a space does not say well what its models take."""
+    """Check the modality and the image shape of a search space.
+
+    Args:
+        space: Search space of a plugin.
+
+    Raises:
+        ConfigError: If the modality is unknown, or if a space of images has no image shape of three positive numbers.
+    """
     if space.modality not in MODALITIES:
         raise ConfigError(
-            f"the search space {space_name(space)} takes '{space.modality}'; {nearest(str(space.modality), MODALITIES)}"
+            f"the search space {space_name(space)} has the modality '{space.modality}'; "
+            f"{nearest(str(space.modality), MODALITIES)}"
         )
     shape = space.image_shape
     sizes = isinstance(shape, (tuple, list)) and len(shape) == 3 and all(isinstance(n, int) and n > 0 for n in shape)
     if space.modality != TEXT and not sizes:
         raise ConfigError(
-            f"the search space {space_name(space)} takes images, but its image_shape is {shape!r}; expected channels, "
-            "height and width"
+            f"the search space {space_name(space)} takes images, but its image_shape is {shape!r}; expected "
+            "channels, height and width as positive integers"
         )

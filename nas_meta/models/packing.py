@@ -1,8 +1,8 @@
-"""Short texts side by side in one row, each seeing only itself, so that hardly a token is spent on padding.
+"""Sequence packing: several short texts in one row, each attending to itself only, so that few tokens are padding.
 
-Krell et al. 2021, "Efficient Sequence Packing without Cross-contamination": attention is masked to blocks, positions
-start again with every text, and the outputs are those of the texts one by one. Diagnoses and intents differ in length
-so much that half of a padded batch is padding.
+Krell et al. 2021, "Efficient Sequence Packing without Cross-contamination": attention is masked to blocks and positions
+restart with every text. The invariant is that the outputs equal those of the texts one by one. Texts of few-shot tasks
+(diagnoses, intents) differ so much in length that half of a padded batch is padding.
 """
 
 from __future__ import annotations
@@ -16,18 +16,26 @@ import numpy as np
 
 from nas_meta.tasks.pool import Pool
 
-# Tokens that a row should have: attention is quadratic in them, the rest of a layer is not.
-ROW = 64
+# Target number of tokens per row: attention is quadratic in it, the rest of a layer is not.
+ROW_TOKENS = 64
 
 
 class Packing(NamedTuple):
-    """Which token of packed rows is whose; arrays or tensors of whole numbers.
+    """Layout of B texts in R packed rows of L tokens; all fields are integer arrays or tensors.
+
+    Example: three texts ``a b c`` of 3, 2 and 2 tokens, in two rows of at most 4 tokens, with ``start`` 0::
+
+        ids        a0 a1 a2  -      b0 b1 c0 c1
+        owner       0  0  0  3       1  1  2  2
+        positions   0  1  2  0       0  1  0  1
+        first       [0, 4, 6]
+        lengths     [3, 2, 2]
 
     Attributes:
-        owner: ``[R, L]``, the text that a token belongs to, B where there is none.
-        positions: ``[R, L]``, of a token in its own text.
-        first: ``[B]``, where each text begins in the rows one after the other.
-        lengths: ``[B]``, tokens of each text.
+        owner: ``[R, L]``, the index of the text that a token belongs to; B for padding.
+        positions: ``[R, L]``, the position of a token in its text, counted from ``start``.
+        first: ``[B]``, the index of each text's first token in the flattened rows ``[R * L]``.
+        lengths: ``[B]``, the number of tokens of each text.
     """
 
     owner: Any
@@ -36,20 +44,26 @@ class Packing(NamedTuple):
     lengths: Any
 
 
-def rows_of(lengths: np.ndarray, widest: int, at_least: int = 1) -> list[list[int]]:
-    """Distributes texts over as few rows of about ``ROW`` tokens as none is wider than ``widest``.
+def assign_rows(lengths: np.ndarray, widest: int, at_least: int = 1) -> list[list[int]]:
+    """Distribute texts over rows of about equal length.
 
-    The longest text first, each into the row that has the fewest tokens (Graham 1969, "Bounds on Multiprocessing Timing
-    Anomalies").
+    Longest-processing-time rule (Graham 1969, "Bounds on Multiprocessing Timing Anomalies"): texts are taken from the
+    longest to the shortest, and each goes to the row with the fewest tokens. The search starts with as many rows as
+    :data:`ROW_TOKENS` suggests and adds a row until no row is wider than allowed. Invariant: the heap ``fill`` holds
+    the number of tokens of every row, the emptiest row on top.
+
+    Example: lengths 40, 30, 20, 10, 8 are 108 tokens, so 2 rows. The first row gets 40, the second 30 and 20 (50
+    tokens), the first 10 (50 tokens) and, as the lower index among equals, 8. The result is ``[[0, 3, 4], [1, 2]]``.
 
     Args:
-        widest: most tokens in a row; a single text may have more.
-        at_least: fewest rows.
+        lengths: ``[B]``, tokens of each text.
+        widest: Maximum number of tokens per row; a single longer text still gets a row.
+        at_least: Minimum number of rows.
 
     Returns:
-        For each row the indices of its texts.
+        For each row, the indices of its texts in the order of their tokens.
     """
-    count = max(at_least, math.ceil(lengths.sum() / ROW))
+    count = max(at_least, math.ceil(lengths.sum() / ROW_TOKENS))
     order = np.argsort(-lengths, kind="stable").tolist()
     while True:
         rows: list[list[int]] = [[] for _ in range(count)]
@@ -64,29 +78,51 @@ def rows_of(lengths: np.ndarray, widest: int, at_least: int = 1) -> list[list[in
 
 
 def pack(pool: Pool, indices: np.ndarray, widest: int, start: int = 0) -> tuple[np.ndarray, Packing]:
-    """Token ids ``[R, L]`` of texts of a pool, and whose they are; ``start`` is the position of a first token."""
+    """Pack texts of a pool into rows.
+
+    Args:
+        pool: Pool of texts.
+        indices: ``[B]``, the texts to pack.
+        widest: Maximum number of tokens per row; a single longer text still gets a row.
+        start: Position of a text's first token: 0 for BERT, ``pad_token_id + 1`` for RoBERTa.
+
+    Returns:
+        Token ids ``[R, L]``, 0 for padding, and their layout.
+    """
     lengths = pool.lengths[indices]
-    rows = rows_of(lengths, widest)
-    return _filled(pool, indices, rows, _width(lengths, rows), start)
+    rows = assign_rows(lengths, widest)
+    return _fill(pool, indices, rows, _width(lengths, rows), start)
 
 
 def pack_sets(pool: Pool, sets: Sequence[np.ndarray], widest: int, start: int = 0) -> tuple[np.ndarray, Packing]:
-    """:func:`pack` for each of several sets of equally many texts, all in one shape: ``[sets, R, L]``."""
+    """Pack several sets of texts into arrays of one shape, one slice per set, as ``vmap`` needs them.
+
+    Args:
+        pool: Pool of texts.
+        sets: For each set, the ``[B]`` texts to pack; all sets have the same B.
+        widest: Maximum number of tokens per row; a single longer text still gets a row.
+        start: Position of a text's first token.
+
+    Returns:
+        Token ids ``[sets, R, L]`` and their layout, with ``[sets]`` as the first dimension of every field.
+    """
     lengths = [pool.lengths[indices] for indices in sets]
-    most = max(len(rows_of(n, widest)) for n in lengths)
-    rows = [rows_of(n, widest, most) for n in lengths]
+    most = max(len(assign_rows(n, widest)) for n in lengths)
+    rows = [assign_rows(n, widest, most) for n in lengths]
     width = max(map(_width, lengths, rows))
-    ids, whose = zip(*(_filled(pool, i, r, width, start) for i, r in zip(sets, rows, strict=True)), strict=True)
-    return np.stack(ids), Packing(*(np.stack(arrays) for arrays in zip(*whose, strict=True)))
+    ids, packings = zip(*(_fill(pool, i, r, width, start) for i, r in zip(sets, rows, strict=True)), strict=True)
+    return np.stack(ids), Packing(*(np.stack(arrays) for arrays in zip(*packings, strict=True)))
 
 
 def _width(lengths: np.ndarray, rows: Sequence[Sequence[int]]) -> int:
+    """L, the number of tokens of the fullest row."""
     return max(1, max(int(lengths[row].sum()) for row in rows))
 
 
-def _filled(
+def _fill(
     pool: Pool, indices: np.ndarray, rows: Sequence[Sequence[int]], width: int, start: int
 ) -> tuple[np.ndarray, Packing]:
+    """Write the texts of each row from left to right; see :class:`Packing` for an example."""
     lengths = pool.lengths[indices]
     ids = np.zeros((len(rows), width), dtype=np.int64)
     owner = np.full(ids.shape, len(indices))

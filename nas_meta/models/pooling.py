@@ -1,4 +1,4 @@
-"""Pooling: from token states to one embedding per text."""
+"""Pooling: from the states of tokens to one embedding per text, for padded batches and for packed rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,19 @@ POOLINGS = ("mean", "cls", "last", "attention")
 
 
 def pool_states(model: nn.Module, states: Tensor, mask: Tensor | None, pooling: str) -> Tensor:
-    """Embeddings ``[B, D]`` of the states ``[B, T, D]`` that a model gives for a mask ``[B, T]``, or without one."""
+    """Pool the states of a padded batch into one embedding per example.
+
+    Args:
+        model: Model that computed the states; ``attention`` calls its ``pooling_scores(states)``, which returns one
+            score per token, ``[B, T]``.
+        states: Token states ``[B, T, D]``.
+        mask: Attention mask ``[B, T]``, 1 for tokens and 0 for padding; None pools over all states, as for images.
+        pooling: ``mean`` averages the tokens of the mask, ``cls`` takes the first state, ``last`` the last state of
+            the mask, and ``attention`` the average weighted by the softmax of the scores.
+
+    Returns:
+        Embeddings ``[B, D]``.
+    """
     if pooling == "cls":
         return states[:, 0]
     if mask is None:
@@ -23,12 +35,39 @@ def pool_states(model: nn.Module, states: Tensor, mask: Tensor | None, pooling: 
     if pooling == "attention":
         scores = model.pooling_scores(states).to(states.dtype).masked_fill(mask == 0, -torch.inf)
         return (states * scores.softmax(1).unsqueeze(-1)).sum(1)
-    seen = mask.unsqueeze(-1).to(states.dtype)
-    return (states * seen).sum(1) / seen.sum(1).clamp(min=1)
+    weights = mask.unsqueeze(-1).to(states.dtype)
+    return (states * weights).sum(1) / weights.sum(1).clamp(min=1)
 
 
-def _sums(of: Tensor, whose: Packing) -> Tensor:
-    """Sums ``[B, D]`` over the tokens of each packed text, of ``[R * L, D]``."""
-    texts = whose.first.shape[0]
-    sums = torch.zeros(texts + 1, of.shape[1], dtype=of.dtype, device=of.device)
-    return sums.index_add(0, whose.owner.flatten(), of)[:texts]
+def pool_packed(model: nn.Module, states: Tensor, packing: Packing, pooling: str) -> Tensor:
+    """Pool the states of packed rows into one embedding per text, equal to :func:`pool_states` of each text alone.
+
+    Args:
+        model: As in :func:`pool_states`; its scores are computed for ``[R * L, D]``.
+        states: Token states ``[R, L, D]`` of R rows.
+        packing: Which text each token belongs to, as tensors.
+        pooling: As in :func:`pool_states`.
+
+    Returns:
+        Embeddings ``[B, D]`` in the order of the texts.
+    """
+    states = states.flatten(0, 1)
+    if pooling == "cls":
+        return states.index_select(0, packing.first)
+    if pooling == "last":
+        return states.index_select(0, packing.first + packing.lengths - 1)
+    if pooling == "attention":
+        scores = model.pooling_scores(states).to(states.dtype)
+        # A softmax per text. Subtracting one maximum for all texts prevents overflow; it is safe because normalised
+        # states are bounded, so that no text's scores lie far below the maximum.
+        weights = (scores - scores.detach().max()).exp().unsqueeze(-1)
+        tiny = torch.finfo(weights.dtype).tiny
+        return _sum_by_text(states * weights, packing) / _sum_by_text(weights, packing).clamp(min=tiny)
+    return _sum_by_text(states, packing) / packing.lengths[:, None].to(states.dtype).clamp(min=1)
+
+
+def _sum_by_text(values: Tensor, packing: Packing) -> Tensor:
+    """Sum ``[R * L, D]`` over the tokens of each packed text to ``[B, D]``; padding goes to a row that is dropped."""
+    texts = packing.first.shape[0]
+    sums = torch.zeros(texts + 1, values.shape[1], dtype=values.dtype, device=values.device)
+    return sums.index_add(0, packing.owner.flatten(), values)[:texts]

@@ -1,4 +1,4 @@
-"""Parameters, FLOPs, latency, memory and confidence intervals."""
+"""Profiling: parameters, FLOPs, latency and memory of a model, and confidence intervals."""
 
 from __future__ import annotations
 
@@ -19,49 +19,71 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
-WARM_UP = 5  # runs whose time does not count
+from nas_meta.models.evaluating import inference
+
+WARM_UP = 5  # untimed forward passes before the timed ones
 
 
 def interval95(values: np.ndarray) -> float:
-    """Half the width of the 95% confidence interval of the mean: 1.96 · s / √n, s the sample deviation."""
+    """Return half the width of the 95 % confidence interval of the mean, 1.96 · s / √n.
+
+    Args:
+        values: ``[n]`` independent measurements with sample standard deviation s.
+
+    Returns:
+        The half width in the unit of the values; NaN for fewer than two values.
+    """
     if len(values) < 2:
         return math.nan
     return float(1.96 * np.std(values, ddof=1) / math.sqrt(len(values)))
 
 
 def parameters(model: nn.Module) -> int:
-    """The number of parameters, shared ones once."""
+    """Return the number of parameters of a model; shared parameters count once."""
     return sum(p.numel() for p in model.parameters())
 
 
 def text_inputs(texts: int, tokens: int) -> dict[str, torch.Tensor]:
-    """Texts of so many tokens each as models take them."""
+    """Return a batch of texts without padding, for profiling.
+
+    Args:
+        texts: Number of texts B.
+        tokens: Number of tokens T of each text.
+
+    Returns:
+        ``input_ids`` and ``attention_mask``, both ``[B, T]`` of ones.
+    """
     return dict.fromkeys(("input_ids", "attention_mask"), torch.ones(texts, tokens, dtype=torch.long))
 
 
 def flops(model: nn.Module, inputs: int | Mapping[str, torch.Tensor]) -> int:
-    """Floating-point operations of one forward pass (a multiply-add is two).
+    """Return the floating-point operations of one forward pass; a multiply-add counts as two.
 
-    Counted by ``torch.utils.flop_counter``: matrix products and convolutions only.
+    Counted by ``torch.utils.flop_counter``, which knows matrix products and convolutions only.
 
     Args:
-        inputs: of the model, by name; or the number of tokens of one text.
+        model: Model to profile; its training mode is restored.
+        inputs: Inputs of the model by name, or the number of tokens of a single text.
     """
     device = next(model.parameters()).device
     inputs = text_inputs(1, inputs) if isinstance(inputs, int) else inputs
-    was_training = model.training
-    model.eval()
-    # The counter knows matrix products: the math kernel makes attention visible to it on every device.
+    # The counter sees attention only in the math kernel, where it consists of matrix products.
     counter = FlopCounterMode(display=False)
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+    with inference(model), sdpa_kernel(SDPBackend.MATH), counter:
         model(**{name: tensor.to(device) for name, tensor in inputs.items()})
-    model.train(was_training)
     return int(counter.get_total_flops())
 
 
 @dataclass(frozen=True)
 class LatencySettings:
-    """What is timed for ``seconds``: passes of ``batch`` examples, texts of ``tokens``, on ``threads`` threads."""
+    """Settings of a latency measurement.
+
+    Attributes:
+        batch: Examples per forward pass.
+        tokens: Tokens of each text.
+        threads: CPU threads of torch during the measurement.
+        seconds: Minimum total duration of the timed passes, in seconds.
+    """
 
     batch: int = 1
     tokens: int = 32
@@ -72,13 +94,15 @@ class LatencySettings:
 def latency(
     model: nn.Module, settings: LatencySettings, inputs: Mapping[str, torch.Tensor] | None = None
 ) -> dict[str, float]:
-    """The median of many forward passes and the distance of their quartiles, in seconds.
+    """Measure the latency of a forward pass.
 
     Args:
-        inputs: of the model, by name; by default texts as the settings say.
+        model: Model to time; it stays in evaluation mode.
+        settings: Batch, tokens, threads and duration of the measurement.
+        inputs: Inputs of the model by name; by default a batch of texts as the settings describe.
 
     Returns:
-        ``latency`` and ``latency_iqr``.
+        ``latency``, the median time of a forward pass, and ``latency_iqr``, the interquartile range, in seconds.
     """
     device = next(model.parameters()).device
     inputs = text_inputs(settings.batch, settings.tokens) if inputs is None else inputs
@@ -86,12 +110,16 @@ def latency(
     timer = Timer("model(**inputs)", globals={"model": model.eval(), "inputs": inputs}, num_threads=settings.threads)
     with torch.inference_mode():
         timer.timeit(WARM_UP)
-        found = timer.blocked_autorange(min_run_time=settings.seconds)
-    return {"latency": found.median, "latency_iqr": found.iqr}
+        measured = timer.blocked_autorange(min_run_time=settings.seconds)
+    return {"latency": measured.median, "latency_iqr": measured.iqr}
 
 
 class PeakMemory:
-    """Peak memory in bytes since the start of a trial: the GPU's allocations, or the process's resident set."""
+    """Peak memory since the creation of this object: allocations on the GPU, or the resident set of the process.
+
+    Args:
+        device: Device of the trial. On a CPU without Linux, the peak since the start of the process is reported.
+    """
 
     def __init__(self, device: torch.device):
         self.device = device
@@ -99,12 +127,12 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(device)
         elif sys.platform == "linux":
             try:
-                Path("/proc/self/clear_refs").write_text("5")  # resets the peak of the resident set
+                Path("/proc/self/clear_refs").write_text("5")  # resets the peak resident set size
             except OSError:
                 return
 
     def read(self) -> int:
-        """The peak so far, in bytes."""
+        """Return the peak in bytes."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
         if sys.platform == "linux":
@@ -116,7 +144,13 @@ class PeakMemory:
 
 
 def free_memory(device: torch.device) -> float:
-    """Bytes that a trial may take: what is free on its GPU; or of main memory, what its threads are of the CPUs."""
+    """Return the bytes available to a trial: free GPU memory, or free RAM scaled by its share of the CPU threads.
+
+    A memory limit of the control group (cgroup v2), as in a container, is respected.
+
+    Args:
+        device: Device of the trial.
+    """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     free = psutil.virtual_memory().available
@@ -127,7 +161,11 @@ def free_memory(device: torch.device) -> float:
 
 
 def release_memory(device: torch.device) -> None:
-    """Gives a finished trial's memory back, so that a long-lived worker starts the next one empty."""
+    """Return the memory of a finished trial to the system, for workers that run many trials.
+
+    Args:
+        device: Device of the trial; on a GPU, the cache of its allocator is emptied, too.
+    """
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

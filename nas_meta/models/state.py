@@ -1,4 +1,4 @@
-"""A model's state as safetensors bytes, which Ray moves without a copy."""
+"""Serialisation: models and whole trainings as byte arrays, which Ray moves between workers without a copy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from nas_meta.errors import TrialError
 
 
 def serialize_state(module: torch.nn.Module) -> np.ndarray:
-    """A module's state."""
+    """Serialise the state of a module in the safetensors format.
+
+    Args:
+        module: Any module, on any device.
+
+    Returns:
+        Bytes of its parameters and buffers, ``uint8``.
+    """
     from safetensors.torch import save
 
     state = {name: t.detach().cpu().contiguous().clone() for name, t in module.state_dict().items()}
@@ -21,10 +28,16 @@ def serialize_state(module: torch.nn.Module) -> np.ndarray:
 
 
 def deserialize_state(weights: bytes) -> dict[str, torch.Tensor]:
-    """The state that :func:`serialize_state` packed.
+    """Return the state that :func:`serialize_state` wrote.
+
+    Args:
+        weights: Content of a safetensors file.
+
+    Returns:
+        Tensors by name, on the CPU, as ``load_state_dict`` takes them.
 
     Raises:
-        TrialError: these are no such bytes.
+        TrialError: If the bytes are not a safetensors file.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -36,9 +49,14 @@ def deserialize_state(weights: bytes) -> dict[str, torch.Tensor]:
 
 
 def serialize_training(encoder: nn.Module, **parts: Any) -> np.ndarray:
-    """The encoder's weights, torch's random numbers, and what else a training consists of: tensors and plain data.
+    """Serialise a training in progress, so that :func:`restore_training` resumes it with the same numbers.
 
-    In bytes, which Ray moves without a copy.
+    Args:
+        encoder: Module whose weights are trained.
+        parts: Everything else that the training needs, such as the optimiser's state: tensors and plain data.
+
+    Returns:
+        Bytes of the weights, the state of torch's random number generators, and the parts, ``uint8``.
     """
     random = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
@@ -49,9 +67,16 @@ def serialize_training(encoder: nn.Module, **parts: Any) -> np.ndarray:
 
 
 def restore_training(data: np.ndarray, encoder: nn.Module) -> dict[str, Any]:
-    """Sets weights and random numbers to those that :func:`serialize_training` packed; returns the parts beside them.
+    """Restore the weights and random number generators that :func:`serialize_training` wrote.
 
-    Nothing in the bytes is executed.
+    The bytes are loaded with ``weights_only=True``: no code in them is executed.
+
+    Args:
+        data: Bytes of :func:`serialize_training`.
+        encoder: Module of the same architecture; its weights are overwritten.
+
+    Returns:
+        The remaining parts by name.
     """
     state = torch.load(io.BytesIO(data.tobytes()), map_location="cpu", weights_only=True)
     encoder.load_state_dict(state.pop("encoder"))

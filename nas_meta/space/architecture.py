@@ -1,4 +1,4 @@
-"""Choices and architectures: the plain data of a search space."""
+"""Choices and architectures, the plain data that a search space consists of."""
 
 from __future__ import annotations
 
@@ -7,30 +7,35 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
-
+from typing import Any
 
 Value = bool | int | float | str | None
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One decision of a search space.
+    """One decision of a search space, optionally conditional on other choices.
+
+    Example: a layer's number of heads matters only if the layer is kept::
+
+        {"keep": [True, False], "heads": Choice([2, 4], when={"keep": True})}
 
     Args:
-        values: what can be chosen; JSON scalars, no two equal.
-        when: the choice has an effect only where every named choice has the given value, or one of the given
-            tuple; otherwise the architecture does not contain it, and two architectures that differ only there are one.
+        values: Values to choose from; distinct JSON scalars.
+        when: Condition of the choice: for every choice it depends on, the value or the tuple of values that activate
+            it; all must hold. An inactive choice is not part of the architecture, so two architectures that differ only
+            there are the same. By default the choice is always active.
     """
 
     values: Sequence[Value]
     when: Mapping[str, Value | tuple[Value, ...]] = field(default_factory=dict)
 
     def applies(self, kept: Mapping[str, Value]) -> bool:
-        """Whether the choice has an effect beside these."""
+        """Return whether the choice is active.
+
+        Args:
+            kept: Values of the active choices among those that the condition names.
+        """
         return all(
             parent in kept and kept[parent] in (wanted if isinstance(wanted, (tuple, list)) else (wanted,))
             for parent, wanted in self.when.items()
@@ -39,9 +44,12 @@ class Choice:
 
 @dataclass(frozen=True, eq=False)
 class Architecture:
-    """One value for every choice that has an effect. Immutable, hashable, equal by value.
+    """One value for every active choice; immutable, hashable, and equal by value.
 
-    Made by :meth:`SearchSpace.architecture`, which validates and drops what has no effect.
+    Create architectures with :meth:`SearchSpace.architecture`, which validates the values and drops inactive choices.
+
+    Args:
+        values: Values of the active choices by name.
     """
 
     values: Mapping[str, Value]
@@ -53,10 +61,10 @@ class Architecture:
 
     @cached_property
     def id(self) -> str:
-        """The first ten hexadecimal digits of the SHA-256 of :attr:`canonical`."""
+        """Identifier: the first ten hexadecimal digits of the SHA-256 of :attr:`canonical`."""
         return hashlib.sha256(self.canonical.encode()).hexdigest()[:10]
 
-    def __getitem__(self, name: str) -> Any:  # a Value; which kind of it, its space knows
+    def __getitem__(self, name: str) -> Any:  # a Value, whose type only the space knows
         return self.values[name]
 
     def __eq__(self, other: object) -> bool:

@@ -1,4 +1,4 @@
-"""Search spaces made of others: named spaces joined into one, each with its own options in the config.
+"""Composed search spaces: several named spaces joined into one, each with its own options in the config.
 
 In a plugin::
 
@@ -31,28 +31,41 @@ from nas_meta.core.options import PluginOptions, fields_at
 from nas_meta.errors import ConfigError, PluginError, nearest
 from nas_meta.space.architecture import Architecture, Choice, Value
 from nas_meta.space.enumeration import assignments
-from nas_meta.space.search_space import COUNTABLE, SearchSpace
+from nas_meta.space.search_space import ENUMERATION_LIMIT, SearchSpace
 
 if TYPE_CHECKING:
     from torch import nn
 
     from nas_meta.tasks.pool import Tasks
 
-ADDED = ("params", "flops")  # what a model has as much of as its parts together
+ADDITIVE = ("params", "flops")  # metrics whose value is the sum over the parts
 
 
 @dataclass(frozen=True)
 class SubSpace:
-    """The type of an option that names a search space: ``vit``, ``path/to/file.py:Name``, or a mapping.
+    """Type of an option that names a search space.
 
-    The mapping holds ``name:`` and beside it the options of that space.
+    In a config, it is a name such as ``vit`` or ``path/to/file.py:Name``, or a mapping with the key ``name`` and the
+    options of that space.
+
+    Args:
+        name: Name of the search space plugin, or its file and class.
+        options: Validated options of that space.
     """
 
     name: str
     options: PluginOptions
 
     def make(self, part: str) -> SearchSpace:
-        """The space; ``part`` says in an error which one it is."""
+        """Create the search space.
+
+        Args:
+            part: Name of the option, for error messages.
+
+        Raises:
+            ConfigError: If the space rejects its options; the message starts with ``space.PART``.
+            PluginError: If the plugin cannot be loaded, or raises another exception.
+        """
         plugin = plugins.load("spaces", self.name)
         try:
             with plugin_call(plugin, "__init__"):
@@ -62,22 +75,25 @@ class SubSpace:
 
     @property
     def document(self) -> dict[str, Any]:
-        """The mapping of a config, defaults filled in."""
+        """The option as a mapping of plain values, with all defaults."""
         return {"name": self.name, **self.options.model_dump(mode="json")}
 
     @classmethod
     def of(cls, given: Any) -> SubSpace:
-        """Validates what a config gives.
+        """Validate the value of a config.
+
+        Args:
+            given: A name, a mapping with the key ``name``, or an instance, which is returned unchanged.
 
         Raises:
-            ValueError: it is neither a name nor a mapping with one, or no such space can be loaded.
-            ValidationError: one of its options is wrong.
+            ValueError: If the value names no search space, or if that space cannot be loaded.
+            ValidationError: If an option of that space is wrong.
         """
         if isinstance(given, cls):
             return given
         named = {"name": given} if isinstance(given, str) else given
         if not isinstance(named, Mapping) or not isinstance(named.get("name"), str):
-            raise ValueError(f"{given!r} names no search space; expected a name, or keys with 'name:' among them")
+            raise ValueError(f"{given!r} does not name a search space; expected a name, or a mapping with 'name:'")
         rest = {key: value for key, value in named.items() if key != "name"}
         try:
             model = plugins.options_of("spaces", named["name"])
@@ -89,7 +105,7 @@ class SubSpace:
             first = error.errors()[0]
             if first["type"] != "extra_forbidden":
                 raise
-            # Which keys are known is not known outside.
+            # The caller does not know the options of this space, so the nearest known key is found here.
             known = fields_at(model, first["loc"][:-1]) | {"name"}
             wrong = PydanticCustomError("unknown_key", nearest(str(first["loc"][-1]), known))
             lines = [InitErrorDetails(type=wrong, loc=first["loc"], input=first["input"])]
@@ -108,16 +124,20 @@ class SubSpace:
 
 
 class ComposedSpace(SearchSpace):
-    """Search spaces by name, joined into one; subclasses define :meth:`build`.
+    """Base class of search spaces that join other spaces, called parts; subclasses define :meth:`build`.
 
-    A part's choice ``layer0.op`` is here ``NAME.layer0.op``. What the parts ask of their architectures is asked here,
-    and architectures are drawn, counted and walked through part by part.
+    The choice ``layer0.op`` of the part ``NAME`` becomes ``NAME.layer0.op``. The constraints of all parts apply.
+    Architectures are sampled, counted and enumerated part by part.
+
+    Args:
+        options: Options of the plugin; those of the type :class:`SubSpace` name the parts.
 
     Attributes:
-        spaces: the parts by name.
+        spaces: The parts by name.
 
     Raises:
-        ConfigError: parts read texts by different tokenizers.
+        ConfigError: If parts use different tokenizers.
+        PluginError: If the name of a part contains a dot.
     """
 
     def __init__(self, options: PluginOptions | None = None):
@@ -126,38 +146,54 @@ class ComposedSpace(SearchSpace):
         for part in self.spaces:
             if "." in part:
                 raise PluginError(f"{type(self).__name__} has the part '{part}'; expected a name without a dot")
-        texts = {n: s.tokenizer for n, s in self.spaces.items() if getattr(s, "modality", "text") != "image"}
-        if len(set(texts.values())) > 1:
-            words = ", ".join(f"{part} by {tokenizer}" for part, tokenizer in texts.items())
-            raise ConfigError(f"space: its parts read texts by different tokenizers ({words}); expected one for all")
-        self.tokenizer = next(iter(texts.values()), self.tokenizer)
+        tokenizers = {n: s.tokenizer for n, s in self.spaces.items() if getattr(s, "modality", "text") != "image"}
+        if len(set(tokenizers.values())) > 1:
+            words = ", ".join(f"{part}: {tokenizer}" for part, tokenizer in tokenizers.items())
+            raise ConfigError(f"space: its parts use different tokenizers ({words}); expected one tokenizer for all")
+        self.tokenizer = next(iter(tokenizers.values()), self.tokenizer)
         self.draws = any(space.draws for space in self.spaces.values())
 
     def parts(self) -> Mapping[str, SearchSpace]:
-        """The spaces by name; by default those that options of the type :class:`SubSpace` name."""
+        """Return the parts by name; by default those of the options of type :class:`SubSpace`."""
         given = {name: getattr(self.options, name) for name in type(self.options).model_fields}
         return {name: part.make(name) for name, part in given.items() if isinstance(part, SubSpace)}
 
     def own_choices(self) -> Mapping[str, Choice | Sequence[Value]]:
-        """Choices beside those of the parts; their conditions name each other."""
+        """Return choices in addition to those of the parts; by default none.
+
+        The part of a name before the first dot must not be the name of a part. Their conditions name each other only.
+        """
         return {}
 
     def conditions(self) -> Mapping[str, Mapping[str, Value | tuple[Value, ...]]]:
-        """Parts that exist only where own choices have given values, as in :attr:`Choice.when`."""
+        """Return the conditions of optional parts, by the name of the part; by default all parts are always present.
+
+        Like ``Choice.when``, a condition gives the values of :meth:`own_choices` for which the part is present.
+        """
         return {}
 
     def choices(self) -> Mapping[str, Choice | Sequence[Value]]:
         own = dict(self.own_choices())
         for name in own:
             if name.partition(".")[0] in self.spaces:
-                raise PluginError(f"{type(self).__name__} has the choice '{name}', which is a name of a part's")
+                raise PluginError(
+                    f"{type(self).__name__} has the choice '{name}', but '{name.partition('.')[0]}' is a part; "
+                    "expected a choice with another name"
+                )
         return {**own, **{n: choice for part in self.spaces for n, choice in self._prefixed(part).items()}}
 
     def part(self, architecture: Architecture, name: str) -> Architecture:
-        """A part's own architecture; one without choices where the part does not exist.
+        """Return the architecture of a part.
+
+        Args:
+            architecture: Architecture of this space.
+            name: Name of the part.
+
+        Returns:
+            The architecture as the part's space knows it; without choices if the part is not present.
 
         Raises:
-            ConfigError: there is no part of that name.
+            ConfigError: If the space has no part of that name.
         """
         if name not in self.spaces:
             raise ConfigError(f"'{name}' is not a part of {type(self).__name__}; {nearest(name, self.spaces)}")
@@ -165,11 +201,16 @@ class ComposedSpace(SearchSpace):
         return Architecture({n[len(prefix) :]: v for n, v in architecture.values.items() if n.startswith(prefix)})
 
     def present(self, architecture: Architecture) -> list[str]:
-        """The parts that an architecture has: all, but for those under :meth:`conditions`."""
+        """Return the names of the parts that are present in an architecture; see :meth:`conditions`."""
         return self._present(architecture.values)
 
     def build_part(self, architecture: Architecture, name: str) -> nn.Module:
-        """The model of a part."""
+        """Build the model of a part.
+
+        Args:
+            architecture: Architecture of this space.
+            name: Name of a part that is present.
+        """
         return self.spaces[name].build(self.part(architecture, name))
 
     def problem(self, architecture: Architecture) -> str | None:
@@ -182,14 +223,24 @@ class ComposedSpace(SearchSpace):
     def representative(self, architecture: Architecture) -> Architecture:
         values = dict(architecture.values)
         for name in self.present(architecture):
-            own = self.spaces[name].representative(self.part(architecture, name))
-            values.update(_joined(name, own.values))
+            part = self.spaces[name].representative(self.part(architecture, name))
+            values.update(_with_prefix(name, part.values))
         return Architecture(values)
 
     def counts(self, architecture: Architecture, tokens: int) -> Mapping[str, float]:
-        """Sums over the parts of what all of them count; a subclass adds what it puts around them."""
+        """Return sums over the present parts of the metrics that all of them count.
+
+        A subclass that adds parameters around the parts adds their counts.
+
+        Args:
+            architecture: Architecture of this space.
+            tokens: Tokens of the text for which FLOPs are counted.
+
+        Returns:
+            ``params`` and ``flops``, each only if all present parts count it.
+        """
         counted = [self.spaces[n].counts(self.part(architecture, n), tokens) for n in self.present(architecture)]
-        return {m: sum(c[m] for c in counted) for m in ADDED if counted and all(m in c for c in counted)}
+        return {m: sum(c[m] for c in counted) for m in ADDITIVE if counted and all(m in c for c in counted)}
 
     def prepare(self, tasks: Tasks, seed: int) -> None:
         for space in self.spaces.values():
@@ -197,58 +248,72 @@ class ComposedSpace(SearchSpace):
                 space.prepare(tasks, seed)
 
     def sample(self, rng: np.random.Generator, tries: int = 1000) -> Architecture:
-        """As in every space; a part's constraints reject draws of that part alone."""
-        own = {name: choice for name, choice in self.table.items() if name in self._own}
+        """Sample an architecture part by part, so that constraints of a part reject samples of that part only.
+
+        Args:
+            rng: Random number generator.
+            tries: Maximum number of samples, for every part and for the whole.
+
+        Raises:
+            ConfigError: If no sample satisfies the constraints.
+        """
+        own = self._own_table
         for _ in range(tries):
             values = {n: c.values[int(rng.integers(len(c.values)))] for n, c in own.items()}
             for name in self._present(values):
-                values.update(_joined(name, self.spaces[name].sample(rng, tries).values))
+                values.update(_with_prefix(name, self.spaces[name].sample(rng, tries).values))
             architecture = self.canonical(values)
             if self.problem_of(architecture) is None:
                 return architecture
         raise ConfigError(
-            f"search space {type(self).__name__}: none of {tries} random architectures meets its constraints; "
-            "loosen them"
+            f"search space {type(self).__name__}: none of {tries} random architectures satisfies the constraints; "
+            "relax them"
         )
 
     def size(self) -> int:
-        """The product of the parts' sizes, summed over the own choices; exact where they are.
+        """Return the number of architectures: the product of the parts' sizes, summed over the space's own choices.
 
-        Where a subclass constrains its parts together, that is an upper bound, unless it is small enough to count.
+        Exact if the sizes of the parts are. If a subclass constrains several parts together, spaces of up to
+        :data:`ENUMERATION_LIMIT` architectures before constraints are enumerated; for larger ones, the number is an
+        upper bound.
         """
         cls, base = type(self), ComposedSpace
         free = cls.problem is base.problem and cls.representative is base.representative
-        if not free and self.unconstrained <= COUNTABLE:
+        if not free and self.unconstrained <= ENUMERATION_LIMIT:
             return sum(1 for _ in self.walk())
         sizes = {name: space.size() for name, space in self.spaces.items()}
-        return sum(prod(sizes[name] for name in self._present(values)) for values in assignments(self._own))
+        return sum(prod(sizes[name] for name in self._present(values)) for values in assignments(self._own_table))
 
     def walk(self) -> Iterator[Architecture]:
-        for values in assignments(self._own):
+        for values in assignments(self._own_table):
             present = self._present(values)
             for row in itertools.product(*(list(self.spaces[name].walk()) for name in present)):
                 joined = dict(values)
                 for name, architecture in zip(present, row, strict=True):
-                    joined.update(_joined(name, architecture.values))
+                    joined.update(_with_prefix(name, architecture.values))
                 architecture = Architecture({name: joined[name] for name in self.table if name in joined})
                 if self.representative(architecture) == architecture and self.problem_of(architecture) is None:
                     yield architecture
 
     @property
-    def _own(self) -> dict[str, Choice]:
+    def _own_table(self) -> dict[str, Choice]:
+        """The choices of the table that belong to no part."""
         return {name: choice for name, choice in self.table.items() if name.partition(".")[0] not in self.spaces}
 
     def _present(self, values: Mapping[str, Value]) -> list[str]:
+        """The parts that are present, by the values of the space's own choices."""
         conditions = self.conditions()
         return [name for name in self.spaces if Choice((), conditions.get(name, {})).applies(values)]
 
     def _prefixed(self, part: str) -> dict[str, Choice]:
-        given = self.conditions().get(part, {})
+        """The choices of a part with the prefix in names and conditions, under the condition of the part."""
+        condition = self.conditions().get(part, {})
         return {
-            f"{part}.{name}": Choice(choice.values, {**given, **dict(_joined(part, choice.when))})
+            f"{part}.{name}": Choice(choice.values, {**condition, **_with_prefix(part, choice.when)})
             for name, choice in self.spaces[part].table.items()
         }
 
 
-def _joined(part: str, values: Mapping[str, Any]) -> dict[str, Any]:
+def _with_prefix(part: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same values under the names that they have in the composed space."""
     return {f"{part}.{name}": value for name, value in values.items()}

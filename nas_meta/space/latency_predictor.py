@@ -1,7 +1,7 @@
-"""What latency an architecture has, told from a table that was fitted to a few measured ones.
+"""Latency predictor: a table of additive costs, fitted to the measured latencies of a few architectures.
 
-Measuring takes a machine that does nothing else, which a search is not: so during a search the table stands in where
-``latency`` is an objective, and what comes out of the search is measured afterwards.
+A measurement needs an otherwise idle machine, which a searching machine is not. During a search with the objective
+``latency``, the table therefore predicts it; the architectures that the search returns are measured afterwards.
 """
 
 from __future__ import annotations
@@ -16,13 +16,20 @@ from nas_meta.space.search_space import SearchSpace
 
 
 class LatencyTable:
-    """An entry for every value of every choice (so for every layer), and one for FLOPs where the space counts them.
+    """Table with one entry for every value of every choice, and one for FLOPs if the space counts them.
 
-    The latency of an architecture is the sum of its entries. They are fitted by ridge regression, its strength chosen
-    by leave-one-out.
+    The latency of an architecture is the sum of its entries. They are fitted by ridge regression, whose strength is
+    selected by leave-one-out cross-validation.
+
+    Args:
+        space: Search space of the architectures.
+        architectures: Measured architectures.
+        seconds: Their latencies, in seconds.
+        tokens: Tokens of the text for which FLOPs are counted.
 
     Attributes:
-        error: mean absolute error of left-out models, as a share of their latency.
+        error: Mean absolute error relative to the latency, by cross-validation with up to 8 folds.
+        fastest: The lowest measured latency, in seconds.
     """
 
     def __init__(
@@ -32,7 +39,7 @@ class LatencyTable:
         from sklearn.model_selection import cross_val_predict
 
         self.space, self.tokens = space, tokens
-        self._most = max([self._flops(a) for a in architectures]) or 1.0
+        self._max_flops = max([self._flops(a) for a in architectures]) or 1.0
         rows, target = self._rows(architectures), np.asarray(seconds)
         self._scale = float(target.mean())
         ridge = RidgeCV(alphas=np.logspace(-3, 2, 16))
@@ -43,13 +50,20 @@ class LatencyTable:
         self._ridge = ridge.fit(rows, target / self._scale)
 
     def predict(self, architecture: Architecture) -> float:
-        """Seconds; never below half of the fastest model that was measured."""
-        told = float(self._ridge.predict(self._rows([architecture]))[0]) * self._scale
-        return max(told, self.fastest / 2)
+        """Predict the latency of an architecture.
+
+        Args:
+            architecture: Any architecture of the space.
+
+        Returns:
+            Seconds; at least half of the lowest measured latency.
+        """
+        predicted = float(self._ridge.predict(self._rows([architecture]))[0]) * self._scale
+        return max(predicted, self.fastest / 2)
 
     def _rows(self, architectures: Sequence[Architecture]) -> np.ndarray:
-        # A column of FLOPs weighs as much as ten choices: most of the time is theirs.
-        flops = np.array([[10 * self._flops(a) / self._most] for a in architectures])
+        # Scaled by 10, because FLOPs explain most of the latency and the ridge penalty should spare their weight.
+        flops = np.array([[10 * self._flops(a) / self._max_flops] for a in architectures])
         return np.hstack([encode(self.space, architectures), flops])
 
     def _flops(self, architecture: Architecture) -> float:

@@ -1,6 +1,6 @@
-"""Search spaces and architectures: what a plugin author imports.
+"""The base class of search spaces, which plugin authors subclass.
 
-A search space is plain data (its choices) and one function (``build``). Everything else has a default.
+A search space consists of plain data, its choices, and one function, ``build``. Everything else has a default.
 """
 
 from __future__ import annotations
@@ -26,87 +26,136 @@ if TYPE_CHECKING:
     from nas_meta.space.supernet import Supernet
     from nas_meta.tasks.pool import Tasks
 
-COUNTABLE = 20_000  # architectures before constraints up to which those within them are counted one by one
+ENUMERATION_LIMIT = 20_000  # architectures before constraints up to which a constrained space is counted one by one
 
 
 class SearchSpace(ABC):
-    """A search space plugin.
+    """Base class of search space plugins.
 
-    Subclasses define :meth:`choices` and :meth:`build`; options, constraints, pretrained weights and export
-    have defaults. An instance travels to every worker by pickle, once.
+    Subclasses define :meth:`choices` and :meth:`build`; options, constraints, pretrained weights and export have
+    defaults. Instances are pickled and sent to every worker once.
+
+    Args:
+        options: Validated options of the plugin; by default those of ``Options()``.
+
+    Attributes:
+        options: The options, an instance of ``Options``.
     """
 
     Options: type[PluginOptions] = PluginOptions
     tokenizer: str = "starter:minilm"
-    """Where the tokenizer comes from: a folder, a hub name, or ``starter:minilm``."""
+    """Tokenizer of the texts: a folder, a hub name, or ``starter:minilm``."""
     modality: str = "text"
-    """What models take: ``text``, ``image`` or ``image-text``."""
+    """Inputs of the models: ``text``, ``image`` or ``image-text``."""
     image_shape: tuple[int, int, int] | None = None
-    """Channels, height and width of the images that models take, if they take any."""
+    """Channels, height and width of the images that the models take; None for models of texts."""
     draws: bool = False
-    """Whether :meth:`sample` draws otherwise than every choice uniformly; then ``random`` and the first ones of
-    ``evolution`` are drawn so, too."""
+    """Whether :meth:`sample` uses another distribution than uniform choices; the strategy ``random`` and the initial
+    population of ``evolution`` then use it, too."""
 
     def __init__(self, options: PluginOptions | None = None):
         self.options = options if options is not None else self.Options()
 
     @abstractmethod
     def choices(self) -> Mapping[str, Choice | Sequence[Value]]:
-        """Every decision by name; a plain list stands for ``Choice(list)``."""
+        """Return the choices of the space by name; a plain list stands for ``Choice(list)``."""
 
     @abstractmethod
     def build(self, architecture: Architecture) -> nn.Module:
-        """The model of an architecture.
+        """Build the model of an architecture.
 
-        Returns a module that takes ``input_ids`` and ``attention_mask`` of shape ``[batch, tokens]`` as
-        keywords and returns a Hugging Face output with ``last_hidden_state`` ``[batch, tokens, hidden]``, such
-        a tensor itself, or embeddings ``[batch, hidden]``. Texts are packed, several in a row, where it is a model
-        of transformers that also takes ``position_ids`` and a mask ``[rows, 1, tokens, tokens]``. Where
-        :attr:`modality` is ``image`` it takes ``pixel_values`` ``[batch, channels, height, width]``, numbers from -1
-        to 1, in their place; where it is ``image-text`` it takes all three and returns embeddings.
+        Args:
+            architecture: Architecture of this space.
+
+        Returns:
+            A module that takes the inputs of the :attr:`modality` as keywords. ``text``: ``input_ids`` and
+            ``attention_mask``, both ``[batch, tokens]``. ``image``: ``pixel_values``
+            ``[batch, channels, height, width]`` from -1 to 1. ``image-text``: all three.
+
+            It returns an output with ``last_hidden_state`` ``[batch, tokens, hidden]``, this tensor itself, or
+            embeddings ``[batch, hidden]``; models of ``image-text`` return embeddings. Several short texts share a row
+            if the model is a transformers model that also takes ``position_ids`` and a mask
+            ``[rows, 1, tokens, tokens]``.
         """
 
     def problem(self, architecture: Architecture) -> str | None:
-        """Why the architecture is not in the space (a clause), or None where it is."""
+        """Return why an architecture violates a constraint of the space; by default None.
+
+        Args:
+            architecture: Architecture with valid values.
+
+        Returns:
+            A clause for error messages, such as ``it keeps 2 layers; expected at least 3``; None if the architecture
+            is in the space.
+        """
         return None
 
     def representative(self, architecture: Architecture) -> Architecture:
-        """The one architecture that stands for all that are the same model; by default the architecture itself.
+        """Return the representative of all architectures with the same model; by default the architecture itself.
 
-        Strategies propose nothing else. What is returned has the same choices, and represents itself.
+        Strategies propose representatives only, so that no model is trained twice.
+
+        Args:
+            architecture: Architecture with valid values.
+
+        Returns:
+            An architecture with the same choices, which is its own representative.
         """
         return architecture
 
     def counts(self, architecture: Architecture, tokens: int) -> Mapping[str, float]:
-        """What is known of an architecture before it is built: ``params``, ``flops`` of one text of so many tokens.
+        """Return the metrics of an architecture that are known before it is built; by default none.
 
-        Of an image, or an image with such a text, where models take these.
+        Args:
+            architecture: Architecture of this space.
+            tokens: Tokens of the text for which FLOPs are counted.
+
+        Returns:
+            Metrics by name, such as ``params``, the number of parameters, and ``flops``, the floating-point operations
+            of one forward pass of one example.
         """
         return {}
 
     def pooling(self, architecture: Architecture) -> str | None:
-        """How token states become an embedding where the architecture chooses it; None leaves it to ``tasks.pooling``.
+        """Return the pooling of an architecture if the space chooses it; by default None.
 
-        ``mean``, ``cls``, ``last``, or ``attention`` where the model has ``pooling_scores`` (:class:`Encoder`).
+        Args:
+            architecture: Architecture of this space.
+
+        Returns:
+            ``mean``, ``cls``, ``last``, or ``attention`` for models with ``pooling_scores`` (:class:`Encoder`); None
+            leaves the pooling to ``tasks.pooling``.
         """
         return None
 
     def prepare(self, tasks: Tasks, seed: int) -> None:  # noqa: B027
-        """Once per run, in the driver: load pretrained weights, measure importance on meta-train examples."""
+        """Prepare the space once per run, in the driver; by default does nothing.
+
+        Override to load pretrained weights, or to measure the importance of their parts on meta-train examples.
+
+        Args:
+            tasks: Tasks of the run.
+            seed: Seed of the run.
+        """
 
     def reference(self) -> nn.Module | None:
-        """The unsearched model that candidates are compared with, or None where there is none."""
+        """Return the unsearched model that candidates are compared with; by default None, without a comparison."""
         return None
 
     def supernet(self) -> Supernet | None:
-        """Every architecture in one model with shared weights, for one-shot strategies; None where there is none."""
+        """Return a model with the shared weights of all architectures, for one-shot strategies; by default None."""
         return None
 
     def save(self, model: nn.Module, architecture: Architecture, folder: Path) -> None:
-        """Writes a trained model of the space as a Hugging Face folder: weights, and a ``config.json`` about them.
+        """Save a trained model as a Hugging Face folder with weights and ``config.json``.
+
+        Args:
+            model: Model that :meth:`build` returned, trained.
+            architecture: Its architecture.
+            folder: Folder to write to.
 
         Raises:
-            ConfigError: the model has no ``save_pretrained`` and the space does not override this method.
+            ConfigError: If the model has no ``save_pretrained`` and the space does not override this method.
         """
         save_pretrained = getattr(model, "save_pretrained", None)
         if save_pretrained is None:
@@ -117,11 +166,14 @@ class SearchSpace(ABC):
         save_pretrained(folder)
 
     def load(self, folder: Path) -> nn.Module:
-        """A model that :meth:`save` wrote, or any that transformers knows.
+        """Load a model that :meth:`save` wrote, or any other transformers model.
+
+        Args:
+            folder: Folder of the model.
 
         Raises:
-            OSError: it cannot be read.
-            ValueError: it is no model that transformers knows.
+            OSError: If the folder cannot be read.
+            ValueError: If transformers does not know the model.
         """
         from transformers import AutoModel
 
@@ -129,21 +181,26 @@ class SearchSpace(ABC):
 
     @cached_property
     def table(self) -> dict[str, Choice]:
-        """The choices, normalised and checked, in an order in which conditions come before what they rule."""
+        """The choices, normalised and validated; every choice comes after those that its condition names.
+
+        Raises:
+            ConfigError: If a name, a value or a condition is invalid, or if conditions form a cycle.
+            PluginError: If :meth:`choices` raises another exception.
+        """
         where = f"search space {type(self).__name__}"
         with plugin_call(self, "choices"):
-            given = self.choices()
-        if not isinstance(given, Mapping):
+            returned = self.choices()
+        if not isinstance(returned, Mapping):
             raise ConfigError(
-                f"{where}: choices() returned {type_name(given)}; expected a mapping from names to values"
+                f"{where}: choices() returned {type_name(returned)}; expected a mapping from names to values"
             )
         raw: dict[str, Choice] = {}
-        for name, listed in given.items():
+        for name, listed in returned.items():
             if not isinstance(name, str) or not is_encodable(name):
                 raise ConfigError(f"{where}: choices() has the name {name!r}; expected text")
             values, when = (listed.values, listed.when) if isinstance(listed, Choice) else (listed, {})
             if isinstance(values, (str, Mapping)) or not isinstance(values, Sequence) or not isinstance(when, Mapping):
-                raise ConfigError(f"{where}: choice '{name}' is {listed!r}; expected a list of values, or a Choice")
+                raise ConfigError(f"{where}: choice '{name}' is {listed!r}; expected a list of values or a Choice")
             raw[name] = Choice(tuple(values), when)
         for name, choice in raw.items():
             if len(choice.values) == 0:
@@ -166,15 +223,24 @@ class SearchSpace(ABC):
         while len(ordered) < len(raw):
             ready = [n for n, c in raw.items() if n not in ordered and all(p in ordered for p in c.when)]
             if not ready:
-                raise ConfigError(f"{where}: choices depend on each other in a circle")
+                raise ConfigError(
+                    f"{where}: the conditions of choices form a cycle; expected conditions without a cycle"
+                )
             ordered.update((n, raw[n]) for n in ready)
         return ordered
 
     def architecture(self, values: Mapping[str, Value]) -> Architecture:
-        """The architecture of the given values: validated, without the choices that have no effect.
+        """Return the architecture with the given values: validated, and without inactive choices.
+
+        Args:
+            values: Values by name; those of inactive choices may be missing and are ignored.
+
+        Returns:
+            The representative of the architecture.
 
         Raises:
-            ConfigError: a name or a value that is not in the space, a choice left out, or a constraint broken.
+            ConfigError: If a name or value is not in the space, if the value of an active choice is missing, or if a
+                constraint is violated.
         """
         architecture = self.canonical(values)
         for name in values:
@@ -186,27 +252,35 @@ class SearchSpace(ABC):
         return architecture
 
     def problem_of(self, architecture: Architecture) -> str | None:
-        """What :meth:`problem` says, if that is a clause or None.
+        """Return the result of :meth:`problem`, called as a plugin's method.
+
+        Args:
+            architecture: Architecture with valid values.
 
         Raises:
-            PluginError: it is something else.
+            PluginError: If :meth:`problem` raises an exception or returns anything but text or None.
         """
         with plugin_call(self, "problem"):
             problem = self.problem(architecture)
         if not isinstance(problem, (str, type(None))):
-            raise PluginError(
-                f"{type(self).__name__}.problem() returned {type_name(problem)}; expected a clause or None"
-            )
+            raise PluginError(f"{type(self).__name__}.problem() returned {type_name(problem)}; expected text or None")
         return problem
 
     def canonical(self, values: Mapping[str, Value]) -> Architecture:
-        """Like :meth:`architecture`, but without asking for constraints: what :meth:`representative` gives."""
+        """Return the architecture with the given values like :meth:`architecture`, but without checking constraints.
+
+        Args:
+            values: Values by name; those of inactive choices and unknown names are ignored.
+
+        Raises:
+            ConfigError: If the value of an active choice is missing or not in the space.
+        """
         kept: dict[str, Value] = {}
         for name, choice in self.table.items():
             if not choice.applies(kept):
                 continue
             if name not in values:
-                raise ConfigError(f"the architecture leaves out '{name}' of {type(self).__name__}")
+                raise ConfigError(f"the architecture has no value for the choice '{name}' of {type(self).__name__}")
             matches = [
                 v for v in choice.values if v == values[name] and isinstance(v, bool) == isinstance(values[name], bool)
             ]
@@ -218,10 +292,14 @@ class SearchSpace(ABC):
         return self.representative(Architecture(kept))
 
     def sample(self, rng: np.random.Generator, tries: int = 1000) -> Architecture:
-        """An architecture drawn with every choice uniform, by rejection of those outside the constraints.
+        """Sample an architecture: every choice uniformly, by rejection of samples that violate constraints.
+
+        Args:
+            rng: Random number generator.
+            tries: Maximum number of samples.
 
         Raises:
-            ConfigError: no architecture was found in ``tries`` draws.
+            ConfigError: If no sample satisfies the constraints.
         """
         for _ in range(tries):
             architecture = self.canonical(
@@ -230,27 +308,28 @@ class SearchSpace(ABC):
             if self.problem_of(architecture) is None:
                 return architecture
         raise ConfigError(
-            f"search space {type(self).__name__}: none of {tries} random architectures meets its constraints; "
-            "loosen them"
+            f"search space {type(self).__name__}: none of {tries} random architectures satisfies the constraints; "
+            "relax them"
         )
 
     def size(self) -> int:
-        """The number of distinct architectures.
+        """Return the number of distinct architectures.
 
-        Exact where nothing is constrained, and where at most ``COUNTABLE`` architectures have to be asked; else the
-        number before constraints. Override where constraints can be counted.
+        Exact for spaces without constraints, and for spaces of up to :data:`ENUMERATION_LIMIT` architectures before
+        constraints, which are enumerated. For larger ones it is the number before constraints, an upper bound.
+        Override if the architectures within the constraints can be counted.
         """
         cls, base = type(self), SearchSpace
         free = cls.problem is base.problem and cls.representative is base.representative
-        return self.unconstrained if free or self.unconstrained > COUNTABLE else sum(1 for _ in self.walk())
+        return self.unconstrained if free or self.unconstrained > ENUMERATION_LIMIT else sum(1 for _ in self.walk())
 
     @cached_property
     def unconstrained(self) -> int:
-        """The number of architectures before constraints, those that are represented by another among them."""
+        """The number of architectures before constraints, including those that another one represents."""
         return count(self.table)
 
     def walk(self) -> Iterator[Architecture]:
-        """Every architecture once, in the order of the choices and their values."""
+        """Yield every architecture of the space once, in the order of the choices and their values."""
         for values in assignments(self.table):
             architecture = Architecture(values)
             if self.representative(architecture) == architecture and self.problem_of(architecture) is None:

@@ -1,4 +1,4 @@
-"""A supernet: every architecture of a space in one model, with shared weights."""
+"""Supernets: one model that contains every architecture of a space, with shared weights."""
 
 from __future__ import annotations
 
@@ -10,20 +10,28 @@ from nas_meta.space.architecture import Architecture
 
 
 class Supernet(nn.Module, ABC):
-    """What :meth:`SearchSpace.supernet` returns: a model like those that the space builds, whose shape can change.
+    """Base class of supernets, which :meth:`SearchSpace.supernet` returns.
 
-    Its forward pass takes and returns what that of a model of the space does, computed with the architecture that was
+    The forward pass has the same inputs and outputs as the models of the space, and computes the architecture that was
     selected last.
     """
 
     @abstractmethod
     def select(self, architecture: Architecture) -> None:
-        """From now on, computes this architecture."""
+        """Select the architecture that later forward passes compute.
+
+        Args:
+            architecture: Any architecture of the space.
+        """
 
     @abstractmethod
     def extract(self, architecture: Architecture) -> nn.Module:
-        """The stand-alone model of an architecture with a copy of its share of the weights.
+        """Return the stand-alone model of an architecture, with a copy of its part of the shared weights.
 
-        Its parameters have the names and shapes of ``space.build(architecture)``, and it gives the same outputs as the
-        supernet with that architecture selected.
+        Args:
+            architecture: Any architecture of the space; the selected one does not change.
+
+        Returns:
+            A model whose parameters have the names and shapes of ``space.build(architecture)``, and whose outputs
+            equal those of the supernet with this architecture selected.
         """

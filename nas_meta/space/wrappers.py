@@ -1,4 +1,4 @@
-"""Search spaces around another: the same architectures, less or more than them."""
+"""Wrappers around a search space, which add choices, limits or predicted latencies to it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,7 @@ from nas_meta.core.objectives import Limit
 from nas_meta.errors import ConfigError, PluginError
 from nas_meta.space.architecture import Architecture, Choice, Value
 from nas_meta.space.enumeration import assignments, count
-from nas_meta.space.search_space import COUNTABLE, SearchSpace
-
-if TYPE_CHECKING:
-    from nas_meta.space.supernet import Supernet
+from nas_meta.space.search_space import ENUMERATION_LIMIT, SearchSpace
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,7 +24,14 @@ if TYPE_CHECKING:
 
 
 class WrappedSpace(SearchSpace):
-    """Hands everything on to the space inside; :meth:`own` is an architecture as that one knows it."""
+    """Base class of wrappers; forwards all methods to the wrapped space.
+
+    Args:
+        space: The search space to wrap.
+
+    Attributes:
+        space: The wrapped space.
+    """
 
     def __init__(self, space: SearchSpace):
         super().__init__(space.options)
@@ -35,27 +39,31 @@ class WrappedSpace(SearchSpace):
         self.tokenizer, self.modality, self.image_shape = space.tokenizer, space.modality, space.image_shape
         self.draws = space.draws
 
-    def own(self, architecture: Architecture) -> Architecture:
-        """The architecture of the space inside."""
+    def inner(self, architecture: Architecture) -> Architecture:
+        """Return the architecture as the wrapped space knows it; by default the same.
+
+        Args:
+            architecture: Architecture of the wrapper.
+        """
         return architecture
 
     def choices(self) -> Mapping[str, Choice | Sequence[Value]]:
         return self.space.table
 
     def build(self, architecture: Architecture) -> nn.Module:
-        return self.space.build(self.own(architecture))
+        return self.space.build(self.inner(architecture))
 
     def problem(self, architecture: Architecture) -> str | None:
-        return self.space.problem_of(self.own(architecture))
+        return self.space.problem_of(self.inner(architecture))
 
     def representative(self, architecture: Architecture) -> Architecture:
         return self.space.representative(architecture)
 
     def counts(self, architecture: Architecture, tokens: int) -> Mapping[str, float]:
-        return self.space.counts(self.own(architecture), tokens)
+        return self.space.counts(self.inner(architecture), tokens)
 
     def pooling(self, architecture: Architecture) -> str | None:
-        return self.space.pooling(self.own(architecture))
+        return self.space.pooling(self.inner(architecture))
 
     def prepare(self, tasks: Tasks, seed: int) -> None:
         with plugin_call(self.space, "prepare"):
@@ -69,7 +77,7 @@ class WrappedSpace(SearchSpace):
         return self.space.supernet()
 
     def save(self, model: nn.Module, architecture: Architecture, folder: Path) -> None:
-        self.space.save(model, self.own(architecture), folder)
+        self.space.save(model, self.inner(architecture), folder)
 
     def sample(self, rng: np.random.Generator, tries: int = 1000) -> Architecture:
         return self.space.sample(rng, tries)
@@ -82,14 +90,22 @@ class WrappedSpace(SearchSpace):
 
 
 def space_name(space: SearchSpace) -> str:
-    """What a sentence calls a space: the class within those that wrap it."""
+    """Return the class name of a space inside its wrappers, for error messages.
+
+    Args:
+        space: Search space, wrapped or not.
+    """
     while isinstance(space, WrappedSpace):
         space = space.space
     return type(space).__name__
 
 
 class TimedSpace(WrappedSpace):
-    """A space that also counts ``latency``, from the moment that it has a table to tell it from."""
+    """Wrapper that counts the metric ``latency`` as soon as a latency predictor is set.
+
+    Attributes:
+        latencies: The latency predictor; None until latencies have been measured.
+    """
 
     latencies: LatencyTable | None = None
 
@@ -98,19 +114,29 @@ class TimedSpace(WrappedSpace):
         return counted if self.latencies is None else {**counted, "latency": self.latencies.predict(architecture)}
 
     def __getstate__(self) -> dict[str, Any]:
-        # The table knows the space, and workers need neither of the two to know of the other.
+        # Only the driver predicts latencies; without the predictor, the space sent to workers stays small.
         return {name: value for name, value in self.__dict__.items() if name != "latencies"}
 
 
 def timed_space(space: SearchSpace) -> TimedSpace:
-    """The part of a wrapped space that counts latencies."""
+    """Return the :class:`TimedSpace` among the wrappers of a space.
+
+    Args:
+        space: Search space with a :class:`TimedSpace` among its wrappers.
+    """
     while not isinstance(space, TimedSpace):
         space = space.space
     return space
 
 
 class LimitedSpace(WrappedSpace):
-    """A space without the architectures that are known to break a limit before they are built."""
+    """Wrapper that excludes architectures which are known to exceed a limit before they are built.
+
+    Args:
+        space: The search space to wrap.
+        limits: Limits of metrics that the space counts.
+        tokens: Tokens of the text for which FLOPs are counted.
+    """
 
     def __init__(self, space: SearchSpace, limits: Sequence[Limit], tokens: int):
         super().__init__(space)
@@ -122,37 +148,40 @@ class LimitedSpace(WrappedSpace):
             with plugin_call(self.space, "counts"):
                 counts = self.counts(architecture, self.tokens)
             if not isinstance(counts, Mapping) or not all(isinstance(c, (int, float)) for c in counts.values()):
-                raise PluginError(f"{space_name(self)}.counts() returned {counts!r}; expected numbers by metric")
+                raise PluginError(
+                    f"{space_name(self)}.counts() returned {counts!r}; expected a mapping from metrics to numbers"
+                )
             problem = next(filter(None, (limit.problem(counts) for limit in self.limits)), None)
         return problem
 
     def sample(self, rng: np.random.Generator, tries: int = 1000) -> Architecture:
         for _ in range(tries):
-            architecture = self.space.sample(rng, tries)  # where this raises, the limits are not to blame
+            architecture = self.space.sample(rng, tries)  # raises if the constraints, not the limits, reject all
             problem = self.problem_of(architecture)
             if problem is None:
                 return architecture
         raise ConfigError(
-            f"objectives: none of {tries} random architectures keeps the limits; of one of them {problem}"
+            f"objectives: none of {tries} random architectures meets the limits (the last one: {problem}); "
+            "relax the limits"
         )
 
     def size(self) -> int:
-        """Exact where few enough architectures have to be asked, else of the space without limits."""
-        return super().size() if self.unconstrained > COUNTABLE else sum(1 for _ in self.walk())
+        """Return the number of architectures: exact for enumerable spaces, otherwise that of the wrapped space."""
+        return super().size() if self.unconstrained > ENUMERATION_LIMIT else sum(1 for _ in self.walk())
 
     def walk(self) -> Iterator[Architecture]:
         return (architecture for architecture in self.space.walk() if self.problem_of(architecture) is None)
 
 
 class JointSpace(WrappedSpace):
-    """A search space with one more choice for every hyperparameter that is searched too.
+    """Wrapper that adds a choice for every searched hyperparameter.
 
     Args:
-        space: The search space.
+        space: The search space to wrap.
         searched: Choices by dotted config key, such as ``learner.lr`` or ``tasks.pooling``.
 
     Raises:
-        ConfigError: the space has a choice of the same name.
+        ConfigError: If the space has a choice of the same name, or if both choose the pooling.
     """
 
     def __init__(self, space: SearchSpace, searched: Mapping[str, Choice]):
@@ -163,16 +192,19 @@ class JointSpace(WrappedSpace):
             raise ConfigError(f"{min(both)} is a choice of {type(space).__name__} and of the config; rename one")
         if "tasks.pooling" in searched:
             with plugin_call(space, "pooling"):
-                own = space.pooling(space.canonical({name: c.values[0] for name, c in space.table.items()}))
-            if own is not None:
-                raise ConfigError(f"tasks.pooling is a choice, but architectures of {type(space).__name__} choose it")
+                pooling = space.pooling(space.canonical({name: c.values[0] for name, c in space.table.items()}))
+            if pooling is not None:
+                raise ConfigError(
+                    f"tasks.pooling is a choice, but architectures of {type(space).__name__} choose the pooling, too; "
+                    "give tasks.pooling one value"
+                )
 
     def choices(self) -> Mapping[str, Choice | Sequence[Value]]:
         return {**self.space.table, **self.searched}
 
     def representative(self, architecture: Architecture) -> Architecture:
         chosen = {n: v for n, v in architecture.values.items() if n in self.searched}
-        return Architecture({**self.space.representative(self.own(architecture)).values, **chosen})
+        return Architecture({**self.space.representative(self.inner(architecture)).values, **chosen})
 
     def sample(self, rng: np.random.Generator, tries: int = 1000) -> Architecture:
         chosen = {n: c.values[int(rng.integers(len(c.values)))] for n, c in self.searched.items()}
@@ -188,9 +220,8 @@ class JointSpace(WrappedSpace):
     def supernet(self) -> Supernet | None:
         name = next(iter(self.searched))
         raise ConfigError(
-            f"{name} is a choice, but a supernet is trained once, with one value of everything; give {name} one value"
+            f"{name} is a choice, but a supernet is trained once with fixed hyperparameters; give {name} one value"
         )
 
-    def own(self, architecture: Architecture) -> Architecture:
-        """The part of an architecture that the space itself knows."""
+    def inner(self, architecture: Architecture) -> Architecture:
         return Architecture({n: v for n, v in architecture.values.items() if n not in self.searched})

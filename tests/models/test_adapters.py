@@ -161,7 +161,7 @@ def test_fine_tuning_with_lora_leaves_everything_else_as_it_was(tiny_model, labe
 def test_a_model_with_adapters_of_its_own_gets_no_second_ones():
     model = bert()
     insert(model, {0: Insertion("lora")})
-    with pytest.raises(TrialError, match="has adapters of its own"):
+    with pytest.raises(TrialError, match="already has adapters"):
         insert(model, {1: Insertion("ia3")})
 
 

@@ -105,7 +105,7 @@ class Flat(nn.Module):
 
 
 def test_a_model_without_such_layers_is_refused_in_words():
-    with pytest.raises(TrialError, match="Flat has no layer that can be computed again"):
+    with pytest.raises(TrialError, match="Flat has no layer that can be recomputed"):
         Encoder(Flat(), compute=Compute(gradient_checkpointing=True))
 
 
@@ -154,7 +154,7 @@ def test_a_compiled_trial_gives_the_same_numbers(learner, small_config):
         return lambda **inputs: (calls.append(1), run(**inputs))[1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nas_meta.models.encoder.compiled", counted)
+        patch.setattr("nas_meta.models.encoder.compile_model", counted)
         accuracy_then, losses_then, _ = trained(replace(plain, compute=Compute(compile=True)))
     assert calls and losses_then == pytest.approx(losses, abs=1e-4)
     assert accuracy_then == pytest.approx(accuracy, abs=0.05)
@@ -162,7 +162,7 @@ def test_a_compiled_trial_gives_the_same_numbers(learner, small_config):
 
 def test_what_is_not_there_is_refused_in_words(small_config, tmp_path, monkeypatch):
     if not torch.cuda.is_available():
-        with pytest.raises(ConfigError, match=r"compute\.device is cuda, but torch finds no GPU here"):
+        with pytest.raises(ConfigError, match=r"compute\.device is cuda, but torch finds no GPU;"):
             search(small_config | {"compute": {"device": "cuda"}}, tmp_path / "run", inline=True)
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(ConfigError, match=r"compute\.compile needs a C\+\+ compiler"):

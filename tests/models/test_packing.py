@@ -29,7 +29,7 @@ from nas_meta.errors import TrialError
 from nas_meta.models.checks import check_pooling
 from nas_meta.models.compute import Compute
 from nas_meta.models.encoder import Encoder
-from nas_meta.models.packing import ROW, pack, rows_of
+from nas_meta.models.packing import ROW_TOKENS, assign_rows, pack
 from nas_meta.tasks.pool import Pool
 from search_spaces.pretrained.causal_lm import CausalStates
 from search_spaces.scratch.encoder_model import EncoderConfig, EncoderModel
@@ -91,12 +91,23 @@ def test_every_text_lies_whole_in_one_row_at_its_own_positions(lengths):
         assert whose.positions.ravel()[here].tolist() == list(range(2, 2 + lengths[index]))
 
 
+def test_rows_are_assigned_and_filled_as_the_docstrings_say():
+    assert assign_rows(np.array([40, 30, 20, 10, 8]), widest=64) == [[0, 3, 4], [1, 2]]
+    pool = pool_of([3, 2, 2])
+    ids, packing = pack(pool, np.arange(3), widest=4)
+    a, b, c = (pool.tokens[i:j].tolist() for i, j in ((0, 3), (3, 5), (5, 7)))
+    assert ids.tolist() == [[*a, 0], [*b, *c]]
+    assert packing.owner.tolist() == [[0, 0, 0, 3], [1, 1, 2, 2]]
+    assert packing.positions.tolist() == [[0, 1, 2, 0], [0, 1, 0, 1]]
+    assert (packing.first.tolist(), packing.lengths.tolist()) == ([0, 4, 6], [3, 2, 2])
+
+
 @given(lengths_of_texts)
 def test_rows_are_balanced(lengths):
     """Graham's bound: the fullest row has at most the mean and one text more."""
-    rows = rows_of(np.array(lengths), widest=512)
+    rows = assign_rows(np.array(lengths), widest=512)
     assert sorted(itertools.chain(*rows)) == list(range(len(lengths)))
-    assert len(rows) == -(-sum(lengths) // ROW)
+    assert len(rows) == -(-sum(lengths) // ROW_TOKENS)
     assert max(sum(lengths[i] for i in row) for row in rows) <= sum(lengths) / len(rows) + max(lengths)
 
 
@@ -165,7 +176,7 @@ def test_the_first_token_of_a_causal_model_is_refused_as_an_embedding():
 
 
 def test_pooling_by_attention_needs_scores():
-    with pytest.raises(TrialError, match=r"tasks\.pooling is attention, but BertModel scores no tokens"):
+    with pytest.raises(TrialError, match=r"tasks\.pooling is attention, but BertModel has no method pooling_scores"):
         Encoder(MODELS["bert"](), "attention")
 
 

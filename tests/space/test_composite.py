@@ -217,8 +217,8 @@ def test_parameters_and_flops_are_sums_of_the_parts(pair):
             {"name": "bert-subnet", "min_layers": 0},
             "5: space.left.min_layers is 0; expected greater than or equal to 1",
         ),
-        ({"heads": [1.0]}, "3: space.left: .* names no search space; expected a name, or keys with 'name:'"),
-        (7, "3: space.left: 7 names no search space; expected a name, or keys with 'name:' among them"),
+        ({"heads": [1.0]}, "3: space.left: .* does not name a search space; expected a name, or a mapping"),
+        (7, "3: space.left: 7 does not name a search space; expected a name, or a mapping with 'name:'"),
     ],
 )
 def test_a_wrong_part_is_a_sentence_with_file_line_and_key(tmp_path, left, sentence):
@@ -247,7 +247,7 @@ def test_plugin_files_within_options_are_asked_for_too(tmp_path):
 
 
 def test_parts_that_read_texts_differently_are_refused(tiny_model):
-    with pytest.raises(ConfigError, match=r"different tokenizers .*left by .*, right by starter:minilm"):
+    with pytest.raises(ConfigError, match=r"different tokenizers .*left: .*, right: starter:minilm"):
         Pair(PairOptions(left=small(tiny_model)))
     with pytest.raises(ConfigError, match=r"space.left: space.heads has the share 2.0"):
         Pair(PairOptions(left=small(tiny_model, heads=[2.0]), right=small(tiny_model)))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from nas_meta.errors import ConfigError
 from nas_meta.space.architecture import Architecture, Choice
+from nas_meta.space.enumeration import assignments, count
 from nas_meta.space.search_space import SearchSpace
 
 
@@ -65,6 +66,19 @@ def test_conditions_of_conditions_are_counted_within_their_group():
     assert Nested().size() == len(set(Nested().walk())) == (1 + small + large) * (2 + 1)
 
 
+def test_the_examples_of_the_docstrings_are_counted_and_enumerated():
+    layer = {"keep": Choice((True, False)), "heads": Choice((2, 4), when={"keep": True})}
+    expected = [{"keep": True, "heads": 2}, {"keep": True, "heads": 4}, {"keep": False}]
+    assert list(assignments(layer)) == expected
+    assert count(layer | {"width": Choice((8, 16, 32))}) == 9
+    depth = {
+        "depth": Choice((1, 2)),
+        "a": Choice(("x", "y"), when={"depth": (1, 2)}),
+        "b": Choice(("x", "y"), when={"depth": 2}),
+    }
+    assert count(depth) == len(list(assignments(depth))) == 6
+
+
 def test_a_small_space_is_counted_within_its_constraints_a_large_one_before_them():
     class Constrained(Toy):
         def problem(self, architecture):
@@ -109,7 +123,7 @@ def test_values_that_are_equal_are_refused(values):
     ("values", "sentence"),
     [
         ({"keep": True, "heads": 3, "width": 8}, "'heads' cannot be 3; expected one of 2, 4"),
-        ({"keep": True, "width": 8}, "leaves out 'heads'"),
+        ({"keep": True, "width": 8}, "has no value for the choice 'heads' of Toy"),
         ({"keep": 1, "heads": 2, "width": 8}, "'keep' cannot be 1"),
         ({"keep": False, "width": 8, "widht": 8}, "did you mean 'width'"),
     ],
@@ -124,5 +138,5 @@ def test_a_circle_of_conditions_is_named():
         def choices(self):
             return {"a": Choice([1, 2], when={"b": 1}), "b": Choice([1, 2], when={"a": 1})}
 
-    with pytest.raises(ConfigError, match="circle"):
+    with pytest.raises(ConfigError, match="the conditions of choices form a cycle"):
         Circle().size()

@@ -341,7 +341,7 @@ def test_a_model_that_gives_no_states_of_images_is_named():
         def forward(self, pixel_values):
             return super().forward(pixel_values.flatten())
 
-    with pytest.raises(TrialError, match=r"gives torch.float32 \[3\] for 2 images of 1×8×8; .* \[2, patches, width\]"):
+    with pytest.raises(TrialError, match=r"is torch.float32 \[3\] for 2 images of 1×8×8; .* \[2, patches, width\]"):
         check_model(Flat(128, 3), space)
 
 

@@ -110,17 +110,3 @@ def check_rows(model: nn.Module, vocabulary: Vocabulary, length: int) -> None:
             f"pre-training needs a state for every token, but {name} gives {list(getattr(states, 'shape', []))} for "
             f"1 text of {length} tokens; expected [1, {length}, width]"
         )
-
-
-def is_causal(model: nn.Module, vocabulary: Vocabulary) -> bool:
-    """Whether a token's state is the same whatever follows it. Tried, not looked up."""
-    first, second = vocabulary.ordinary[[0, -1]].tolist()
-    ids = torch.tensor([[first, second, first, first], [first, second, first, second]])
-    ids = ids.to(next(model.parameters()).device)
-    trained = model.training
-    try:
-        with torch.no_grad():
-            states = states_of(model.eval(), ids, torch.ones_like(ids))[:, :3]
-    finally:
-        model.train(trained)
-    return torch.allclose(states[0], states[1], atol=1e-5, rtol=1e-4)

@@ -10,11 +10,11 @@ from nas_meta.evaluation.pretraining.objectives.base import (
     body_of,
     check_rows,
     input_embeddings,
-    is_causal,
     states_of,
 )
 from nas_meta.evaluation.pretraining.objectives.chunked_cross_entropy import linear_cross_entropy
 from nas_meta.evaluation.pretraining.options import PretrainingSection
+from nas_meta.models.causality import is_causal
 from nas_meta.tasks.corpus.vocabulary import Vocabulary
 
 
@@ -26,7 +26,7 @@ class NextToken(PretrainingLoss):
         body, name = body_of(model), type(model).__name__
         table = input_embeddings(model, vocabulary, "clm")
         check_rows(body, vocabulary, section.block)
-        if not is_causal(body, vocabulary):
+        if not is_causal(body, vocabulary.ordinary[[0, -1]]):
             raise ConfigError(
                 f"pretraining.objective clm tells each word from those before it, but {name} sees those behind it, "
                 "too; expected objective: mlm"

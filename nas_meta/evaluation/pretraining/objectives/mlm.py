@@ -16,11 +16,11 @@ from nas_meta.evaluation.pretraining.objectives.base import (
     body_of,
     check_rows,
     input_embeddings,
-    is_causal,
     states_of,
 )
 from nas_meta.evaluation.pretraining.objectives.chunked_cross_entropy import linear_cross_entropy
 from nas_meta.evaluation.pretraining.options import PretrainingSection
+from nas_meta.models.causality import is_causal
 from nas_meta.tasks.corpus.vocabulary import Vocabulary
 
 HIDDEN, RANDOM = 0.8, 0.1  # of the tokens that are to be told
@@ -42,7 +42,7 @@ class MaskedWords(PretrainingLoss):
             )
         table = input_embeddings(model, vocabulary, "mlm")
         check_rows(body, vocabulary, section.block)
-        if is_causal(body, vocabulary):
+        if is_causal(body, vocabulary.ordinary[[0, -1]]):
             raise ConfigError(
                 f"pretraining.objective mlm looks at both sides of a word, but {name} sees only what comes before; "
                 "expected objective: clm"

@@ -7,28 +7,23 @@ import jsonschema
 import pytest
 import yaml
 from command_line import PROGRAM, nas_meta
+from installed import shipped
 
 from nas_meta.cli.main import app
+from nas_meta.core import plugins
 
 
-@pytest.mark.parametrize(
-    ("kind", "names"),
-    [
-        ("spaces", {"bert-subnet"}),
-        ("strategies", {"random", "grid", "evolution"}),
-        ("learners", {"protonet", "finetune"}),
-        ("tasks", {"icd10", "botocore", "csv", "jsonl"}),
-    ],
-)
-def test_what_is_installed_is_listed_and_each_described(kind, names, capsys):
+@pytest.mark.parametrize("kind", plugins.KINDS)
+def test_what_is_installed_is_listed_and_each_described(kind, capsys):
     def said(*arguments):
         app(arguments, standalone_mode=False)  # in this process: sixteen others take their time
         return json.loads(capsys.readouterr().out)
 
+    names = shipped(kind)
     listed = {row["name"]: row for row in said(kind, "--json")}
-    assert names <= set(listed)
+    assert set(names) <= set(listed)
     assert all(listed[n]["broken"] is None and listed[n]["summary"].endswith(".") for n in names)
-    for name in names:
+    for name in names if kind != "spaces" else ["bert-subnet"]:  # describing a space counts its architectures
         described = said(kind, name, "--json")
         assert all(option["description"] for option in described["options"]), name
     wrong = nas_meta(kind, sorted(names)[0] + "x", check=2)

@@ -7,6 +7,7 @@ import time
 import pytest
 import yaml
 from command_line import PROGRAM
+from installed import TRIAL_STRATEGIES, marked, shipped
 from killing import CONTEXT, killed_often, results, run_search
 
 from nas_meta import load_run, resume, search
@@ -20,10 +21,7 @@ def document(small_config):
     return small_config | {"evaluation": {"episodes": 10, "test_episodes": 10}, "budget": {"trials": 10}}
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("random", "grid", "tpe", "nsga2", "motpe", "auto")]
-
-
-@pytest.mark.parametrize("strategy", ["evolution", "surrogate", "rl", *SLOW])
+@pytest.mark.parametrize("strategy", marked(TRIAL_STRATEGIES, ["evolution", "surrogate", "rl"]))
 def test_a_search_that_is_killed_ends_with_the_same_trials(strategy, document, tmp_path):
     document["strategy"] = {"name": strategy}
     whole = search(document, tmp_path / "whole", inline=True)
@@ -44,7 +42,7 @@ def test_twenty_kills_change_nothing(strategy, document, tmp_path):
     assert results(run) == results(whole)
 
 
-@pytest.mark.parametrize("rule", ["asha", pytest.param("racing", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rule", shipped("stopping", without=["none"], fast=["asha"]))
 def test_what_was_stopped_at_a_rung_stays_stopped(rule, document, tmp_path):
     document |= {"stopping": {"name": rule, "rungs": [1, 2]}, "strategy": {"name": "random"}}
     whole = search(document, tmp_path / "whole", inline=True)

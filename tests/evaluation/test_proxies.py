@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from installed import EMBEDDING_LEARNERS, marked, strategy_names
 from landscapes import Landscape, context, run, score
 from torch import nn
 from typer.testing import CliRunner
@@ -22,8 +23,7 @@ from nas_meta.models.encoder import Encoder
 from nas_meta.outputs.proxy_ranking import agreement, prepared, scores_named
 from nas_meta.strategy.prefilter import FILE, Prefilter, ProxyScores, read_scores
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("surrogate", "auto", "motpe")]
-PREFILTERED = ["random", "evolution", "tpe", "nsga2", *SLOW]
+PREFILTERED = marked(strategy_names(lambda strategy: strategy.withdraws), ["random", "evolution", "tpe", "nsga2"])
 
 
 class Chain(nn.Module):
@@ -99,10 +99,7 @@ def test_untrained_is_the_loss_of_the_learner_before_training(evaluation, sample
     assert load_proxy("untrained")(encoder, sample) == pytest.approx(-np.mean(losses), rel=1e-5)
 
 
-ENCODERS = [row.name for row in plugins.installed("learners") if row.name != "in-context"]  # which takes decoders
-
-
-@pytest.mark.parametrize("learner", ENCODERS)
+@pytest.mark.parametrize("learner", EMBEDDING_LEARNERS)
 def test_models_are_scored_whatever_the_learner(learner, small_config):
     from nas_meta.config.resolved import resolve
 

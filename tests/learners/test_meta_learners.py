@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from installed import EMBEDDING_LEARNERS
 
 from nas_meta.core import plugins
 from nas_meta.learners.anil import ANIL
@@ -27,7 +28,6 @@ from nas_meta.tasks.sources.files import FileOptions, JSONLines
 from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
 
 SHAPE = EpisodeShape(3, 2, 3)
-NAMES = ("protonet", "finetune", "matching", "ridge", "maml", "anil", "meta-sgd", "prototype-maml", "reptile", "mann")
 
 
 @pytest.fixture(scope="module")
@@ -330,7 +330,7 @@ def test_scoring_in_the_middle_of_meta_training_does_not_stop_it(adapt, make, ta
     torch.testing.assert_close(ends[0], ends[1])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EMBEDDING_LEARNERS)
 def test_every_learner_learns_and_leaves_the_encoder_alone_when_scoring(name, make, tasks):
     plugin = plugins.load("learners", name)
     learner = plugin(plugin.Options(steps=3))

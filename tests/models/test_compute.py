@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from installed import EMBEDDING_LEARNERS
 from torch import nn
 from transformers import AutoModel
 
@@ -109,7 +110,7 @@ def test_a_model_without_such_layers_is_refused_in_words():
         Encoder(Flat(), compute=Compute(gradient_checkpointing=True))
 
 
-@pytest.mark.parametrize("learner", [*LEARNERS, "prototype-maml", "meta-sgd", "mann"])
+@pytest.mark.parametrize("learner", EMBEDDING_LEARNERS)
 def test_in_bf16_products_are_narrow_and_what_is_learned_is_not(learner, small_config):
     small_config["learner"] = {"name": learner, "steps": 2}
     evaluation = evaluation_of(small_config | {"compute": {"precision": "bf16"}})

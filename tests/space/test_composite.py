@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from installed import TRIAL_STRATEGIES
 from landscapes import context, run
 from pydantic import Field
 from random_spaces import Free, composed, plain, spaces
@@ -22,7 +23,7 @@ from strategies.one_shot.spos import crossed
 from strategies.shared.mutation import mutate, neighbour
 
 few = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-SEARCHES = ["random", "grid", "evolution", "tpe", "motpe", "nsga2", "surrogate"]
+SEARCHES = [name for name in TRIAL_STRATEGIES if name not in ("rl", "auto")]  # rl is slow, auto is one of these
 
 
 def items(architecture):

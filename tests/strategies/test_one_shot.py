@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from installed import ONE_SHOT_STRATEGIES, marked
 from torch import nn
 
 from benchmarks.planted_optimum import LAYERS, Planted, accuracy_of, evaluation_of, find
@@ -303,10 +304,9 @@ SMALL = {
     "spos": {"generations": 2, "population": 4},
     "enas": {"update_every": 2, "update_times": 1, "reward_episodes": 1, "candidates": 4, "search_episodes": 4},
 }
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("gumbel-darts", "proxyless", "enas")]
 
 
-@pytest.mark.parametrize("name", ["darts", "spos", *SLOW])
+@pytest.mark.parametrize("name", marked(ONE_SHOT_STRATEGIES, ["darts", "spos"]))
 def test_a_search_trains_the_supernet_and_then_what_is_derived_from_it(name, one_shot_config, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from installed import TRIAL_STRATEGIES
 from landscapes import Landscape, Small, context, run, score
 
 from nas_meta import Choice, Objective, SearchContext
@@ -11,9 +12,9 @@ from nas_meta.space.encoding import encode
 from strategies.auto import pick
 from strategies.surrogate.ensemble import Ensemble
 
-NAMES = ["random", "grid", "evolution", "tpe", "motpe", "nsga2", "rl", "surrogate", "auto"]
-LEARNING = ["evolution", "tpe", "rl", "surrogate", "auto"]
-SEVERAL = ["nsga2", "motpe", "surrogate"]
+NAMES = TRIAL_STRATEGIES
+SEVERAL = ["nsga2", "motpe", "surrogate"]  # made for several objectives
+LEARNING = [name for name in NAMES if name not in ("random", "grid", "nsga2", "motpe")]
 
 
 class Conditional(Landscape):

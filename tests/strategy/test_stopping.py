@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from installed import shipped
 
 from nas_meta import Objective, load_run, search
 from nas_meta.config.components import make_evaluation
@@ -181,7 +182,7 @@ def test_racing_keeps_what_is_better_in_another_objective():
     assert decisions == [True, True, False, True]
 
 
-@pytest.mark.parametrize("name", ["asha", "median", "racing"])
+@pytest.mark.parametrize("name", shipped("stopping", without=["none"]))
 def test_a_rule_is_a_function_of_the_reports(name):
     rng = np.random.default_rng(0)
     reports = []

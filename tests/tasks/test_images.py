@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from installed import EMBEDDING_LEARNERS
 from PIL import Image
 
 from nas_meta import search
@@ -254,10 +255,7 @@ def test_a_saved_vision_transformer_gives_the_same_outputs_with_transformers_alo
         space.load(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "learner",
-    ["protonet", "matching", "ridge", "mann", "finetune", "maml", "anil", "meta-sgd", "prototype-maml", "reptile"],
-)
+@pytest.mark.parametrize("learner", EMBEDDING_LEARNERS)
 def test_every_learner_learns_from_images(learner, config):
     config["learner"] |= {"name": learner}
     resolved = resolve(config)

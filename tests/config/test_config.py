@@ -64,7 +64,7 @@ def test_the_resolved_config_reads_back_as_itself(tmp_path):
 
 
 def test_yaml_tags_do_not_execute(tmp_path):
-    with pytest.raises(ConfigError, match="not YAML"):
+    with pytest.raises(ConfigError, match="not plain YAML"):
         read_config(write(tmp_path, "seed: !!python/object/apply:os.system ['true']\n"))
 
 

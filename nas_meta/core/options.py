@@ -17,7 +17,7 @@ class PluginOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
-def fields_at(model: type[BaseModel], path: tuple) -> set[str]:
+def fields_at(model: type[BaseModel], path: tuple[str | int, ...]) -> set[str]:
     """Return the keys that a model, or a model nested in it, accepts.
 
     Args:

@@ -1,4 +1,4 @@
-# Two commands: `make quickstart` runs a search, `make test` runs the whole test suite.
+# `make quickstart` runs a search of about three minutes, `make test` runs the fast tests. Both create .venv first.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -18,13 +18,13 @@ lint: $(VENV)/.test
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-docs: $(VENV)/.docs  # into site/
+docs: $(VENV)/.docs  # builds the site into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(VENV)/.bench
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.run
 
-# torch first and alone: anything else that asks for it would fetch the build with CUDA
+# torch is installed first, on its own: as a dependency of another package, pip would fetch the CUDA build.
 $(VENV)/.torch: constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch
@@ -46,5 +46,5 @@ $(VENV)/.bench: $(VENV)/.test
 	$(PIP) --editable ".[starter,rl,prometheus,wandb,datasets,test,bench]"
 	@touch $@
 
-clean:  # leaves runs alone
+clean:  # keeps runs/
 	rm -rf $(VENV) build site *.egg-info

@@ -1,6 +1,6 @@
-"""What can go wrong, each with one sentence for the user.
+"""Errors whose message is one sentence for the user.
 
-The command line prints the sentence and exits with ``exit_code``; nothing else in the project exits.
+The command line prints the sentence and exits with ``exit_code``; no other module exits the process.
 """
 
 from __future__ import annotations
@@ -8,11 +8,21 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-LONGEST = 1000  # characters of a sentence
+LONGEST = 1000  # characters of a message; longer ones are shortened in the middle
 
 
 class NasMetaError(Exception):
-    """Something failed; the message is one sentence that a user can act on, and one line whatever it quotes."""
+    """Base class of all expected failures.
+
+    Catch it to handle everything that nas-meta raises on purpose. Plugins may raise it or one of its subclasses.
+
+    Args:
+        sentence: What is wrong, what was expected and how to fix it, in one sentence. Control characters are escaped,
+            and long sentences are shortened in the middle, so that the message is always one short line.
+
+    Attributes:
+        exit_code: Exit status of the command line after this error.
+    """
 
     exit_code = 1
 
@@ -21,7 +31,7 @@ class NasMetaError(Exception):
 
 
 class ConfigError(NasMetaError):
-    """The config, an option or an argument is wrong."""
+    """The config, an option of a plugin or an argument is invalid."""
 
     exit_code = 2
 
@@ -33,7 +43,7 @@ class PluginError(NasMetaError):
 
 
 class DataError(NasMetaError):
-    """A task source holds something that cannot be used."""
+    """The data of a task source or a corpus cannot be read or used."""
 
     exit_code = 2
 
@@ -43,15 +53,23 @@ class RunError(NasMetaError):
 
 
 class TrialError(NasMetaError):
-    """A trial cannot be completed; the search goes on without it."""
+    """A trial failed; the search continues with the other trials."""
 
 
 class StrategyError(NasMetaError):
-    """A strategy broke down while proposing or observing."""
+    """A strategy failed while it proposed an architecture or received a result."""
 
 
 def one_line(text: str) -> str:
-    """Text that may hold anything, as one line for a terminal: controls as escapes, of a long one its ends."""
+    """Return arbitrary text as one line that is safe to print.
+
+    Args:
+        text: Any text; it may contain line breaks, terminal escape sequences or other control characters.
+
+    Returns:
+        The text with every unprintable character as an escape such as ``\\n``. Texts of more than 1000 characters are
+        cut in the middle, where ``[...]`` marks the gap.
+    """
     if len(text) > LONGEST:
         half = LONGEST // 2
         text = f"{text[:half]} [...] {text[-half:]}"
@@ -59,9 +77,17 @@ def one_line(text: str) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The clause that ends an "unknown name" sentence: the nearest valid name, or all of them."""
+    """Return the clause that ends an error message about an unknown name.
+
+    Args:
+        name: The unknown name.
+        known: All valid names.
+
+    Returns:
+        ``did you mean 'NAME'?`` if a valid name is similar, otherwise a list of all valid names.
+    """
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     if close:
         return f"did you mean '{close[0]}'?"
-    return f"known are: {', '.join(known)}" if known else "none is known"
+    return f"expected one of: {', '.join(known)}" if known else "there are no valid names"

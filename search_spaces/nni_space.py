@@ -21,6 +21,7 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from nas_meta import Architecture, Choice, PluginOptions, SearchSpace
+from nas_meta.core.guard import first_line
 from nas_meta.core.plugins import load_module
 from nas_meta.errors import ConfigError, PluginError, nearest
 from nas_meta.space.architecture import Value
@@ -128,7 +129,7 @@ class NNISpace(SearchSpace):
         if not self._constrained:
             return None
         error = self._template.check_contains(self._sample(architecture))
-        return None if error is None else f"NNI rejects it: {str(error).splitlines()[0]}"
+        return None if error is None else f"NNI rejects it: {first_line(error, with_type=False)}"
 
     def size(self) -> int:
         return super().size() if self._constrained else self.unconstrained
@@ -197,10 +198,9 @@ class NNISpace(SearchSpace):
         try:
             return self.model_space(**self.options.arguments)
         except Exception as error:
-            lines = str(error).strip().splitlines() or ["no message"]
             raise ConfigError(
                 f"space.model_space '{self.options.model_space}' cannot be created with space.arguments: "
-                f"{type(error).__name__}: {lines[0]}"
+                f"{first_line(error)}"
             ) from error
 
     def _sample(self, architecture: Architecture) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Shared small parts: a tiny pretrained encoder, a folder of labelled texts, and a search of seconds."""
+"""Shared fixtures: a tiny pretrained encoder, labelled texts, and the config of a search that takes seconds."""
 
 import json
 import os
@@ -6,25 +6,27 @@ import random
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-# The models here are tiny: threads would only wait for each other.
+# The models of tests are tiny: several threads would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import yaml
 from words import WORDS
 
-# Files that take longest, most of it in waiting for processes: begun first, so that no worker is left alone with them.
+# The slowest files, which mostly wait for processes. They start first, so that no test worker finishes long after the
+# others.
 LONGEST = ("test_faults.py", "test_resume.py", "test_search.py", "test_plugins.py", "test_scale.py", "test_rerun.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    places = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
+    """Move the slowest test files to the front."""
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.name, len(LONGEST)))
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory) -> Path:
-    """A two-layer BERT with a word-level tokenizer, saved as a pretrained model is."""
+    """Folder of a two-layer BERT with a word-level tokenizer, saved like a pretrained model."""
     import torch
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
@@ -48,13 +50,13 @@ def tiny_model(tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def token_cache(tmp_path_factory, monkeypatch):
-    """Corpora are tokenised into the folder of the tests."""
+    """Keep the cache of tokenised corpora in the temporary folder of the tests."""
     monkeypatch.setenv("NAS_META_CACHE", str(tmp_path_factory.getbasetemp() / "tokens"))
 
 
 @pytest.fixture
 def corpus(tmp_path) -> Path:
-    """A file of unlabelled texts."""
+    """File of 60 unlabelled texts of nine words each."""
     rng = random.Random(1)
     file = tmp_path / "corpus.txt"
     file.write_text("\n".join(" ".join(rng.choices(WORDS, k=9)) for _ in range(60)))
@@ -63,23 +65,23 @@ def corpus(tmp_path) -> Path:
 
 @pytest.fixture(scope="session")
 def labelled_texts(tmp_path_factory) -> Path:
-    """JSON Lines: 12 classes, each with two words of its own among common ones."""
+    """JSON Lines file of 12 classes; each text has two words that are typical of its class, and some random ones."""
     rng = random.Random(0)
     file = tmp_path_factory.mktemp("data") / "intents.jsonl"
     rows = []
     for label in range(12):
-        own = WORDS[2 * label : 2 * label + 2]
-        seen = set()
-        while len(seen) < 12:
-            seen.add(" ".join(rng.choices(own, k=2) + rng.choices(WORDS, k=rng.randint(1, 5))))
-        rows += [{"text": text, "label": f"class{label}"} for text in sorted(seen)]
+        typical = WORDS[2 * label : 2 * label + 2]
+        texts = set()
+        while len(texts) < 12:
+            texts.add(" ".join(rng.choices(typical, k=2) + rng.choices(WORDS, k=rng.randint(1, 5))))
+        rows += [{"text": text, "label": f"class{label}"} for text in sorted(texts)]
     file.write_text("\n".join(map(json.dumps, rows)))
     return file
 
 
 @pytest.fixture
 def small_config(tiny_model, labelled_texts) -> dict:
-    """A whole search that takes seconds."""
+    """Config of a complete search that takes seconds."""
     return {
         "space": {"name": "bert-subnet", "model": str(tiny_model), "heads": [1.0, 0.5], "ffn": [1.0, 0.5]},
         "tasks": {"source": "jsonl", "path": str(labelled_texts), "ways": 3, "shots": 1, "queries": 3},
@@ -95,7 +97,7 @@ def small_config(tiny_model, labelled_texts) -> dict:
 
 @pytest.fixture
 def fragile_learner(tmp_path) -> str:
-    """The name of a learner whose training raises."""
+    """Name of a learner whose training raises ``ZeroDivisionError``."""
     plugin = tmp_path / "fragile.py"
     plugin.write_text(
         "from nas_meta.learners.protonet import ProtoNet\n"
@@ -108,6 +110,7 @@ def fragile_learner(tmp_path) -> str:
 
 @pytest.fixture
 def small_config_file(small_config, tmp_path) -> Path:
+    """YAML file of ``small_config``."""
     file = tmp_path / "small.yaml"
     file.write_text(yaml.safe_dump(small_config))
     return file

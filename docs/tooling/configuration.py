@@ -1,4 +1,4 @@
-"""Generates the reference of the config from its JSON Schema: every section, and the options of every plugin."""
+"""The config reference, generated from the JSON Schema: every section and the options of every plugin."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ KINDS = {
 
 
 def configuration_page(document: Schema) -> str:
-    """The sections with their keys, in Markdown; ``docs/configuration.md`` introduces them.
+    """Return the config reference, which is appended to ``docs/configuration.md``.
 
     Args:
-        document: the JSON Schema of a config.
+        document: JSON Schema of a config, as ``nas-meta config --schema`` prints it.
+
+    Returns:
+        Markdown with one heading per section, one per plugin, and a table of keys below each.
     """
     return "\n".join(_sections(document))
 
@@ -37,7 +40,7 @@ def _sections(document: Schema) -> Iterator[str]:
         kind, key = PLUGIN_SECTIONS[name][1:] if name in PLUGIN_SECTIONS else ("", "name")
         summaries = {row.name: row.summary for row in plugins.installed(kind)} if kind else {}
         if kind:
-            yield f"`{key}` is a name below or `path/to/file.py:Name`; the plugin's options stand beside it.\n"
+            yield f"`{key}` is a name below or `path/to/file.py:Name`; the plugin's options are keys of this section.\n"
         yield from _table({"properties": shared}, document)
         for plugin, model in models.items() if len(models) > 1 else ():
             plugin = model["properties"][key].get("const", plugin)
@@ -46,18 +49,18 @@ def _sections(document: Schema) -> Iterator[str]:
                 yield f"{summary}\n"
             own = {k: v for k, v in model["properties"].items() if k not in (key, *shared)}
             yield from _table({"properties": own}, document)
-    yield "## Keys of their own\n"
+    yield "## Top-level keys\n"
     yield from _table({"properties": plain}, document)
 
 
 def _shared(models: Sequence[Schema]) -> Schema:
-    """The properties that all models have, with the same schema in each."""
+    """Return the properties that all models share with equal schemas."""
     first, *others = (model["properties"] for model in models)
     return {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
 
 
 def _models(section: Schema, document: Schema) -> dict[str, Schema]:
-    """The models of a section by title: several where the options of plugins stand in it."""
+    """Return the models of a section by title: one per plugin if the section holds the options of a plugin."""
     parts = [section, *section.get("anyOf", ()), *section.get("items", {}).get("anyOf", ()), section.get("items", {})]
     refs = [part["$ref"].rpartition("/")[2] for part in parts if "$ref" in part]
     known = {ref: document["$defs"][ref] for ref in refs if not ref.endswith("-file")}
@@ -65,6 +68,7 @@ def _models(section: Schema, document: Schema) -> dict[str, Schema]:
 
 
 def _table(model: Schema, document: Schema, prefix: str = "") -> Iterator[str]:
+    """Yield a Markdown table with one row per key, or nothing if there are no keys."""
     rows = list(_rows(model, document, prefix))
     if rows:
         yield "| key | value | default | |\n| --- | --- | --- | --- |"
@@ -73,6 +77,7 @@ def _table(model: Schema, document: Schema, prefix: str = "") -> Iterator[str]:
 
 
 def _rows(model: Schema, document: Schema, prefix: str = "") -> Iterator[str]:
+    """Yield the rows of a table; nested sections become dotted keys such as ``training.decay``."""
     for key, value in model["properties"].items():
         inner = [m for m in _models(value, document).values() if "items" not in value]
         if len(inner) == 1:
@@ -87,7 +92,7 @@ def _rows(model: Schema, document: Schema, prefix: str = "") -> Iterator[str]:
 
 
 def _kind(value: Schema, document: Schema) -> str:
-    """The type of a value, in words."""
+    """Return the type and the bounds of a value in words, such as ``a whole number ≥ 1``."""
     if "$ref" in value:
         return _kind(document["$defs"][value["$ref"].rpartition("/")[2]], document)
     if "anyOf" in value:

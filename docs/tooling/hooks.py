@@ -1,7 +1,6 @@
-"""Builds the parts of the site that are not in ``docs``: generated references, repository pages and ready configs.
+"""MkDocs hooks for the parts of the site outside ``docs``: generated references, repository pages and ready configs.
 
-Pages link to each other as files of the repository do, so that every link works on GitHub; here they become links
-of the site.
+Pages link to files of the repository, so that every link works on GitHub; the hooks turn these into links of the site.
 """
 
 from __future__ import annotations
@@ -37,17 +36,35 @@ LINK = re.compile(r"\[([^\]]*)\]\(([^)#\s]+)(#[^)]*)?\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds repository pages, ready configs and the JSON Schema."""
-    made = {page: (ROOT / file).read_text(encoding="utf-8") for page, file in REPOSITORY_PAGES.items()}
-    made |= {f"configs/{file.name}": file.read_text(encoding="utf-8") for file in (ROOT / "configs").glob("*.yaml")}
-    made["config.schema.json"] = json.dumps(_schema(), indent=1)
-    for path, content in made.items():
+    """Add repository pages, ready configs and the JSON Schema to the site.
+
+    Args:
+        files: The files that MkDocs found; extended in place.
+        config: The config of the site.
+
+    Returns:
+        ``files``.
+    """
+    contents = {page: (ROOT / file).read_text(encoding="utf-8") for page, file in REPOSITORY_PAGES.items()}
+    contents |= {f"configs/{file.name}": file.read_text(encoding="utf-8") for file in (ROOT / "configs").glob("*.yaml")}
+    contents["config.schema.json"] = json.dumps(_schema(), indent=1)
+    for path, content in contents.items():
         files.append(File.generated(config, path, content=content))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turns links between files of the repository into links of the site, and appends generated references."""
+    """Turn links to files of the repository into links of the site, and append generated references.
+
+    Args:
+        markdown: Text of the page.
+        page: The page.
+        config: The config of the site.
+        files: All files of the site.
+
+    Returns:
+        The new text of the page.
+    """
     path = page.file.src_uri
     text = site_links(markdown, path, REPOSITORY_PAGES.get(path, f"docs/{path}"))
     if path == "configuration.md":
@@ -58,7 +75,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def command_line_reference() -> str:
-    """Every command with its arguments and options, as ``--help`` shows them."""
+    """Return the reference of the command line.
+
+    Returns:
+        Markdown with every command, its arguments and its options, as ``--help`` shows them.
+    """
     import typer
     from typer.cli import get_docs_for_click
 
@@ -71,22 +92,25 @@ def command_line_reference() -> str:
 
 
 def site_links(text: str, page: str, file: str) -> str:
-    """Rewrites the links of a page, but not those in code.
+    """Rewrite the links of a page; code blocks stay as they are.
 
     Args:
         text: Markdown of a file of the repository.
-        page: where it is on the site.
-        file: where it is in the repository.
+        page: Path of the page on the site.
+        file: Path of the file in the repository.
+
+    Returns:
+        The Markdown with links that work on the site. A link to a file without a page becomes plain text.
     """
 
     def rewrite(link: re.Match[str]) -> str:
         words, target, anchor = link[1], link[2], link[3] or ""
         if "://" in target:
             return link[0]
-        found = _site_path(posixpath.normpath(posixpath.join(posixpath.dirname(file), target)))
-        if found is None:
+        path = _site_path(posixpath.normpath(posixpath.join(posixpath.dirname(file), target)))
+        if path is None:
             return words
-        return f"[{words}]({posixpath.relpath(found, posixpath.dirname(page) or '.')}{anchor})"
+        return f"[{words}]({posixpath.relpath(path, posixpath.dirname(page) or '.')}{anchor})"
 
     parts, end = [], 0
     for code in FENCED.finditer(text):
@@ -96,7 +120,7 @@ def site_links(text: str, page: str, file: str) -> str:
 
 
 def _site_path(file: str) -> str | None:
-    """Where a file of the repository is on the site; None where it is not there."""
+    """Return the path of a repository file on the site, or None if the site does not have it."""
     if file in SITE_OF:
         return SITE_OF[file]
     if file.startswith("docs/"):

@@ -1,4 +1,4 @@
-"""Turns roles in docstrings, such as ``:meth:`sample```, into links where the site documents the target."""
+"""Roles in docstrings, such as ``:meth:`sample```, as links to the API pages of the site."""
 
 from __future__ import annotations
 
@@ -13,13 +13,22 @@ DOCUMENTED = re.compile(r"^::: ([\w.]+)", re.MULTILINE)
 
 
 class Roles(griffe.Extension):
-    """griffe extension that rewrites roles after the whole package is loaded."""
+    """griffe extension that replaces roles by links, or by plain code if the site does not document the target.
+
+    Args:
+        pages: Folder with the pages; their ``:::`` blocks name what the site documents.
+    """
 
     def __init__(self, pages: str = "docs"):
         texts = [page.read_text(encoding="utf-8") for page in Path(pages).rglob("*.md")]
         self.documented = {path for text in texts for path in DOCUMENTED.findall(text)}
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
+        """Rewrite the docstrings of a package, once it is loaded completely.
+
+        Args:
+            pkg: The package.
+        """
         for path in sorted(self.documented):  # pages may use a shorter import path than the canonical one
             self.documented.add(pkg[path.removeprefix(f"{pkg.path}.")].canonical_path)
         self._rewrite(pkg)
@@ -32,12 +41,13 @@ class Roles(griffe.Extension):
                 self._rewrite(member)
 
     def _link(self, role: re.Match[str], thing: griffe.Object) -> str:
+        """Return the Markdown that replaces a role in the docstring of an object."""
         short = role[2].rpartition(".")[2] if role[1] else role[2]
         path = self._path(role[2], thing)
         return f"[`{short}`][{path}]" if path else f"`{short}`"
 
     def _path(self, name: str, thing: griffe.Object) -> str | None:
-        """The path under which the site documents a name, or None."""
+        """Return the path under which the site documents a name as seen from an object, or None."""
         found: griffe.Object | griffe.Alias | None = None
         scope: Any = thing
         while scope is not None and found is None:

@@ -1,4 +1,4 @@
-"""The JSON Schema of a config file."""
+"""The JSON Schema of config files, from which editors complete and check them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from nas_meta.evaluation.hyperparameters import CHOICE, TASK_CHOICES
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema of a config, with the options of every installed plugin."""
+    """Return the JSON Schema of a config.
+
+    Returns:
+        The schema, with the options of every installed plugin that can be imported. A section that names any other
+        plugin, such as one in a file, accepts arbitrary further keys.
+    """
     fields: dict[str, Any] = {}
     for section, (model, kind, key) in PLUGIN_SECTIONS.items():
         variants = []
@@ -37,7 +42,7 @@ def schema() -> dict[str, Any]:
 
 
 def _allow_choices(document: dict[str, Any]) -> None:
-    """Lets ``{choice: [...]}`` stand for every value of the learner section and some of the tasks section."""
+    """Allow ``{choice: [...]}`` in place of a value: everywhere under ``learner`` and for some keys under ``tasks``."""
     for name, definition in document["$defs"].items():
         section, _, plugin = name.partition("-")
         searchable = section == "learner" or name == "TrainingOptions"

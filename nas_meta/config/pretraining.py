@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from nas_meta.config.problem import load_space, make_source
 from nas_meta.config.resolved import ResolvedConfig
-from nas_meta.core.guard import plugin_call
+from nas_meta.core.guard import first_line, plugin_call
 from nas_meta.errors import ConfigError
 from nas_meta.evaluation.pretraining.options import PretrainingSection
 from nas_meta.space.wrappers import space_name
@@ -156,8 +156,7 @@ def load_model(name: str, key: str, causal: bool = False) -> nn.Module:
     except ConfigError:
         raise
     except Exception as error:  # a folder may hold anything, and so may what the libraries below raise
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ConfigError(f"{key} '{name}' cannot be loaded: {first}") from error
+        raise ConfigError(f"{key} '{name}' cannot be loaded: {first_line(error, with_type=False)}") from error
 
 
 def with_run_artifacts(resolved: ResolvedConfig, directory: Path) -> ResolvedConfig:

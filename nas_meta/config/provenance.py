@@ -1,4 +1,4 @@
-"""Where a value of a config stands, values set on the command line, and the sentence about a wrong value."""
+"""Where every config value comes from, a line of a file or ``--set``, so that error messages can point to it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from nas_meta.errors import ConfigError, nearest
 
 
 class Source:
-    """Where a value stands: turns a key path into ``file:line``.
+    """The origin of a config: turns the path of a value into ``file:line``.
 
     Args:
-        lines: of every key path of the file.
-        overridden: key paths that the command line set.
+        name: Name of the file, or any other name of the origin.
+        lines: Line of every value by its path, as :func:`read_yaml` returns it.
+        overridden: Dotted paths, such as ``learner.lr``, that ``--set`` changed.
     """
 
     def __init__(self, name: str, lines: Mapping[tuple, int] | None = None, overridden: Sequence[str] = ()):
@@ -27,7 +28,15 @@ class Source:
         self.overridden = set(overridden)
 
     def at(self, path: tuple) -> str:
-        """``file:line`` of the deepest part of the path that the file has."""
+        """Return where a value was given.
+
+        Args:
+            path: Keys and list indices that lead to the value.
+
+        Returns:
+            ``--set`` for a value from the command line; otherwise ``file:line`` of the value, or of the section around
+            it if the file leaves the value out, or just the name of the file.
+        """
         if ".".join(map(str, path)) in self.overridden:
             return "--set"
         for end in range(len(path), 0, -1):
@@ -37,7 +46,18 @@ class Source:
 
 
 def apply_overrides(document: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """The document with every ``section.key=value`` set; values are YAML."""
+    """Apply the ``--set`` options of the command line to a config.
+
+    Args:
+        document: The config as plain data; it is not modified.
+        overrides: Texts such as ``learner.lr=1e-4``, applied in order. The value is YAML; missing sections are created.
+
+    Returns:
+        A copy of the document with the values set.
+
+    Raises:
+        ConfigError: An override has no ``=`` or no key, its value is not YAML, or its path leads through a scalar.
+    """
     result = copy.deepcopy(dict(document))
     for override in overrides:
         path, equals, value = override.partition("=")
@@ -53,7 +73,7 @@ def apply_overrides(document: Mapping[str, Any], overrides: Sequence[str]) -> di
                 raise ConfigError(f"--set {override}: '{parent}' has no keys")
         target[last], _ = read_yaml(value, f"--set {override}")
         if isinstance(target[last], str):
-            # YAML 1.1 reads 1e-4 as a string
+            # YAML 1.1 reads 1e-4, without a decimal point, as text.
             try:
                 target[last] = float(target[last])
             except ValueError:
@@ -62,9 +82,18 @@ def apply_overrides(document: Mapping[str, Any], overrides: Sequence[str]) -> di
 
 
 def check_plain(value: Any, source: Source, path: tuple = ()) -> None:
-    """Raises ConfigError where a config given as data has keys that are no text, or is nested without end."""
+    """Check a config that was given as Python data, which may hold what YAML could not.
+
+    Args:
+        value: The config, or a part of it.
+        source: Origin of the config, for error messages.
+        path: Path of the part within the config.
+
+    Raises:
+        ConfigError: A key is not text, or values are nested too deeply or in a cycle.
+    """
     if len(path) > DEEPEST:
-        raise ConfigError(f"{source.at(path)}: values are nested deeper than {DEEPEST} times; expected sections")
+        raise ConfigError(f"{source.at(path)}: values are nested deeper than {DEEPEST} levels; expected sections")
     if isinstance(value, Mapping):
         for key, inner in value.items():
             if not isinstance(key, str):
@@ -76,21 +105,38 @@ def check_plain(value: Any, source: Source, path: tuple = ()) -> None:
             check_plain(inner, source, (*path, "-"))
 
 
-def validate(model: type[BaseModel], data: Mapping[str, Any], source: Source, prefix: tuple, also: set[str]) -> Any:
+def validate(model: type[BaseModel], data: Mapping[str, Any], source: Source, prefix: tuple, extra: set[str]) -> Any:
+    """Validate a section against its model.
+
+    Args:
+        model: The pydantic model.
+        data: The section as plain data.
+        source: Origin of the config, for error messages.
+        prefix: Path of the section within the config.
+        extra: Further keys that the section accepts, for suggestions after a misspelt key.
+
+    Returns:
+        An instance of ``model``.
+
+    Raises:
+        ConfigError: The data does not fit the model. The message names the first wrong value, where it was given and
+            what was expected.
+    """
     try:
         return model.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
         path = (*prefix, *first["loc"])
-        raise ConfigError(f"{source.at(path)}: {_sentence(model, first, path, also)}") from error
+        raise ConfigError(f"{source.at(path)}: {_sentence(model, first, path, extra)}") from error
 
 
-def _sentence(model: type[BaseModel], error: Mapping[str, Any], path: tuple, also: set[str]) -> str:
+def _sentence(model: type[BaseModel], error: Mapping[str, Any], path: tuple, extra: set[str]) -> str:
+    """Turn one error of pydantic into a sentence that names the key and what was expected."""
     name = ".".join(map(str, path))
     if error["type"] == "extra_forbidden":
-        known = fields_at(model, error["loc"][:-1]) | (also if len(error["loc"]) == 1 else set())
+        known = fields_at(model, error["loc"][:-1]) | (extra if len(error["loc"]) == 1 else set())
         return f"'{name}' is not a known key; {nearest(str(path[-1]), known)}"
-    if error["type"] == "unknown_key":  # of a space that an option names
+    if error["type"] == "unknown_key":  # in the options of a space that is itself an option
         return f"'{name}' is not a known key; {error['msg']}"
     if error["type"] == "missing":
         return f"'{name}' is missing"

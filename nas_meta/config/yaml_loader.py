@@ -1,6 +1,8 @@
-"""YAML as plain data: text keys, scalars, lists and mappings, and the line of each; nothing is made but these.
+"""A strict YAML reader for configs: plain scalars, lists and mappings with text keys, and the line of every value.
 
-PyYAML's own constructors raise whatever they like on bad scalars, and expand aliases without a limit.
+PyYAML's own constructors raise arbitrary exceptions on malformed scalars, silently accept duplicate keys, and expand
+aliases without a limit, so that a file of a few lines can fill the memory. This reader walks PyYAML's node graph
+instead and stops at fixed limits.
 """
 
 from __future__ import annotations
@@ -11,26 +13,35 @@ import yaml
 
 from nas_meta.errors import ConfigError
 
-DEEPEST = 50
-MOST_VALUES = 50_000  # with every alias expanded
+DEEPEST = 50  # levels of nesting
+MOST_VALUES = 50_000  # after expanding all aliases
 TAG = "tag:yaml.org,2002:"
 SCALARS = ("null", "bool", "int", "float", "str")
 
 
 class _Loader(yaml.SafeLoader):
-    """What looks like a date is text."""
+    """PyYAML's safe loader, except that a date such as ``2024-01-01`` stays text."""
 
-    yaml_implicit_resolvers = {  # noqa: RUF012  as PyYAML has it
+    yaml_implicit_resolvers = {  # noqa: RUF012  PyYAML declares it like this
         first: [(tag, pattern) for tag, pattern in resolvers if tag != f"{TAG}timestamp"]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
 
 def read_yaml(text: str, name: str) -> tuple[Any, dict[tuple, int]]:
-    """The document, and the line of every key path in it.
+    """Read a YAML document as plain data.
+
+    Args:
+        text: The document.
+        name: Name of the file, for error messages.
+
+    Returns:
+        The document (``None`` if the text is empty), and the line of every value by its path: a tuple of keys and list
+        indices such as ``("tasks", "ways")``. Lines count from 1.
 
     Raises:
-        ConfigError: it is not YAML, or more than plain data; the sentence names ``name`` and the line.
+        ConfigError: The text is not valid YAML; has tags, duplicate keys or keys that are not text; or exceeds a limit.
+            The message starts with ``name`` and, if it is known, the line.
     """
     loader = None
     try:
@@ -42,39 +53,44 @@ def read_yaml(text: str, name: str) -> tuple[Any, dict[tuple, int]]:
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "unreadable"
         raise ConfigError(f"{where}: not YAML ({problem})") from error
     except RecursionError as error:
-        raise ConfigError(f"{name}: not YAML (nested deeper than {DEEPEST} times)") from error
+        raise ConfigError(f"{name}: not YAML (nested deeper than {DEEPEST} levels)") from error
     reader = _Reader(name, loader)
     return (None if node is None else reader.value(node, ())), reader.lines
 
 
 class _Reader:
+    """Recursive conversion of PyYAML nodes into plain data.
+
+    ``lines`` collects the line of every path, and ``remaining`` counts down the values that may still be read.
+    """
+
     def __init__(self, name: str, loader: yaml.SafeLoader):
         self.name, self.loader = name, loader
         self.lines: dict[tuple, int] = {}
-        self.left = MOST_VALUES
+        self.remaining = MOST_VALUES
 
     def value(self, node: yaml.Node, path: tuple) -> Any:
-        self.left -= 1
-        if self.left < 0:
-            raise self._wrong(node, f"more than {MOST_VALUES:,} values, with aliases expanded")
+        self.remaining -= 1
+        if self.remaining < 0:
+            raise self._error(node, f"more than {MOST_VALUES:,} values after expanding aliases")
         if len(path) > DEEPEST:
-            raise self._wrong(node, f"nested deeper than {DEEPEST} times")
+            raise self._error(node, f"nested deeper than {DEEPEST} levels")
         if isinstance(node, yaml.ScalarNode) and node.tag in [TAG + tag for tag in SCALARS]:
             return self._scalar(node)
         if isinstance(node, yaml.SequenceNode) and node.tag == f"{TAG}seq":
             return [self._at((*path, index), each, each) for index, each in enumerate(node.value)]
         if isinstance(node, yaml.MappingNode) and node.tag == f"{TAG}map":
             return self._mapping(node, path)
-        raise self._wrong(node, f"the tag {node.tag}")
+        raise self._error(node, f"the tag {node.tag} is not supported")
 
     def _scalar(self, node: yaml.ScalarNode) -> Any:
         try:
             return self.loader.construct_object(node)
         except (ValueError, LookupError) as error:
-            raise self._wrong(node, f"a value that is no {node.tag.removeprefix(TAG)}") from error
+            raise self._error(node, f"a value is not a valid {node.tag.removeprefix(TAG)}") from error
 
     def _mapping(self, node: yaml.MappingNode, path: tuple) -> dict[str, Any]:
-        own: dict[str, Any] = {}
+        explicit: dict[str, Any] = {}
         merged: dict[str, Any] = {}
         for key, value in node.value:
             if key.tag == f"{TAG}merge":
@@ -82,20 +98,20 @@ class _Reader:
                 for part in parts:
                     inner = self.value(part, (*path, "<<"))
                     if not isinstance(inner, dict):
-                        raise self._wrong(part, "a merge of what has no keys")
-                    merged = inner | merged  # the first that has a key wins
+                        raise self._error(part, "the merge key '<<' refers to something other than a mapping")
+                    merged = inner | merged  # of several merged mappings, the first one with a key sets it
             elif not isinstance(key, yaml.ScalarNode) or key.tag != f"{TAG}str":
-                shown = key.value if isinstance(key, yaml.ScalarNode) else "a list or a mapping"
-                raise self._wrong(key, f"the key {shown}, which is no text")
-            elif key.value in own:
-                raise self._wrong(key, f"the key '{key.value}' a second time")
+                name = f"the key {key.value}" if isinstance(key, yaml.ScalarNode) else "a list or a mapping as a key"
+                raise self._error(key, f"{name}; expected text")
+            elif key.value in explicit:
+                raise self._error(key, f"the key '{key.value}' is given twice")
             else:
-                own[key.value] = self._at((*path, key.value), key, value)
-        return merged | own
+                explicit[key.value] = self._at((*path, key.value), key, value)
+        return merged | explicit
 
     def _at(self, path: tuple, where: yaml.Node, node: yaml.Node) -> Any:
         self.lines[path] = where.start_mark.line + 1
         return self.value(node, path)
 
-    def _wrong(self, node: yaml.Node, what: str) -> ConfigError:
-        return ConfigError(f"{self.name}:{node.start_mark.line + 1}: not YAML of plain values ({what})")
+    def _error(self, node: yaml.Node, problem: str) -> ConfigError:
+        return ConfigError(f"{self.name}:{node.start_mark.line + 1}: not plain YAML ({problem})")

@@ -31,11 +31,11 @@ from nas_meta.controller.sessions import Session, new_session, next_session
 from nas_meta.controller.status_reporter import StatusReporter
 from nas_meta.controller.supernet_job import JobKind, check_workers, run_job
 from nas_meta.controller.trial_loop import TrialLoop
-from nas_meta.core.guard import plugin_call
+from nas_meta.core.guard import first_line, plugin_call
 from nas_meta.core.signals import Interrupted, Stop
 from nas_meta.errors import NasMetaError
 from nas_meta.evaluation.progress import JobResult
-from nas_meta.execution.engine import Engine, Event, cause
+from nas_meta.execution.engine import Engine, Event
 from nas_meta.journal.database import Journal
 from nas_meta.journal.run import CHECKPOINT, SUPERNET, Run, pareto, write_atomically
 from nas_meta.journal.status import ADAPTATION, JOB, Watcher
@@ -346,7 +346,7 @@ class SearchRun:
         if self.stop.is_set() or kind is KeyboardInterrupt:
             self.monitors.close(leaderboard, "interrupted", None)
         elif error is not None:
-            self.monitors.close(leaderboard, "failed", cause(error))
+            self.monitors.close(leaderboard, "failed", first_line(error))
         else:
             reason = self._failure_reason()
             self.monitors.close(leaderboard, "failed" if reason else "done", reason)

@@ -1,4 +1,4 @@
-"""What somebody else may have made: files, read only where they end, and text, taken only where it is some."""
+"""Checks for files and text that another program may have written: plain files, UTF-8 text and JSON Lines."""
 
 from __future__ import annotations
 
@@ -12,30 +12,43 @@ from typing import Any
 from nas_meta.errors import DataError
 
 
-def regular_file(path: str | Path, most: int | None = None) -> Path:
-    """The path of a file that can be read to its end: no folder, pipe or device, which might never end.
+def regular_file(path: str | Path, max_bytes: int | None = None) -> Path:
+    """Return the path if it is a regular file, which can be read to its end.
+
+    Reading a pipe or a device such as ``/dev/zero`` may block or never end.
 
     Args:
-        most: bytes that it may have.
+        path: Path to check; symbolic links are followed.
+        max_bytes: Largest size that is accepted, in bytes. ``None`` accepts any size.
+
+    Returns:
+        The path.
 
     Raises:
-        OSError: it is something else, larger, or not there.
+        OSError: The file does not exist, is a folder, pipe or device, or is larger than ``max_bytes``.
     """
     try:
-        found = os.stat(path)
-    except ValueError as error:  # a NUL in its name
-        raise OSError(errno.EINVAL, "there can be no file of that name", str(path)) from error
-    if stat.S_ISDIR(found.st_mode):
+        status = os.stat(path)
+    except ValueError as error:  # the name contains a NUL character or a lone surrogate
+        raise OSError(errno.EINVAL, "no file can have this name", str(path)) from error
+    if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, "it is a folder; expected a file", str(path))
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "it is a pipe or a device; expected a file", str(path))
-    if most is not None and found.st_size > most:
-        raise OSError(errno.EFBIG, f"it has {found.st_size:,} bytes; expected at most {most:,}", str(path))
+    if max_bytes is not None and status.st_size > max_bytes:
+        raise OSError(errno.EFBIG, f"it has {status.st_size:,} bytes; expected at most {max_bytes:,}", str(path))
     return Path(path)
 
 
 def is_encodable(text: str) -> bool:
-    """Whether a text is one that UTF-8, and so a tokenizer, can hold; a lone surrogate is none."""
+    """Return whether a text can be encoded as UTF-8, as tokenizers require.
+
+    Args:
+        text: Any Python string. Strings with a lone surrogate, such as ``"\\ud800"``, cannot be encoded.
+
+    Returns:
+        ``True`` if ``text.encode()`` succeeds.
+    """
     if text.isascii():
         return True
     try:
@@ -46,19 +59,23 @@ def is_encodable(text: str) -> bool:
 
 
 def json_object(content: str, where: str) -> dict[str, Any]:
-    """The object that a line of JSON Lines holds.
+    """Parse one line of a JSON Lines file.
 
     Args:
-        where: file and line, for the sentence.
+        content: The line.
+        where: File and line number, such as ``data.jsonl:3``; error messages start with it.
+
+    Returns:
+        The JSON object in the line.
 
     Raises:
-        DataError: it is not JSON, or no object.
+        DataError: The line is not valid JSON, or holds something other than an object.
     """
     try:
         row = json.loads(content)
     except (ValueError, RecursionError) as error:
         reason = getattr(error, "msg", None) or str(error)
-        raise DataError(f"{where}: not JSON ({reason}); expected one object a line") from error
+        raise DataError(f"{where}: not JSON ({reason}); expected one object per line") from error
     if not isinstance(row, dict):
         raise DataError(f"{where}: a {type(row).__name__}; expected an object")
     return row

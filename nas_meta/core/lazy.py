@@ -1,4 +1,4 @@
-"""Names that a package imports when they are first used, so that importing the package stays cheap."""
+"""Names that a package imports on first use, so that importing the package itself stays cheap."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ def lazy_exports(package: str, exports: Mapping[str, str]) -> Callable[[str], An
 
     Args:
         package: The package's ``__name__``.
-        exports: The module that defines each exported name, or ``module:name`` where it has another name there.
+        exports: For each exported name the module that defines it, or ``module:attribute`` if it is called differently
+            in that module.
 
     Returns:
-        A function that imports the module of a name and returns the name's value.
+        A function that imports the module of a name and returns the value of the name. It raises ``AttributeError`` for
+        names that are not in ``exports``.
     """
 
     def get(name: str) -> Any:
         if name not in exports:
             raise AttributeError(f"module '{package}' has no attribute '{name}'")
-        module, _, there = exports[name].partition(":")
-        return getattr(import_module(module), there or name)
+        module, _, attribute = exports[name].partition(":")
+        return getattr(import_module(module), attribute or name)
 
     return get

@@ -1,4 +1,4 @@
-"""Options of plugins: validated, and nothing unknown in them."""
+"""The base class of plugin options, which makes every plugin refuse unknown keys in the same way."""
 
 from __future__ import annotations
 
@@ -8,13 +8,26 @@ from pydantic import BaseModel, ConfigDict
 
 
 class PluginOptions(BaseModel):
-    """Base of every plugin's options: unknown keys and numbers without end are refused, defaults validated."""
+    """Base class of the options of every plugin.
+
+    Unknown keys, infinite numbers and NaN are refused, and defaults are validated like given values. Give every field a
+    ``description``: help texts and the documentation show it.
+    """
 
     model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
-def fields_at(model: type[BaseModel], path: tuple) -> set[str]:
-    """The keys that a model has at a path into it."""
+def fields_at(model: type[BaseModel], path: tuple[str | int, ...]) -> set[str]:
+    """Return the keys that a model, or a model nested in it, accepts.
+
+    Args:
+        model: The outermost model.
+        path: Keys and list indices that lead to the nested model, as in the ``loc`` of a pydantic error. Parts that
+            name no field, such as indices, are skipped.
+
+    Returns:
+        The names of the fields of the model at the end of the path.
+    """
     for part in path:
         if isinstance(part, str) and part in model.model_fields:
             annotation = model.model_fields[part].annotation

@@ -16,6 +16,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from nas_meta.core.files import regular_file
+from nas_meta.core.guard import first_line
 from nas_meta.core.options import PluginOptions
 from nas_meta.errors import PluginError, nearest
 
@@ -109,7 +110,7 @@ def _from_entry_points(kind: str, offers: list[EntryPoint]) -> type:
     try:
         plugin = point.load()
     except Exception as error:
-        raise PluginError(f"{origin} cannot be imported: {_cause(error)}") from error
+        raise PluginError(f"{origin} cannot be imported: {first_line(error)}") from error
     return _checked(kind, point.name, plugin, origin)
 
 
@@ -149,7 +150,7 @@ def load_module(path_text: str, word: str) -> Any:
             del sys.modules[module_name]
             if not isinstance(error, Exception):
                 raise
-            raise PluginError(f"{word} cannot be imported: {_cause(error)}") from error
+            raise PluginError(f"{word} cannot be imported: {first_line(error)}") from error
         # Workers do not have the file: its classes travel with the pickle.
         cloudpickle.register_pickle_by_value(module)
     return module
@@ -171,7 +172,3 @@ def _checked(kind: str, name: str, plugin: Any, origin: str) -> type:
 
 def _kind_of(value: Any) -> str:
     return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
-
-
-def _cause(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"

@@ -1,4 +1,4 @@
-"""Writes the start of a search-space plugin."""
+"""The starting point of a search-space plugin, as ``nas-meta space new`` writes it."""
 
 from __future__ import annotations
 
@@ -33,10 +33,18 @@ class {name}(SearchSpace):
 
 
 def write_space(name: str, folder: Path = Path()) -> tuple[Path, str]:
-    """Writes a working plugin and returns its file and class name.
+    """Write a working search-space plugin.
+
+    Args:
+        name: Name of the space in any style, such as ``TinyEncoder``, ``tiny-encoder`` or ``tiny encoder``. The file
+            becomes ``tiny_encoder.py`` and the class ``TinyEncoder``.
+        folder: Folder for the file; by default the current one.
+
+    Returns:
+        The path of the file and the name of the class.
 
     Raises:
-        ConfigError: the name is not one, or the file exists.
+        ConfigError: The name cannot become the name of a class, or the file exists already.
     """
     words = re.findall(r"[A-Za-z][a-z0-9]*|[A-Z0-9]+", name)
     class_name = "".join(w[0].upper() + w[1:] for w in words)
@@ -44,6 +52,6 @@ def write_space(name: str, folder: Path = Path()) -> tuple[Path, str]:
         raise ConfigError(f"'{name}' cannot name a class; expected letters and digits, such as TinyEncoder")
     file = folder / ("_".join(w.lower() for w in words) + ".py")
     if file.exists():
-        raise ConfigError(f"{file} exists already; name another space")
+        raise ConfigError(f"{file} exists already; choose another name")
     file.write_text(TEMPLATE.format(name=class_name, file=file.name), encoding="utf-8")
     return file, class_name

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from nas_meta.core.guard import first_line
 from nas_meta.execution.captured_output import Output
 
 
@@ -87,7 +88,7 @@ def call(
         raise
     except BaseException as error:  # a plugin may exit, or interrupt itself
         told = output.take() + traceback.format_exc()
-        yield Event(key, error=cause(error), done=True, output=told, worker=output.worker)
+        yield Event(key, error=first_line(error), done=True, output=told, worker=output.worker)
     else:
         yield Event(key, result, done=True, output=output.take(), worker=output.worker)
 
@@ -105,10 +106,3 @@ def _streamed(key: Any, output: Output, stream: Generator) -> Generator[Event, b
             with output:
                 stream.close()
             return None
-
-
-def cause(error: BaseException) -> str:
-    """One line on an exception: its sentence where it is one of ours, else its type and first line."""
-    first = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
-    ours = any(c.__name__ == "NasMetaError" for c in type(error).__mro__)
-    return first if ours else f"{type(error).__name__}: {first}"

@@ -21,9 +21,10 @@ from typing import Any
 import cloudpickle
 import numpy as np
 
+from nas_meta.core.guard import first_line
 from nas_meta.errors import ConfigError, NasMetaError
 from nas_meta.execution.captured_output import Output
-from nas_meta.execution.engine import Event, call, cause
+from nas_meta.execution.engine import Event, call
 from nas_meta.execution.ray_placement import Placement, Resources
 
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -53,7 +54,7 @@ class _Worker:
             self._payload = cloudpickle.loads(data, buffers=buffers)
             self._payload.setup()
         except Exception as error:
-            self._failure = f"the worker cannot start: {cause(error)}"
+            self._failure = f"the worker cannot start: {first_line(error)}"
 
     def ready(self) -> None:
         """Returns once the worker has started."""
@@ -147,7 +148,7 @@ class RayEngine:
                             **options,
                         )
             except (RayError, ConnectionError, RuntimeError, ValueError) as error:
-                raise NasMetaError(f"Ray cannot be started: {cause(error)}") from error
+                raise NasMetaError(f"Ray cannot be started: {first_line(error)}") from error
             if not resources.address:
                 _check_gpus(resources)
         self._placement = Placement(resources)
@@ -218,7 +219,7 @@ class RayEngine:
                     *earlier, event = ray.get(next(stream))
                 except (RayError, StopIteration) as error:
                     earlier = []
-                    event = Event(None, error=f"the worker died: {cause(error)}", done=True, died=True)
+                    event = Event(None, error=f"the worker died: {first_line(error)}", done=True, died=True)
                 for progress in earlier:
                     yield dataclasses.replace(progress, key=key)
                     if stream not in self._running:
@@ -260,7 +261,7 @@ class RayEngine:
             except RayError as error:
                 self._failed_starts += 1
                 if self._failed_starts > MOST_FAILED_STARTS:
-                    raise NasMetaError(f"workers die while they start: {cause(error)}") from error
+                    raise NasMetaError(f"workers die while they start: {first_line(error)}") from error
                 self._replace(worker)
             else:
                 self._idle.append(worker)

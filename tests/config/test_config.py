@@ -1,4 +1,4 @@
-"""Bad configs: one sentence with file, line, key, what was expected and the nearest name."""
+"""Invalid configs fail with one sentence: file, line, key, what was expected and the nearest valid name."""
 
 import subprocess
 import sys
@@ -42,12 +42,12 @@ def write(tmp_path, text):
         ("space:\n  name: nowhere.py:X\n", r"c.yaml:2: .*there is no file nowhere.py"),
     ],
 )
-def test_a_mistake_is_named_with_its_line(tmp_path, text, sentence):
+def test_an_error_names_the_line(tmp_path, text, sentence):
     with pytest.raises(ConfigError, match=sentence):
         read_config(write(tmp_path, text))
 
 
-def test_overrides_win_and_are_checked(tmp_path):
+def test_overrides_replace_values_and_are_validated(tmp_path):
     file = write(tmp_path, "learner:\n  steps: 5\n")
     resolved = read_config(file, ["learner.steps=7", "learner.lr=1e-4", "tasks.source=icd10"])
     assert resolved.options["learner"].steps == 7 and resolved.options["learner"].lr == 1e-4
@@ -57,18 +57,18 @@ def test_overrides_win_and_are_checked(tmp_path):
         read_config(file, ["learner.steps"])
 
 
-def test_the_resolved_config_reads_back_as_itself(tmp_path):
-    one = read_config(write(tmp_path, "seed: 4\n"))
-    two = read_config(write(tmp_path, one.as_yaml()))
-    assert one.document == two.document and one.document["space"]["model"] == "starter:minilm"
+def test_a_resolved_config_resolves_to_itself(tmp_path):
+    first = read_config(write(tmp_path, "seed: 4\n"))
+    second = read_config(write(tmp_path, first.as_yaml()))
+    assert first.document == second.document and first.document["space"]["model"] == "starter:minilm"
 
 
 def test_yaml_tags_do_not_execute(tmp_path):
-    with pytest.raises(ConfigError, match="not YAML"):
+    with pytest.raises(ConfigError, match="not plain YAML"):
         read_config(write(tmp_path, "seed: !!python/object/apply:os.system ['true']\n"))
 
 
-def test_the_schema_knows_the_options_of_every_plugin():
+def test_the_schema_has_the_options_of_every_plugin():
     text = yaml.safe_dump(schema())
     for option in ("max_layers", "adapt_steps", "population", "max_code_length", "gpus_per_trial"):
         assert option in text
@@ -83,12 +83,12 @@ def test_a_misspelt_key_exits_with_2_and_one_line(tmp_path):
 
 
 @pytest.mark.parametrize("file", sorted((Path(__file__).parents[2] / "configs").glob("*.yaml")), ids=lambda f: f.stem)
-def test_every_ready_config_holds(file):
+def test_every_ready_config_is_valid(file):
     resolved = read_config(file)
     assert resolved.sections.budget.trials > 1
 
 
-def test_a_config_that_is_not_there_names_the_nearest(tmp_path):
+def test_a_missing_config_suggests_the_nearest_file(tmp_path):
     (tmp_path / "quickstart.yaml").write_text("seed: 1")
     with pytest.raises(ConfigError, match=r"cannot be read: No such file.*; did you mean 'quickstart.yaml'\?"):
         read_config(tmp_path / "quickstrat.yaml")

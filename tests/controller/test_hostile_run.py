@@ -112,7 +112,7 @@ def test_a_pickle_in_the_place_of_weights_or_a_checkpoint_is_not_unpickled(small
 def test_tags_in_a_yaml_file_are_not_executed(tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text(f"seed: !!python/object/apply:builtins.open [{tmp_path / 'mark'}, w]\n")
-    assert "not YAML" in nas_meta("search", config, check=2).stderr
+    assert "not plain YAML" in nas_meta("search", config, check=2).stderr
     assert not (tmp_path / "mark").exists()
 
 

@@ -1,4 +1,4 @@
-"""A plugin that returns or raises anything: one sentence that names it, or trials that fail with such a reason."""
+"""Plugins that return or raise arbitrary things: one sentence that names the plugin, or a trial that fails with one."""
 
 import pytest
 from command_line import nas_meta
@@ -26,10 +26,10 @@ class Good(SearchSpace):
     def build(self, a):
         return Model()
 class Once(Strategy):
-    left = 2
+    remaining = 2
     def ask(self):
-        self.left -= 1
-        return self.context.space.architecture({{"w": self.left}}) if self.left > 0 else None
+        self.remaining -= 1
+        return self.context.space.architecture({{"w": self.remaining}}) if self.remaining > 0 else None
     def tell(self, outcome):
         return None
 class Bag(Learner):
@@ -120,8 +120,8 @@ TRIAL = {
 
 
 @pytest.fixture
-def written(tmp_path, tiny_model, small_config):
-    """Makes a config whose plugin file has a class with one method replaced."""
+def config_with(tmp_path, tiny_model, small_config):
+    """Function that writes a plugin file with one method replaced, and returns a config that uses it."""
 
     def make(method, body):
         owner, _, name = method.partition(".")
@@ -152,7 +152,7 @@ def cases(table, raised):
 
 @pytest.fixture(autouse=True)
 def fresh_modules():
-    """A plugin file is imported once a process: here it is another one each time."""
+    """Forget imported plugin files, because a process imports a file only once and every case rewrites it."""
     import sys
 
     yield
@@ -160,27 +160,27 @@ def fresh_modules():
         del sys.modules[name]
 
 
-def ends(document, run):
-    """How a search ended: None, or its one sentence."""
+def failure_of(document, run):
+    """Run a search and return None, or the sentence with which it failed."""
     try:
         search(document, run, inline=True)
     except NasMetaError as error:
-        said = str(error)
-        assert said.isprintable() and len(said) < 2000
-        return said
+        message = str(error)
+        assert message.isprintable() and len(message) < 2000
+        return message
     return None
 
 
 @pytest.mark.parametrize(("method", "body"), cases(BAD, RAISED[:4]))
-def test_what_the_driver_asks(method, body, written, tmp_path):
-    said = ends(written(method, body), tmp_path / "run")
-    assert said and ("Bad" in said or "Good" in said), said
+def test_a_plugin_call_on_the_driver_fails_with_a_sentence(method, body, config_with, tmp_path):
+    message = failure_of(config_with(method, body), tmp_path / "run")
+    assert message and ("Bad" in message or "Good" in message), message
 
 
 @pytest.mark.parametrize(("method", "body"), cases(TRIAL, RAISED))
-def test_what_a_trial_asks(method, body, written, tmp_path):
-    said = ends(written(method, body), tmp_path / "run")
-    assert said and "no trial was completed" in said
+def test_a_plugin_call_in_a_trial_fails_the_trial(method, body, config_with, tmp_path):
+    message = failure_of(config_with(method, body), tmp_path / "run")
+    assert message and "no trial was completed" in message
     (trial,) = load_run(tmp_path / "run").trials
     assert trial.status == "failed" and trial.error.isprintable()
     if body.startswith("return"):
@@ -190,8 +190,8 @@ def test_what_a_trial_asks(method, body, written, tmp_path):
         ), trial.error
 
 
-def test_a_search_goes_on_where_one_architecture_is_bad(written, tmp_path):
-    document = written("Good.build", "return Model() if a[0]['w'] != 2 else None")
+def test_a_search_continues_after_a_bad_architecture(config_with, tmp_path):
+    document = config_with("Good.build", "return Model() if a[0]['w'] != 2 else None")
     document |= {"strategy": {"name": "grid"}, "budget": {"trials": 3}}
     run = search(document, tmp_path / "run")  # on Ray
     by_width = {t.architecture["w"]: t for t in run.trials}
@@ -207,6 +207,6 @@ def test_a_search_goes_on_where_one_architecture_is_bad(written, tmp_path):
         ("Good.size", "raise SystemExit(0)", "SystemExit"),
     ],
 )
-def test_the_check_of_a_space_says_it_too(method, body, words, written):
-    name = written(method, body)["space"]["name"]
+def test_the_space_check_reports_the_same_faults(method, body, words, config_with):
+    name = config_with(method, body)["space"]["name"]
     assert words in nas_meta("space", "check", name, check=1).stdout

@@ -1,4 +1,4 @@
-"""Objectives: directions, limits, fronts and hypervolume."""
+"""Objectives: directions, limits, Pareto fronts and hypervolume."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def test_a_metric_gets_its_direction_its_reference_and_its_limits():
         ([], "objectives"),
     ],
 )
-def test_objectives_that_cannot_be_used_are_refused_in_words(objectives, words):
+def test_invalid_objectives_are_refused_with_a_sentence(objectives, words):
     with pytest.raises(ConfigError, match=words):
         resolve({"objectives": objectives})
 
@@ -53,8 +53,8 @@ def test_the_fronts_of_five_points():
     assert front_ranks(np.array([[1.0, 1.0], [1.0, 1.0]])).tolist() == [0, 0]
 
 
-def test_hypervolume_by_hand():
-    """Three boxes from the origin: their union is 3·1 + 2·1 + 1·1 in the plane; a cube less a corner in space."""
+def test_hypervolume_equals_a_hand_calculation():
+    """In the plane, three rectangles with a union of 3·1 + 2·1 + 1·1; in space, two boxes of 4 and 2 that share 1."""
     assert hypervolume(np.array([[3, 1], [2, 2], [1, 3], [-1, 9]]), np.zeros(2)) == 6
     assert hypervolume(np.array([[2, 2, 1], [1, 1, 2]]), np.zeros(3)) == 5
     assert hypervolume(np.array([[4.0]]), np.array([1.0])) == 3
@@ -68,26 +68,25 @@ def test_hypervolume_counts_the_unit_cells_that_are_dominated(values):
 
 
 @given(points, st.integers(1, 3))
-def test_nothing_in_a_front_is_beaten_there_and_everything_behind_by_something_in_front(points, objectives):
+def test_a_front_dominates_the_next_one_but_not_itself(points, objectives):
     values = points[:, :objectives]
     ranks = front_ranks(values)
     assert pareto_front(values).tolist() == np.flatnonzero(ranks == 0).tolist()
     for value, rank in zip(values, ranks, strict=True):
-        beaten_by = [r for v, r in zip(values, ranks, strict=True) if (v >= value).all() and (v > value).any()]
-        assert rank not in beaten_by
-        assert rank == 0 or rank - 1 in beaten_by
+        dominating_ranks = [r for v, r in zip(values, ranks, strict=True) if (v >= value).all() and (v > value).any()]
+        assert rank not in dominating_ranks
+        assert rank == 0 or rank - 1 in dominating_ranks
 
 
-def test_what_the_space_counts_is_what_is_built(small_config):
+def test_counts_of_a_space_equal_those_of_built_models(small_config):
     resolved = resolve(small_config)
     space = make_space(resolved)
-    assert space.counts(space.sample(np.random.default_rng(0)), 16) == {}, "before the weights are known"
+    assert space.counts(space.sample(np.random.default_rng(0)), 16) == {}, "counts need the prepared space"
     prepare_space(space, load_tasks(resolved, space), 0)
     for seed in range(6):
         architecture = space.sample(np.random.default_rng(seed))
         model = space.build(architecture)
-        counted = space.counts(architecture, 16)
-        assert counted == {"params": parameters(model), "flops": flops(model, 16)}
+        assert space.counts(architecture, 16) == {"params": parameters(model), "flops": flops(model, 16)}
 
 
 def test_an_architecture_over_a_limit_is_never_tried(small_config, tmp_path):
@@ -102,8 +101,8 @@ def test_an_architecture_over_a_limit_is_never_tried(small_config, tmp_path):
     assert max(t.metrics["params"] for t in run.trials) <= limit < max(sizes)
 
 
-def test_a_limit_that_only_a_built_model_can_break_fails_the_trial_untrained(small_config, tmp_path):
-    """A space that counts nothing itself: the model is built and counted, and not trained."""
+def test_a_model_over_a_limit_fails_its_trial_before_training(small_config, tmp_path):
+    """If a space has no ``counts``, the built model is measured before it is trained."""
     plugin = tmp_path / "plain.py"
     plugin.write_text(
         "from transformers import BertConfig, BertModel\n"
@@ -126,7 +125,7 @@ def test_a_limit_that_only_a_built_model_can_break_fails_the_trial_untrained(sma
     assert failed.error.endswith("expected at most 20,000")
 
 
-def test_limits_that_nothing_meets_are_refused_before_anything_is_trained(small_config, tmp_path):
+def test_limits_that_no_architecture_meets_are_refused_before_training(small_config, tmp_path):
     small_config["objectives"] = {"accuracy": "maximize", "params": {"max": 10}}
     with pytest.raises(ConfigError, match=r"none of 1000 random .* meets the limits .* expected at most 10"):
         search(small_config, tmp_path / "run", inline=True)

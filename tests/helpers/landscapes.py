@@ -1,4 +1,4 @@
-"""Spaces whose best architecture is known, and a search over them without models, for the tests of strategies."""
+"""Search spaces with a known best architecture, and searches over them without models, for tests of strategies."""
 
 from itertools import pairwise
 
@@ -6,7 +6,7 @@ from nas_meta import WAIT, Architecture, Objective, Outcome, SearchContext, Sear
 
 
 class Landscape(SearchSpace):
-    """Ten choices of four; the score is the number of right ones, and neighbours help each other."""
+    """Ten choices of four values each, scored by :func:`score`; only the architecture of all zeros is invalid."""
 
     def choices(self):
         return {f"c{i}": [0, 1, 2, 3] for i in range(10)}
@@ -19,22 +19,56 @@ class Landscape(SearchSpace):
 
 
 class Small(Landscape):
+    """Six architectures, one of them invalid, which a budget can exhaust."""
+
     def choices(self):
         return {"a": [0, 1, 2], "b": [0, 1]}
 
 
 def score(architecture: Architecture) -> float:
-    right = [architecture[f"c{i}"] == (i * 7 + 3) % 4 for i in range(10)]
-    return sum(right) + 0.5 * sum(a and b for a, b in pairwise(right))
+    """Return the true quality of an architecture: 1 for each correct value and 0.5 for each pair of correct neighbours.
+
+    Args:
+        architecture: An architecture of :class:`Landscape`.
+
+    Returns:
+        A number from 0 to 14.5; higher is better.
+    """
+    correct = [architecture[f"c{i}"] == (i * 7 + 3) % 4 for i in range(10)]
+    return sum(correct) + 0.5 * sum(a and b for a, b in pairwise(correct))
 
 
 def context(space=None, trials=100, seed=0, objectives=("accuracy",), workers=2):
+    """Return the context of a strategy.
+
+    Args:
+        space: The search space; by default a :class:`Landscape`.
+        trials: Budget of the search.
+        seed: Seed of the search.
+        objectives: Names of metrics; accuracy is maximised, every other metric minimised.
+        workers: Trials at a time.
+
+    Returns:
+        The context.
+    """
     directed = [Objective(m, "maximize" if m == "accuracy" else "minimize") for m in objectives]
     return SearchContext(space or Landscape(), directed, trials, workers, seed)
 
 
 def run(strategy, trials, value=score, in_flight=1):
-    """Asks and tells; ``value`` gives signed objectives: a number, a tuple, or None where the trial fails."""
+    """Run a search with a strategy, by asking for architectures and telling results.
+
+    Args:
+        strategy: The strategy; it is closed at the end.
+        trials: Number of trials.
+        value: Function from an architecture to its signed objectives: a number, a tuple of numbers, or ``None`` if the
+            trial fails.
+        in_flight: Trials that run at the same time; the oldest one finishes first.
+
+    Returns:
+        Pairs of architecture and value in the order of completion. There are fewer than ``trials`` pairs if the
+        strategy stops proposing.
+    """
     running, done = [], []
     try:
         while len(done) < trials:

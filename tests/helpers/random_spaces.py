@@ -1,4 +1,4 @@
-"""Random spaces, conditional, constrained and composed, each with the list of its architectures by brute force."""
+"""Random search spaces, conditional, constrained and composed, each with its architectures by brute force."""
 
 import itertools
 
@@ -9,7 +9,15 @@ from nas_meta import Choice, ComposedSpace, SearchSpace
 
 
 def kept(table, values):
-    """The part of a full assignment that has an effect, by the definition of a condition alone."""
+    """Return the part of a full assignment that has an effect, directly by the definition of a condition.
+
+    Args:
+        table: The choices of a space by name.
+        values: A value for every choice.
+
+    Returns:
+        The values of the choices whose conditions hold.
+    """
 
     def exists(name):
         when = table[name].when if isinstance(table[name], Choice) else {}
@@ -22,13 +30,30 @@ def kept(table, values):
 
 
 def allowed(values, constraint):
-    """Whether Σ (length of the name · value) leaves a remainder that the constraint, (modulus, remainder), allows."""
+    """Return whether an architecture satisfies a constraint on the checksum Σ (length of the name · value).
+
+    Args:
+        values: Values by the names of their choices; of a dotted name, the last part counts.
+        constraint: ``(modulus, remainder)``; checksums with this remainder are forbidden. A modulus of 1 forbids
+            nothing.
+
+    Returns:
+        ``True`` if the checksum is allowed.
+    """
     modulus, remainder = constraint
     return modulus == 1 or sum(len(n.rpartition(".")[2]) * v for n, v in values.items()) % modulus != remainder
 
 
 def brute(table, good):
-    """Every distinct architecture as sorted items: all assignments, reduced and asked one by one."""
+    """Enumerate the architectures of a space: reduce all assignments and test them one by one.
+
+    Args:
+        table: The choices of the space by name.
+        good: Predicate on the values of an architecture.
+
+    Returns:
+        A set of architectures, each as a tuple of sorted items.
+    """
     names = list(table)
     rows = itertools.product(*(c.values if isinstance(c, Choice) else c for c in table.values()))
     found = {tuple(sorted(kept(table, dict(zip(names, row, strict=True))).items())) for row in rows}
@@ -36,7 +61,7 @@ def brute(table, good):
 
 
 class Listed(SearchSpace):
-    """The given choices under a constraint."""
+    """Space of given choices under a constraint."""
 
     def __init__(self, table, constraint):
         super().__init__()
@@ -52,11 +77,12 @@ class Listed(SearchSpace):
         return None if allowed(architecture.values, self.constraint) else "its sum is wrong"
 
     def truth(self):
+        """Return all architectures by brute force, each as a tuple of sorted items."""
         return brute(self.given, lambda values: allowed(values, self.constraint))
 
 
 class Free(Listed):
-    """The same without a constraint: counted, not walked through."""
+    """Space of given choices without a constraint, so that its size is computed instead of enumerated."""
 
     problem = SearchSpace.problem
 
@@ -65,7 +91,7 @@ class Free(Listed):
 
 
 class Joined(ComposedSpace):
-    """Given parts beside own choices, the parts under conditions, all under a constraint."""
+    """Composed space of given parts and its own choices; parts depend on conditions, and a constraint covers all."""
 
     def __init__(self, parts, own, under, constraint):
         self.given, self.own, self.under, self.constraint = parts, own, under, constraint
@@ -89,7 +115,7 @@ class Joined(ComposedSpace):
         return super().problem(architecture)
 
     def truth(self):
-        """Every union of an own assignment and one architecture of each part that exists there."""
+        """Return every union of an own assignment with one architecture of each part whose condition holds."""
         found = set()
         for own in brute(self.own, lambda values: True):
             rows = [[own]]
@@ -103,7 +129,15 @@ class Joined(ComposedSpace):
 
 @st.composite
 def tables(draw, most=4):
-    """Choices that may depend on up to two earlier ones, those again on others; listed in any order."""
+    """Draw a table of choices, each of which may depend on up to two earlier ones; the order of the table is random.
+
+    Args:
+        draw: Given by Hypothesis.
+        most: Largest number of choices.
+
+    Returns:
+        The choices by name.
+    """
     table = {}
     for i in range(draw(st.integers(1, most))):
         values = draw(st.lists(st.integers(0, 4), min_size=1, max_size=3, unique=True))
@@ -122,6 +156,15 @@ constraints = st.sampled_from([(1, 0), (2, 0), (3, 1), (4, 3)])
 
 @st.composite
 def plain(draw, most=4):
+    """Draw a space that is not composed and has at least one architecture.
+
+    Args:
+        draw: Given by Hypothesis.
+        most: Largest number of choices.
+
+    Returns:
+        The space.
+    """
     table = draw(tables(most))
     space = Free(table, (1, 0)) if draw(st.booleans()) else Listed(table, draw(constraints))
     assume(space.truth())
@@ -130,6 +173,14 @@ def plain(draw, most=4):
 
 @st.composite
 def composed(draw):
+    """Draw a composed space with one or two parts and at least one architecture.
+
+    Args:
+        draw: Given by Hypothesis.
+
+    Returns:
+        The space.
+    """
     parts = {name: draw(plain(2)) for name in draw(st.sampled_from([("a",), ("a", "bb")]))}
     own = draw(tables(2)) if draw(st.booleans()) else {}
     under = {}

@@ -1,4 +1,4 @@
-"""Tiny causal language models of every family, with a tokenizer that splits words as theirs do."""
+"""Tiny causal language models of every supported family, with a byte-level tokenizer like theirs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,15 @@ FAMILIES = ("gpt2", "llama", "untied", "qwen2", "qwen3")
 
 
 def tiny_tokenizer(texts: list[str], size: int = 300) -> PreTrainedTokenizerFast:
-    """Byte-level BPE, trained on some texts; the first token is padding."""
+    """Train a byte-level BPE tokenizer.
+
+    Args:
+        texts: Texts to train on.
+        size: Largest size of the vocabulary.
+
+    Returns:
+        The tokenizer. Token 0 is padding, 1 begins and 2 ends a text.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -42,7 +50,17 @@ def tiny_tokenizer(texts: list[str], size: int = 300) -> PreTrainedTokenizerFast
 
 
 def tiny_causal(family: str, vocabulary: int = 40, positions: int = 40, hidden: int = H):
-    """A random causal language model; ``untied`` is a Llama with an output projection of its own."""
+    """Return a causal language model with random weights.
+
+    Args:
+        family: One of ``FAMILIES``; ``untied`` is a Llama whose output projection is separate from the embeddings.
+        vocabulary: Number of tokens.
+        positions: Longest text, in tokens.
+        hidden: Width of the states.
+
+    Returns:
+        The model.
+    """
     shape = {
         "vocab_size": vocabulary,
         "hidden_size": hidden,
@@ -62,13 +80,23 @@ def tiny_causal(family: str, vocabulary: int = 40, positions: int = 40, hidden: 
         "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**grouped)),
         "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**grouped)),
     }[family]()  # fmt: skip
-    for p in model.parameters():  # biases start at zero, which would hide mistakes
+    for p in model.parameters():  # biases are initialised to zero, which would hide mistakes
         torch.nn.init.normal_(p, std=0.3)
     return model
 
 
 def save_tiny(family: str, folder: Path, texts: list[str] | None = None, positions: int = 40):
-    """Saves a tiny model, and a tokenizer of some texts; returns the model as transformers loads it."""
+    """Save a tiny model as a pretrained one.
+
+    Args:
+        family: One of ``FAMILIES``.
+        folder: Folder for the model.
+        texts: Texts to train a tokenizer on, which is saved with the model; by default there is no tokenizer.
+        positions: Longest text, in tokens.
+
+    Returns:
+        The model as transformers loads it from the folder.
+    """
     torch.manual_seed(1)
     vocabulary = 40
     if texts is not None:

@@ -1,3 +1,3 @@
-"""The words that texts of tests are made of; the tiny models of tests know them all."""
+"""The words in the texts of tests, all of them in the vocabulary of the tiny models."""
 
 WORDS = [f"{a}{b}" for a in ("red", "blue", "green", "gray", "pink", "gold") for b in ("fox", "cat", "owl", "bee")]

@@ -44,7 +44,7 @@ def test_every_promised_module_is_documented():
 
 def test_every_section_and_every_plugins_options_are_on_the_page_of_the_config(configuration):
     assert set(Config.model_fields) - {"seed", "run_dir"} <= set(configuration)
-    assert "`seed`" in configuration["Keys of their own"]
+    assert "`seed`" in configuration["Top-level keys"]
     for section, (_, kind, _) in PLUGIN_SECTIONS.items():
         for row in plugins.installed(kind):
             if row.broken is None and row.distribution == "nas-meta":

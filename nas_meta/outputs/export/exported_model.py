@@ -12,6 +12,7 @@ from nas_meta.config.compatibility import check_images, check_source
 from nas_meta.config.components import make_evaluation
 from nas_meta.config.problem import episode_shape, with_learner_prompts
 from nas_meta.config.resolved import ResolvedConfig
+from nas_meta.core.guard import first_line
 from nas_meta.errors import ConfigError
 from nas_meta.tasks.examples import IMAGE
 
@@ -87,7 +88,7 @@ def evaluate_folder(
     try:
         model = space.load(Path(folder))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"{folder} cannot be loaded: {first_line(error, with_type=False)}") from error
     encoder = evaluation.encoder(model)
     if (Path(folder) / LEARNED).is_file():
         restore_learned(encoder, load_file(Path(folder) / LEARNED), config, folder)

@@ -22,9 +22,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nas_meta.core.guard import first_line
 from nas_meta.core.plugins import load_module
 from nas_meta.errors import ConfigError, NasMetaError, PluginError, nearest
-from nas_meta.execution.engine import cause
 from nas_meta.journal.leaderboard import Leaderboard
 from nas_meta.journal.records import Trial
 from nas_meta.outputs.monitors.observer import Monitor
@@ -90,7 +90,7 @@ class Hooks(Monitor):
             try:
                 self._hooks[name](event)
             except (Exception, SystemExit) as error:
-                self._failures.put(f"watching.{name} failed: {cause(error)}")
+                self._failures.put(f"watching.{name} failed: {first_line(error)}")
 
 
 def load_hook(target: Sequence[str] | str, seconds: float) -> Hook:
@@ -144,7 +144,7 @@ def _function(name: str) -> Hook:
     except PluginError as error:
         raise ConfigError(str(error)) from error
     except Exception as error:
-        raise ConfigError(f"the module {where} cannot be imported: {cause(error)}") from error
+        raise ConfigError(f"the module {where} cannot be imported: {first_line(error)}") from error
     function = getattr(module, attribute, None)
     if not callable(function):
         known = [n for n, v in vars(module).items() if callable(v) and getattr(v, "__module__", "") == module.__name__]

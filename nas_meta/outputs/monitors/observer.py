@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from nas_meta.execution.engine import cause
+from nas_meta.core.guard import first_line
 from nas_meta.journal.leaderboard import Leaderboard
 from nas_meta.journal.records import Trial
 
@@ -75,7 +75,7 @@ class Monitors(Monitor):
 
     def _lose(self, name: str, error: Exception) -> None:
         self._all.pop(name, None)
-        self.trouble(f"{name}: {cause(error)}; the search goes on without it")
+        self.trouble(f"{name}: {first_line(error)}; the search goes on without it")
 
     def _each(self, method: str, *arguments: Any) -> None:
         for name, observer in list(self._all.items()):

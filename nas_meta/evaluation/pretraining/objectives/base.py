@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nas_meta.core.guard import first_line
 from nas_meta.errors import ConfigError
 from nas_meta.evaluation.pretraining.options import PretrainingSection
 from nas_meta.evaluation.pretraining.row_sampler import RowSampler
@@ -101,7 +102,7 @@ def check_rows(model: nn.Module, vocabulary: Vocabulary, length: int) -> None:
     except (RuntimeError, IndexError, ValueError) as error:
         raise ConfigError(
             f"pretraining.block is {length}, but {name} cannot take so many tokens "
-            f"({str(error).strip().splitlines()[0]}); expected fewer"
+            f"({first_line(error, with_type=False)}); expected fewer"
         ) from error
     finally:
         model.train(trained)

@@ -7,7 +7,9 @@ on the support set with AdamW, and the body moves with it at a small learning ra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +37,26 @@ class FineTuneOptions(AdaptationOptions):
     )
 
 
+class ClassHead(nn.Linear):
+    """A linear layer that stays out of the encoder's state dictionary: it serves meta-training only."""
+
+    def named_values(self) -> dict[str, Tensor]:
+        """Return the weight and the bias by name."""
+        return {name: parameter.detach() for name, parameter in self.named_parameters()}
+
+    @torch.no_grad()
+    def load_parameters(self, values: Mapping[str, Tensor]) -> None:
+        """Copy the weight and the bias from :meth:`named_values` of another head."""
+        for name, parameter in self.named_parameters():
+            parameter.copy_(values[name])
+
+    def _save_to_state_dict(self, *_: Any) -> None:
+        return None
+
+    def _load_from_state_dict(self, *_: Any) -> None:
+        return None
+
+
 class FineTune(AdaptingLearner):
     """A linear head on pooled output, trained briefly on the support set."""
 
@@ -46,12 +68,21 @@ class FineTune(AdaptingLearner):
         labels = torch.from_numpy(pool.labels[episode.indices]).to(z.device)
         return F.cross_entropy(encoder.learned(z), labels)
 
-    def meta_train(self, encoder: Encoder, pool: Pool, draw: Callable[[int], Episode]) -> Iterator[Step]:
-        # The head over all meta-train classes is of no use to an episode of other classes.
+    def meta_train(
+        self, encoder: Encoder, pool: Pool, draw: Callable[[int], Episode], start: Mapping[str, Any] | None = None
+    ) -> Iterator[Step]:
+        # Episodes of other classes cannot use the head over all meta-train classes: it exists during training only.
         device = next(encoder.parameters()).device
-        encoder.learned = nn.Linear(encoder.width, len(pool.classes)).to(device)
+        if start is None:
+            head = ClassHead(encoder.width, len(pool.classes)).to(device)
+        else:
+            # Without initialisation: it would advance the random numbers that the caller has restored.
+            head = nn.utils.skip_init(ClassHead, encoder.width, len(pool.classes), device=device)
+            head.load_parameters(start["head"])
+        encoder.learned = head
         try:
-            yield from super().meta_train(encoder, pool, draw)
+            for step in super().meta_train(encoder, pool, draw, start):
+                yield replace(step, state=lambda step=step: {**step.state(), "head": head.named_values()})
         finally:
             encoder.learned = nn.Module()
 

@@ -14,8 +14,9 @@ keys k_t; with cosine K, γ a decay, n the number of reads and m(v, n) the n-th 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -141,8 +142,10 @@ class MANN(MetricLearner):
         network.presented = presentation_order(labels[order], logits.argmax(1).cpu().numpy())
         return F.cross_entropy(logits, target)
 
-    def meta_train(self, encoder: Encoder, pool: Pool, draw: Callable[[int], Episode]) -> Iterator[Step]:
-        for step in super().meta_train(encoder, pool, draw):
+    def meta_train(
+        self, encoder: Encoder, pool: Pool, draw: Callable[[int], Episode], start: Mapping[str, Any] | None = None
+    ) -> Iterator[Step]:
+        for step in super().meta_train(encoder, pool, draw, start):
             yield replace(step, values=encoder.learned.presented)
 
     def logits(self, encoder: Encoder, support: Tensor, query: Tensor) -> Tensor:

@@ -8,7 +8,9 @@ second moments that training left behind, as in the authors' code.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -97,22 +99,29 @@ class Reptile(AdaptingLearner):
         scale = self.options.scale
         return encoder.learned["head"](z if scale is None else scale**0.5 * F.normalize(z, dim=-1))
 
-    def meta_train(self, encoder: Encoder, pool: Pool, draw: Callable[[int], Episode]) -> Iterator[Step]:
+    def meta_train(
+        self, encoder: Encoder, pool: Pool, draw: Callable[[int], Episode], start: Mapping[str, Any] | None = None
+    ) -> Iterator[Step]:
         options, training = self.options, self.options.training
         set_dropout(encoder.model, training)
         moving, _ = self._moving(encoder)
         average = Average(moving, training.average_last, options.steps)
-        start = [p.detach().clone() for p in moving]
+        done = 0
+        if start is not None:
+            # Adam's second moments are buffers of the encoder, restored with its weights.
+            done = start["step"]
+            average.load_state_dict(start["average"])
         with regularise(encoder, training) as regularisation:
-            yield from self._steps(encoder, pool, draw, regularisation, average, start)
+            yield from self._steps(encoder, pool, draw, regularisation, average, done)
 
     def _steps(
         self, encoder: Encoder, pool: Pool, draw: Callable[[int], Episode], regularisation: Regularisation,
-        average: Average, start: list[Tensor],
+        average: Average, done: int,
     ) -> Iterator[Step]:  # fmt: skip
         options, training = self.options, self.options.training
         moving, rates = self._moving(encoder)
-        for step in range(options.steps):
+        start = [p.detach().clone() for p in moving]
+        for step in range(done, options.steps):
             encoder.train()
             factor = rate_factor(training, step, options.steps)
             now = [factor * rate for rate in rates]
@@ -133,7 +142,7 @@ class Reptile(AdaptingLearner):
             torch._foreach_lerp_(start, ends, outer)
             set_values(moving, start)
             average.add(step)
-            yield Step(step + 1, total)
+            yield Step(step + 1, total, state=partial(_state, step + 1, average))
 
     def classify(self, encoder: Encoder, pool: Pool, episode: Episode) -> Tensor:
         moving, rates = self._moving(encoder)
@@ -162,6 +171,10 @@ class Reptile(AdaptingLearner):
         encoder.learned["adam"].step(moving, rates, self.options.beta2, self.options.training.weight_decay)
         for parameter in moving:
             parameter.grad = None
+
+
+def _state(step: int, average: Average) -> dict[str, Any]:
+    return {"step": step, "average": average.state_dict()}
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from nas_meta.learners.maml import MAML, MAMLOptions
 class ANILOptions(MAMLOptions):
     """Options of ANIL."""
 
-    adapt: Literal["head"] = Field("head", description="what adapts to a support set: always only the head")
+    adapt: Literal["head"] = Field("head", description="what is trained on a support set: always only the head")
     inner_steps: int = Field(10, description="gradient steps on a support set during meta-training")
     meta_batch: int = Field(1, description="episodes per meta-training step; their gradients are averaged")
 

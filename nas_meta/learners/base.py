@@ -148,8 +148,8 @@ class Learner(ABC):
             encoder: The encoder to train.
             pool: The examples that the episodes' indices refer to.
             draw: Returns the i-th training episode, counted from 0.
-            start: :attr:`Step.state` of the step to resume after; the encoder must have its weights after that step.
-                None trains from the first step.
+            start: What :attr:`Step.state` returned after the last completed step. The encoder must have the weights of
+                that step; for an exact continuation, restore torch's random state too. None starts with the first step.
 
         Yields:
             Every step, after the weights have been updated.
@@ -328,7 +328,7 @@ def accuracy(logits: Tensor, episode: Episode) -> float:
 
 
 def embed_distinct(encoder: Encoder, pool: Pool, tasks: Sequence[Episode], rows: int = 64) -> tuple[Tensor, np.ndarray]:
-    """Embed every example that the episodes use exactly once, without gradients.
+    """Embed each distinct example of the episodes once, without gradients.
 
     Args:
         encoder: The encoder; it is in evaluation mode afterwards.

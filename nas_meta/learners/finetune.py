@@ -34,12 +34,12 @@ class FineTuneOptions(AdaptationOptions):
     adapt_steps: int = Field(10, ge=1, description="AdamW steps on each support set")
     body_lr: float = Field(2e-5, ge=0, description="learning rate of the encoder on each support set; 0 freezes it")
     early_stopping: bool = Field(
-        False, description="take as many steps as are best for one held-out shot per class; has no effect for one shot"
+        False, description="choose the number of steps on one held-out shot per class; no effect with a single shot"
     )
 
 
 class ClassHead(nn.Linear):
-    """A linear layer that stays out of the encoder's state dictionary: it serves meta-training only."""
+    """A linear layer that is not saved with the encoder, because only meta-training needs it."""
 
     def named_values(self) -> dict[str, Tensor]:
         """Return the weight and the bias by name."""

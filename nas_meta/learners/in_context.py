@@ -60,8 +60,8 @@ class InContextOptions(LearnerOptions):
     def _has_no_embeddings(self) -> InContextOptions:
         if self.training.acts_on_embeddings:
             raise ValueError(
-                "word noise, synonyms, mixup, adversarial and distill act on text embeddings, which in-context does "
-                "not compute; expected learner.training without them"
+                "word_dropout, word_swap, synonyms, mixup, adversarial and distill act on text embeddings, which "
+                "in-context does not compute; expected learner.training without them"
             )
         return self
 

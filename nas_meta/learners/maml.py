@@ -209,15 +209,15 @@ class MAML(AdaptingLearner):
         - The encoder's parameters are never written. θ_j is the dictionary ``weights``, with which the encoder is
           called; every θ_j is a differentiable function of the encoder's parameters.
         - The inner gradient is partial: body and head count as independent, even if the head was computed from the
-          body's features (Prototype-MAML). Hence the loop starts from views of the body's parameters, of which the
-          head is no function. The meta-gradient still takes both paths to the parameters.
+          body's features (Prototype-MAML). Hence the loop starts from views of the body's parameters, on which the
+          head does not depend. The meta-gradient still takes both paths to the parameters.
         - If the body is not adapted, its support features are constant in the inner loop and computed only once.
-        - A checkpointed step differentiates only tensors that it finds in ``weights``. Hence these contain all trained
-          parameters of the model then, not only the adapted ones.
+        - A checkpointed step differentiates only tensors that it finds in ``weights``, which therefore contains all
+          trained parameters of the model in that case, not only the adapted ones.
 
-        Example of the second invariant: let a body multiply by θ = 1, and one support example x = 3 have the head
-        w = 2θx = 6 and the loss wθx. The partial derivative by θ is wx = 18. Without the view it would be total,
-        d(2θ²x²)/dθ = 4θx² = 36.
+        Example of the second invariant: the body multiplies by θ = 1, the support example x = 3 gives the head
+        w = 2θx = 6, and the loss is wθx. The partial derivative with respect to θ is wx = 18. Without the view,
+        autograd would return the total derivative, d(2θ²x²)/dθ = 4θx² = 36.
 
         Args:
             encoder: The encoder.

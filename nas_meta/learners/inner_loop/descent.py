@@ -47,12 +47,12 @@ def descend(loss_of: Loss, weights: Weights, names: Sequence[str], rates: Rates,
     starting point θ_0 and of α, whether its graph is kept or recomputed; both give the same gradients.
 
     Example: for L(θ) = ½(θ - 1)², θ_0 = 0 and α = 0.1, one step gives θ_1 = 0.1, and dθ_1/dθ_0 = 1 - α = 0.9. An outer
-    loss ½(θ_1 - 2)² has the gradient θ_1 - 2 = -1.9 by θ_1, hence 0.9 · -1.9 = -1.71 by θ_0. First-order MAML takes
-    dθ_1/dθ_0 for 1 and returns -1.9.
+    loss ½(θ_1 - 2)² has the gradient θ_1 - 2 = -1.9 with respect to θ_1, hence 0.9 · -1.9 = -1.71 with respect to θ_0.
+    First-order MAML assumes dθ_1/dθ_0 = 1, which gives -1.9.
 
     Args:
         loss_of: Computes the scalar loss L under given weights.
-        weights: The starting point θ_0 by name, with further weights that the loss reads but that stay constant.
+        weights: The starting point θ_0 by name, and further weights that the loss reads but no step changes.
         names: The weights that change.
         rates: α for each of ``names``: a number, or a tensor of the weight's shape.
         loop: Number of steps and how to differentiate through them.

@@ -1,4 +1,4 @@
-"""Replacements for kernels without a correct second derivative, which a differentiated inner loop needs."""
+"""Replacements for kernels that have no correct second derivative, for differentiating through an inner loop."""
 
 from __future__ import annotations
 

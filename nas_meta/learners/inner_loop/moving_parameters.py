@@ -22,15 +22,15 @@ class AdaptationOptions(LearnerOptions):
 
     adapt: Literal["all", "head", "bitfit", "last-n", "lora", "ia3", "adapter"] = Field(
         "all",
-        description="what adapts to a support set: head alone, or with it all parameters, biases (bitfit), "
-        "the last layers (last-n), or inserted modules (lora, ia3, adapter)",
+        description="what is trained on a support set: only the head, or also all parameters, biases (bitfit), "
+        "the last layers (last-n) or inserted modules (lora, ia3, adapter)",
     )
     adapt_layers: int = Field(1, ge=1, description="number of last layers that last-n adapts")
     adapt_rank: int = Field(8, ge=1, description="rank of lora, or width of adapter")
 
 
 class AdaptingLearner(Learner):
-    """A learner that adapts the encoder's parameters that ``learner.adapt`` selects to a support set."""
+    """A learner whose inner loop trains the encoder's parameters that ``learner.adapt`` selects."""
 
     Options = AdaptationOptions
 

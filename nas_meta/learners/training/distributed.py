@@ -57,7 +57,7 @@ def meeting_place(host: str, workers: int, backend: str) -> Iterator[Sequence[Ra
     """
     listener = socket.create_server((host, 0))
     port = listener.getsockname()[1]
-    # Without a socket of this address, the store would listen on every network interface.
+    # A store that opens its own socket listens on every network interface.
     store = dist.TCPStore(
         host, port, workers + 1, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach()
     )
@@ -117,7 +117,7 @@ def average_over_ranks(loss: float, parameters: Iterable[nn.Parameter]) -> float
     """Replace the gradients of parameters by their means over all workers.
 
     Loss and gradients travel in one message: if the loss of one worker is not finite, the mean is not finite on any
-    worker, and all of them fail in the same step. A parameter without a gradient on every worker keeps none.
+    worker, and all of them fail in the same step. A parameter that has a gradient on no worker keeps none.
 
     Args:
         loss: This worker's loss.

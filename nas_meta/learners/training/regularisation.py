@@ -24,7 +24,7 @@ Loss = Callable[[], Tensor]
 
 
 class Regularisation:
-    """The regularisation that ``learner.training`` asks for, applied to one encoder.
+    """The regularisation that ``learner.training`` configures, applied to one encoder.
 
     Learners call :meth:`backward` instead of ``loss.backward()``.
 

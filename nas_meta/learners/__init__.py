@@ -1,1 +1,1 @@
-"""How a model learns from few examples: one file per algorithm."""
+"""Learners, the algorithms by which a model learns from a few examples: one file per algorithm."""

@@ -1,4 +1,8 @@
-"""What every learner shares: options, the meta-training loop and the scoring of episodes."""
+"""The base class of all learners: options, the meta-training loop and the evaluation of episodes.
+
+A learner defines two things: the loss of one episode (:meth:`Learner.meta_loss`) and a classifier for one support set
+(:meth:`Learner.classify`). The loop over meta-batches, regularisation, schedules and checkpoints are here.
+"""
 
 from __future__ import annotations
 
@@ -30,14 +34,14 @@ from nas_meta.tasks.pool import Pool
 class LearnerOptions(PluginOptions):
     """Options that every learner has."""
 
-    steps: int = Field(60, ge=0, description="meta-training steps; 0 evaluates without training")
-    lr: float = Field(2e-5, gt=0, description="learning rate of AdamW during meta-training")
+    steps: int = Field(60, ge=0, description="number of meta-training steps; 0 evaluates the model without training")
+    lr: float = Field(2e-5, gt=0, description="AdamW learning rate of the encoder during meta-training")
     learned_lr: float = Field(
-        1e-3, gt=0, description="learning rate of what the learner adds to the encoder: a head, a scale, a memory"
+        1e-3, gt=0, description="AdamW learning rate of the learner's own parameters, such as a head or a memory"
     )
-    meta_batch: int = Field(1, ge=1, description="episodes in a meta-training step; their gradients are averaged")
+    meta_batch: int = Field(1, ge=1, description="episodes per meta-training step; their gradients are averaged")
     train_embeddings: bool = Field(
-        False, description="whether the token embeddings learn too: half of a small encoder's parameters"
+        False, description="whether token and position embeddings are trained too; half of a small encoder's parameters"
     )
     training: TrainingOptions = Field(
         default_factory=TrainingOptions, description="regularisation and schedule, the same for every learner"
@@ -46,10 +50,15 @@ class LearnerOptions(PluginOptions):
 
 @dataclass(frozen=True)
 class Step:
-    """One meta-training step: its number from 1, its loss, and what else a learner has to say.
+    """One completed meta-training step.
 
     Attributes:
-        state: gives what :meth:`Learner.meta_train` needs beside the encoder's weights to go on after this step.
+        number: Number of the step, counted from 1.
+        loss: Mean training loss of the meta-batch.
+        values: Further values to report, by name, such as ``accuracy_at_1``.
+        state: Returns the training state after this step: its number, the optimizer and so on.
+            :meth:`Learner.meta_train` resumes from it and the encoder's weights. It refers to live tensors, so
+            serialise it before the next step. None if the learner cannot resume.
     """
 
     number: int
@@ -59,54 +68,94 @@ class Step:
 
 
 class Learner(ABC):
-    """How a model is meta-trained over episodes and how it adapts to one support set.
+    """A method that meta-trains a model over episodes and adapts it to one support set.
 
-    Subclasses define :meth:`meta_loss` and :meth:`classify`; those that need another loop override
-    :meth:`meta_train`, those that can score many episodes at once override :meth:`accuracies`. A learner keeps no
-    state of its own: what it learns lives in ``encoder.learned``, so that one serves every trial of a worker.
+    Subclasses define :meth:`meta_loss` and :meth:`classify`. They override :meth:`meta_train` for another training
+    loop, and :meth:`accuracies` if they can evaluate many episodes in one batch. A learner is stateless: everything
+    that it learns lives in ``encoder.learned``, so that one instance serves all trials of a worker.
+
+    Args:
+        options: The learner's options; by default ``Options()``.
     """
 
     Options: type[LearnerOptions] = LearnerOptions
     any_ways: bool = True
-    """Whether episodes may have another number of classes than those of meta-training had."""
+    """Whether evaluation episodes may have a different number of classes than training episodes."""
 
     def __init__(self, options: LearnerOptions | None = None):
         self.options = options if options is not None else self.Options()
 
     def learned(self, encoder: Encoder, ways: int) -> nn.Module:
-        """A new module with what is learned beside the encoder; by default nothing."""
+        """Return a new module with the parameters that the learner adds to an encoder; by default an empty one.
+
+        Args:
+            encoder: The encoder that the module belongs to; the caller assigns the module to ``encoder.learned``.
+            ways: N, the number of classes of an episode.
+        """
         return nn.Module()
 
     def equip(self, model: nn.Module) -> None:  # noqa: B027
-        """Puts into a model what the learner needs there, such as adapters; by default nothing."""
+        """Insert what the learner needs into a model, such as adapters; by default nothing.
+
+        Args:
+            model: The model that a search space built, changed in place.
+
+        Raises:
+            TrialError: The learner cannot use this kind of model.
+        """
 
     def adapted(self, encoder: Encoder) -> dict[str, nn.Parameter]:
-        """The encoder's parameters that move on a support set, by name; by default none."""
+        """Return the encoder's parameters that change on a support set, by name; by default none."""
         return {}
 
     @abstractmethod
     def meta_loss(self, encoder: Encoder, pool: Pool, episode: Episode) -> Tensor:
-        """The scalar loss of one episode, differentiable with respect to the encoder."""
+        """Compute the loss of one training episode.
+
+        Args:
+            encoder: The encoder to train, in training mode.
+            pool: The examples that the episode's indices refer to.
+            episode: The support and query examples.
+
+        Returns:
+            A scalar, differentiable with respect to the encoder's parameters.
+        """
 
     @abstractmethod
     def classify(self, encoder: Encoder, pool: Pool, episode: Episode) -> Tensor:
-        """Adapts to the support set and returns logits ``[N*Q, N]`` of the query examples.
+        """Adapt to the support set and compute the logits of the query examples.
 
-        Leaves the encoder as it was.
+        The encoder is unchanged afterwards.
+
+        Args:
+            encoder: The trained encoder.
+            pool: The examples that the episode's indices refer to.
+            episode: The support and query examples.
+
+        Returns:
+            Logits ``[N*Q, N]``, one row per query example in the order of ``episode.query.ravel()``.
         """
 
     def meta_train(
         self, encoder: Encoder, pool: Pool, draw: Callable[[int], Episode], start: Mapping[str, Any] | None = None
     ) -> Iterator[Step]:
-        """Trains the encoder in place, yielding after every step; ``draw(i)`` is the i-th training episode.
+        """Train the encoder in place.
 
-        Together with other workers, where this one has joined them (:mod:`nas_meta.learners.training.distributed`).
+        If this process has joined a process group (:mod:`nas_meta.learners.training.distributed`), every step averages
+        the gradients over all its workers.
 
         Args:
-            start: the state of the step after which another process goes on; the encoder's weights are those of then.
+            encoder: The encoder to train.
+            pool: The examples that the episodes' indices refer to.
+            draw: Returns the i-th training episode, counted from 0.
+            start: What :attr:`Step.state` returned after the last completed step. The encoder must have the weights of
+                that step; for an exact continuation, restore torch's random state too. None starts with the first step.
+
+        Yields:
+            Every step, after the weights have been updated.
 
         Raises:
-            TrialError: the loss is not finite, or nothing can be trained.
+            TrialError: The loss is not finite, or the model has no trainable parameters.
         """
         options, training = self.options, self.options.training
         set_dropout(encoder.model, training)
@@ -115,7 +164,7 @@ class Learner(ABC):
         if options.steps == 0:
             return
         if not body and not learned:
-            raise TrialError("the model has no parameters to train; expected some, or learner.steps: 0")
+            raise TrialError("the model has no trainable parameters; expected at least one, or learner.steps: 0")
         groups = [{"params": body, "lr": options.lr}, {"params": learned, "lr": options.learned_lr}]
         optimizer = torch.optim.AdamW(
             [group for group in groups if group["params"]], weight_decay=training.weight_decay, fused=True
@@ -145,48 +194,75 @@ class Learner(ABC):
     def gradients(
         self, encoder: Encoder, pool: Pool, first: Sequence[Episode], regularisation: Regularisation
     ) -> Callable[[Sequence[Episode]], float]:
-        """How the gradients of a meta-batch are added up: a function that does it and returns the mean loss.
+        """Return the function that computes the gradients of a meta-batch.
+
+        By default it processes one episode after the other. Override it to process them jointly.
 
         Args:
-            first: the first meta-batch, by which a learner may plan.
-            regularisation: takes the place of ``loss.backward()``.
+            encoder: The encoder to train.
+            pool: The examples that the episodes' indices refer to.
+            first: The first meta-batch, from whose sizes a learner may plan its use of memory.
+            regularisation: Computes the gradients; call its ``backward()`` instead of ``loss.backward()``.
+
+        Returns:
+            A function that takes a meta-batch, adds the gradients of its mean loss to the parameters' ``grad``, and
+            returns that loss.
         """
         return one_by_one(lambda task: self._scalar(self.meta_loss(encoder, pool, task)), regularisation)
 
     def _scalar(self, loss: Tensor) -> Tensor:
-        """A loss, if it is one that training can follow."""
+        """Return the loss if it is a differentiable scalar."""
         if not isinstance(loss, Tensor):
-            found = type_name(loss)
+            returned = type_name(loss)
         elif loss.ndim or not loss.is_floating_point():
-            found = f"{loss.dtype} {list(loss.shape)}"
+            returned = f"{loss.dtype} {list(loss.shape)}"
         elif not loss.requires_grad:
-            found = "a tensor without a gradient"
+            returned = "a tensor without a gradient"
         else:
             return loss
-        raise TrialError(f"{type(self).__name__}.meta_loss() returned {found}; expected a differentiable scalar tensor")
+        raise TrialError(
+            f"{type(self).__name__}.meta_loss() returned {returned}; expected a differentiable scalar tensor"
+        )
 
     def accuracies(self, encoder: Encoder, pool: Pool, tasks: Sequence[Episode]) -> np.ndarray:
-        """``[len(tasks)]``: the share of query examples of each episode that are classified correctly."""
+        """Evaluate episodes.
+
+        Args:
+            encoder: The trained encoder; it is unchanged afterwards, except that it is in evaluation mode.
+            pool: The examples that the episodes' indices refer to.
+            tasks: The episodes.
+
+        Returns:
+            ``[len(tasks)]``, the share of each episode's query examples that are classified correctly, from 0 to 1.
+        """
         encoder.eval()
         return np.array([accuracy(self._logits_of(encoder, pool, task), task) for task in tasks])
 
     def _logits_of(self, encoder: Encoder, pool: Pool, task: Episode) -> Tensor:
+        """Return the logits of an episode if they have the promised shape."""
         logits, expected = self.classify(encoder, pool, task), [task.query.size, len(task.query)]
         if not isinstance(logits, Tensor) or list(logits.shape) != expected:
-            found = f"shape {list(logits.shape)}" if isinstance(logits, Tensor) else type_name(logits)
-            raise TrialError(f"{type(self).__name__}.classify() returned {found}; expected logits of shape {expected}")
+            returned = f"shape {list(logits.shape)}" if isinstance(logits, Tensor) else type_name(logits)
+            raise TrialError(
+                f"{type(self).__name__}.classify() returned {returned}; expected logits of shape {expected}"
+            )
         return logits
 
 
 def _state(step: int, parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the training state after a step."""
     return {"step": step, **{name: part.state_dict() for name, part in parts.items()}}
 
 
 def finite(loss: float, step: int) -> float:
-    """The loss of a step, if it is a number.
+    """Return the loss of a step if it is finite.
+
+    Args:
+        loss: The loss.
+        step: Number of the step, counted from 1, for the error message.
 
     Raises:
-        TrialError: it is not.
+        TrialError: The loss is infinite or not a number.
     """
     if not math.isfinite(loss):
         raise TrialError(f"the loss is {loss} at step {step}: training diverged; lower learner.lr")
@@ -196,7 +272,17 @@ def finite(loss: float, step: int) -> float:
 def one_by_one(
     loss_of: Callable[[Episode], Tensor], regularisation: Regularisation
 ) -> Callable[[Sequence[Episode]], float]:
-    """Adds up the gradients of a meta-batch one episode after the other: it takes the memory of one."""
+    """Return a function that computes the gradients of a meta-batch one episode after the other.
+
+    The graph of an episode is freed before the next one, so that peak memory does not grow with the meta-batch.
+
+    Args:
+        loss_of: Computes the scalar loss of an episode.
+        regularisation: Computes the gradients.
+
+    Returns:
+        A function as :meth:`Learner.gradients` returns it.
+    """
 
     def add(tasks: Sequence[Episode]) -> float:
         return sum(regularisation.backward(partial(loss_of, task), 1 / len(tasks)) for task in tasks)
@@ -205,28 +291,54 @@ def one_by_one(
 
 
 def task_loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy where the targets are classes (integers ``[M]``), mean squared error where they are numbers."""
+    """Compute the cross-entropy for class targets, or the mean squared error for real-valued targets.
+
+    Args:
+        outputs: Logits ``[M, N]``, or predictions of the same shape as the targets.
+        targets: Class indices ``[M]`` of an integer type, or floating-point values.
+    """
     return F.mse_loss(outputs, targets) if targets.is_floating_point() else F.cross_entropy(outputs, targets)
 
 
 def freeze_all_but(encoder: Encoder, trained: Iterable[nn.Parameter]) -> list[nn.Parameter]:
-    """Of the model's parameters, only these get gradients from now on; returns them."""
-    kept = list(trained)
-    names = {id(p) for p in kept}
+    """Require gradients of the given model parameters only.
+
+    Args:
+        encoder: The encoder whose model is changed in place.
+        trained: The parameters that are trained.
+
+    Returns:
+        The parameters that are trained.
+    """
+    trainable = list(trained)
+    identities = {id(p) for p in trainable}
     for parameter in encoder.model.parameters():
-        parameter.requires_grad_(id(parameter) in names)
-    return kept
+        parameter.requires_grad_(id(parameter) in identities)
+    return trainable
 
 
 def accuracy(logits: Tensor, episode: Episode) -> float:
-    """Share of query examples whose largest logit ``[N*Q, N]`` is that of their class."""
+    """Return the share of query examples that are classified correctly, from 0 to 1.
+
+    Args:
+        logits: ``[N*Q, N]``; the largest logit of a row is the prediction.
+        episode: The episode, which has the classes of its query examples.
+    """
     return float((logits.argmax(1).cpu().numpy() == episode.labels).mean())
 
 
 def embed_distinct(encoder: Encoder, pool: Pool, tasks: Sequence[Episode], rows: int = 64) -> tuple[Tensor, np.ndarray]:
-    """Embeds each example that the episodes use once, without gradients.
+    """Embed each distinct example of the episodes once, without gradients.
 
-    Returns embeddings ``[distinct, D]`` and ``position`` ``[examples]``, so that ``z[position[i]]`` is example i's.
+    Args:
+        encoder: The encoder; it is in evaluation mode afterwards.
+        pool: The examples that the episodes' indices refer to.
+        tasks: The episodes.
+        rows: Approximate number of texts per call of the model, if texts are not packed.
+
+    Returns:
+        Embeddings ``z`` ``[distinct examples, D]``, and ``position`` ``[len(pool)]`` such that ``z[position[i]]`` is
+        the embedding of example i.
     """
     used = np.unique(np.concatenate([task.indices for task in tasks]))
     position = np.full(len(pool), -1)

@@ -1,11 +1,12 @@
 """Model-agnostic meta-learning (Finn, Abbeel and Levine, 2017, "Model-Agnostic Meta-Learning for Fast Adaptation").
 
-For each task, θ' = θ - α∇L_support(θ), for one or more steps, and θ is trained on Σ L_query(θ'), algorithm 1 of the
-paper. The gradient goes through the inner steps: for one step it is (I - α∇²L_support(θ)) ∇L_query(θ').
-``first_order: true`` takes the Hessian for zero (FOMAML, section 5.2).
+MAML learns an initialisation θ from which a few gradient steps on a support set lead to a good model. For each task,
+θ' = θ - α∇L_support(θ), for one or more steps, and θ is trained to minimise Σ L_query(θ') (algorithm 1 of the paper).
+The gradient is taken through the inner steps: for one step it is (I - α∇²L_support(θ)) ∇L_query(θ').
+``first_order: true`` treats the Hessian as zero (FOMAML, section 5.2).
 
-θ is the encoder's body and a linear head on embeddings that are scaled to the length √``scale``. Nothing here presumes
-text, nor classes: with targets that are numbers the loss is the mean squared error (section 5.1 of the paper).
+θ consists of the encoder's body and a linear head on embeddings that are scaled to the norm √``scale``. Nothing here
+assumes text or classes: for real-valued targets the loss is the mean squared error (section 5.1 of the paper).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from nas_meta.tasks.episodes import Episode
 from nas_meta.tasks.pool import Pool
 
 HEAD = ("learned.head.weight", "learned.head.bias")
+"""Names of the head's weight ``[N, D]`` and bias ``[N]``."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,10 @@ class Task:
     """An episode as the inner loop sees it.
 
     Attributes:
-        support, query: features ``[N*K, D]`` and ``[N*Q, D]`` under given weights.
-        targets: of the support set.
-        ways: N.
+        support: Computes the features ``[N*K, D]`` of the support examples under given weights.
+        query: Computes the features ``[N*Q, D]`` of the query examples under given weights.
+        targets: ``[N*K]``, the targets of the support examples.
+        ways: N, the number of classes.
     """
 
     support: Callable[[Weights], Tensor]
@@ -52,24 +55,26 @@ class Task:
 
 
 class MAMLOptions(AdaptationOptions):
-    """Options of MAML and the learners made from it."""
+    """Options of MAML and of the learners derived from it."""
 
-    inner_steps: int = Field(3, ge=0, description="gradient steps on a support set while meta-training")
-    adapt_steps: int | None = Field(None, ge=0, description="the same while scoring; by default inner_steps")
-    inner_lr: float = Field(0.05, gt=0, description="learning rate α of these steps")
-    head_lr: float | None = Field(2.0, gt=0, description="the same for the head; null: inner_lr")
-    first_order: bool = Field(False, description="leave out second derivatives: less time and memory")
-    scale: float | None = Field(
-        10.0, gt=0, description="squared length of the embeddings that the head sees; null leaves them as they are"
+    inner_steps: int = Field(3, ge=0, description="gradient steps on a support set during meta-training")
+    adapt_steps: int | None = Field(
+        None, ge=0, description="gradient steps on a support set during evaluation; by default inner_steps"
     )
-    meta_batch: int = Field(2, ge=1, description="episodes in a meta-training step; their gradients are averaged")
+    inner_lr: float = Field(0.05, gt=0, description="learning rate α of the gradient steps on a support set")
+    head_lr: float | None = Field(2.0, gt=0, description="learning rate α of the head; null uses inner_lr")
+    first_order: bool = Field(False, description="ignore second derivatives, which saves time and memory (FOMAML)")
+    scale: float | None = Field(
+        10.0, gt=0, description="squared norm to which embeddings are scaled before the head; null does not scale them"
+    )
+    meta_batch: int = Field(2, ge=1, description="episodes per meta-training step; their gradients are averaged")
     memory_limit: float | None = Field(
-        None, gt=0, description="GiB for a task's second derivatives; by default this trial's share of what is free"
+        None, gt=0, description="memory for the second derivatives of one task, in GiB; by default the memory available"
     )
 
 
 class MAML(AdaptingLearner):
-    """MAML: an initialisation from which few gradient steps on a support set suffice."""
+    """MAML: learns an initialisation from which a few gradient steps on a support set suffice."""
 
     Options = MAMLOptions
     any_ways = False
@@ -77,12 +82,26 @@ class MAML(AdaptingLearner):
     def learned(self, encoder: Encoder, ways: int) -> nn.Module:
         return nn.ModuleDict({"head": nn.Linear(encoder.width, ways)})
 
-    def start(self, encoder: Encoder, features: Callable[[], Tensor], ways: int) -> Weights:
-        """The head that the inner loop starts from; ``features()`` are those of the support set, ``[N*K, D]``."""
+    def initial_head(self, encoder: Encoder, features: Callable[[], Tensor], ways: int) -> Weights:
+        """Return the head from which the inner loop starts; by default the meta-learned one.
+
+        Args:
+            encoder: The encoder.
+            features: Computes the features ``[N*K, D]`` of the support examples; called only if they are needed.
+            ways: N, the number of classes.
+
+        Returns:
+            The weight ``[N, D]`` and the bias ``[N]`` under the names in :data:`HEAD`.
+        """
         return {HEAD[0]: encoder.learned["head"].weight, HEAD[1]: encoder.learned["head"].bias}
 
     def rates(self, encoder: Encoder, names: Sequence[str]) -> Mapping[str, Tensor | float]:
-        """The inner learning rate of every weight that moves."""
+        """Return the inner learning rate α of each weight: a number, or a tensor of the weight's shape.
+
+        Args:
+            encoder: The encoder.
+            names: The weights that the inner loop changes.
+        """
         body, head = self.options.inner_lr, self.options.head_lr
         return {name: head if name in HEAD and head is not None else body for name in names}
 
@@ -101,17 +120,27 @@ class MAML(AdaptingLearner):
         return add
 
     def meta_loss(self, encoder: Encoder, pool: Pool, episode: Episode, checkpointed: bool = False) -> Tensor:
+        """Compute the loss of one episode; ``checkpointed`` recomputes the inner steps in the backward pass."""
         loop = InnerLoop(self.options.inner_steps, not self.options.first_order, checkpointed)
         outputs = self._adapt(encoder, self._task(encoder, pool, episode), loop)
         return task_loss(outputs, on_device(encoder, episode.labels))
 
     def meta_losses(self, encoder: Encoder, pool: Pool, tasks: Sequence[Episode]) -> Tensor:
-        """``[tasks]``: :meth:`meta_loss` of every task, the inner loops of all run at once (``torch.func.vmap``)."""
+        """Compute :meth:`meta_loss` of several episodes, with their inner loops in one batch (``torch.func.vmap``).
+
+        Args:
+            encoder: The encoder to train; its model must support ``vmap``.
+            pool: The examples that the episodes' indices refer to.
+            tasks: Episodes of one shape.
+
+        Returns:
+            ``[len(tasks)]``, the loss of each episode.
+        """
         loop = InnerLoop(self.options.inner_steps, not self.options.first_order, functional=True)
 
-        def loss_of_one(support: dict, targets: Tensor, query: dict, wanted: Tensor) -> Tensor:
+        def loss_of_one(support: dict, targets: Tensor, query: dict, query_targets: Tensor) -> Tensor:
             features = [partial(self._features_of_inputs, encoder, inputs) for inputs in (support, query)]
-            return task_loss(self._adapt(encoder, Task(*features, targets, len(tasks[0].support)), loop), wanted)
+            return task_loss(self._adapt(encoder, Task(*features, targets, len(tasks[0].support)), loop), query_targets)
 
         return vmap(loss_of_one, randomness="different")(
             encoder.stacked(pool, [task.support.ravel() for task in tasks]),
@@ -122,12 +151,12 @@ class MAML(AdaptingLearner):
 
     def classify(self, encoder: Encoder, pool: Pool, episode: Episode) -> Tensor:
         with torch.enable_grad():
-            return self._adapt(encoder, self._task(encoder, pool, episode), self._scoring).detach()
+            return self._adapt(encoder, self._task(encoder, pool, episode), self._evaluation_loop).detach()
 
     def accuracies(self, encoder: Encoder, pool: Pool, tasks: Sequence[Episode]) -> np.ndarray:
         if self.adapted(encoder):
             return super().accuracies(encoder, pool, tasks)
-        # The body does not move, so every text is embedded once.
+        # The body is not adapted, so each distinct example needs to be embedded only once.
         z, position = embed_distinct(encoder, pool, tasks)
         z = self._scaled(z.clone())
 
@@ -135,69 +164,111 @@ class MAML(AdaptingLearner):
             parts = [z[position[part.ravel()]] for part in (task.support, task.query)]
             features = [lambda weights, part=part: part for part in parts]
             targets = on_device(encoder, task.support_labels)
-            return accuracy(self._adapt(encoder, Task(*features, targets, len(task.support)), self._scoring), task)
+            logits = self._adapt(encoder, Task(*features, targets, len(task.support)), self._evaluation_loop)
+            return accuracy(logits, task)
 
         return np.array([score(task) for task in tasks])
 
     def probe(self, encoder: Encoder, pool: Pool, indices: np.ndarray, steps: int) -> Tensor:
-        """A second-order inner loop on these examples, which are the query as well: for measuring what it takes."""
+        """Run a second-order inner loop, for measuring how much memory its graph takes.
+
+        Args:
+            encoder: The encoder.
+            pool: The examples that ``indices`` refers to.
+            indices: The examples that serve both as support set and as query set.
+            steps: Number of inner steps.
+
+        Returns:
+            A differentiable scalar.
+        """
         features = partial(self._features_of, encoder, pool, indices)
         targets = on_device(encoder, np.zeros(len(indices), dtype=np.int64))
         return self._adapt(encoder, Task(features, features, targets, 1), InnerLoop(steps, True)).square().mean()
 
     @property
-    def _scoring(self) -> InnerLoop:
+    def _evaluation_loop(self) -> InnerLoop:
+        """The inner loop during evaluation, where no derivative is taken through it."""
         steps = self.options.adapt_steps
         return InnerLoop(self.options.inner_steps if steps is None else steps, second_order=False)
 
     def _task(self, encoder: Encoder, pool: Pool, episode: Episode) -> Task:
+        """Return an episode as the inner loop sees it."""
         parts = episode.support.ravel(), episode.query.ravel()
         features = [partial(self._features_of, encoder, pool, indices) for indices in parts]
         return Task(*features, on_device(encoder, episode.support_labels), len(episode.support))
 
     def _adapt(self, encoder: Encoder, task: Task, loop: InnerLoop) -> Tensor:
-        """What the head says of the query examples, ``[N*Q, N]``, after the inner loop on the support set."""
+        """Run MAML's inner loop on a support set and compute the head's outputs for the query set.
+
+        Algorithm 1 of the paper, lines 5 and 6, for θ = (body, head) and k inner steps:
+
+            θ_0 = θ,   θ_{j+1} = θ_j - α ∘ ∇L_support(θ_j),   outputs = head_k(body_k(query))
+
+        Invariants:
+
+        - The encoder's parameters are never written. θ_j is the dictionary ``weights``, with which the encoder is
+          called; every θ_j is a differentiable function of the encoder's parameters.
+        - The inner gradient is partial: body and head count as independent, even if the head was computed from the
+          body's features (Prototype-MAML). Hence the loop starts from views of the body's parameters, on which the
+          head does not depend. The meta-gradient still takes both paths to the parameters.
+        - If the body is not adapted, its support features are constant in the inner loop and computed only once.
+        - A checkpointed step differentiates only tensors that it finds in ``weights``, which therefore contains all
+          trained parameters of the model in that case, not only the adapted ones.
+
+        Example of the second invariant: the body multiplies by θ = 1, the support example x = 3 gives the head
+        w = 2θx = 6, and the loss is wθx. The partial derivative with respect to θ is wx = 18. Without the view,
+        autograd would return the total derivative, d(2θ²x²)/dθ = 4θx² = 36.
+
+        Args:
+            encoder: The encoder.
+            task: The episode.
+            loop: Number of steps and how to differentiate through them.
+
+        Returns:
+            Logits ``[N*Q, N]``, or predictions for real-valued targets.
+        """
         body = self.adapted(encoder)
         kernels = nullcontext
         if loop.second_order or loop.functional:
             kernels = partial(differentiable_kernels, loop.functional)
         with kernels():
-            still = None if body else task.support({})
-            # Views: a head that starts from features depends on the body too, which is no part of the inner gradient.
+            fixed = None if body else task.support({})
             weights = {name: p.view_as(p) for name, p in body.items()}
-            weights |= self.start(encoder, lambda: task.support(body) if still is None else still, task.ways)
-        moving = list(weights)
+            weights |= self.initial_head(encoder, lambda: task.support(body) if fixed is None else fixed, task.ways)
+        adapted = list(weights)
         if loop.checkpointed:
-            learning = {n: p for n, p in encoder.named_parameters() if n.startswith("model.") and p.requires_grad}
-            weights = learning | weights
+            trained = {n: p for n, p in encoder.named_parameters() if n.startswith("model.") and p.requires_grad}
+            weights = trained | weights
 
-        def loss_of(now: Weights) -> Tensor:
-            # Within, because a checkpointed step calls it again during the backward pass.
+        def loss_of(current: Weights) -> Tensor:
+            # The context is entered here because a checkpointed step calls this again during the backward pass.
             with kernels():
-                z = task.support(now) if still is None else still
-                return task_loss(F.linear(z, now[HEAD[0]], now[HEAD[1]]), task.targets)
+                z = task.support(current) if fixed is None else fixed
+                return task_loss(F.linear(z, current[HEAD[0]], current[HEAD[1]]), task.targets)
 
-        weights = descend(loss_of, weights, moving, self.rates(encoder, moving), loop)
+        weights = descend(loss_of, weights, adapted, self.rates(encoder, adapted), loop)
         with kernels():
             return F.linear(task.query(weights), weights[HEAD[0]], weights[HEAD[1]])
 
     def _features_of(self, encoder: Encoder, pool: Pool, indices: np.ndarray, weights: Weights) -> Tensor:
-        """What the head sees of these examples under given weights: ``[len(indices), D]``."""
+        """Compute the features ``[len(indices), D]`` of examples under given weights."""
         return self._scaled(encoder.embed(pool, indices, weights=model_weights(weights) or None))
 
     def _features_of_inputs(self, encoder: Encoder, inputs: dict, weights: Weights) -> Tensor:
+        """Compute the features of the model's inputs under given weights."""
         return self._scaled(functional_call(encoder, model_weights(weights), (), inputs))
 
     def _scaled(self, z: Tensor) -> Tensor:
+        """Scale embeddings ``[M, D]`` to the norm √``scale``."""
         scale = self.options.scale
         return z if scale is None else scale**0.5 * F.normalize(z, dim=-1)
 
 
 def model_weights(weights: Weights) -> Weights:
-    """The weights of the model, without those of the head."""
+    """Return the weights of the model without the weights of the head."""
     return {name: value for name, value in weights.items() if name.startswith("model.")}
 
 
 def on_device(encoder: Encoder, targets: np.ndarray) -> Tensor:
-    """Targets of examples where the encoder is."""
+    """Return targets as a tensor on the encoder's device."""
     return torch.from_numpy(targets).to(next(encoder.parameters()).device)

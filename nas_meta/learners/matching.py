@@ -1,7 +1,8 @@
 """Matching networks (Vinyals et al. 2016, "Matching Networks for One Shot Learning").
 
-P(y | x̂, S) = Σ_i a(x̂, x_i) y_i with a(x̂, x_i) = softmax_i(s · cos(f(x̂), g(x_i))), equation 1; the paper has s = 1, a
-larger s suits pretrained encoders. Full context embeddings (appendix A), an option:
+P(y | x̂, S) = Σ_i a(x̂, x_i) y_i with the attention a(x̂, x_i) = softmax_i(s · cos(f(x̂), g(x_i))) over the support set S
+(equation 1). The paper has s = 1; a larger s suits pretrained encoders. Full context embeddings (appendix A) are
+optional:
 
 - g(x_i, S) = h→_i + h←_i + g'(x_i), the states of a bidirectional LSTM over the support set;
 - f(x̂, S) = attLSTM(f'(x̂), g(S), P): for P steps, an LSTM cell with input f'(x̂), state h = ĥ + f'(x̂), and the read-out
@@ -23,13 +24,22 @@ from nas_meta.models.encoder import Encoder
 class MatchingOptions(LearnerOptions):
     """Options of matching networks."""
 
-    scale: float = Field(10.0, gt=0, description="factor s of the cosine; 1 in the paper")
-    full_context: bool = Field(False, description="embed each example in the context of the support set")
-    context_steps: int = Field(5, ge=1, description="steps P of the attention LSTM")
+    scale: float = Field(10.0, gt=0, description="factor s of the cosine similarity; 1 in the paper")
+    full_context: bool = Field(False, description="embed every example in the context of the whole support set")
+    context_steps: int = Field(5, ge=1, description="steps P of the attention LSTM of full_context")
 
 
 def attention_log_probabilities(support: Tensor, query: Tensor, scale: float) -> Tensor:
-    """log Σ_i a(x̂, x_i) y_i: ``[M, N]`` from ``[N, K, D]`` support and ``[M, D]`` query embeddings."""
+    """Compute log Σ_i a(x̂, x_i) y_i, the log-probability of every class.
+
+    Args:
+        support: ``[N, K, D]`` embeddings, row n of class n.
+        query: ``[M, D]`` embeddings.
+        scale: s.
+
+    Returns:
+        ``[M, N]``.
+    """
     ways, shots, width = support.shape
     keys = F.normalize(support.reshape(ways * shots, width), dim=-1)
     attention = torch.log_softmax(scale * F.normalize(query, dim=-1) @ keys.T, dim=-1)
@@ -37,33 +47,53 @@ def attention_log_probabilities(support: Tensor, query: Tensor, scale: float) ->
 
 
 class FullContext(nn.Module):
-    """The two embedding functions in the context of a support set."""
+    """The embedding functions f and g of full context embeddings.
+
+    Args:
+        width: D, the width of an embedding.
+        steps: P, the steps of the attention LSTM.
+    """
 
     def __init__(self, width: int, steps: int):
         super().__init__()
         self.steps = steps
         self.over_support = nn.LSTM(width, width, bidirectional=True)
         self.over_query = nn.LSTMCell(width, 2 * width)
-        self.out = width
+        self.width = width
 
     def support(self, z: Tensor) -> Tensor:
-        """g: ``[S, D]`` to ``[S, D]``."""
+        """Compute g, the support embeddings in the context of the support set.
+
+        Args:
+            z: ``[S, D]``, the embeddings g'(x_i).
+
+        Returns:
+            ``[S, D]``.
+        """
         states, _ = self.over_support(z)
-        return states[:, : self.out] + states[:, self.out :] + z
+        return states[:, : self.width] + states[:, self.width :] + z
 
     def query(self, z: Tensor, support: Tensor) -> Tensor:
-        """f: ``[M, D]`` to ``[M, D]``, given g(S) ``[S, D]``."""
+        """Compute f, the query embeddings in the context of the support set.
+
+        Args:
+            z: ``[M, D]``, the embeddings f'(x̂).
+            support: ``[S, D]``, the embeddings g(x_i, S).
+
+        Returns:
+            ``[M, D]``.
+        """
         read = hidden = torch.zeros_like(z)
-        cell = z.new_zeros(len(z), 2 * self.out)
+        cell = z.new_zeros(len(z), 2 * self.width)
         for _ in range(self.steps):
             state, cell = self.over_query(z, (torch.cat([hidden, read], dim=1), cell))
-            hidden = state[:, : self.out] + z
+            hidden = state[:, : self.width] + z
             read = torch.softmax(hidden @ support.T, dim=-1) @ support
         return hidden
 
 
 class Matching(MetricLearner):
-    """Matching network: the labels of the support set, weighted by attention."""
+    """Matching network: averages the labels of the support set, weighted by attention."""
 
     Options = MatchingOptions
 
@@ -75,7 +105,7 @@ class Matching(MetricLearner):
     def logits(self, encoder: Encoder, support: Tensor, query: Tensor) -> Tensor:
         if self.options.full_context:
             ways, shots, width = support.shape
-            # Unit length keeps the LSTM's gates and the read-out's softmax out of saturation.
+            # Unit norm keeps the LSTM's gates and the read-out's softmax out of saturation.
             keys = encoder.learned.support(F.normalize(support.reshape(ways * shots, width), dim=-1))
             query = encoder.learned.query(F.normalize(query, dim=-1), keys)
             support = keys.view(ways, shots, width)

@@ -1,7 +1,7 @@
 """Meta-SGD (Li et al. 2017, "Meta-SGD: Learning to Learn Quickly for Few-Shot Learning").
 
-θ' = θ - α ∘ ∇L_support(θ) where α has θ's shape and is meta-learned with θ (equation 1): direction, rate and
-initialisation together. The paper takes one inner step.
+θ' = θ - α ∘ ∇L_support(θ), where α has the shape of θ and is meta-learned together with it (equation 1): the learner
+learns the initialisation, the direction and the learning rate of the inner loop. The paper takes one inner step.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from nas_meta.models.encoder import Encoder
 class MetaSGDOptions(MAMLOptions):
     """Options of Meta-SGD."""
 
-    inner_steps: int = Field(1, ge=1, description="gradient steps on a support set while meta-training; 1 in the paper")
-    inner_lr: float = Field(0.1, gt=0, description="where every learning rate starts, the head's at head_lr")
+    inner_steps: int = Field(
+        1, ge=1, description="gradient steps on a support set during meta-training; 1 in the paper"
+    )
+    inner_lr: float = Field(0.1, gt=0, description="initial value of the learned rates α; the head's start at head_lr")
 
 
 class MetaSGD(MAML):
@@ -33,13 +35,15 @@ class MetaSGD(MAML):
         shapes = {name: p.shape for name, p in self.adapted(encoder).items()}
         shapes |= {name: p.shape for name, p in zip(HEAD, module["head"].parameters(), strict=True)}
         rates = super().rates(encoder, list(shapes))
-        module["rates"] = nn.ParameterDict({key(n): torch.full(shape, rates[n]) for n, shape in shapes.items()})
+        module["rates"] = nn.ParameterDict(
+            {parameter_key(n): torch.full(shape, rates[n]) for n, shape in shapes.items()}
+        )
         return module
 
     def rates(self, encoder: Encoder, names: Sequence[str]) -> Mapping[str, Tensor | float]:
-        return {name: encoder.learned["rates"][key(name)] for name in names}
+        return {name: encoder.learned["rates"][parameter_key(name)] for name in names}
 
 
-def key(name: str) -> str:
-    """A parameter's name where dots are not allowed."""
+def parameter_key(name: str) -> str:
+    """Return a parameter's name as a key of ``nn.ParameterDict``, which allows no dots."""
     return name.replace(".", "/")

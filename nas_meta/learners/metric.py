@@ -1,4 +1,4 @@
-"""What learners share that classify from embeddings alone: the encoder does not move on a support set."""
+"""The base class of metric learners, which classify from embeddings and do not change the encoder on a support set."""
 
 from __future__ import annotations
 
@@ -17,11 +17,23 @@ from nas_meta.tasks.pool import Pool
 
 
 class MetricLearner(Learner):
-    """Subclasses define :meth:`logits`; every distinct text of a set of episodes is embedded once."""
+    """A learner that compares query embeddings with support embeddings.
+
+    Subclasses define :meth:`logits`. For evaluation, every distinct example of all episodes is embedded only once.
+    """
 
     @abstractmethod
     def logits(self, encoder: Encoder, support: Tensor, query: Tensor) -> Tensor:
-        """Logits ``[M, N]`` of query embeddings ``[M, D]``, given support embeddings ``[N, K, D]``."""
+        """Compute the logits of query examples from embeddings.
+
+        Args:
+            encoder: The encoder; the learner's own parameters are in ``encoder.learned``.
+            support: ``[N, K, D]`` embeddings, row n of class n.
+            query: ``[M, D]`` embeddings.
+
+        Returns:
+            ``[M, N]``.
+        """
 
     def meta_loss(self, encoder: Encoder, pool: Pool, episode: Episode) -> Tensor:
         z = encoder.embed(pool, episode.indices)
@@ -37,5 +49,6 @@ class MetricLearner(Learner):
             return np.array([accuracy(self._logits(encoder, z[position[t.indices]], t), t) for t in tasks])
 
     def _logits(self, encoder: Encoder, z: Tensor, episode: Episode) -> Tensor:
+        """Compute the logits from the embeddings of an episode's examples, in the order of ``episode.indices``."""
         ways, shots = episode.support.shape
         return self.logits(encoder, z[: ways * shots].view(ways, shots, -1), z[ways * shots :])

@@ -1,10 +1,10 @@
 """Prototypical networks (Snell, Swersky and Zemel, 2017, "Prototypical Networks for Few-shot Learning").
 
 The prototype of class k is the mean of its embedded support examples, c_k = 1/K Σ f(x_i), and
-p(y = k | x) = softmax_k(-s · ||f(x) - c_k||²), equations 1 and 2 of the paper. Embeddings are scaled to unit
-length first and s is a constant, which suits pretrained sentence encoders; ``normalize: false`` with
-``scale: 1`` is the paper's own form. With ``distance: cosine``, logits are τ · cos(f(x), c_k) and τ is learned, from
-``scale`` on (Chen et al. 2021, "Meta-Baseline", equation 2).
+p(y = k | x) = softmax_k(-s · ||f(x) - c_k||²), equations 1 and 2 of the paper. By default embeddings are first scaled
+to unit norm and s is a constant, which suits pretrained sentence encoders; ``normalize: false`` with ``scale: 1`` is
+the form of the paper. With ``distance: cosine`` the logits are τ · cos(f(x), c_k), and τ is learned, starting at
+``scale`` (Chen et al. 2021, "Meta-Baseline", equation 2).
 """
 
 from __future__ import annotations
@@ -27,33 +27,45 @@ class ProtoNetOptions(LearnerOptions):
     distance: Literal["euclidean", "cosine"] = Field(
         "euclidean", description="squared Euclidean distance, or cosine similarity with a learned temperature"
     )
-    normalize: bool = Field(True, description="scale embeddings to unit length before the Euclidean distance")
-    scale: float = Field(10.0, gt=0, description="factor s of the squared distance, or the temperature's start")
+    normalize: bool = Field(True, description="scale embeddings to unit norm before the Euclidean distance")
+    scale: float = Field(
+        10.0, gt=0, description="factor s of the squared distance, or initial temperature τ of the cosine similarity"
+    )
 
 
 def prototype_logits(support: Tensor, query: Tensor, scale: float = 1.0) -> Tensor:
-    """-s · ||query - prototype||².
+    """Compute -s · ||query - prototype||² for every class.
 
     Args:
         support: ``[N, K, D]`` embeddings, row n of class n.
         query: ``[M, D]`` embeddings.
+        scale: s.
 
     Returns:
         ``[M, N]``.
     """
     prototypes = support.mean(1)
-    # ||a - b||² = ||a||² - 2ab + ||b||²: unlike torch.cdist it has a second derivative everywhere.
+    # ||a - b||² = ||a||² - 2ab + ||b||² has a second derivative everywhere, unlike torch.cdist.
     squared = query.square().sum(1, keepdim=True) - 2 * query @ prototypes.T + prototypes.square().sum(1)
     return -scale * squared
 
 
 def cosine_logits(support: Tensor, query: Tensor, scale: Tensor | float = 1.0) -> Tensor:
-    """τ · cos(query, prototype); shapes as in :func:`prototype_logits`."""
+    """Compute τ · cos(query, prototype) for every class.
+
+    Args:
+        support: ``[N, K, D]`` embeddings, row n of class n.
+        query: ``[M, D]`` embeddings.
+        scale: τ.
+
+    Returns:
+        ``[M, N]``.
+    """
     return scale * F.normalize(query, dim=-1) @ F.normalize(support.mean(1), dim=-1).T
 
 
 class ProtoNet(MetricLearner):
-    """Prototypical network: classify by the nearest class mean in the space of embeddings."""
+    """Prototypical network: classifies by the nearest class mean in embedding space."""
 
     Options = ProtoNetOptions
 

@@ -1,8 +1,8 @@
 """Prototype-MAML (Triantafillou et al. 2020, "Meta-Dataset", section 3).
 
-MAML whose head starts, for every task anew, as the linear layer that a prototypical network is:
-W_k = 2c_k and b_k = -||c_k||², so that before the first step the logits are -||f(x) - c_k||² up to a constant.
-Gradients flow through the prototypes.
+MAML whose head is initialised for each task from the prototypes c_k of its classes. A prototypical network is a linear
+layer, W_k = 2c_k and b_k = -||c_k||²: before the first step the logits are -||f(x) - c_k||² up to a constant. The
+meta-gradient flows through the prototypes.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from nas_meta.models.encoder import Encoder
 class PrototypeMAMLOptions(MAMLOptions):
     """Options of Prototype-MAML."""
 
-    head_lr: float | None = Field(None, gt=0, description="the same for the head; null: inner_lr")
+    head_lr: float | None = Field(None, gt=0, description="learning rate α of the head; null uses inner_lr")
 
 
 class PrototypeMAML(MAML):
-    """Prototype-MAML: MAML whose head starts at the prototypes of the support set."""
+    """Prototype-MAML: MAML whose head starts from the prototypes of the support set."""
 
     Options = PrototypeMAMLOptions
     any_ways = True
@@ -32,7 +32,7 @@ class PrototypeMAML(MAML):
     def learned(self, encoder: Encoder, ways: int) -> nn.Module:
         return nn.Module()
 
-    def start(self, encoder: Encoder, features: Callable[[], Tensor], ways: int) -> Weights:
+    def initial_head(self, encoder: Encoder, features: Callable[[], Tensor], ways: int) -> Weights:
         support = features()
         prototypes = support.view(ways, -1, support.shape[-1]).mean(1)
         return {HEAD[0]: 2 * prototypes, HEAD[1]: -prototypes.square().sum(1)}

@@ -1,9 +1,9 @@
 """Ridge regression as the head (Bertinetto et al. 2019, "Meta-learning with differentiable closed-form solvers").
 
-R2-D2: with support embeddings Z ``[S, D]`` and one-hot labels Y ``[S, N]``, the head is
-W = argmin ||ZW - Y||² + λ||W||² = Zᵀ(ZZᵀ + λI)⁻¹Y (equation 4; Woodbury's identity makes the system S × S rather than
-D × D), and the logits of a query are α·f(x)W + β (equation 5). λ, α and β are learned, the solution is differentiated
-through. Embeddings are scaled to unit length.
+R2-D2: for support embeddings Z ``[S, D]`` and one-hot labels Y ``[S, N]``, the head is
+W = argmin ||ZW - Y||² + λ||W||² = Zᵀ(ZZᵀ + λI)⁻¹Y (equation 4; Woodbury's identity reduces the system from D × D to
+S × S), and the logits of a query are α·f(x)W + β (equation 5). λ, α and β are learned; the gradient flows through the
+solution. Embeddings are scaled to unit norm.
 """
 
 from __future__ import annotations
@@ -21,18 +21,27 @@ from nas_meta.models.encoder import Encoder
 class RidgeOptions(LearnerOptions):
     """Options of the ridge head."""
 
-    ridge: float = Field(1.0, gt=0, description="where the learned λ starts")
-    scale: float = Field(10.0, gt=0, description="where the learned α starts")
+    ridge: float = Field(1.0, gt=0, description="initial value of the learned regularisation λ")
+    scale: float = Field(10.0, gt=0, description="initial value of the learned factor α of the logits")
 
 
 def ridge_weights(support: Tensor, labels: Tensor, ridge: Tensor | float) -> Tensor:
-    """Zᵀ(ZZᵀ + λI)⁻¹Y: ``[D, N]`` from ``[S, D]`` embeddings and ``[S, N]`` targets."""
+    """Compute the ridge-regression weights Zᵀ(ZZᵀ + λI)⁻¹Y.
+
+    Args:
+        support: Z ``[S, D]``, the embeddings.
+        labels: Y ``[S, N]``, the targets.
+        ridge: λ.
+
+    Returns:
+        ``[D, N]``.
+    """
     gram = support @ support.T
     return support.T @ torch.linalg.solve(gram + ridge * torch.eye(len(gram), dtype=gram.dtype).to(gram), labels)
 
 
 class Ridge(MetricLearner):
-    """R2-D2: a ridge-regression head in closed form, differentiated through."""
+    """R2-D2: solves ridge regression on the support set in closed form and trains through the solution."""
 
     Options = RidgeOptions
 
@@ -44,9 +53,9 @@ class Ridge(MetricLearner):
         return module
 
     def logits(self, encoder: Encoder, support: Tensor, query: Tensor) -> Tensor:
-        own = encoder.learned
+        learned = encoder.learned
         ways, shots, width = support.shape
         z = F.normalize(support.reshape(ways * shots, width), dim=-1)
         labels = torch.eye(ways, dtype=z.dtype, device=z.device).repeat_interleave(shots, 0)
-        weights = ridge_weights(z, labels, own.log_ridge.exp())
-        return own.scale * F.normalize(query, dim=-1) @ weights + own.bias
+        weights = ridge_weights(z, labels, learned.log_ridge.exp())
+        return learned.scale * F.normalize(query, dim=-1) @ weights + learned.bias

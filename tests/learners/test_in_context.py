@@ -258,9 +258,7 @@ def test_long_texts_are_cut_and_classes_are_called_what_their_source_says(folder
 
 
 def test_what_cannot_work_is_one_sentence(tiny_model, folders, pool):
-    with pytest.raises(
-        TrialError, match="builds a BertModel, which has no such head; expected a space such as decoder"
-    ):
+    with pytest.raises(TrialError, match="BertModel, which has no causal language-modelling head; expected a space"):
         learner().equip(AutoModel.from_pretrained(tiny_model))
     for family in ("gpt2", "untied", "qwen3"):
         model = CausalStates(model_in(folders[family]))
@@ -270,9 +268,9 @@ def test_what_cannot_work_is_one_sentence(tiny_model, folders, pool):
     for template in ("{label}: {text}", "{text}", "{text} {label}", "{text}: {label} {label}"):
         with pytest.raises(ValueError, match=re.escape("expected {text} once and after it {label} once")):
             InContextOptions(template=template)
-    with pytest.raises(ValueError, match="in-context computes none"):
+    with pytest.raises(ValueError, match="in-context does not compute"):
         InContextOptions(training={"mixup": 0.1})
-    with pytest.raises(TrialError, match="hold no prompts"):
+    with pytest.raises(TrialError, match="have no prompts"):
         learner(template="{text} = {label};").classify(encoder_of(folders["gpt2"]), pool, episode(pool, SHAPE, 0, 0))
 
 
@@ -328,12 +326,12 @@ def test_a_model_without_a_head_fails_before_it_is_trained(small_config):
     resolved = resolve(small_config | {"learner": {"name": "in-context", "steps": 2}})
     space, tasks, shape = load_problem(resolved)
     trial = make_evaluation(resolved, space, tasks, shape, 1).trial(space.sample(np.random.default_rng(0)), 0)
-    with pytest.raises(TrialError, match="reads labels off a causal language model, but the space builds a BertModel"):
+    with pytest.raises(TrialError, match="needs a causal language model, but the space builds a BertModel"):
         next(trial)
 
 
 def test_a_search_in_a_space_without_heads_is_refused_before_its_first_trial(small_config, tmp_path):
-    with pytest.raises(ConfigError, match="builds a BertModel, which has no such head; expected a space such as dec"):
+    with pytest.raises(ConfigError, match="BertModel, which has no causal language-modelling head; expected a space"):
         search(small_config | {"learner": {"name": "in-context"}}, tmp_path / "run", inline=True)
     assert not (tmp_path / "run" / "journal.sqlite").exists()
 

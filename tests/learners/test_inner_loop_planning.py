@@ -112,7 +112,7 @@ def test_the_plan_follows_from_what_fits(make, pool):
     assert planned(3 * kept) == Plan(batched=True)
     assert planned(1.5 * kept) == Plan()
     assert planned((kept + recomputed) / 2) == Plan(checkpointed=True)
-    with pytest.raises(TrialError, match=r"needs about .* GiB a task even when it is checkpointed, and .* are there"):
+    with pytest.raises(TrialError, match=r"needs about .* GiB per task even with checkpointing, but .* are available"):
         planned(recomputed / 2)
     first = MAML(MAMLOptions(inner_steps=5, memory_limit=recomputed / 2 / planning.GIB, first_order=True))
     assert plan(first, encoder, pool, tasks) == Plan(batched=True)

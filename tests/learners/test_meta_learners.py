@@ -14,7 +14,7 @@ from nas_meta.learners.anil import ANIL
 from nas_meta.learners.finetune import FineTune, FineTuneOptions
 from nas_meta.learners.inner_loop.descent import InnerLoop, descend
 from nas_meta.learners.maml import HEAD, MAML, MAMLOptions
-from nas_meta.learners.mann import MANN, MANNOptions, least_used, presentation_order
+from nas_meta.learners.mann import MANN, MANNOptions, accuracy_by_presentation, least_used
 from nas_meta.learners.matching import FullContext, Matching, MatchingOptions, attention_log_probabilities
 from nas_meta.learners.meta_sgd import MetaSGD, MetaSGDOptions
 from nas_meta.learners.protonet import ProtoNet, ProtoNetOptions, cosine_logits, prototype_logits
@@ -298,20 +298,20 @@ def test_the_memory_network_learns_to_remember():
         labels = torch.stack([torch.arange(3).repeat(6)[torch.randperm(18)] for _ in range(32)])
         classes = F.normalize(torch.randn(32, 3, 8), dim=-1)
         z = classes.gather(1, labels[..., None].expand(-1, -1, 8)) + 0.1 * torch.randn(32, 18, 8)
-        logits, _, _ = network.along(F.normalize(z, dim=-1), labels)
+        logits, _, _ = network.run(F.normalize(z, dim=-1), labels)
         optimizer.zero_grad()
         F.cross_entropy(logits.flatten(0, 1), labels.flatten()).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
-    rows = [presentation_order(t, s) for t, s in zip(labels.numpy(), logits.argmax(2).numpy(), strict=True)]
+    rows = [accuracy_by_presentation(t, s) for t, s in zip(labels.numpy(), logits.argmax(2).numpy(), strict=True)]
     second, fifth = (np.mean([row[f"accuracy_at_{k}"] for row in rows]) for k in (2, 5))
     assert second > 0.7 and fifth > 0.8
 
 
 def test_accuracy_by_presentation_by_hand():
     labels = np.array([0, 1, 0, 1, 0])
-    said = np.array([1, 1, 0, 1, 1])
-    assert presentation_order(labels, said) == {"accuracy_at_1": 0.5, "accuracy_at_2": 1.0}
+    predicted = np.array([1, 1, 0, 1, 1])
+    assert accuracy_by_presentation(labels, predicted) == {"accuracy_at_1": 0.5, "accuracy_at_2": 1.0}
 
 
 @pytest.mark.parametrize("adapt", ["all", "head", "bitfit"])

@@ -1,1 +1,1 @@
-"""Gradient descent on one support set, differentiable, and how many such loops run at once."""
+"""The inner loop of gradient-based learners: which parameters it trains, its steps, and how much memory it may use."""

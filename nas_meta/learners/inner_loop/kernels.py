@@ -1,4 +1,4 @@
-"""Kernels whose derivatives a differentiated inner loop cannot take, replaced by ones it can."""
+"""Replacements for kernels that have no correct second derivative, for differentiating through an inner loop."""
 
 from __future__ import annotations
 
@@ -15,20 +15,26 @@ from torch.overrides import TorchFunctionMode
 
 @contextmanager
 def differentiable_kernels(vmapped: bool = False) -> Iterator[None]:
-    """Fused attention has no second derivative and no rule for ``vmap``: the math kernel has both.
+    """Make PyTorch use kernels that support second derivatives and ``vmap``.
 
-    Under ``vmap``, ``layer_norm`` with weights of its own for every task has a wrong second derivative
-    (pytorch/functorch#534): there it is written out.
+    Attention uses the math kernel, because the fused kernels have neither a second derivative nor a batching rule. With
+    ``vmapped``, ``layer_norm`` is computed from elementary operations, because its second derivative is wrong if every
+    task of the batch has different weights (pytorch/functorch#534).
+
+    Args:
+        vmapped: Whether the model runs inside ``torch.func.vmap``.
     """
     with sdpa_kernel(SDPBackend.MATH):
         if vmapped:
-            with _LayerNormWrittenOut():
+            with _ElementaryLayerNorm():
                 yield
         else:
             yield
 
 
-class _LayerNormWrittenOut(TorchFunctionMode):
+class _ElementaryLayerNorm(TorchFunctionMode):
+    """Replaces ``F.layer_norm`` by :func:`layer_norm`."""
+
     def __torch_function__(self, function: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         if function is F.layer_norm:
             return layer_norm(*args, **(kwargs or {}))
@@ -42,7 +48,15 @@ def layer_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
-    """(x - E x) / √(Var x + ε) · w + b over the last dimensions, in elementary operations."""
+    """Compute (x - E x) / √(Var x + ε) · w + b over the last dimensions with elementary operations.
+
+    Args:
+        input: A tensor whose last dimensions are ``normalized_shape``.
+        normalized_shape: The dimensions to normalise over.
+        weight: w, of ``normalized_shape``; None omits it.
+        bias: b, of ``normalized_shape``; None omits it.
+        eps: ε.
+    """
     dims = tuple(range(-len(normalized_shape), 0))
     centred = input - input.mean(dims, keepdim=True)
     scaled = centred * torch.rsqrt(centred.square().mean(dims, keepdim=True) + eps)

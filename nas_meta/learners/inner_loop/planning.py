@@ -1,7 +1,7 @@
-"""How a meta-batch's inner loops are run: all at once or one by one, their graphs kept or computed again.
+"""How the inner loops of a meta-batch run: batched or one by one, with graphs kept or recomputed.
 
-Decided from sizes, before the first step and never from a clock, so that a trial stays a function of its inputs. The
-result is the same either way.
+The decision depends on sizes and free memory only and is made before the first step; it never depends on a clock, so
+that a trial stays a function of its inputs. All plans give the same gradients.
 """
 
 from __future__ import annotations
@@ -23,31 +23,46 @@ from nas_meta.tasks.episodes import Episode
 from nas_meta.tasks.examples import TEXT
 from nas_meta.tasks.pool import Pool
 
-# Multiply-adds of one pass over a task's support set under which one call for all tasks is faster on a CPU: there it
-# is the calls that cost, above it the arithmetic (benchmarks/README.md, "inner loops").
+# Multiply-adds of one pass over a task's support set. Below this number, one call for all tasks is faster on a CPU,
+# because the overhead of calls dominates; above it, the arithmetic does (benchmarks/README.md, "inner loops").
 SMALL_TASK = 6e6
 GIB = 2**30
 
 
 class GradientLearner(Protocol):
-    """What planning asks of a learner that adapts by gradient steps, such as MAML.
+    """The interface that planning needs of a learner with a gradient-based inner loop, such as MAML.
 
     Attributes:
-        options: With ``inner_steps``, ``first_order`` and ``memory_limit``.
+        options: Options with ``inner_steps``, ``first_order`` and ``memory_limit``.
     """
 
     options: Any
 
     def adapted(self, encoder: Encoder) -> dict[str, nn.Parameter]:
-        """The parameters that the inner loop changes, by name."""
+        """Return the encoder's parameters that the inner loop changes, by name."""
 
     def probe(self, encoder: Encoder, pool: Pool, indices: np.ndarray, steps: int) -> Tensor:
-        """Run a second-order inner loop on these examples, to measure what it takes."""
+        """Run a second-order inner loop, for measuring how much memory its graph takes.
+
+        Args:
+            encoder: The encoder.
+            pool: The examples that ``indices`` refers to.
+            indices: The examples that serve both as support set and as query set.
+            steps: Number of inner steps.
+
+        Returns:
+            A differentiable scalar.
+        """
 
 
 @dataclass(frozen=True)
 class Plan:
-    """``batched``: all tasks in one ``vmap``; ``checkpointed``: inner steps are computed again in the backward pass."""
+    """How the inner loops of a meta-batch run.
+
+    Attributes:
+        batched: Whether all tasks run in one batch (``torch.func.vmap``); otherwise one after the other.
+        checkpointed: Whether the graphs of inner steps are recomputed in the backward pass; otherwise they are kept.
+    """
 
     batched: bool = False
     checkpointed: bool = False
@@ -56,61 +71,95 @@ class Plan:
 def plan(
     learner: GradientLearner, encoder: Encoder, pool: Pool, tasks: Sequence[Episode], regularised: bool = False
 ) -> Plan:
-    """How to run meta-batches like this one; with regularisation of embeddings, task by task and with graphs kept.
+    """Choose the fastest plan that fits into memory: batched, else graphs kept, else checkpointed, else an error.
+
+    A decision list over two estimates from :func:`second_order_bytes`, the bytes of one task with all graphs kept and
+    with graphs recomputed. Both are 0 for first-order loops. Invariant: the chosen plan's estimate is within the limit
+    (``memory_limit``, or the memory available to the trial), and the gradients do not depend on the choice.
+
+    Example: two tasks need 3 GiB each with graphs kept, or 1 GiB each with graphs recomputed.
+
+    - Limit 8 GiB: batched (2 · 3 ≤ 8), if the tasks are small enough to gain from it and the model supports ``vmap``.
+    - Limit 4 GiB: one by one, graphs kept (3 ≤ 4 < 6).
+    - Limit 2 GiB: one by one, checkpointed (1 ≤ 2 < 3).
+    - Limit 0.5 GiB: TrialError.
+
+    Args:
+        learner: The learner with the inner loop.
+        encoder: The encoder.
+        pool: The examples that the episodes' indices refer to.
+        tasks: The first meta-batch; the others must have its shape.
+        regularised: Whether regularisation acts on embeddings. It works call by call, so that tasks must run one by
+            one, with graphs kept.
 
     Raises:
-        TrialError: one task would not fit into memory even with its inner steps computed again.
+        TrialError: Even the most economical plan exceeds the limit for a single task.
     """
     device = next(encoder.parameters()).device
-    moving = learner.adapted(encoder)
-    if not moving:
+    adapted = learner.adapted(encoder)
+    if not adapted:
         return Plan()
     kept, recomputed = 0.0, 0.0
     if not learner.options.first_order:
         kept, recomputed = second_order_bytes(learner, encoder, pool, tasks[0])
-    given = learner.options.memory_limit
-    limit = given * GIB if given else free_memory(device)
+    configured = learner.options.memory_limit
+    limit = configured * GIB if configured else free_memory(device)
     if regularised and kept > limit:
         raise TrialError(
-            f"a second-order inner loop of {learner.options.inner_steps} steps needs about {kept / GIB:.1f} GiB a "
-            f"task, {limit / GIB:.1f} GiB are there, and with learner.training acting on embeddings it cannot be "
-            "checkpointed; set learner.first_order: true"
+            f"a second-order inner loop of {learner.options.inner_steps} steps needs about {kept / GIB:.1f} GiB per "
+            f"task, but {limit / GIB:.1f} GiB are available, and it cannot be checkpointed because learner.training "
+            "acts on embeddings; set learner.first_order: true"
         )
     if regularised:
         return Plan()
     if recomputed > limit:
         raise TrialError(
             f"a second-order inner loop of {learner.options.inner_steps} steps needs about {recomputed / GIB:.1f} GiB "
-            f"a task even when it is checkpointed, and {limit / GIB:.1f} GiB are there; set learner.first_order: true, "
-            "let fewer parameters move (learner.adapt), or lower tasks.shots and tasks.queries"
+            f"per task even with checkpointing, but {limit / GIB:.1f} GiB are available; set learner.first_order: "
+            "true, adapt fewer parameters (learner.adapt), or lower tasks.shots and tasks.queries"
         )
-    work = multiply_adds(encoder, pool, tasks[0], sum(p.numel() for p in moving.values()))
+    work = multiply_adds(encoder, pool, tasks[0], sum(p.numel() for p in adapted.values()))
     small = device.type == "cuda" or work < SMALL_TASK
     if len(tasks) > 1 and small and kept * len(tasks) <= limit and works_under_vmap(encoder, pool, tasks):
         return Plan(batched=True)
     return Plan(checkpointed=kept > limit)
 
 
-def multiply_adds(encoder: Encoder, pool: Pool, task: Episode, moving: int) -> float:
-    """About those of one pass over a task's support set: of texts, the parameters that move times the tokens."""
+def multiply_adds(encoder: Encoder, pool: Pool, task: Episode, parameters: int) -> float:
+    """Estimate the multiply-adds of one forward pass over a task's support set.
+
+    Args:
+        encoder: The encoder.
+        pool: The examples that the episode's indices refer to.
+        task: The episode.
+        parameters: Number of adapted parameters. For texts, each is counted once per token.
+    """
     inputs = encoder.stacked(pool, [task.support.ravel()])
     if pool.modality == TEXT:
-        return moving * inputs["input_ids"].numel()
+        return parameters * inputs["input_ids"].numel()
     return flops(encoder.model, {name: tensor[0] for name, tensor in inputs.items()}) / 2
 
 
 def works_under_vmap(encoder: Encoder, pool: Pool, tasks: Sequence[Episode]) -> bool:
-    """Whether the model gives the same embeddings when tasks run at once: not every plugin's model bears ``vmap``."""
+    """Return whether the model gives the same embeddings under ``torch.func.vmap`` as without it.
+
+    This is tested on one example of each task, because a plugin's model may not support ``vmap``.
+
+    Args:
+        encoder: The encoder.
+        pool: The examples that the episodes' indices refer to.
+        tasks: The episodes of a meta-batch.
+    """
     if encoder.compute.precision != "fp32":
-        return False  # gradients through autocast have no rule there
+        return False  # vmap has no rule for gradients through autocast
     sets = [task.query.ravel()[:1] for task in tasks]
     training = encoder.training
     encoder.eval()
     try:
         with torch.no_grad(), differentiable_kernels(vmapped=True):
-            together = vmap(lambda inputs: functional_call(encoder, {}, (), inputs))(encoder.stacked(pool, sets))
-            alone = torch.stack([encoder.embed(pool, indices) for indices in sets])
-        return bool(torch.allclose(together, alone, atol=1e-4, rtol=1e-3))
+            batched = vmap(lambda inputs: functional_call(encoder, {}, (), inputs))(encoder.stacked(pool, sets))
+            expected = torch.stack([encoder.embed(pool, indices) for indices in sets])
+        return bool(torch.allclose(batched, expected, atol=1e-4, rtol=1e-3))
     except (RuntimeError, ValueError, TypeError):
         return False
     finally:
@@ -118,40 +167,59 @@ def works_under_vmap(encoder: Encoder, pool: Pool, tasks: Sequence[Episode]) -> 
 
 
 def second_order_bytes(learner: GradientLearner, encoder: Encoder, pool: Pool, task: Episode) -> tuple[float, float]:
-    """About how many bytes a task's second-order gradient takes: with every step's graph kept, and recomputed.
+    """Estimate the memory of one task's second-order gradient by linear extrapolation from probes.
 
-    What autograd saves for one step on one example and on two gives the part that grows with them and the part that
-    does not; texts count by their tokens.
+    The bytes that autograd saves grow linearly with the number of examples, so probes with one and two copies of the
+    longest example give the constant part and the part per example. Texts count by their tokens.
+
+    Example, in MB: an inner step saves 5 for one example and 7 for two, the query pass 1 per example, and the adapted
+    weights take 4. If the support texts have as many tokens as 6 longest examples and the query texts as many as 9, a
+    step saves 5 + 2 · 5 = 15, the query pass 9, and the backward pass peaks at 15 + 9 + 2 · 4 = 32. Three steps need
+    3 · 15 + 32 = 77 with graphs kept, and 15 + 3 · 4 + 32 = 59 with graphs recomputed.
+
+    Args:
+        learner: The learner with the inner loop.
+        encoder: The encoder.
+        pool: The examples that the episode's indices refer to.
+        task: The episode.
+
+    Returns:
+        Bytes with the graphs of all steps kept, and bytes with the graph of one step at a time recomputed.
     """
     longest = task.indices[np.argmax(pool.lengths[task.indices])]
     tokens = max(1, int(pool.lengths[longest]))
-    support, queried = (pool.lengths[part.ravel()].clip(1).sum() / tokens for part in (task.support, task.query))
+    # Sizes of the two sets in units of the longest example.
+    support, query = (pool.lengths[part.ravel()].clip(1).sum() / tokens for part in (task.support, task.query))
 
-    def saved_by(steps: int, examples: int) -> int:
+    def probe_bytes(steps: int, examples: int) -> int:
         indices = np.repeat(longest, examples)
         return saved_bytes(lambda: learner.probe(encoder, pool, indices, steps))
 
-    step = [saved_by(1, n) - saved_by(0, n) for n in (1, 2)]
-    query = saved_by(0, 2) - saved_by(0, 1)
-    one = step[0] + (step[1] - step[0]) * (support - 1)
+    step_of_one, step_of_two = (probe_bytes(1, n) - probe_bytes(0, n) for n in (1, 2))
+    query_bytes = (probe_bytes(0, 2) - probe_bytes(0, 1)) * query
+    step_bytes = step_of_one + (step_of_two - step_of_one) * (support - 1)
     weights = sum(p.numel() * p.element_size() for p in learner.adapted(encoder).values())
-    steps, scored = learner.options.inner_steps, query * queried
-    # The backward pass holds the gradients of one step beside what was saved, and the meta-gradient twice.
-    held = one + scored + 2 * weights
-    return steps * one + held, one + steps * weights + held
+    steps = learner.options.inner_steps
+    # On top of what was saved, the backward pass holds the gradients of one step, and the meta-gradient twice.
+    peak = step_bytes + query_bytes + 2 * weights
+    return steps * step_bytes + peak, step_bytes + steps * weights + peak
 
 
 def saved_bytes(function: Callable[[], Tensor]) -> int:
-    """Bytes that autograd saves for the backward pass of a function, each storage once."""
-    seen: dict[int, Tensor] = {}
+    """Count the bytes that autograd saves for the backward pass of a function, each storage once.
+
+    Args:
+        function: Runs a forward pass and returns its result.
+    """
+    saved: dict[int, Tensor] = {}
 
     def pack(tensor: Tensor) -> Tensor:
-        # Held, so that no later tensor takes its address.
-        seen[tensor.untyped_storage().data_ptr()] = tensor
+        # The reference keeps the storage alive, so that no later tensor can reuse its address.
+        saved[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        held = function()
-    size = sum(t.untyped_storage().nbytes() for t in seen.values())
-    del held
+        result = function()
+    size = sum(t.untyped_storage().nbytes() for t in saved.values())
+    del result
     return size

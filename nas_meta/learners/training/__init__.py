@@ -1,1 +1,1 @@
-"""Options and parts of meta-training that every learner shares."""
+"""Meta-training options and their implementation, which all learners share."""

@@ -1,10 +1,13 @@
-"""Adversarial training on token embeddings e: the loss is also taken at e + δ, δ of length ε where it hurts most.
+"""Adversarial training: the model is also trained on token embeddings e + δ whose perturbation δ raises the loss.
 
-- ``fgm`` (Miyato et al. 2017, equation 5): δ = ε g / ||g||, g = ∇_e L; the clean loss and that at e + δ, half each.
-- ``pgd`` (Madry et al. 2018): K steps δ ← Π(δ + α g / ||g||), Π onto ||δ|| ≤ ε; then as fgm.
-- ``freelb`` (Zhu et al. 2020, algorithm 1): the same steps, and the mean of the gradients at all K of them.
+- ``fgm`` (Miyato et al. 2017, equation 5): one step δ = ε g / ||g|| with g = ∇_e L; the objective is the mean of the
+  clean loss and the loss at e + δ.
+- ``pgd`` (Madry et al. 2018): K steps δ ← Π(δ + α g / ||g||) with the projection Π onto ||δ|| ≤ ε, starting from 0; the
+  objective is as for fgm.
+- ``freelb`` (Zhu et al. 2020, algorithm 1): the same K steps; the gradient is the mean of the gradients at the first K
+  perturbations, of which the very first is 0.
 
-Norms are those of a whole text. Every pass sees the same dropout and the same noise.
+Norms are taken over all tokens of a text. Every pass uses the same dropout and the same word noise.
 """
 
 from __future__ import annotations
@@ -18,10 +21,16 @@ from torch import Tensor, nn
 from nas_meta.learners.training.options import TrainingOptions
 
 Losses = Callable[[], tuple[Tensor, Tensor]]
+"""Computes the loss to report and the loss to minimise."""
 
 
 class Adversary:
-    """Disturbs what a table of token embeddings gives, call by call."""
+    """Perturbs the output of a table of token embeddings, with a separate perturbation for each call of the table.
+
+    Args:
+        table: The token embeddings; a hook on them is active until :meth:`close`.
+        options: The training options, of which ``adversarial``, ``epsilon`` and ``adversarial_steps`` are used.
+    """
 
     def __init__(self, table: nn.Embedding, options: TrainingOptions):
         self.kind, self.size = options.adversarial, options.epsilon
@@ -30,57 +39,65 @@ class Adversary:
         self.deltas: list[Tensor] = []
         self.calls = 0
         self.active = False
-        self._handle = table.register_forward_hook(self._disturb)
+        self._handle = table.register_forward_hook(self._perturb)
 
     def close(self) -> None:
-        """Leaves the table alone from now on."""
+        """Remove the hook from the table."""
         self._handle.remove()
 
     def backward(self, losses_of: Losses, share: float) -> float:
-        """Adds the gradients of ``share`` · the adversarial loss; returns ``share`` · the first loss of the clean pass.
+        """Add the gradients of ``share`` times the adversarial objective to the parameters' ``grad``.
 
-        ``losses_of()`` gives what is reported and what is minimised.
+        Args:
+            losses_of: Computes the loss to report and the loss to minimise; called once per pass.
+            share: Weight of the objective.
+
+        Returns:
+            ``share`` times the clean loss to report.
         """
         self.deltas.clear()
         random = torch.get_rng_state()
-        at_clean, at_step = (share / 2, 0.0) if self.kind != "freelb" else (share / self.steps, share / self.steps)
-        shown = self._pass(losses_of, random, at_clean)
+        clean, intermediate = (share / 2, 0.0) if self.kind != "freelb" else (share / self.steps, share / self.steps)
+        reported = self._pass(losses_of, random, clean)
         for step in range(1, self.steps + 1):
             self._ascend()
             last = step == self.steps
             if self.kind != "freelb":
-                self._pass(losses_of, random, share / 2 if last else at_step)
+                self._pass(losses_of, random, share / 2 if last else intermediate)
             elif not last:
-                self._pass(losses_of, random, at_step)
+                self._pass(losses_of, random, intermediate)
         self.deltas.clear()
-        return share * shown
+        return share * reported
 
     def _pass(self, losses_of: Losses, random: Tensor, share: float) -> float:
+        """Run forward and backward at the current perturbations; a share of 0 computes only their gradients."""
         torch.set_rng_state(random)
         self.calls, self.active = 0, True
         try:
-            shown, loss = losses_of()
+            reported, loss = losses_of()
         finally:
             self.active = False
         for delta in self.deltas:
             delta.grad = None
         if share:
-            # The gradient of δ comes along; its length does not matter.
+            # This also computes the gradient of δ, scaled by the share, which normalisation removes.
             (share * loss).backward()
         else:
             for delta, gradient in zip(self.deltas, torch.autograd.grad(loss, self.deltas), strict=True):
                 delta.grad = gradient
-        return shown.item()
+        return reported.item()
 
     @torch.no_grad()
     def _ascend(self) -> None:
+        """Take one projected gradient ascent step for every perturbation."""
         for delta in self.deltas:
             gradient = delta.grad
             if gradient is not None:
-                delta += self.rate * gradient / lengths(gradient).clamp_min(1e-12)
-                delta *= (self.size / lengths(delta).clamp_min(1e-12)).clamp_max(1.0)
+                delta += self.rate * gradient / text_norms(gradient).clamp_min(1e-12)
+                delta *= (self.size / text_norms(delta).clamp_min(1e-12)).clamp_max(1.0)
 
-    def _disturb(self, _module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+    def _perturb(self, _module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+        """Add this call's perturbation to the output of the table, in passes with gradients."""
         if not self.active or not torch.is_grad_enabled():
             return output
         if self.calls == len(self.deltas):
@@ -89,6 +106,13 @@ class Adversary:
         return output + self.deltas[self.calls - 1]
 
 
-def lengths(x: Tensor) -> Tensor:
-    """The norm of each text's ``[tokens, width]`` in ``[B, tokens, width]``, as ``[B, 1, 1]``."""
+def text_norms(x: Tensor) -> Tensor:
+    """Compute the norm over all tokens of each text.
+
+    Args:
+        x: ``[B, tokens, width]``.
+
+    Returns:
+        ``[B, 1, 1]``.
+    """
     return x.flatten(1).norm(dim=1)[:, None, None]

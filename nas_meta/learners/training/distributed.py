@@ -1,7 +1,7 @@
-"""Several workers that train one model together, each on episodes of its own (data parallel, ``torch.distributed``).
+"""Data-parallel training of one model by several workers, each on different episodes (``torch.distributed``).
 
-Every worker has the whole model. In each step its gradients become the mean over all workers, so that n workers with
-meta-batches of m episodes take the step that one with n · m would take, and their weights stay equal.
+Every worker has the whole model. Each step averages the gradients over all workers, so that n workers with meta-batches
+of m episodes take the same step as one worker with n · m episodes, and their weights stay equal.
 """
 
 from __future__ import annotations
@@ -19,23 +19,25 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-Item, Found = TypeVar("Item"), TypeVar("Found")
-PATIENCE = timedelta(minutes=30)  # for the slowest worker
+Item, Result = TypeVar("Item"), TypeVar("Result")
+TIMEOUT = timedelta(minutes=30)
+"""How long workers wait for the slowest one before they fail."""
 
 
 @dataclass(frozen=True)
 class Rank:
-    """One worker among those that work together.
+    """One worker of a group and where the group meets.
 
     Attributes:
-        number: from 0; the first one speaks for all.
-        of: how many there are.
-        host, port: of the store through which they find each other.
-        backend: ``gloo``, or ``nccl`` where every worker has a GPU of its own.
+        number: Rank of the worker, from 0; worker 0 reports for the group.
+        workers: Number of workers in the group.
+        host: Address of the store through which the workers find each other.
+        port: Port of that store.
+        backend: ``gloo``, or ``nccl`` if every worker has its own GPU.
     """
 
     number: int
-    of: int
+    workers: int
     host: str
     port: int
     backend: str = "gloo"
@@ -43,10 +45,19 @@ class Rank:
 
 @contextmanager
 def meeting_place(host: str, workers: int, backend: str) -> Iterator[Sequence[Rank]]:
-    """Opens a store at an address of this machine; within, so many workers may find each other there."""
+    """Open a store on this machine through which workers find each other; close it on exit.
+
+    Args:
+        host: An address of this machine. The store listens on this address only.
+        workers: Number of workers.
+        backend: ``gloo`` or ``nccl``, for the collective operations of the workers.
+
+    Yields:
+        The rank of each worker, to be passed to its :func:`process_group`.
+    """
     listener = socket.create_server((host, 0))
     port = listener.getsockname()[1]
-    # The store listens on this socket alone: by itself it would on every interface.
+    # A store that opens its own socket listens on every network interface.
     store = dist.TCPStore(
         host, port, workers + 1, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach()
     )
@@ -58,14 +69,18 @@ def meeting_place(host: str, workers: int, backend: str) -> Iterator[Sequence[Ra
 
 @contextmanager
 def process_group(rank: Rank | None) -> Iterator[None]:
-    """Within, this process works together with the others; on its own without a rank."""
+    """Join a group of workers; leave it on exit.
+
+    Args:
+        rank: This worker's rank from :func:`meeting_place`; None works alone.
+    """
     if rank is None:
         yield
         return
     name = interface_to(rank.host, rank.port)
     os.environ.update({"GLOO_SOCKET_IFNAME": name, "NCCL_SOCKET_IFNAME": name})
-    store = dist.TCPStore(rank.host, rank.port, is_master=False, timeout=PATIENCE)
-    dist.init_process_group(rank.backend, store=store, rank=rank.number, world_size=rank.of, timeout=PATIENCE)
+    store = dist.TCPStore(rank.host, rank.port, is_master=False, timeout=TIMEOUT)
+    dist.init_process_group(rank.backend, store=store, rank=rank.number, world_size=rank.workers, timeout=TIMEOUT)
     try:
         yield
     finally:
@@ -73,59 +88,76 @@ def process_group(rank: Rank | None) -> Iterator[None]:
 
 
 def interface_to(host: str, port: int) -> str:
-    """The network interface by which this machine reaches another: nothing listens on the others."""
+    """Return the name of the network interface through which this machine reaches another one.
+
+    Workers use this interface only, so that they do not listen on any other.
+
+    Args:
+        host: Address of the other machine.
+        port: Any port of it; nothing is sent.
+    """
     with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
         probe.connect((host, port))
-        own = probe.getsockname()[0]
-    addresses = psutil.net_if_addrs().items()
-    return next(name for name, known in addresses if any(a.address == own for a in known))
+        local = probe.getsockname()[0]
+    interfaces = psutil.net_if_addrs().items()
+    return next(name for name, addresses in interfaces if any(a.address == local for a in addresses))
 
 
 def rank() -> int:
-    """This worker's number; 0 where it works alone."""
+    """Return this worker's rank; 0 if it works alone."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def ranks() -> int:
-    """How many workers work together; 1 where this one works alone."""
+    """Return the number of workers in the group; 1 if this worker works alone."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def average_over_ranks(loss: float, parameters: Iterable[nn.Parameter]) -> float:
-    """Makes the gradients of the parameters the mean over all workers; returns that of the loss.
+    """Replace the gradients of parameters by their means over all workers.
 
-    In one message: a worker whose loss is no number tells the others with it. What has no gradient anywhere has none.
+    Loss and gradients travel in one message: if the loss of one worker is not finite, the mean is not finite on any
+    worker, and all of them fail in the same step. A parameter that has a gradient on no worker keeps none.
+
+    Args:
+        loss: This worker's loss.
+        parameters: The parameters, the same on every worker and in the same order.
+
+    Returns:
+        The mean loss over all workers.
     """
     if ranks() == 1:
         return loss
-    learning = [p for p in parameters if p.requires_grad]
-    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in learning]
-    told = torch.tensor([loss, *(p.grad is not None for p in learning)]).to(gradients[0])
-    message = torch.cat([told, *(g.flatten() for g in gradients)])
+    trained = [p for p in parameters if p.requires_grad]
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
+    header = torch.tensor([loss, *(p.grad is not None for p in trained)]).to(gradients[0])
+    message = torch.cat([header, *(g.flatten() for g in gradients)])
     dist.all_reduce(message)
     message /= ranks()
-    mean_loss, *there = message[: len(told)].tolist()
-    means = message[len(told) :].split([p.numel() for p in learning])
-    for parameter, mean, known in zip(learning, means, there, strict=True):
-        parameter.grad = mean.view_as(parameter) if known else None
+    mean_loss, *shares = message[: len(header)].tolist()
+    means = message[len(header) :].split([p.numel() for p in trained])
+    # A share is the part of the workers on which the parameter has a gradient.
+    for parameter, mean, share in zip(trained, means, shares, strict=True):
+        parameter.grad = mean.view_as(parameter) if share else None
     return mean_loss
 
 
-def split_evenly(items: Sequence[Item], work: Callable[[list[Item]], Iterable[tuple[int, Found]]]) -> Iterator[Any]:
-    """Does work on items, every worker on its share, and tells every worker what was found.
+def split_evenly(items: Sequence[Item], work: Callable[[list[Item]], Iterable[tuple[int, Result]]]) -> Iterator[Any]:
+    """Split work on items evenly over the workers, and give every worker all results.
 
     Args:
-        work: yields the index of an item in the list that it is given, and what it found.
+        items: The items, the same on every worker.
+        work: Processes a list of items; yields the index of an item in that list, and its result.
 
     Yields:
-        The same for all items.
+        The index of an item in ``items``, and its result; the same on every worker.
     """
     if ranks() == 1:
         yield from work(list(items))
         return
-    own = range(rank(), len(items), ranks())
-    found = [(own[i], value) for i, value in work([items[i] for i in own])]
-    everybody: list[Any] = [None] * ranks()
-    dist.all_gather_object(everybody, found)
-    for part in everybody:
+    share = range(rank(), len(items), ranks())
+    results = [(share[i], result) for i, result in work([items[i] for i in share])]
+    gathered: list[Any] = [None] * ranks()
+    dist.all_gather_object(gathered, results)
+    for part in gathered:
         yield from part

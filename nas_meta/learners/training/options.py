@@ -1,4 +1,4 @@
-"""How the weights are trained whatever the learner: decay, clipping, dropout, schedule, averaging, early stopping."""
+"""Training options of all learners: weight decay, clipping, dropout, schedule, weight averaging, early stopping."""
 
 from __future__ import annotations
 
@@ -17,51 +17,80 @@ class TrainingOptions(PluginOptions):
     """Options under ``learner.training``."""
 
     weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay (Loshchilov and Hutter 2019)")
-    clip: float = Field(1.0, gt=0, description="largest norm of the gradient of a step")
-    dropout: float | None = Field(None, ge=0, lt=1, description="of every dropout layer; by default the model's own")
-    warmup: float = Field(0.0, ge=0, lt=1, description="share of the steps in which the learning rate rises from zero")
-    decay: Literal["none", "linear", "cosine"] = Field("none", description="how the learning rate falls afterwards")
-    average_last: int = Field(0, ge=0, description="the result is the mean of the weights after so many last steps")
-    word_dropout: float = Field(0.0, ge=0, lt=1, description="chance of every word of a text to be left out")
-    word_swap: float = Field(0.0, ge=0, le=1, description="chance of every word to change places with another")
-    synonyms: float = Field(0.0, ge=0, le=1, description="chance of every word to be replaced by a synonym (Roget's)")
-    mixup: float = Field(0.0, ge=0, description="the α of Beta(α, α) by which embeddings are mixed; 0 does not")
-    adversarial: Literal["none", "fgm", "pgd", "freelb"] = Field(
-        "none", description="also train on disturbed token embeddings"
+    clip: float = Field(1.0, gt=0, description="gradients with a larger norm than this are scaled down to it")
+    dropout: float | None = Field(
+        None, ge=0, lt=1, description="probability of every dropout layer; by default the model's own"
     )
-    epsilon: float = Field(0.3, gt=0, description="length of that disturbance of a text")
-    adversarial_steps: int = Field(3, ge=1, description="steps of pgd and freelb")
-    distill: float = Field(0.0, ge=0, description="weight of the distance to the full model's embeddings")
+    warmup: float = Field(
+        0.0, ge=0, lt=1, description="share of the steps over which the learning rate rises linearly from zero"
+    )
+    decay: Literal["none", "linear", "cosine"] = Field(
+        "none", description="how the learning rate falls to zero after the warm-up; none keeps it constant"
+    )
+    average_last: int = Field(
+        0, ge=0, description="number of last steps whose weights are averaged; 0 uses the weights of the last step"
+    )
+    word_dropout: float = Field(0.0, ge=0, lt=1, description="probability that a word of a text is dropped")
+    word_swap: float = Field(
+        0.0, ge=0, le=1, description="probability that a word is swapped with another word of its text"
+    )
+    synonyms: float = Field(
+        0.0, ge=0, le=1, description="probability that a word is replaced by a synonym from Roget's Thesaurus"
+    )
+    mixup: float = Field(
+        0.0, ge=0, description="parameter α of the distribution Beta(α, α) that mixes embeddings; 0 disables mixup"
+    )
+    adversarial: Literal["none", "fgm", "pgd", "freelb"] = Field(
+        "none", description="method of adversarial training on perturbed token embeddings; none disables it"
+    )
+    epsilon: float = Field(0.3, gt=0, description="maximum norm ε of the adversarial perturbation of a text")
+    adversarial_steps: int = Field(3, ge=1, description="gradient ascent steps of pgd and freelb")
+    distill: float = Field(
+        0.0, ge=0, description="loss weight of the distance to the full model's embeddings; 0 disables distillation"
+    )
     patience: int = Field(
-        0, ge=0, description="stop after so many interim validations without a better one, and go back to the best"
+        0, ge=0, description="interim validations without improvement after which training stops early; 0 disables it"
     )
 
     @property
     def acts_on_embeddings(self) -> bool:
-        """Whether :meth:`Encoder.embed` does something else in training, call by call."""
+        """Whether regularisation changes what :meth:`Encoder.embed` computes on each call in training."""
         noise = self.word_dropout or self.word_swap or self.synonyms or self.mixup or self.distill
         return bool(noise) or self.adversarial != "none"
 
 
 def rate_factor(options: TrainingOptions, step: int, steps: int) -> float:
-    """The learning rate of step 0 to steps - 1 as a share of its highest.
+    """Compute the learning rate of a step as a share of the maximum learning rate.
 
-    Rises linearly over the first ``warmup`` · steps, then falls to zero with t, the share of the rest that is over:
-    1 - t, or (1 + cos πt) / 2 (Loshchilov and Hutter 2017, "SGDR", equation 5 without restarts).
+    It rises linearly over the first ``warmup`` · steps. Then it falls to zero as 1 - t, or (1 + cos πt) / 2 (Loshchilov
+    and Hutter 2017, "SGDR", equation 5 without restarts), where t is the share of the remaining steps that are done.
+
+    Args:
+        options: The options, of which ``warmup`` and ``decay`` are used.
+        step: The step, from 0 to ``steps`` - 1.
+        steps: Number of steps.
+
+    Returns:
+        A factor from 0 to 1.
     """
     rising = options.warmup * steps
     if step + 1 <= rising:
         return (step + 1) / rising
-    over = (step - rising) / max(1.0, steps - rising)
+    t = (step - rising) / max(1.0, steps - rising)
     if options.decay == "linear":
-        return 1 - max(0.0, over)
+        return 1 - max(0.0, t)
     if options.decay == "cosine":
-        return (1 + math.cos(math.pi * max(0.0, over))) / 2
+        return (1 + math.cos(math.pi * max(0.0, t))) / 2
     return 1.0
 
 
 def set_dropout(model: nn.Module, options: TrainingOptions) -> None:
-    """Gives every dropout layer the probability that the options name, if any."""
+    """Set the probability of every dropout layer, unless ``options.dropout`` is None.
+
+    Args:
+        model: The model, changed in place.
+        options: The options.
+    """
     if options.dropout is not None:
         for module in model.modules():
             if isinstance(module, nn.Dropout):
@@ -69,22 +98,38 @@ def set_dropout(model: nn.Module, options: TrainingOptions) -> None:
 
 
 class Average:
-    """The running mean of weights over the last steps (Izmailov et al. 2018, "Averaging Weights", equation 2)."""
+    """Averages the weights over the last steps (Izmailov et al. 2018, "Averaging Weights", equation 2).
+
+    Args:
+        parameters: The parameters whose values are averaged.
+        last: Number of last steps to average over; 0 averages nothing.
+        steps: Number of steps of the training.
+    """
 
     def __init__(self, parameters: list[nn.Parameter], last: int, steps: int):
         self.parameters, self.first, self.steps, self.count = parameters, steps - last, steps, 0
         self.mean: list[Tensor] = []
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the number of averaged steps and the mean so far."""
         return {"count": self.count, "mean": self.mean}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state.
+
+        Args:
+            state: What :meth:`state_dict` returned.
+        """
         self.count = state["count"]
         self.mean = [mean.to(p.device) for mean, p in zip(state["mean"], self.parameters, strict=False)]
 
     @torch.no_grad()
     def add(self, step: int) -> None:
-        """Takes in the weights after a step (from 0), if it is one of the last; after the very last, sets the mean."""
+        """Include the weights after a step if it is one of the last; after the final step, set them to the mean.
+
+        Args:
+            step: The step, counted from 0.
+        """
         if step < self.first:
             return
         self.count += 1

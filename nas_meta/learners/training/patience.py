@@ -1,4 +1,4 @@
-"""Early stopping by interim validations: back to the best weights when the patience is over."""
+"""Early stopping: ends meta-training when interim validations stop improving, and restores the best weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from nas_meta.models.encoder import Encoder
 
 
 class EarlyStopping:
-    """The weights of the best interim validation, for early stopping; nothing with a patience of 0."""
+    """Keeps the weights of the best interim validation.
+
+    Args:
+        patience: Number of validations without improvement after which training stops; 0 disables early stopping.
+    """
 
     def __init__(self, patience: int):
         self.patience, self.waited = patience, 0
@@ -16,7 +20,12 @@ class EarlyStopping:
         self.state: dict[str, torch.Tensor] = {}
 
     def see(self, accuracy: float, encoder: Encoder) -> None:
-        """An interim validation."""
+        """Record an interim validation, and the weights if they are the best so far.
+
+        Args:
+            accuracy: Its accuracy, from 0 to 1.
+            encoder: The encoder.
+        """
         if not self.patience:
             return
         self.waited += 1
@@ -26,12 +35,16 @@ class EarlyStopping:
 
     @property
     def over(self) -> bool:
-        """Whether as many validations as the patience were no better."""
+        """Whether training should stop: ``patience`` validations in a row were not better than the best."""
         return self.patience > 0 and self.waited >= self.patience
 
     def restore(self, encoder: Encoder) -> None:
-        """Goes back to the best, if it was not the last."""
+        """Restore the best weights, unless the last validation was the best.
+
+        Args:
+            encoder: The encoder, changed in place.
+        """
         if self.waited:
-            # A head that served training alone is gone by now.
+            # A learner may have removed a head that it needs for training only.
             known = encoder.state_dict()
             encoder.load_state_dict({name: t for name, t in self.state.items() if name in known})

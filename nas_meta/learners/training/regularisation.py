@@ -1,6 +1,6 @@
-"""What disturbs or guides every learner's training alike: noisy texts, mixed embeddings, adversaries, a teacher.
+"""Regularisation that works with every learner: word noise, mixup, adversarial training and distillation.
 
-It acts where all learners meet, in :meth:`Encoder.embed` while it trains, and on the loss.
+It acts on the two things that all learners share: on :meth:`Encoder.embed` in training mode, and on the loss.
 """
 
 from __future__ import annotations
@@ -24,7 +24,17 @@ Loss = Callable[[], Tensor]
 
 
 class Regularisation:
-    """The switches of ``learner.training`` at work on one encoder; :meth:`backward` stands for ``loss.backward()``."""
+    """The regularisation that ``learner.training`` configures, applied to one encoder.
+
+    Learners call :meth:`backward` instead of ``loss.backward()``.
+
+    Args:
+        encoder: The encoder that is trained.
+        options: The training options.
+
+    Raises:
+        TrialError: Adversarial training is on, and the model has no token embeddings.
+    """
 
     def __init__(self, encoder: Encoder, options: TrainingOptions):
         self.encoder, self.options = encoder, options
@@ -32,7 +42,15 @@ class Regularisation:
         self.adversary = None if options.adversarial == "none" else Adversary(token_table(encoder.model), options)
 
     def backward(self, loss_of: Loss, share: float = 1.0) -> float:
-        """Adds the gradient of ``share`` · loss to what the parameters have; returns that loss, the bare one."""
+        """Add the gradients of ``share`` times the regularised loss to the parameters' ``grad``.
+
+        Args:
+            loss_of: Computes the scalar loss; called several times in adversarial training.
+            share: Weight of this loss, such as one over the size of the meta-batch.
+
+        Returns:
+            ``share`` times the loss without regularisation.
+        """
         if self.adversary is not None:
             return self.adversary.backward(lambda: self._guided(loss_of), share)
         loss, total = self._guided(loss_of)
@@ -40,6 +58,7 @@ class Regularisation:
         return share * loss.item()
 
     def _guided(self, loss_of: Loss) -> tuple[Tensor, Tensor]:
+        """Compute the loss without and with the distance to the teacher."""
         self.distances.clear()
         loss = loss_of()
         if not self.distances:
@@ -47,13 +66,30 @@ class Regularisation:
         return loss, loss + self.options.distill * torch.stack(self.distances).mean()
 
     def inputs(self, pool: Pool, indices: np.ndarray) -> tuple[np.ndarray, ...]:
-        """In the place of :meth:`Pool.batch`: the texts with words dropped, swapped and replaced."""
+        """Return a batch of texts with words dropped, swapped and replaced; takes the place of :meth:`Pool.batch`.
+
+        Args:
+            pool: The texts.
+            indices: ``[B]``, the texts of the batch.
+
+        Returns:
+            Token ids and attention mask, both ``[B, longest]``.
+        """
         o = self.options
         rng = np.random.default_rng(int(torch.randint(2**31, ())))
         return augment(pool, indices, o.word_dropout, o.word_swap, o.synonyms, rng)
 
     def embeddings(self, z: Tensor, pool: Pool, indices: np.ndarray) -> Tensor:
-        """The embeddings that the learner sees; their distance to the teacher's is noted."""
+        """Return the embeddings that the learner sees, and record their distance to the teacher's.
+
+        Args:
+            z: ``[B, D]``, the embeddings of the encoder.
+            pool: The examples, with the teacher's embeddings if ``distill`` is on.
+            indices: ``[B]``, the examples.
+
+        Returns:
+            ``[B, D]``, mixed if ``mixup`` is on.
+        """
         if self.options.distill:
             self.distances.append(teacher_distance(z, torch.from_numpy(pool.teacher[indices]).to(z)))
         return mixup(z, self.options.mixup) if self.options.mixup else z
@@ -61,11 +97,22 @@ class Regularisation:
 
 @contextmanager
 def regularise(encoder: Encoder, options: TrainingOptions) -> Iterator[Regularisation]:
-    """Regularisation while an encoder trains; afterwards the encoder is as it was."""
+    """Apply regularisation to an encoder inside the ``with`` block; restore the encoder on exit.
+
+    Args:
+        encoder: The encoder that is trained.
+        options: The training options.
+
+    Yields:
+        The regularisation, which computes gradients.
+
+    Raises:
+        TrialError: Adversarial training is on, and the model has no token embeddings.
+    """
     regularisation = Regularisation(encoder, options)
     if options.word_dropout or options.word_swap or options.synonyms:
         encoder.inputs_of = regularisation.inputs
-    # Words are changed, and an adversary's disturbance is measured, text by text.
+    # Word noise and the norm of an adversarial perturbation are per text, which a packed row would mix.
     encoder.one_text_a_row = encoder.inputs_of is not None or regularisation.adversary is not None
     if options.distill or options.mixup:
         encoder.changed = regularisation.embeddings
@@ -79,10 +126,18 @@ def regularise(encoder: Encoder, options: TrainingOptions) -> Iterator[Regularis
 
 
 def mixup(z: Tensor, alpha: float) -> Tensor:
-    """λz_i + (1 - λ)z_j with j random and λ = max(λ', 1 - λ'), λ' ~ Beta(α, α), for every row of ``[B, D]``.
+    """Mix every embedding with another one of the batch: λz_i + (1 - λ)z_j with random j.
 
-    Mixup (Zhang et al. 2018, equation 1) of embeddings; the larger share keeps its own label, as in MixMatch (Berthelot
-    et al. 2019, equation 11), so that it serves every learner.
+    This is mixup (Zhang et al. 2018, equation 1) on embeddings, with λ = max(λ', 1 - λ') and λ' ~ Beta(α, α) as in
+    MixMatch (Berthelot et al. 2019, equation 11). Every row keeps the larger share of its own embedding, so that its
+    label stays valid and any learner can use it.
+
+    Args:
+        z: ``[B, D]``, the embeddings.
+        alpha: α.
+
+    Returns:
+        ``[B, D]``.
     """
     share = torch.distributions.Beta(alpha, alpha).sample((len(z), 1)).to(z)
     share = torch.maximum(share, 1 - share)
@@ -90,10 +145,18 @@ def mixup(z: Tensor, alpha: float) -> Tensor:
 
 
 def teacher_distance(z: Tensor, teacher: Tensor) -> Tensor:
-    """How far embeddings ``[B, D]`` are from the teacher's ``[B, E]``.
+    """Compute the distance between embeddings and the teacher's embeddings of the same examples.
 
-    Of one width: 1 - cos(z_i, t_i), in the mean. Else the mean squared difference of the two matrices of cosines
-    between the texts (Tung and Mori 2019, "Similarity-Preserving Knowledge Distillation", equation 4).
+    If the widths are equal, it is the mean of 1 - cos(z_i, t_i). Otherwise it is the mean squared difference between
+    the two matrices of pairwise cosines (Tung and Mori 2019, "Similarity-Preserving Knowledge Distillation",
+    equation 4).
+
+    Args:
+        z: ``[B, D]``, the embeddings.
+        teacher: ``[B, E]``, the teacher's embeddings.
+
+    Returns:
+        A scalar, at least 0.
     """
     z, teacher = F.normalize(z, dim=-1), F.normalize(teacher, dim=-1)
     if z.shape == teacher.shape:
@@ -102,12 +165,17 @@ def teacher_distance(z: Tensor, teacher: Tensor) -> Tensor:
 
 
 def token_table(model: nn.Module) -> nn.Embedding:
-    """The model's table of token embeddings: its largest one.
+    """Return the model's token embeddings: its embedding table with the most rows.
+
+    Args:
+        model: The model.
 
     Raises:
-        TrialError: it has none.
+        TrialError: The model has no embedding table.
     """
     tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
     if not tables:
-        raise TrialError("learner.training.adversarial disturbs token embeddings, but the model has no such table")
+        raise TrialError(
+            "learner.training.adversarial perturbs token embeddings, but the model has none; expected adversarial: none"
+        )
     return max(tables, key=lambda table: table.num_embeddings)

@@ -1,4 +1,4 @@
-"""What is optimised: metrics with a direction, hard limits, and which of several results dominate which."""
+"""Objectives and limits of a search, Pareto fronts, crowding distances and the hypervolume."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Objective:
-    """A metric with a direction; ``sign`` is 1 where more is better and -1 where less is.
+    """A metric with a direction.
 
-    Attributes:
-        reference: the value from which the hypervolume is measured; None where the worst trial serves.
+    Args:
+        metric: Name of the metric.
+        direction: ``maximize`` or ``minimize``.
+        reference: The value from which the hypervolume is measured; None takes that of the worst trial.
     """
 
     metric: str
@@ -24,19 +26,33 @@ class Objective:
 
     @property
     def sign(self) -> int:
+        """1 where higher is better, -1 where lower is."""
         return 1 if self.direction == "maximize" else -1
 
 
 @dataclass(frozen=True)
 class Limit:
-    """A metric that no candidate may have below ``least`` or above ``most``."""
+    """A hard limit of a metric.
+
+    Args:
+        metric: Name of the metric.
+        least: The lowest value that a candidate may have; None for no lower limit.
+        most: The highest value that a candidate may have; None for no upper limit.
+    """
 
     metric: str
     least: float | None = None
     most: float | None = None
 
     def problem(self, metrics: Mapping[str, float]) -> str | None:
-        """Why these metrics break the limit (a clause); None where they keep it or lack it."""
+        """Say how metrics break the limit.
+
+        Args:
+            metrics: Metrics of a candidate.
+
+        Returns:
+            A clause for an error sentence; None where the limit holds or the metric is missing.
+        """
         value = metrics.get(self.metric)
         if value is None:
             return None
@@ -48,23 +64,39 @@ class Limit:
 
 
 def signed_values(metrics: Mapping[str, float], objectives: Sequence[Objective]) -> tuple[float, ...]:
-    """The objectives' values, each turned so that more is better."""
+    """Return the values of the objectives, signed so that higher is better.
+
+    Args:
+        metrics: Metrics of a trial.
+        objectives: The objectives.
+
+    Returns:
+        One value per objective.
+    """
     return tuple(o.sign * metrics[o.metric] for o in objectives)
 
 
 def dominates(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Whether rows of signed values dominate: nowhere worse, somewhere better; ``[..., objectives]``, broadcast."""
+    """Return which rows dominate which: nowhere worse, and better in at least one objective.
+
+    Args:
+        one: ``[..., objectives]``, higher is better.
+        other: The same, broadcast against ``one``.
+
+    Returns:
+        ``[...]`` booleans.
+    """
     return np.asarray((one >= other).all(-1) & (one > other).any(-1))
 
 
 def front_ranks(values: np.ndarray) -> np.ndarray:
-    """The non-dominated rank of every row (Deb et al. 2002): 0 for the Pareto front, 1 for the front behind it, …
+    """Return the non-dominated rank of every row (Deb et al. 2002, "NSGA-II", section III.A).
 
     Args:
-        values: ``[candidates, objectives]``, more is better.
+        values: ``[candidates, objectives]``, higher is better.
 
     Returns:
-        ``[candidates]`` whole numbers.
+        ``[candidates]`` integers: 0 for the Pareto front, 1 for the front that remains without it, and so on.
     """
     if values.shape[1] == 1:
         return np.unique(-values[:, 0], return_inverse=True)[1]
@@ -80,13 +112,20 @@ def front_ranks(values: np.ndarray) -> np.ndarray:
 
 
 def _fronts_of_two(values: np.ndarray) -> np.ndarray:
-    """:func:`front_ranks` of two objectives in n log n: from the best in the first down, only the second decides."""
+    """Rank fronts of two objectives in O(n log n) (Jensen 2003), by patience sorting.
+
+    Rows are visited from the best first objective down, so a row is dominated only by rows before it, and only their
+    second objective decides. ``best`` holds, negated, the best second objective of every front so far. Invariant: it
+    is sorted, so bisection finds the first front of which no row dominates the new one.
+
+    Example: (3, 1), (2, 2), (1, 1) get the ranks 0, 0, 1. After two rows ``best`` is [-2]; the third row has -1, which
+    bisection puts after it, so it opens front 1.
+    """
     ranks, before, rank = np.zeros(len(values), dtype=int), None, 0
     best: list[float] = []
     for index in np.lexsort(-values.T[::-1]):
         row = values[index].tolist()
         if row != before:  # equals share a front
-            # ``best`` has the best second objective of every front so far, negated: whoever is no better is behind it.
             rank = bisect_right(best, -row[1])
             best[rank : rank + 1] = [-row[1]]
         ranks[index], before = rank, row
@@ -94,17 +133,23 @@ def _fronts_of_two(values: np.ndarray) -> np.ndarray:
 
 
 def pareto_front(values: np.ndarray) -> np.ndarray:
-    """The rows that no other dominates, as indices; takes rows times those of the front, not rows squared.
+    """Return the rows that no other row dominates.
+
+    Takes time proportional to rows times rows of the front: rows are sorted so that no row dominates an earlier one,
+    the first row is then on the front, and the rows that it dominates are dropped.
 
     Args:
-        values: ``[candidates, objectives]``, more is better.
+        values: ``[candidates, objectives]``, higher is better.
+
+    Returns:
+        Indices of the front, ascending.
     """
-    left = np.lexsort(-values.T[::-1])  # nobody dominates a row before it
-    found = []
-    while len(left):
-        found.append(left[0])
-        left = left[1:][~dominates(values[left[0]], values[left[1:]])]
-    return np.sort(np.array(found, dtype=int))
+    remaining = np.lexsort(-values.T[::-1])
+    front = []
+    while len(remaining):
+        front.append(remaining[0])
+        remaining = remaining[1:][~dominates(values[remaining[0]], values[remaining[1:]])]
+    return np.sort(np.array(front, dtype=int))
 
 
 def crowding_distances(front: np.ndarray) -> np.ndarray:
@@ -133,11 +178,17 @@ def crowding_distances(front: np.ndarray) -> np.ndarray:
 
 
 def hypervolume(values: np.ndarray, reference: np.ndarray) -> float:
-    """The volume that rows dominate above a reference point: Σ of slices along the last objective.
+    """Return the volume that rows dominate above a reference point (Zitzler and Thiele 1998).
+
+    Computed by slicing: between two neighbouring values of the last objective the dominated volume is that of the
+    other objectives, for the rows that reach the upper value.
 
     Args:
-        values: ``[candidates, objectives]``, more is better.
-        reference: ``[objectives]``.
+        values: ``[candidates, objectives]``, higher is better.
+        reference: ``[objectives]``; rows that do not exceed it everywhere add nothing.
+
+    Returns:
+        The hypervolume.
     """
     values = np.asarray(values, dtype=float)
     values = values[(values > reference).all(1)]

@@ -1,7 +1,7 @@
-"""One registry for every kind of plugin.
+"""The registry of plugins: search spaces, strategies, learners, stopping rules and task sources.
 
-A plugin is named by its entry point (``bert-subnet``) or by a file and a name in it (``path/to/file.py:Name``).
-The built-in ones come through the same door. Only what is named gets imported.
+A plugin is named by its entry point (``bert-subnet``) or by a file and a class in it (``path/to/file.py:Name``).
+Built-in plugins are loaded in the same way. Only plugins that are named get imported.
 """
 
 from __future__ import annotations
@@ -23,7 +23,14 @@ from nas_meta.errors import PluginError, nearest
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of plugin: its entry-point group, its word for the user, and the class it must extend."""
+    """A kind of plugin.
+
+    Attributes:
+        group: Its entry-point group.
+        word: What error sentences call such a plugin.
+        base: The class that it must extend, as ``module:name``.
+        methods: The methods that it must define.
+    """
 
     group: str
     word: str
@@ -44,7 +51,16 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Installed:
-    """A plugin that an installed distribution offers; ``broken`` is why it cannot be loaded, if so."""
+    """A plugin that an installed distribution offers.
+
+    Attributes:
+        name: Its name in configs.
+        distribution: The distribution that offers it.
+        version: The version of the distribution.
+        target: Its class, as ``module:name``.
+        broken: Why it cannot be loaded; None where it can.
+        summary: The first line of its docstring.
+    """
 
     name: str
     distribution: str
@@ -55,10 +71,17 @@ class Installed:
 
 
 def load(kind: str, name: str) -> type:
-    """The plugin class of that name.
+    """Load a plugin class.
+
+    Args:
+        kind: A key of :data:`KINDS`.
+        name: An installed name, or ``path/to/file.py:Name``.
+
+    Returns:
+        The class.
 
     Raises:
-        PluginError: no such plugin, an import that fails, or a class that lacks a method.
+        PluginError: There is no such plugin, it cannot be imported, or its class lacks a method.
     """
     if ".py:" in name:
         return _checked(kind, name, *_from_file(kind, name))
@@ -69,7 +92,14 @@ def load(kind: str, name: str) -> type:
 
 
 def installed(kind: str) -> list[Installed]:
-    """Every installed plugin of a kind, broken ones included."""
+    """List the installed plugins of a kind, broken ones included.
+
+    Args:
+        kind: A key of :data:`KINDS`.
+
+    Returns:
+        The plugins, sorted by name.
+    """
     rows = []
     for name, offers in sorted(_points(kind).items()):
         row = Installed(name, *_origin(offers[0]), offers[0].value)
@@ -82,7 +112,18 @@ def installed(kind: str) -> list[Installed]:
 
 
 def options_of(kind: str, name: str) -> type[PluginOptions]:
-    """The options model of a plugin."""
+    """Return the options model of a plugin.
+
+    Args:
+        kind: A key of :data:`KINDS`.
+        name: An installed name, or ``path/to/file.py:Name``.
+
+    Returns:
+        The ``Options`` of its class.
+
+    Raises:
+        PluginError: As :func:`load`.
+    """
     return load(kind, name).Options
 
 
@@ -125,10 +166,17 @@ def _from_file(kind: str, name: str) -> tuple[Any, str]:
 
 
 def load_module(path_text: str, word: str) -> Any:
-    """The module in a file, imported once; ``word`` says in an error what it is for.
+    """Import a Python file as a module, once per process.
+
+    Args:
+        path_text: Path of the file; ``~`` is expanded.
+        word: What an error sentence says the file is for.
+
+    Returns:
+        The module. Its classes travel to workers by value, because workers may not have the file.
 
     Raises:
-        PluginError: there is no such file, or it cannot be imported.
+        PluginError: There is no such file, or it cannot be imported.
     """
     try:
         path = regular_file(os.path.expanduser(path_text)).resolve()

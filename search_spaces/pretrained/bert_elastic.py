@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from nas_meta import Architecture, Supernet
+from nas_meta import Architecture
+from search_spaces.pretrained.elastic_model import ElasticModel
 from search_spaces.slicing import layers_of, parts_of, replace_layers, slice_layer
 
 CACHE_BYTES = 512 * 2**20  # limit for cached hidden states
@@ -156,7 +157,7 @@ class StateCache:
         return state
 
 
-class ElasticEncoder(Supernet):
+class ElasticEncoder(ElasticModel):
     """A pretrained encoder whose layers, heads and neurons can be switched off between forward passes.
 
     Args:
@@ -166,35 +167,19 @@ class ElasticEncoder(Supernet):
     """
 
     def __init__(self, model: nn.Module, head_scores: np.ndarray, neuron_scores: np.ndarray):
-        super().__init__()
+        super().__init__(model)
         ranked = (np.argsort(-scores, axis=1, kind="stable") for scores in (head_scores, neuron_scores))
         replace_layers(model, [ElasticLayer(*parts) for parts in zip(layers_of(model), *ranked, strict=True)])
-        self.model = model
         self._cache: StateCache | None = None
-
-    @property
-    def config(self) -> Any:
-        """The transformers config of the encoder."""
-        return self.model.config
 
     def select(self, architecture: Architecture) -> None:
         select_widths(layers_of(self.model), widths_of(architecture))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor | None = None) -> Any:
-        """Encode a batch of texts with the selected sub-network.
-
-        Args:
-            input_ids: Token ids ``[B, T]``.
-            attention_mask: ``[B, T]``, 1 at tokens and 0 at padding; ``[B, 1, T, T]`` for packed texts.
-            position_ids: ``[B, T]``, for packed texts.
-
-        Returns:
-            The output of the encoder.
-        """
         if self._cache is not None:
             layers = [(i, *layer.size) for i, layer in enumerate(layers_of(self.model)) if layer.kept]
             self._cache.begin(fingerprint(input_ids, attention_mask, position_ids), layers)
-        return self.model(input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids)
+        return super().forward(input_ids, attention_mask, position_ids)
 
     @contextmanager
     def sharing(self) -> Iterator[None]:

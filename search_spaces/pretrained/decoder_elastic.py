@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from nas_meta import Architecture, Supernet
+from nas_meta import Architecture
 from search_spaces.decoder_slicing import (
     attention_of,
     cuts_of,
@@ -28,6 +28,7 @@ from search_spaces.decoder_slicing import (
 )
 from search_spaces.pretrained.bert_elastic import select_widths
 from search_spaces.pretrained.causal_lm import CausalStates
+from search_spaces.pretrained.elastic_model import ElasticModel
 
 
 class ElasticDecoderLayer(GradientCheckpointingLayer):
@@ -101,7 +102,7 @@ def _set(attributes: list[tuple[nn.Module, str, int]]) -> None:
         setattr(module, name, value)
 
 
-class ElasticDecoder(Supernet):
+class ElasticDecoder(ElasticModel):
     """A pretrained causal language model whose layers and units can be switched off between forward passes.
 
     Args:
@@ -112,32 +113,13 @@ class ElasticDecoder(Supernet):
     """
 
     def __init__(self, model: CausalStates, head_orders: list[np.ndarray], neuron_scores: np.ndarray):
-        super().__init__()
+        super().__init__(model)
         neurons = np.argsort(-neuron_scores, axis=1, kind="stable")
         elastic = [ElasticDecoderLayer(*parts) for parts in zip(layers_of(model), head_orders, neurons, strict=True)]
         replace_layers(model, elastic, range(len(elastic)))
-        self.model = model
-
-    @property
-    def config(self) -> Any:
-        """The transformers config of the model."""
-        return self.model.config
 
     def select(self, architecture: Architecture) -> None:
         select_widths(layers_of(self.model), widths_of(architecture))
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor | None = None) -> Any:
-        """Encode a batch of texts with the selected sub-network.
-
-        Args:
-            input_ids: Token ids ``[B, T]``.
-            attention_mask: ``[B, T]``, 1 at tokens and 0 at padding; ``[B, 1, T, T]`` for packed texts.
-            position_ids: ``[B, T]``, for packed texts.
-
-        Returns:
-            Output with token states ``[B, T, H]`` as ``last_hidden_state``.
-        """
-        return self.model(input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids)
 
     def extract(self, architecture: Architecture) -> nn.Module:
         sources, widths = list(layers_of(self.model)), widths_of(architecture)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from nas_meta.errors import ConfigError
 from nas_meta.tasks.packaged_models import model_path
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import nn
 
 
@@ -64,6 +65,24 @@ def pretrained_config(name: str) -> Any:
     from transformers import AutoConfig
 
     return _load(name, AutoConfig.from_pretrained)
+
+
+def model_from_arrays(config: Any, weights: Mapping[str, np.ndarray]) -> nn.Module:
+    """Rebuild a pretrained encoder on a worker, which may not have its files.
+
+    Args:
+        config: The transformers config of the encoder.
+        weights: Its state, by name.
+
+    Returns:
+        The encoder.
+    """
+    import torch
+    from transformers import AutoModel
+
+    model = AutoModel.from_config(config)
+    model.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
+    return model
 
 
 def _load(name: str, load: Callable[..., Any], **options: Any) -> Any:

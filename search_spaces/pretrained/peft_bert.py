@@ -19,7 +19,7 @@ from pydantic import Field
 from nas_meta import Architecture, Choice, PluginOptions, SearchSpace
 from nas_meta.tasks.packaged_models import MINILM
 from nas_meta.tasks.pool import Tasks
-from search_spaces.pretrained.loading import load_pretrained
+from search_spaces.pretrained.loading import load_pretrained, model_from_arrays
 
 if TYPE_CHECKING:
     from torch import nn
@@ -181,11 +181,6 @@ class PeftBert(SearchSpace):
     @cached_property
     def _full(self) -> nn.Module:
         """The pretrained model; on a worker, rebuilt from the weights that came with the space."""
-        import torch
-        from transformers import AutoModel
-
         if self._weights is None:
             return load_pretrained(self.options.model)
-        model = AutoModel.from_config(self._config)
-        model.load_state_dict({name: torch.tensor(array) for name, array in self._weights.items()})
-        return model.eval()
+        return model_from_arrays(self._config, self._weights).eval()

@@ -2,8 +2,8 @@
 
 - **Streaming.** A call is a streaming actor method: the driver sleeps in ``ray.wait`` and receives what the call yields
   while it runs.
-- **Bundling.** A message costs the driver about a millisecond. Workers therefore gather fast events into one message,
-  and gather for longer the more workers there are.
+- **Bundling.** A message costs the driver about a millisecond. Workers therefore gather fast events into one message;
+  the interval between messages grows with the number of workers.
 - **Pausing.** When a call pauses, its stream ends and the worker keeps the generator. The driver's decision opens the
   next stream on the same worker.
 - **Replacing.** A worker that dies or whose call is cancelled is killed, and a new one starts in its place.

@@ -93,7 +93,7 @@ class Placement:
         return f"resources.workers is {r.workers}, each with {each}, but the cluster has room for {room:g} of them"
 
     def warn(self) -> None:
-        """Log a warning if the cluster is too small for all workers; it is no error, because the cluster may grow."""
+        """Log a warning if the cluster is too small for all workers; it may still grow, so this is not an error."""
         if sum(self._capacities().values()) < self.resources.workers:
             log.warning("%s; the others wait for nodes to join", self.needs)
 

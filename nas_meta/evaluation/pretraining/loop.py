@@ -141,7 +141,7 @@ def pretrain(
         step, tokens, earlier_seconds = state["step"], state["tokens"], state["seconds"]
     rows = objective.rows(corpus, seed)
     body = without_lm_head(model)
-    maybe_compiled = compile_model(body) if compute.compile else body
+    run_body = compile_model(body) if compute.compile else body
     layers = allow_checkpointing(body) if compute.gradient_checkpointing else ()
     started = time.perf_counter()
     losses: list[Tensor] = []
@@ -156,7 +156,7 @@ def pretrain(
             batch_tokens = int(inputs["attention_mask"].sum())
             with compute.autocast(), checkpointed(layers):
                 loss = objective(
-                    maybe_compiled, **{n: torch.from_numpy(a).to(device, non_blocking=True) for n, a in inputs.items()}
+                    run_body, **{n: torch.from_numpy(a).to(device, non_blocking=True) for n, a in inputs.items()}
                 )
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, section.clip)

@@ -48,6 +48,6 @@ class NextToken(PretrainingLoss):
 
     def forward(self, body: nn.Module, input_ids: Tensor, attention_mask: Tensor):
         states = token_states(body, input_ids, attention_mask)
-        # Padding is no target: only positions whose next token is part of the text have a loss.
+        # Padding is not a target: only positions whose next token is part of the text have a loss.
         is_target = attention_mask[:, 1:].bool()
         return linear_cross_entropy(states[:, :-1][is_target], *self._head, input_ids[:, 1:][is_target])

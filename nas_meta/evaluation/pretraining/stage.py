@@ -85,11 +85,11 @@ class Pretraining:
             compute: Precision, compilation and gradient checkpointing.
             donor: Weights of the candidate to inherit from (safetensors); None without a donor.
 
-        Yields:
-            The progress every few steps; the last one holds the pre-trained weights.
-
         Returns:
             The seconds that the training took.
+
+        Yields:
+            The progress every few steps; the last one holds the pre-trained weights.
 
         Raises:
             TrialError: The model does not fit the objective, or its loss is not finite.

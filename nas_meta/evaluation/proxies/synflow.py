@@ -1,5 +1,7 @@
-"""Synaptic flow (Tanaka et al. 2020, "Pruning Neural Networks without Any Data by Iteratively Conserving Synaptic
-Flow"), as a score of architectures (Abdelfattah et al. 2021, "Zero-Cost Proxies for Lightweight NAS").
+"""Synaptic flow as a score of architectures.
+
+Tanaka et al. 2020, "Pruning Neural Networks without Any Data by Iteratively Conserving Synaptic Flow"; as a proxy,
+Abdelfattah et al. 2021, "Zero-Cost Proxies for Lightweight NAS".
 
 Every parameter θ is set to |θ| and the input is all ones. With R the sum of the outputs, the score is Σ |θ ∂R/∂θ|
 (equation 2 and section 6 of Tanaka et al.).

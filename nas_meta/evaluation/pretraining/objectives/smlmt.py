@@ -1,5 +1,6 @@
-"""Pre-training by few-shot tasks from unlabelled text (SMLMT; Bansal et al. 2020, "Self-Supervised Meta-Learning for
-Few-Shot Natural Language Classification Tasks", section 3).
+"""Pre-training by few-shot tasks from unlabelled text (SMLMT).
+
+Bansal et al. 2020, "Self-Supervised Meta-Learning for Few-Shot Natural Language Classification Tasks", section 3.
 
 Each step is an episode. Its classes are words, and the examples of a class are texts that contain the word, with every
 occurrence masked. The loss is that of a prototypical network (Snell et al. 2017). The task source

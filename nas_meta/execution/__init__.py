@@ -1,1 +1,1 @@
-"""Where trials run. Moves a picklable payload to a worker and results back; knows nothing of torch or tasks."""
+"""Engines that run trials: they send a picklable payload to workers and stream results back, without knowing torch."""

@@ -1,4 +1,4 @@
-"""Runs calls one after the other in this process: for a debugger, and for a single device."""
+"""An engine that runs calls one after the other in this process, for debugging and for a single device."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ import gc
 from collections.abc import Iterator
 from typing import Any
 
-from nas_meta.execution.captured_output import Output
+from nas_meta.execution.captured_output import CapturedOutput
 from nas_meta.execution.engine import Event, call
 
 
 class InlineEngine:
-    """One worker, this process."""
+    """An engine with one worker, this process.
+
+    Args:
+        payload: The object whose methods are called; its ``setup()`` runs immediately.
+    """
 
     def __init__(self, payload: Any):
         self._payload = payload
         self._pending: tuple[Any, str, tuple] | None = None
-        self._answer: bool | None = None
+        self._resume: bool | None = None
         self._cancelled = False
-        self._output = Output(through=True)
+        self._output = CapturedOutput(pass_through=True)
         payload.setup()
 
     def free(self) -> int:
@@ -31,8 +35,8 @@ class InlineEngine:
         assert self._pending is None, "the worker is busy"
         self._pending = (key, method, arguments)
 
-    def proceed(self, key: Any, go_on: bool) -> None:
-        self._answer = go_on
+    def proceed(self, key: Any, resume: bool) -> None:
+        self._resume = resume
 
     def cancel(self, key: Any) -> None:
         self._cancelled = True
@@ -43,12 +47,12 @@ class InlineEngine:
             running = call(key, self._output, getattr(self._payload, method), *arguments)
             event = next(running)
             while not event.done:
-                self._answer = None
+                self._resume = None
                 yield event
                 if self._cancelled:
                     break
-                assert not event.paused or self._answer is not None, f"nobody said whether {key} goes on"
-                event = running.send(self._answer)
+                assert not event.paused or self._resume is not None, f"call {key} is paused; expected proceed()"
+                event = running.send(self._resume)
             self._pending = None
             if self._cancelled:
                 self._cancelled = False

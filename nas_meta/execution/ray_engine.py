@@ -1,9 +1,12 @@
-"""Runs calls on Ray: long-lived workers that import once and hold the payload for their whole life.
+"""An engine that runs calls on Ray, with long-lived workers that import once and keep the payload.
 
-A call is an actor method that streams: what it yields arrives while it runs, and the driver sleeps in ``ray.wait``
-until something does. What comes fast travels in bundles, the larger the more workers there are: a message costs the
-driver about a millisecond. Where the call pauses, the stream ends and the worker keeps the generator; the driver's
-decision starts the next stream.
+- **Streaming.** A call is a streaming actor method: the driver sleeps in ``ray.wait`` and receives what the call yields
+  while it runs.
+- **Bundling.** A message costs the driver about a millisecond. Workers therefore gather fast events into one message;
+  the interval between messages grows with the number of workers.
+- **Pausing.** When a call pauses, its stream ends and the worker keeps the generator. The driver's decision opens the
+  next stream on the same worker.
+- **Replacing.** A worker that dies or whose call is cancelled is killed, and a new one starts in its place.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ import numpy as np
 
 from nas_meta.core.guard import first_line
 from nas_meta.errors import ConfigError, NasMetaError
-from nas_meta.execution.captured_output import Output
+from nas_meta.execution.captured_output import CapturedOutput
 from nas_meta.execution.engine import Event, call
 from nas_meta.execution.ray_placement import Placement, Resources
 
@@ -34,21 +37,28 @@ import ray
 from ray.exceptions import RayError
 
 log = logging.getLogger(__name__)
-TICK = 0.5  # seconds of silence after which the driver may look at something else
-MOST_FAILED_STARTS = 10
-MESSAGES = 100  # a second, of all workers together, about: a tenth of the driver's time
-PATIENCE = 60  # seconds without a first worker after which it is said what is waited for
-REPORT_EVERY = 2000  # milliseconds; Ray's own 10 s are longer than short searches
+TICK = 0.5  # seconds without an event after which the driver gets control
+MAX_FAILED_STARTS = 10
+MESSAGES = 100  # messages per second from all workers together, which take about a tenth of the driver's time
+PATIENCE = 60  # seconds without a first worker after which a warning says what the workers need
+EXPORT_EVERY = 2000  # milliseconds between two exports of metrics; Ray's default of 10 s exceeds a short search
 
 
 class _Worker:
-    def __init__(self, pickled: tuple[bytes, list[np.ndarray]], gather: float):
-        self._gather = gather
-        # An actor whose constructor raises gives back no sentence, so the first call tells.
+    """The actor that holds the payload and runs one call at a time.
+
+    Args:
+        pickled: The payload from :func:`pickled`.
+        bundle_seconds: Seconds for which the events of a call gather before they are sent.
+    """
+
+    def __init__(self, pickled: tuple[bytes, list[np.ndarray]], bundle_seconds: float):
+        self._bundle_seconds = bundle_seconds
+        # If the constructor raised, Ray would lose the message. The first call reports the failure instead.
         self._failure: str | None = None
         self._running: Generator[Event, bool | None, None] | None = None
-        # For good, and before anything is imported: a handler of logging keeps the stream that it finds.
-        self._output = Output(through=False).__enter__()
+        # Capture for the whole life of the worker, and before any import: a log handler keeps the stream it finds.
+        self._output = CapturedOutput(pass_through=False).__enter__()
         try:
             data, buffers = pickled
             self._payload = cloudpickle.loads(data, buffers=buffers)
@@ -57,7 +67,7 @@ class _Worker:
             self._failure = f"the worker cannot start: {first_line(error)}"
 
     def ready(self) -> None:
-        """Returns once the worker has started."""
+        """Return once the worker has started."""
 
     @ray.method(num_returns="streaming")
     def call(self, method: str, arguments: bytes):
@@ -65,30 +75,40 @@ class _Worker:
             yield [Event(None, error=self._failure, done=True)]
         else:
             self._running = call(None, self._output, getattr(self._payload, method), *cloudpickle.loads(arguments))
-            yield from self._to_pause(None)
+            yield from self._run_to_pause(None)
 
     @ray.method(num_returns="streaming")
-    def proceed(self, go_on: bool):
-        yield from self._to_pause(go_on)
+    def proceed(self, resume: bool):
+        yield from self._run_to_pause(resume)
 
-    def _to_pause(self, answer: bool | None) -> Iterator[list[Event]]:
-        """What the call does until it pauses or ends; the first at once, then what has gathered."""
-        event, gathered, sent = self._running.send(answer), [], -math.inf
+    def _run_to_pause(self, resume: bool | None) -> Iterator[list[Event]]:
+        """Run the call until it pauses or ends, and yield bundles of its events.
+
+        The first event is sent immediately, later ones at intervals of ``bundle_seconds`` or more. The event that
+        pauses or ends the call is the last one of the last bundle; no other event is paused or done.
+        """
+        event, bundle, sent = self._running.send(resume), [], -math.inf
         while not (event.paused or event.done):
-            gathered.append(event)
-            if time.monotonic() - sent >= self._gather:
-                yield gathered
-                gathered, sent = [], time.monotonic()
+            bundle.append(event)
+            if time.monotonic() - sent >= self._bundle_seconds:
+                yield bundle
+                bundle, sent = [], time.monotonic()
             event = next(self._running)
         if event.done:
             self._running = None
-        yield [*gathered, event]
+        yield [*bundle, event]
 
 
 def pickled(payload: Any) -> tuple[bytes, list[np.ndarray]]:
-    """The payload with its arrays apart, which Ray then maps into every worker of a node without a copy.
+    """Pickle a payload with its arrays apart, so that the workers of a node share one copy of them.
 
-    Ray's own cloudpickle would send classes of file plugins by name, and workers do not have the file.
+    Ray's own serialisation would send classes of file plugins by name, but workers do not have the file.
+
+    Args:
+        payload: The object whose methods the workers call.
+
+    Returns:
+        The pickle without its arrays, and the arrays as bytes.
     """
     buffers: list[pickle.PickleBuffer] = []
     data = cloudpickle.dumps(payload, protocol=5, buffer_callback=buffers.append)
@@ -96,51 +116,62 @@ def pickled(payload: Any) -> tuple[bytes, list[np.ndarray]]:
 
 
 @contextmanager
-def _exporting(port: int | None) -> Iterator[dict[str, Any]]:
-    """Options of ``ray.init`` with which its exporter listens on a port of 127.0.0.1."""
+def _metrics_options(port: int | None) -> Iterator[dict[str, Any]]:
+    """Yield the options of ``ray.init`` that export metrics on a port of 127.0.0.1; none without a port."""
     if port is None:
         yield {}
         return
-    # Ray's exporter listens everywhere, unless its node has the address 127.0.0.1; only one without others may have it.
+    # Ray exports on all interfaces unless its node has the address 127.0.0.1, which only a single node may have.
     from ray._private import ray_constants
 
     before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     try:
-        yield {"_metrics_export_port": port, "_system_config": {"metrics_report_interval_ms": REPORT_EVERY}}
+        yield {"_metrics_export_port": port, "_system_config": {"metrics_report_interval_ms": EXPORT_EVERY}}
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _check_gpus(resources: Resources) -> None:
-    """Ray would wait forever for a GPU that this machine does not have."""
-    here, needed = ray.cluster_resources().get("GPU", 0), resources.gpus * resources.workers
-    if needed > here:
+    """Raise a ConfigError if this machine has too few GPUs; Ray would wait for them forever."""
+    available, needed = ray.cluster_resources().get("GPU", 0), resources.gpus * resources.workers
+    if needed > available:
         ray.shutdown()
         raise ConfigError(
-            f"resources: {resources.workers} workers with {resources.gpus:g} GPUs each need {needed:g}; "
-            f"this machine has {here:g}"
+            f"resources: {resources.workers} workers with {resources.gpus:g} GPUs each need {needed:g}, but this "
+            f"machine has {available:g}; expected fewer workers, or a smaller gpus_per_trial"
         )
 
 
 class RayEngine:
-    """``workers`` actors on an embedded Ray, or on the cluster at ``address``.
+    """An engine whose workers are Ray actors, on this machine or on a cluster.
+
+    Invariant: every worker is in exactly one of four tables.
+
+    - ``_starting``: workers by the reference that is ready once the worker has started.
+    - ``_idle``: workers without a call.
+    - ``_running``: keys and workers of running calls by the stream of the call.
+    - ``_paused``: workers of paused calls by the key of the call.
+
+    Args:
+        payload: The object whose methods are called; every worker runs its ``setup()`` once.
+        resources: Number, size and placement of the workers.
 
     Raises:
-        NasMetaError: the cluster cannot be reached.
-        ConfigError: this machine has fewer GPUs than the workers need.
+        NasMetaError: Ray cannot be started, or the cluster cannot be reached.
+        ConfigError: This machine has fewer GPUs than the workers need.
     """
 
     def __init__(self, payload: Any, resources: Resources):
         self._resources = resources
-        self._started = not ray.is_initialized()
-        if self._started:
+        self._owns_ray = not ray.is_initialized()
+        if self._owns_ray:
             try:
                 if resources.address:
                     ray.init(address=resources.address, log_to_driver=False, logging_level=logging.ERROR)
                 else:
-                    with _exporting(resources.metrics_port) as options:
+                    with _metrics_options(resources.metrics_port) as options:
                         ray.init(
-                            address="local",  # not one that somebody started on this machine
+                            address="local",  # not a Ray that already runs on this machine
                             num_cpus=max(1, round(resources.cpus * resources.workers)),
                             include_dashboard=False,
                             log_to_driver=False,
@@ -153,9 +184,9 @@ class RayEngine:
                 _check_gpus(resources)
         self._placement = Placement(resources)
         self._placement.warn()
-        self._gather = resources.workers / MESSAGES
-        self._since, self._warned = time.monotonic(), False
-        self._shared = ray.put(pickled(payload))
+        self._bundle_seconds = resources.workers / MESSAGES
+        self._started_at, self._warned = time.monotonic(), False
+        self._shared_payload = ray.put(pickled(payload))
         self._actor = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_restarts=0)(_Worker)
         self._starting: dict[Any, Any] = {}
         self._idle: list[Any] = []
@@ -166,19 +197,19 @@ class RayEngine:
             self._start_worker()
 
     def free(self) -> int:
-        self._look(0)
+        self._poll_starting(0)
         return len(self._idle)
 
     def await_worker(self) -> bool:
-        self._look(0 if self._idle else TICK)
+        self._poll_starting(0 if self._idle else TICK)
         return bool(self._idle)
 
-    def _look(self, seconds: float) -> None:
-        """Waits so long for a worker that is starting."""
+    def _poll_starting(self, seconds: float) -> None:
+        """Wait up to some seconds for a worker that is starting."""
         if not self._starting:
             return
-        self._welcome(ray.wait(list(self._starting), num_returns=1, timeout=seconds)[0])
-        if not self._warned and time.monotonic() - self._since > PATIENCE:
+        self._finish_starts(ray.wait(list(self._starting), num_returns=1, timeout=seconds)[0])
+        if not self._warned and time.monotonic() - self._started_at > PATIENCE:
             self._warned = True
             log.warning("no worker has started for %d seconds: %s", PATIENCE, self._placement.needs)
 
@@ -186,13 +217,13 @@ class RayEngine:
         while not self.await_worker():
             assert self._starting, "every worker is busy"
         worker = self._idle.pop()
-        # Pickled by value here: a file plugin's module does not exist in a worker.
+        # Pickled by value, because workers cannot import the module of a file plugin.
         stream = worker.call.remote(method, cloudpickle.dumps(arguments))
         self._running[stream] = (key, worker)
 
-    def proceed(self, key: Any, go_on: bool) -> None:
+    def proceed(self, key: Any, resume: bool) -> None:
         worker = self._paused.pop(key)
-        self._running[worker.proceed.remote(go_on)] = (key, worker)
+        self._running[worker.proceed.remote(resume)] = (key, worker)
 
     def cancel(self, key: Any) -> None:
         worker = self._paused.pop(key, None)
@@ -202,18 +233,43 @@ class RayEngine:
         self._replace(worker)
 
     def events(self) -> Iterator[Event | None]:
+        """Yield the events of all calls as they happen, until no call is running.
+
+        This is an event loop around ``ray.wait``. Each round takes the references that are ready, finishes the starts
+        among them, and yields the events of one message of each stream.
+
+        Between two yields the consumer may change every table: ``submit`` and ``proceed`` add streams, which the next
+        round waits for, and ``cancel`` removes one. Two rules keep the loop right whatever the consumer does:
+
+        - A worker moves to its next table before its event is yielded. A consumer that sees a call end finds its worker
+          in ``_idle`` and can submit; one that sees a call pause finds it in ``_paused`` and can proceed.
+        - After each yield, the loop uses a stream only if it is still in ``_running``. Events of a cancelled call that
+          have already arrived are dropped.
+
+        A paused call is not in ``_running``, so the consumer must proceed with it or cancel it before it requests the
+        next event. A call whose worker died ends with an event that ``died``, and a new worker starts, on another node
+        if necessary. The events of other calls are not affected.
+
+        Example: the streams of calls a and b are ready, with the messages [1, rung] and [7]. The loop yields 1 of a,
+        moves the worker of a to ``_paused``, and yields the rung. The consumer answers ``proceed("a", True)``, which
+        opens a new stream, and ``cancel("b")``, which replaces the worker of b. The loop finds that the stream of b is
+        gone and skips its 7. The next round waits for the new stream of a and for the new worker.
+
+        Yields:
+            An event, or None after ``TICK`` seconds of silence and when only a worker has started.
+        """
         while self._running:
-            waited_for = [*self._running, *self._starting]
-            ready, _ = ray.wait(waited_for, num_returns=1, timeout=TICK, fetch_local=False)
-            if ready:  # and whatever else has come meanwhile
-                ready, _ = ray.wait(waited_for, num_returns=len(waited_for), timeout=0, fetch_local=False)
-            self._welcome([reference for reference in ready if reference in self._starting])
+            references = [*self._running, *self._starting]
+            ready, _ = ray.wait(references, num_returns=1, timeout=TICK, fetch_local=False)
+            if ready:  # take everything else that has become ready in the meantime
+                ready, _ = ray.wait(references, num_returns=len(references), timeout=0, fetch_local=False)
+            self._finish_starts([reference for reference in ready if reference in self._starting])
             ready = [stream for stream in ready if stream in self._running]
             if not ready:
                 yield None
             for stream in ready:
                 if stream not in self._running:
-                    continue  # it was cancelled while others were told of
+                    continue  # cancelled since this round began
                 key, worker = self._running[stream]
                 try:
                     *earlier, event = ray.get(next(stream))
@@ -229,7 +285,6 @@ class RayEngine:
                 if event.done or event.paused:
                     del self._running[stream]
                 if event.died:
-                    # The others do not notice: a fresh worker takes its place, on another node if need be.
                     self._replace(worker)
                 elif event.done:
                     self._idle.append(worker)
@@ -242,26 +297,29 @@ class RayEngine:
 
     def _start_worker(self) -> None:
         strategy = self._placement.strategy()
-        worker = self._actor.options(scheduling_strategy=strategy).remote(self._shared, self._gather)
-        self._placement.took(worker, strategy)
+        worker = self._actor.options(scheduling_strategy=strategy).remote(self._shared_payload, self._bundle_seconds)
+        self._placement.add(worker, strategy)
         self._starting[worker.ready.remote()] = worker
 
     def _replace(self, worker: Any) -> None:
+        """Kill a worker and start a new one in its place."""
         ray.kill(worker)
-        self._placement.left(worker)
+        self._placement.remove(worker)
         self._start_worker()
 
-    def _welcome(self, ready: list[Any]) -> None:
-        """Workers that have started are idle; one that died of it is replaced, but not for ever."""
+    def _finish_starts(self, ready: list[Any]) -> None:
+        """Make workers that have started idle, and replace those that died while starting, up to a limit."""
         for reference in ready:
             worker = self._starting.pop(reference)
-            self._warned = True  # the others may come later, but the search runs
+            self._warned = True  # the search runs, even if the other workers start later
             try:
                 ray.get(reference)
             except RayError as error:
                 self._failed_starts += 1
-                if self._failed_starts > MOST_FAILED_STARTS:
-                    raise NasMetaError(f"workers die while they start: {first_line(error)}") from error
+                if self._failed_starts > MAX_FAILED_STARTS:
+                    raise NasMetaError(
+                        f"{self._failed_starts} workers died while they were starting: {first_line(error)}"
+                    ) from error
                 self._replace(worker)
             else:
                 self._idle.append(worker)
@@ -269,9 +327,9 @@ class RayEngine:
     def close(self) -> None:
         running = (worker for _, worker in self._running.values())
         workers = [*self._idle, *running, *self._paused.values(), *self._starting.values()]
-        for known in (self._idle, self._running, self._paused, self._starting):
-            known.clear()
+        for table in (self._idle, self._running, self._paused, self._starting):
+            table.clear()
         for worker in workers:
             ray.kill(worker)
-        if self._started:
+        if self._owns_ray:
             ray.shutdown()

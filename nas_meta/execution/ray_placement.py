@@ -1,4 +1,4 @@
-"""On which node of a Ray cluster a worker starts."""
+"""Choose the node of a Ray cluster on which a worker starts."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Resources:
-    """What a worker gets, and where: ``packed`` fills a node before the next, ``spread`` goes round them.
-
-    ``cpus`` and ``gpus`` may be fractions. Fractions of a GPU fill one before the next of a node either way.
+    """Number, size and placement of the workers.
 
     Attributes:
-        metrics_port: where the exporter of a Ray that starts here listens; None where nobody reads it.
+        workers: Number of workers.
+        cpus: CPUs per worker; may be a fraction.
+        gpus: GPUs per worker; may be a fraction. Fractions fill one GPU of a node before the next.
+        address: Address of an existing Ray cluster; None starts Ray on this machine.
+        placement: ``packed`` fills a node before the next one, ``spread`` distributes the workers over the nodes.
+        metrics_port: Port of 127.0.0.1 on which a Ray started here exports its metrics; None exports nothing.
     """
 
     workers: int
@@ -33,54 +36,72 @@ class Resources:
 
 
 class Placement:
-    """Says for one worker after the other where it goes; remembers where it sent them.
+    """Assigns workers to nodes one after the other, and remembers the assignments.
 
-    Ray's own default fills half of a node and then takes the one that is used least.
+    It packs nodes itself because Ray's default strategy fills half of a node and then prefers the least used node.
+
+    Args:
+        resources: Number, size and placement of the workers.
     """
 
     def __init__(self, resources: Resources):
         self.resources = resources
-        self._sent: dict[Any, str] = {}
+        self._node_of: dict[Any, str] = {}
 
     def strategy(self) -> Any:
-        """Ray's scheduling strategy for the next worker."""
+        """Return Ray's scheduling strategy for the next worker.
+
+        With ``packed`` it prefers the node that has the most of these workers and room for another one.
+
+        Returns:
+            A value for the option ``scheduling_strategy`` of an actor.
+        """
         if self.resources.placement == "spread":
             return "SPREAD"
-        used = Counter(self._sent.values())
-        rooms = [(node, room) for node, room in self._rooms().items() if room > used[node]]
-        if not rooms:
+        used = Counter(self._node_of.values())
+        with_room = [(node, capacity) for node, capacity in self._capacities().items() if capacity > used[node]]
+        if not with_room:
             return "DEFAULT"
-        node, _ = max(rooms, key=lambda entry: used[entry[0]])
-        # Others may use it too, or it may die: then Ray takes another.
+        node, _ = max(with_room, key=lambda entry: used[entry[0]])
+        # Soft, so that Ray chooses another node if this one is busy with other work or has died.
         return NodeAffinitySchedulingStrategy(node, soft=True, _spill_on_unavailable=True)
 
-    def took(self, worker: Any, strategy: Any) -> None:
-        """A worker was started so."""
-        if isinstance(strategy, NodeAffinitySchedulingStrategy):
-            self._sent[worker] = strategy.node_id
+    def add(self, worker: Any, strategy: Any) -> None:
+        """Record a worker that was started.
 
-    def left(self, worker: Any) -> None:
-        """A worker has died."""
-        self._sent.pop(worker, None)
+        Args:
+            worker: The actor.
+            strategy: The strategy from :meth:`strategy` with which it was started.
+        """
+        if isinstance(strategy, NodeAffinitySchedulingStrategy):
+            self._node_of[worker] = strategy.node_id
+
+    def remove(self, worker: Any) -> None:
+        """Forget a worker that has died.
+
+        Args:
+            worker: The actor.
+        """
+        self._node_of.pop(worker, None)
 
     @property
     def needs(self) -> str:
-        """What all workers need, and how many have room."""
+        """One clause on what the workers need and how many of them fit on the cluster."""
         r = self.resources
         each = " and ".join(f"{n:g} {kind}{'s' * (n != 1)}" for n, kind in ((r.gpus, "GPU"), (r.cpus, "CPU")) if n)
-        room = sum(self._rooms().values())
+        room = sum(self._capacities().values())
         return f"resources.workers is {r.workers}, each with {each}, but the cluster has room for {room:g} of them"
 
     def warn(self) -> None:
-        """Says so where the cluster is too small; it may still grow."""
-        if sum(self._rooms().values()) < self.resources.workers:
+        """Log a warning if the cluster is too small for all workers; it may still grow, so this is not an error."""
+        if sum(self._capacities().values()) < self.resources.workers:
             log.warning("%s; the others wait for nodes to join", self.needs)
 
-    def _rooms(self) -> dict[str, float]:
-        """How many workers fit on each node were nothing else there; those without GPUs first."""
-        wanted = {"CPU": self.resources.cpus, "GPU": self.resources.gpus}
-        rooms: dict[str, float] = {}
+    def _capacities(self) -> dict[str, float]:
+        """Return how many workers fit on each node if nothing else runs there; nodes with fewer GPUs come first."""
+        required = {"CPU": self.resources.cpus, "GPU": self.resources.gpus}
+        capacities: dict[str, float] = {}
         for node in sorted((n for n in ray.nodes() if n["Alive"]), key=lambda n: n["Resources"].get("GPU", 0)):
-            fits = [node["Resources"].get(kind, 0) / amount + 1e-9 for kind, amount in wanted.items() if amount]
-            rooms[node["NodeID"]] = math.floor(min(fits)) if fits else math.inf
-        return rooms
+            fits = [node["Resources"].get(kind, 0) / amount + 1e-9 for kind, amount in required.items() if amount]
+            capacities[node["NodeID"]] = math.floor(min(fits)) if fits else math.inf
+        return capacities

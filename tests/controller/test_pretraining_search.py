@@ -240,8 +240,8 @@ def test_workers_share_what_one_of_them_made(document, tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"objective": "clm"}, "clm tells each word from those before it, but BertModel sees"),
-        ({"block": 65}, "pretraining.block is 65, but BertModel cannot take so many tokens"),
+        ({"objective": "clm"}, "clm predicts each token from the tokens before it, but BertModel also sees"),
+        ({"block": 65}, "pretraining.block is 65, but BertModel cannot process 65 tokens"),
         ({"corpus": "nothing.txt"}, "the corpus nothing.txt cannot be read: No such file"),
         ({"of": "model"}, "what space.model names, but the search space .* has no option 'model'"),
         ({"of": "model", "tokenizer": {"train": 100}}, "a pretrained model has its own tokenizer"),
@@ -265,7 +265,7 @@ def test_a_strategy_that_gives_weights_itself_is_refused(small_config, corpus, t
 
 def test_a_diverging_pre_training_fails_its_trial(document, tmp_path):
     document["pretraining"] |= {"lr": 1e30}
-    with pytest.raises(NasMetaError, match=r"no trial was completed.*the loss of pre-training is nan"):
+    with pytest.raises(NasMetaError, match=r"no trial was completed.*the pre-training loss is nan"):
         search(document, tmp_path / "run", inline=True)
     assert {t.status for t in load_run(tmp_path / "run").trials} == {"failed"}
 

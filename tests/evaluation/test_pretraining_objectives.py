@@ -27,7 +27,7 @@ from words import WORDS
 from nas_meta.errors import ConfigError, TrialError
 from nas_meta.evaluation.pretraining.loop import make_loss, pretrain
 from nas_meta.evaluation.pretraining.objectives.chunked_cross_entropy import linear_cross_entropy
-from nas_meta.evaluation.pretraining.objectives.mlm import chosen, disguised
+from nas_meta.evaluation.pretraining.objectives.mlm import corrupt, select_targets
 from nas_meta.evaluation.pretraining.objectives.simcse import contrast
 from nas_meta.evaluation.pretraining.options import PretrainingSection
 from nas_meta.evaluation.pretraining.pretrained_head import restore_head
@@ -94,7 +94,7 @@ def test_the_loss_of_mlm_is_that_of_transformers(corpus):
     head.bias.data.copy_(objective.bias)
     inputs = batch(objective, corpus)
     labels = torch.full(inputs["input_ids"].shape, -100)
-    labels.view(-1)[inputs["places"]] = inputs["targets"]
+    labels.view(-1)[inputs["positions"]] = inputs["targets"]
     expected = theirs(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], labels=labels)
     ours = objective(model, **inputs)
     torch.testing.assert_close(ours, expected.loss)
@@ -123,7 +123,7 @@ def test_the_head_of_a_pretrained_model_goes_on(kind, config, sizes, corpus, tmp
     assert restore_head(objective, str(tmp_path))
     inputs = batch(objective, corpus)
     labels = torch.full(inputs["input_ids"].shape, -100)
-    labels.view(-1)[inputs["places"]] = inputs["targets"]
+    labels.view(-1)[inputs["positions"]] = inputs["targets"]
     expected = whole(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], labels=labels).loss
     torch.testing.assert_close(objective(model, **inputs), expected)
     model.save_pretrained(tmp_path / "without")
@@ -184,7 +184,7 @@ def test_simcse_sees_every_text_twice_under_other_dropout(corpus):
 
 @pytest.mark.parametrize("rows", [1, 5, 1000])
 def test_cross_entropy_in_parts_is_cross_entropy(rows, monkeypatch):
-    monkeypatch.setattr("nas_meta.evaluation.pretraining.objectives.chunked_cross_entropy.ROWS", rows)
+    monkeypatch.setattr("nas_meta.evaluation.pretraining.objectives.chunked_cross_entropy.CHUNK_ROWS", rows)
     torch.manual_seed(0)
     states, weight, bias = (torch.randn(*s, dtype=torch.double, requires_grad=True) for s in ((7, 4), (9, 4), (9,)))
     targets = torch.randint(9, (7,))
@@ -202,14 +202,14 @@ def test_cross_entropy_in_parts_is_cross_entropy(rows, monkeypatch):
 
 def test_fifteen_in_a_hundred_tokens_are_told_and_none_that_is_special(corpus):
     ids, _ = RowSampler(corpus, 40, True, 0).batch(0, 50)
-    told = chosen(ids, corpus.vocabulary, 0.15, False, np.random.default_rng(0))
+    told = select_targets(ids, corpus.vocabulary, 0.15, False, np.random.default_rng(0))
     ordinary = ~corpus.vocabulary.special[ids]
     assert not told[~ordinary].any()
     assert told.sum(1).tolist() == [max(1, round(0.15 * n)) for n in ordinary.sum(1)]
-    assert (chosen(ids, corpus.vocabulary, 0.15, False, np.random.default_rng(0)) == told).all()
+    assert (select_targets(ids, corpus.vocabulary, 0.15, False, np.random.default_rng(0)) == told).all()
     # Every place is as likely as another.
     often = np.mean([
-        chosen(ids[:1], corpus.vocabulary, 0.15, False, np.random.default_rng(s))[0] for s in range(4000)
+        select_targets(ids[:1], corpus.vocabulary, 0.15, False, np.random.default_rng(s))[0] for s in range(4000)
     ], axis=0)  # fmt: skip
     share = max(1, round(0.15 * ordinary[0].sum())) / ordinary[0].sum()
     assert np.abs(often[ordinary[0]] - share).max() < 4.5 * math.sqrt(share * (1 - share) / 4000)
@@ -218,7 +218,7 @@ def test_fifteen_in_a_hundred_tokens_are_told_and_none_that_is_special(corpus):
 def test_of_what_is_told_eight_tenths_are_hidden_and_one_replaced(corpus):
     vocabulary, n = corpus.vocabulary, 40_000
     tokens = np.full(n, vocabulary.ordinary[3])
-    shown = disguised(tokens, vocabulary, np.random.default_rng(0))
+    shown = corrupt(tokens, vocabulary, np.random.default_rng(0))
     deviation = 4 * math.sqrt(0.1 * 0.9 / n)
     assert (shown == vocabulary.mask).mean() == pytest.approx(0.8, abs=4 * math.sqrt(0.8 * 0.2 / n))
     others = (shown != vocabulary.mask) & (shown != tokens)
@@ -233,7 +233,7 @@ def test_whole_words_are_told_or_not_at_all(corpus):
     vocabulary = replace(corpus.vocabulary, continues=continues)
     rng = np.random.default_rng(0)
     ids = rng.choice([2, 7, 8, 9, 20, 21, 22], (200, 40), p=[0.05, 0.2, 0.2, 0.2, 0.15, 0.1, 0.1])
-    told = chosen(ids, vocabulary, 0.15, True, rng)
+    told = select_targets(ids, vocabulary, 0.15, True, rng)
     for row, mask in zip(ids, told, strict=True):
         words, current = [], []
         for i, token in enumerate(row):
@@ -266,13 +266,13 @@ class Bag(nn.Module):
 @pytest.mark.parametrize(
     ("model", "keys", "words"),
     [
-        (bert, {"objective": "clm"}, "clm tells each word from those before it, but BertModel sees those behind it"),
-        (llama, {"objective": "mlm"}, "mlm looks at both sides of a word, but LlamaModel sees only what comes before"),
+        (bert, {"objective": "clm"}, "clm predicts each token from the tokens before it, but BertModel also sees"),
+        (llama, {"objective": "mlm"}, "mlm predicts a token from the tokens on both sides .* but LlamaModel sees only"),
         (lambda: bert(vocabulary=20), {}, "the tokenizer of the corpus has 29 tokens, but BertModel has .* for 20"),
-        (bert, {"block": 65}, "pretraining.block is 65, but BertModel cannot take so many tokens"),
-        (lambda: bert(dropout=0.0), {"objective": "simcse"}, "simcse tells two views .* by dropout"),
-        (lambda: Bag(rows=20), {}, "tells words by the input embeddings, but Bag has none that can be found"),
-        (lambda: Bag(states=False), {}, r"a state for every token, but Bag gives \[1, 8\] for 1 text of 24 tokens"),
+        (bert, {"block": 65}, "pretraining.block is 65, but BertModel cannot process 65 tokens"),
+        (lambda: bert(dropout=0.0), {"objective": "simcse"}, "simcse makes two views .* by dropout"),
+        (lambda: Bag(rows=20), {}, "predicts tokens with the input embeddings, but Bag has none that can be found"),
+        (lambda: Bag(states=False), {}, r"one state per token, but Bag returns the shape \[1, 8\] for 1 text of 24"),
     ],
 )
 def test_a_model_that_cannot_learn_so_is_refused_in_a_sentence(model, keys, words, corpus):
@@ -281,7 +281,7 @@ def test_a_model_that_cannot_learn_so_is_refused_in_a_sentence(model, keys, word
 
 
 def test_a_tokenizer_without_a_mask_is_refused(corpus):
-    with pytest.raises(ConfigError, match="the tokenizer has none; expected one with"):
+    with pytest.raises(ConfigError, match="the tokenizer has none; expected a tokenizer with"):
         make_loss(bert(), replace(corpus, vocabulary=replace(corpus.vocabulary, mask=None)), section(), "mean")
 
 
@@ -342,8 +342,8 @@ def test_the_budget_is_in_steps_tokens_or_minutes(corpus):
     assert all(not look.over and look.seconds < 0.1 for look in timed[:-1])
     for keys, words in (
         ({"steps": 3, "tokens": 9}, "expected one budget, but steps and tokens are given"),
-        ({"minutes": 1}, "minutes cannot be repeated"),
-        ({"of": "model", "inherit": True}, "inherit is for candidates"),
+        ({"minutes": 1}, "a budget in minutes is not reproducible"),
+        ({"of": "model", "inherit": True}, "inherit applies to candidates"),
         ({"objective": "simcse", "batch": 1}, "batch: 2 or more"),
     ):
         with pytest.raises(ValueError, match=words):
@@ -362,7 +362,7 @@ def test_only_what_is_not_frozen_learns_and_only_matrices_decay(corpus):
 
 def test_a_loss_that_is_no_number_says_so(corpus):
     model, told = bert(), section(lr=1e30)
-    with pytest.raises(TrialError, match=r"the loss of pre-training is nan at step 10.*lower pretraining\.lr"):
+    with pytest.raises(TrialError, match=r"the pre-training loss is nan at step 10.*lower pretraining\.lr"):
         list(pretrain(model, make_loss(model, corpus, told, "mean"), corpus, told, 0))
 
 

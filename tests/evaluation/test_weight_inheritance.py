@@ -8,9 +8,9 @@ from nas_meta import Architecture
 from nas_meta.evaluation.pretraining.weight_inheritance import (
     distance,
     inherit,
+    match_names,
     name_of_table,
     nearest,
-    of_another_class,
 )
 from nas_meta.space.architecture import Choice
 
@@ -55,10 +55,10 @@ def test_of_another_class_parts_are_told_by_how_their_names_end(tiny_model):
     bert = AutoModel.from_pretrained(tiny_model)
     wrapped = torch.nn.Module()
     wrapped.inner = BertModel(bert.config)
-    found = of_another_class(wrapped, bert.state_dict(), None)
+    found = match_names(wrapped, bert.state_dict(), None)
     assert set(found) == set(wrapped.state_dict()) and inherit(wrapped, found) == 1
     llama = LlamaModel(LlamaConfig(vocab_size=29, hidden_size=16, num_hidden_layers=1, num_attention_heads=2))
-    found = of_another_class(llama, bert.state_dict(), name_of_table(bert))
+    found = match_names(llama, bert.state_dict(), name_of_table(bert))
     assert set(found) == {"embed_tokens.weight"}
     inherit(llama, found)
     assert torch.equal(llama.embed_tokens.weight, bert.embeddings.word_embeddings.weight[:, :16])

@@ -79,7 +79,7 @@ TABLE = np.arange(10.0)
 
 
 def test_gpus_that_are_not_there_are_refused_in_words():
-    with pytest.raises(ConfigError, match=r"need 2048; this machine has"):
+    with pytest.raises(ConfigError, match=r"need 2048, but this machine has"):
         RayEngine(Payload(TABLE), Resources(workers=2, cpus=1, gpus=1024))
     assert not ray.is_initialized()
 

@@ -8,7 +8,7 @@ from command_line import nas_meta
 
 from nas_meta import load_run, resume, search
 from nas_meta.core.signals import Interrupted
-from nas_meta.execution.captured_output import MOST, Output
+from nas_meta.execution.captured_output import MAX_CHARACTERS, CapturedOutput
 from nas_meta.journal.status import read_status
 from nas_meta.outputs.monitors import logs
 from nas_meta.outputs.monitors.logs import log_path, read_log
@@ -101,7 +101,7 @@ def test_a_trial_has_a_log_of_what_it_did_and_said(inline, talkative, tmp_path, 
 def test_a_trial_that_prints_without_end_has_a_log_that_ends(talkative, tmp_path):
     run = search(talkative("floods"), tmp_path / "run", inline=True)
     text = log_of(run, 1)
-    assert MOST < len(text) < MOST + 3000 and f"more than {MOST:,} characters" in text
+    assert MAX_CHARACTERS < len(text) < MAX_CHARACTERS + 3000 and f"more than {MAX_CHARACTERS:,} characters" in text
     assert "step 4" in text and "completed after 4 steps" in text
 
 
@@ -184,7 +184,7 @@ def test_a_link_in_the_place_of_a_log_is_not_written_through(small_config, tmp_p
 
 
 def test_logging_set_up_before_is_seen_and_left_as_it_was():
-    stream = Output(through=False)
+    stream = CapturedOutput(pass_through=False)
     root = logging.getLogger()
     before, outer = list(root.handlers), (sys.stdout, sys.stderr)
     with stream:
@@ -193,7 +193,7 @@ def test_logging_set_up_before_is_seen_and_left_as_it_was():
         print("still")
     assert (sys.stdout, sys.stderr) == outer and root.handlers == before
     print("not any more")
-    assert stream.take() == "ERROR a: told\nstill\n" and stream.take() == ""
+    assert stream.drain() == "ERROR a: told\nstill\n" and stream.drain() == ""
 
 
 def test_an_observer_that_breaks_ends_no_search(small_config, tmp_path, caplog):

@@ -115,7 +115,9 @@ def test_wrong_options_are_sentences(tmp_path):
         SMLMTOptions(max_examples=3)
     with pytest.raises(DataError, match=r"the corpus .*none.txt cannot be read"):
         SMLMT(SMLMTOptions(corpus=str(tmp_path / "none.txt"))).load()
-    with pytest.raises(ValueError, match="smlmt has 5 words in a task; expected batch: 10 to 100"):
+    with pytest.raises(
+        ValueError, match="batch is 9, but smlmt needs 2 to 20 texts for each of its 5 words; expected batch: 10 to 100"
+    ):
         PretrainingSection(objective="smlmt", batch=9)
 
 
@@ -125,7 +127,7 @@ def token_file(corpus_file, tiny_model, tmp_path):
 
 
 def test_words_are_found_where_they_stand(token_file, monkeypatch):
-    monkeypatch.setattr("nas_meta.evaluation.pretraining.objectives.smlmt.SHARE", 0.2)
+    monkeypatch.setattr("nas_meta.evaluation.pretraining.objectives.smlmt.MAX_SHARE", 0.2)
     index = word_index(token_file)
     rows = [token_file.tokens[a:b] for a, b in zip(token_file.offsets[:-1], token_file.offsets[1:], strict=True)]
     vocabulary = token_file.vocabulary
@@ -136,7 +138,7 @@ def test_words_are_found_where_they_stand(token_file, monkeypatch):
 
 
 def test_an_episode_hides_each_word_in_texts_of_its_own(token_file, monkeypatch):
-    monkeypatch.setattr("nas_meta.evaluation.pretraining.objectives.smlmt.SHARE", 1.0)
+    monkeypatch.setattr("nas_meta.evaluation.pretraining.objectives.smlmt.MAX_SHARE", 1.0)
     rows = WordEpisodes(token_file, 8, False, 3, ways=4)
     ids, mask = rows.batch(0, 13)
     assert ids.shape == mask.shape and len(ids) == 4 * 3 and ids.shape[1] <= 8
@@ -161,7 +163,7 @@ def test_too_small_a_corpus_and_a_tokenizer_without_a_mask_are_sentences(tiny_mo
     small = tmp_path / "small.txt"
     small.write_text("redfox bluecat\n" * 3)
     few = tokenise_corpus(open_corpus([small]), load_tokenizer(str(tiny_model)), tmp_path / "cache")
-    with pytest.raises(ConfigError, match=r"tasks of 5 words, but the corpus has 0 that stand in 20 to 20 texts"):
+    with pytest.raises(ConfigError, match=r"tasks of 5 words, but the corpus has 0 that occur in 20 to 20 texts"):
         WordEpisodes(few, 8, False, 0, ways=5)
     from dataclasses import replace
 
@@ -169,14 +171,14 @@ def test_too_small_a_corpus_and_a_tokenizer_without_a_mask_are_sentences(tiny_mo
 
     unmasked = replace(token_file, vocabulary=replace(token_file.vocabulary, mask=None))
     section = PretrainingSection(objective="smlmt", block=16)
-    with pytest.raises(ConfigError, match="smlmt hides words behind a mask token, but the tokenizer has none"):
+    with pytest.raises(ConfigError, match="smlmt replaces words by a mask token, but the tokenizer has none"):
         make_loss(AutoModel.from_pretrained(tiny_model), unmasked, section, "mean")
 
 
 def test_the_loss_is_that_of_a_prototypical_network(token_file, tiny_model, monkeypatch):
     from transformers import AutoModel
 
-    monkeypatch.setattr("nas_meta.evaluation.pretraining.objectives.smlmt.SHARE", 1.0)
+    monkeypatch.setattr("nas_meta.evaluation.pretraining.objectives.smlmt.MAX_SHARE", 1.0)
     model = AutoModel.from_pretrained(tiny_model).eval()
     section = PretrainingSection(objective="smlmt", block=16, batch=8, ways=2)
     objective = make_loss(model, token_file, section, "mean")
@@ -202,7 +204,7 @@ def test_a_model_learns_to_tell_masked_words(tiny_model, tmp_path, monkeypatch):
     (tmp_path / "pairs.txt").write_text("\n".join(lines))
     token_file = tokenise_corpus(open_corpus([tmp_path]), load_tokenizer(str(tiny_model)), tmp_path / "cache")
 
-    monkeypatch.setattr("nas_meta.evaluation.pretraining.objectives.smlmt.SHARE", 1.0)
+    monkeypatch.setattr("nas_meta.evaluation.pretraining.objectives.smlmt.MAX_SHARE", 1.0)
     torch.manual_seed(0)
     model = AutoModel.from_pretrained(tiny_model)
     section = PretrainingSection(objective="smlmt", block=16, batch=32, ways=4, steps=60, lr=3e-3)
@@ -215,7 +217,7 @@ def test_a_model_learns_to_tell_masked_words(tiny_model, tmp_path, monkeypatch):
 def test_candidates_are_pre_trained_by_smlmt_before_they_are_meta_trained(
     corpus_file, small_config, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("nas_meta.evaluation.pretraining.objectives.smlmt.SHARE", 1.0)
+    monkeypatch.setattr("nas_meta.evaluation.pretraining.objectives.smlmt.MAX_SHARE", 1.0)
     small_config |= {
         "budget": {"trials": 2},
         "pretraining": {"objective": "smlmt", "corpus": str(corpus_file), "steps": 3, "block": 16, "batch": 10},

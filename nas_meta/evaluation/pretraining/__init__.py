@@ -1,1 +1,1 @@
-"""Self-supervised pre-training of one model: its options, the loop, and its place in a trial."""
+"""Self-supervised pre-training of one model: its options, the training loop, and the stage of a trial that runs it."""

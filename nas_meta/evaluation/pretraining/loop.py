@@ -1,4 +1,9 @@
-"""The loop of pre-training: batches, AdamW, a schedule, and all that another process needs to go on exactly."""
+"""The training loop of pre-training: AdamW with a learning-rate schedule, and checkpoints that resume exactly.
+
+The rows of a step and their masked tokens are functions of the seed and the step number. Dropout depends on torch's
+random generator, whose state a checkpoint holds. A resumed run therefore ends with the same weights as an uninterrupted
+one, bit for bit. Budgets in minutes are the exception: they depend on the speed of the machine.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from nas_meta.errors import TrialError
-from nas_meta.evaluation.pretraining.objectives.base import PretrainingLoss, body_of
+from nas_meta.evaluation.pretraining.objectives.base import PretrainingLoss, without_lm_head
 from nas_meta.evaluation.pretraining.objectives.clm import NextToken
 from nas_meta.evaluation.pretraining.objectives.mlm import MaskedWords
 from nas_meta.evaluation.pretraining.objectives.simcse import TwoViews
@@ -31,21 +36,22 @@ OBJECTIVES: Mapping[str, type[PretrainingLoss]] = {
     "simcse": TwoViews,
     "smlmt": MaskedTasks,
 }
-LOOK_EVERY = 10  # steps between two looks at the loss, for which a GPU must be waited for
-FINE = 1_000_000  # parts of a budget of time
+LOOK_EVERY = 10  # steps between two statuses; reading the loss waits for the GPU
+TIME_UNITS = 1_000_000  # a budget in minutes is scheduled as if it had that many steps
 
 
 @dataclass(frozen=True)
 class TrainingStatus:
-    """What pre-training has come to after some steps.
+    """Progress of a pre-training.
 
     Attributes:
-        step: how many steps are done.
-        loss: their mean since the look before.
-        tokens: how many were seen, padding aside.
-        seconds: spent in all, those before a checkpoint among them.
-        over: whether the budget is spent.
-        state: gives bytes with which :func:`pretrain` goes on after this step.
+        step: Number of steps done.
+        loss: Mean loss since the previous status.
+        tokens: Number of tokens seen, without padding.
+        seconds: Training time in seconds, including the time before a checkpoint.
+        over: Whether the budget is spent.
+        state: Returns a checkpoint from which :func:`pretrain` resumes after this step. Call it before the next status
+            is requested: it reads the live weights.
     """
 
     step: int
@@ -56,18 +62,34 @@ class TrainingStatus:
     state: Callable[[], np.ndarray] = field(repr=False, compare=False)
 
     def values(self, section: PretrainingSection) -> dict[str, float]:
-        """What is watched: the loss, of language models the perplexity, and tokens a second."""
-        told = {"pretrain/loss": self.loss, "pretrain/tokens_per_second": self.tokens / max(self.seconds, 1e-9)}
+        """Return the values to log, by name.
+
+        Args:
+            section: The options of the pre-training.
+
+        Returns:
+            The loss, the tokens per second and, for ``mlm`` and ``clm``, the perplexity.
+        """
+        values = {"pretrain/loss": self.loss, "pretrain/tokens_per_second": self.tokens / max(self.seconds, 1e-9)}
         if section.objective in ("mlm", "clm"):
-            told["pretrain/perplexity"] = math.exp(min(self.loss, 700.0))
-        return told
+            values["pretrain/perplexity"] = math.exp(min(self.loss, 700.0))
+        return values
 
 
 def make_loss(model: nn.Module, corpus: TokenStore, section: PretrainingSection, pooling: str) -> PretrainingLoss:
-    """The objective of a section for a model.
+    """Create the loss that ``pretraining.objective`` names.
+
+    Args:
+        model: The model to pre-train.
+        corpus: The tokenised corpus; the loss takes its vocabulary.
+        section: The options of the pre-training.
+        pooling: How token states become the embedding of a text, for ``simcse`` and ``smlmt``.
+
+    Returns:
+        The loss, whose parameters are the prediction head, on the model's device.
 
     Raises:
-        ConfigError: the model cannot learn so, or not with this corpus.
+        ConfigError: The model or the tokenizer does not fit the objective.
     """
     return OBJECTIVES[section.objective](model, corpus.vocabulary, section, pooling)
 
@@ -81,74 +103,84 @@ def pretrain(
     compute: Compute | None = None,
     start: np.ndarray | None = None,
 ) -> Iterator[TrainingStatus]:
-    """Trains a model in place, and the objective's head, until the budget is spent.
+    """Train a model and the head of its objective in place until the budget is spent.
 
-    A function of the model's weights, the corpus, the section and the seed, unless the budget is one of time.
+    The result is a function of the initial weights, the corpus, the section and the seed, unless the budget is in
+    minutes.
 
     Args:
-        seed: of dropout, of the order of the corpus and of what is masked.
-        start: the state of the look after which to go on.
+        model: The model to pre-train, on its device.
+        objective: The loss from :func:`make_loss`.
+        corpus: The tokenised corpus.
+        section: The options of the pre-training.
+        seed: Seed of dropout, of the order of the corpus and of the masked tokens.
+        compute: Precision, compilation and gradient checkpointing; by default fp32 with neither of the two.
+        start: A checkpoint from :attr:`TrainingStatus.state` to resume from; None starts at step 0.
+
+    Yields:
+        The status after every ``LOOK_EVERY`` steps and after the last step.
 
     Raises:
-        TrialError: the loss is not finite, or no parameter may be trained.
+        TrialError: The loss is not finite, the model has no trainable parameters, or it does not support the gradient
+            checkpointing that ``compute`` asks for.
     """
     compute = compute or Compute(next(model.parameters()).device.type)
-    both = nn.ModuleDict({"model": model, "objective": objective})
+    modules = nn.ModuleDict({"model": model, "objective": objective})
     device = next(model.parameters()).device
-    groups = _groups(both, section.weight_decay)
+    groups = _parameter_groups(modules, section.weight_decay)
     parameters = [p for group in groups for p in group["params"]]
     if not any(p.requires_grad for p in model.parameters()):
-        raise TrialError("the model has no parameters to pre-train; expected some that are not frozen")
+        raise TrialError("the model has no trainable parameters to pre-train; expected some that are not frozen")
     optimizer = torch.optim.AdamW(groups, lr=section.rate, fused=True)
     torch.manual_seed(seed)
     step = tokens = 0
-    before = 0.0
+    earlier_seconds = 0.0
     if start is not None:
-        state = restore_training(start, both)
+        state = restore_training(start, modules)
         optimizer.load_state_dict(state["optimizer"])
-        step, tokens, before = state["step"], state["tokens"], state["seconds"]
+        step, tokens, earlier_seconds = state["step"], state["tokens"], state["seconds"]
     rows = objective.rows(corpus, seed)
-    body = body_of(model)
-    call = compile_model(body) if compute.compile else body
+    body = without_lm_head(model)
+    run_body = compile_model(body) if compute.compile else body
     layers = allow_checkpointing(body) if compute.gradient_checkpointing else ()
-    begun = time.perf_counter()
+    started = time.perf_counter()
     losses: list[Tensor] = []
-    both.train()
+    modules.train()
     over = False
-    with _uncached(body):
+    with _without_cache(body):
         while not over:
-            share = _spent(section, step, before + time.perf_counter() - begun)
+            share = _share_spent(section, step, earlier_seconds + time.perf_counter() - started)
             for group in optimizer.param_groups:
-                group["lr"] = section.rate * _factor(section, step, share)
+                group["lr"] = section.rate * _rate_factor(section, step, share)
             inputs = objective.inputs(*rows.batch(step, section.batch), np.random.default_rng([seed, 1, step]))
-            seen = int(inputs["attention_mask"].sum())
+            batch_tokens = int(inputs["attention_mask"].sum())
             with compute.autocast(), checkpointed(layers):
                 loss = objective(
-                    call, **{n: torch.from_numpy(a).to(device, non_blocking=True) for n, a in inputs.items()}
+                    run_body, **{n: torch.from_numpy(a).to(device, non_blocking=True) for n, a in inputs.items()}
                 )
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, section.clip)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            step, tokens = step + 1, tokens + seen
+            step, tokens = step + 1, tokens + batch_tokens
             losses.append(loss.detach())
-            seconds = before + time.perf_counter() - begun
-            over = _spent(section, step, seconds) >= 1
+            seconds = earlier_seconds + time.perf_counter() - started
+            over = _share_spent(section, step, seconds) >= 1
             if step % LOOK_EVERY == 0 or over:
-                mean = _finite(float(torch.stack(losses).mean()), step)
+                mean = _check_finite(float(torch.stack(losses).mean()), step)
                 losses.clear()
 
                 def state(step: int = step, tokens: int = tokens, seconds: float = seconds) -> np.ndarray:
                     return serialize_training(
-                        both, optimizer=optimizer.state_dict(), step=step, tokens=tokens, seconds=seconds
+                        modules, optimizer=optimizer.state_dict(), step=step, tokens=tokens, seconds=seconds
                     )
 
                 yield TrainingStatus(step, mean, tokens, seconds, over, state)
 
 
 @contextmanager
-def _uncached(body: nn.Module) -> Iterator[None]:
-    """Within, a decoder keeps no keys and values for words to come: there will be none."""
+def _without_cache(body: nn.Module) -> Iterator[None]:
+    """Turn off a decoder's key-value cache, which only generation needs."""
     config = getattr(body, "config", None)
     before = getattr(config, "use_cache", None)
     if before is not None:
@@ -160,26 +192,27 @@ def _uncached(body: nn.Module) -> Iterator[None]:
             config.use_cache = before
 
 
-def _spent(section: PretrainingSection, step: int, seconds: float) -> float:
-    """The share of the budget that is spent."""
+def _share_spent(section: PretrainingSection, step: int, seconds: float) -> float:
+    """Return the share of the budget that is spent; 1 or more when it is exhausted."""
     return step / section.total if section.total is not None else seconds / (60 * section.minutes)
 
 
-def _factor(section: PretrainingSection, step: int, share: float) -> float:
+def _rate_factor(section: PretrainingSection, step: int, share: float) -> float:
+    """Return the learning rate of the next step as a share of its peak."""
     if section.total is not None:
         return rate_factor(section, step, section.total)
-    return rate_factor(section, round(share * FINE), FINE)
+    return rate_factor(section, round(share * TIME_UNITS), TIME_UNITS)
 
 
-def _groups(both: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """What is trained: matrices decay, biases and norms do not (Devlin et al. 2019, appendix A.2)."""
-    trained = [p for p in both.parameters() if p.requires_grad]
+def _parameter_groups(modules: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Group the trainable parameters: matrices decay, biases and norms do not (Devlin et al. 2019, appendix A.2)."""
+    trained = [p for p in modules.parameters() if p.requires_grad]
     matrices, rest = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 
 
-def _finite(loss: float, step: int) -> float:
+def _check_finite(loss: float, step: int) -> float:
     if not math.isfinite(loss):
-        raise TrialError(f"the loss of pre-training is {loss} at step {step}: it diverged; lower pretraining.lr")
+        raise TrialError(f"the pre-training loss is {loss} at step {step}: training diverged; lower pretraining.lr")
     return loss

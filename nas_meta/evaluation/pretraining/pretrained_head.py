@@ -1,6 +1,6 @@
-"""The head with which a model was pre-trained on masked words, where it has one: BERT's, RoBERTa's or DistilBERT's.
+"""Reuse the masked-language-modelling head of a pretrained model: BERT's, RoBERTa's or DistilBERT's.
 
-To go on with it saves the steps in which a new head learns what the old one knew, and disturbs the model below.
+A new head would have to learn what the old one knew, and its first gradients would disturb the model under it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from torch import Tensor
 
 from nas_meta.evaluation.pretraining.objectives.base import PretrainingLoss
 
-HEAD = "pretraining_head.safetensors"  # what nas-meta pretrain writes beside a model
-# What a family calls the parts of the head that are here dense, norm and bias.
+HEAD = "pretraining_head.safetensors"  # written by nas-meta pretrain into the model's folder
+# The names that each model family gives to the parts that the objective calls dense, norm and bias.
 FAMILIES = (
     ("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", "cls.predictions.bias"),
     ("lm_head.dense", "lm_head.layer_norm", "lm_head.bias"),
@@ -21,31 +21,42 @@ FAMILIES = (
 
 
 def restore_head(objective: PretrainingLoss, model: str) -> bool:
-    """Gives an objective the head of a model (a folder or a hub name); returns whether there is one that fits."""
-    own = {name: tensor.shape for name, tensor in objective.state_dict().items()}
-    if not own:
+    """Load the head of a pretrained model into an objective, if the model has one that fits.
+
+    A head that ``nas-meta pretrain`` wrote comes first, then the heads of ``FAMILIES``.
+
+    Args:
+        objective: The loss that gets the head, in place.
+        model: A folder, or a hub name whose files are already in the local cache.
+
+    Returns:
+        Whether a head with the same shapes was found.
+    """
+    shapes = {name: tensor.shape for name, tensor in objective.state_dict().items()}
+    if not shapes:
         return False
-    for found in (_tensors(model, HEAD, tuple(own)), *(_renamed(model, family) for family in FAMILIES)):
-        if {name: tensor.shape for name, tensor in found.items()} == own:
-            objective.load_state_dict(found)
+    for head in (_read_tensors(model, HEAD, tuple(shapes)), *(_family_head(model, family) for family in FAMILIES)):
+        if {name: tensor.shape for name, tensor in head.items()} == shapes:
+            objective.load_state_dict(head)
             return True
     return False
 
 
-def _renamed(model: str, family: tuple[str, str, str]) -> dict[str, Tensor]:
-    tensors = _tensors(model, "model.safetensors", family)
-    ours = dict(zip(family, ("dense", "norm", "bias"), strict=True))
-    return {ours[part] + n.removeprefix(part): t for n, t in tensors.items() for part in family if n.startswith(part)}
+def _family_head(model: str, family: tuple[str, str, str]) -> dict[str, Tensor]:
+    """Return the head of a model that belongs to a family, under the objective's names; empty if there is none."""
+    tensors = _read_tensors(model, "model.safetensors", family)
+    names = dict(zip(family, ("dense", "norm", "bias"), strict=True))
+    return {names[part] + n.removeprefix(part): t for n, t in tensors.items() for part in family if n.startswith(part)}
 
 
-def _tensors(model: str, file: str, beginnings: tuple[str, ...]) -> dict[str, Tensor]:
-    """The tensors of a model's file whose names begin so."""
+def _read_tensors(model: str, file: str, prefixes: tuple[str, ...]) -> dict[str, Tensor]:
+    """Return the tensors of a model's file whose names start with a prefix; empty if the file cannot be read."""
     from safetensors import SafetensorError, safe_open
     from transformers.utils import cached_file
 
     try:
         path = cached_file(model, file, local_files_only=not Path(model).is_dir())
         with safe_open(path, framework="pt") as opened:
-            return {name: opened.get_tensor(name) for name in opened.keys() if name.startswith(beginnings)}  # noqa: SIM118
+            return {name: opened.get_tensor(name) for name in opened.keys() if name.startswith(prefixes)}  # noqa: SIM118
     except (OSError, SafetensorError, ValueError, TypeError):
         return {}

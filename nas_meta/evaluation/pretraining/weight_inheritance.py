@@ -1,4 +1,4 @@
-"""Weights of one architecture as the start of another: by name, and where sizes differ their leading slices."""
+"""Start one architecture from the weights of another: tensors match by name, and different sizes by leading slices."""
 
 from __future__ import annotations
 
@@ -12,51 +12,66 @@ from nas_meta.space.architecture import Architecture, Choice
 
 @torch.no_grad()
 def inherit(model: nn.Module, weights: Mapping[str, Tensor]) -> float:
-    """Copies what a model shares with the weights of another, in place.
+    """Copy the tensors of a donor that have the same name and number of dimensions into a model.
 
-    Where a tensor of the same name and number of dimensions is smaller or larger, the leading part that both have is
-    copied, as weight entanglement shares it (Chen et al. 2021, "AutoFormer", section 3.2); the rest keeps its initial
-    values.
+    If their sizes differ, the leading slice that both have is copied, as in weight entanglement (Chen et al. 2021,
+    "AutoFormer", section 3.2); the rest keeps its initial values.
+
+    Args:
+        model: The model that inherits, in place.
+        weights: Tensors of the donor by name.
 
     Returns:
-        The share of the model's numbers that were inherited.
+        The share of the model's weights that were copied, from 0 to 1.
     """
     copied = total = 0
     for name, tensor in model.state_dict().items():
         total += tensor.numel()
-        other = weights.get(name)
-        if other is None or other.ndim != tensor.ndim:
+        donor = weights.get(name)
+        if donor is None or donor.ndim != tensor.ndim:
             continue
-        common = tuple(slice(min(a, b)) for a, b in zip(tensor.shape, other.shape, strict=True))
-        tensor[common].copy_(other[common])
-        copied += other[common].numel()
+        common = tuple(slice(min(a, b)) for a, b in zip(tensor.shape, donor.shape, strict=True))
+        tensor[common].copy_(donor[common])
+        copied += donor[common].numel()
     return copied / max(1, total)
 
 
-def of_another_class(model: nn.Module, weights: Mapping[str, Tensor], table: str | None) -> dict[str, Tensor]:
-    """The weights of a pretrained model under the names that a model of another class has for the same parts.
+def match_names(model: nn.Module, weights: Mapping[str, Tensor], table: str | None) -> dict[str, Tensor]:
+    """Return pretrained weights under the names that a model of another class gives to the same parts.
 
-    Those are names that end alike, such as ``lm.model.layers.0...`` and ``layers.0...``, and the two tables of token
-    embeddings.
+    A name of the model matches the longest of its suffixes that is a name of the pretrained model:
+    ``lm.model.layers.0.norm.weight`` matches ``layers.0.norm.weight``. The token embeddings of the two models match
+    whatever their names.
 
     Args:
-        table: the name of the pretrained model's table.
+        model: The model whose names are used.
+        weights: Tensors of the pretrained model by name.
+        table: Name of the token embeddings in ``weights``; None if unknown.
+
+    Returns:
+        The matching tensors by the model's names.
     """
-    own = model.state_dict()
-    found = {}
-    for name in own:
+    matched = {}
+    for name in model.state_dict():
         parts = name.split(".")
         match = next((end for i in range(len(parts)) if (end := ".".join(parts[i:])) in weights), None)
         if match is not None:
-            found[name] = weights[match]
-    ours = name_of_table(model)
-    if ours is not None and table is not None:
-        found.setdefault(ours, weights[table])
-    return found
+            matched[name] = weights[match]
+    model_table = name_of_table(model)
+    if model_table is not None and table is not None:
+        matched.setdefault(model_table, weights[table])
+    return matched
 
 
 def name_of_table(model: nn.Module) -> str | None:
-    """The name of a model's table of token embeddings."""
+    """Return the name of a model's token embeddings.
+
+    Args:
+        model: A model, with or without ``get_input_embeddings()``.
+
+    Returns:
+        The name of the parameter; None if the model does not name its embeddings.
+    """
     try:
         weight = model.get_input_embeddings().weight
     except (AttributeError, NotImplementedError):
@@ -65,7 +80,16 @@ def name_of_table(model: nn.Module) -> str | None:
 
 
 def nearest(architecture: Architecture, others: Sequence[Architecture], table: Mapping[str, Choice]) -> int | None:
-    """The index of the architecture that differs least, of equals the first; None where there is none."""
+    """Find the architecture with the smallest :func:`distance`.
+
+    Args:
+        architecture: The architecture to compare with.
+        others: The architectures to choose from.
+        table: The choices of the search space by name.
+
+    Returns:
+        An index into ``others``, the first one for equal distances; None if ``others`` is empty.
+    """
     if not others:
         return None
     distances = [distance(architecture, other, table) for other in others]
@@ -73,20 +97,28 @@ def nearest(architecture: Architecture, others: Sequence[Architecture], table: M
 
 
 def distance(one: Architecture, other: Architecture, table: Mapping[str, Choice]) -> float:
-    """The sum over choices of how far their values are apart, each from 0 to 1.
+    """Return the distance of two architectures: the sum of the distances of their choices, each from 0 to 1.
 
-    Numbers are as far apart as their ranks among the values of the choice, other values 1, and so is a choice that only
-    one of the two has.
+    Numbers differ by their ranks among the values of the choice: for the values 64, 128 and 512, the distance of 64 and
+    128 is 1/2. Other values that differ have distance 1, and so does a choice that only one of the two has.
+
+    Args:
+        one: An architecture.
+        other: Another architecture of the same search space.
+        table: The choices of the search space by name.
+
+    Returns:
+        A number from 0 to the number of choices.
     """
     return sum(
-        _apart(one.values[name], other.values[name], table[name])
+        _value_distance(one.values[name], other.values[name], table[name])
         if name in one.values and name in other.values
         else 1.0
         for name in {**one.values, **other.values}
     )
 
 
-def _apart(a: object, b: object, choice: Choice) -> float:
+def _value_distance(a: object, b: object, choice: Choice) -> float:
     if a == b:
         return 0.0
     numbers = [v for v in choice.values if isinstance(v, (int, float)) and not isinstance(v, bool)]

@@ -1,6 +1,7 @@
-"""Zero-cost scores: how good a model may become, told from its initial weights without training.
+"""Zero-cost proxies: predict how good a model will become from its initial weights, without training it.
 
-Which there are was decided by what they are worth beside the number of parameters (``benchmarks/zero_cost.py``).
+Besides the number of parameters, the baseline, a proxy is included only if it ranks the architectures of some search
+space better than that baseline by more than chance explains (``benchmarks/zero_cost.py``).
 """
 
 from __future__ import annotations
@@ -12,9 +13,16 @@ if TYPE_CHECKING:
     from nas_meta.evaluation.proxies.base import Proxy
 
 PROXIES = ("untrained", "synflow", "parameters")
-"""Each is a function of that name in a module of that name."""
+"""The names of the proxies; each is a function in the module of the same name."""
 
 
 def load_proxy(name: str) -> Proxy:
-    """The score of that name (one of :data:`PROXIES`); the more, the better the model is expected to become."""
+    """Return the proxy of a name.
+
+    Args:
+        name: One of :data:`PROXIES`.
+
+    Returns:
+        A function that scores an untrained model; higher is better.
+    """
     return getattr(import_module(f"{__name__}.{name}"), name)

@@ -1,4 +1,4 @@
-"""What a zero-cost proxy gets, and the type of one."""
+"""The interface of zero-cost proxies: what they are called with, and what they return."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from nas_meta.tasks.pool import Pool
 
 @dataclass(frozen=True)
 class ProxyInputs:
-    """Some meta-train episodes, and the learner whose loss on them counts.
+    """The data and the learner with which a proxy scores a model.
 
     Attributes:
-        pool: the meta-train texts.
+        pool: The meta-train examples.
+        tasks: Episodes drawn from the pool.
+        learner: The learner of the search.
     """
 
     pool: Pool
@@ -25,4 +27,4 @@ class ProxyInputs:
 
 
 Proxy = Callable[[Encoder, ProxyInputs], float]
-"""Of an untrained model in evaluation mode."""
+"""Scores an untrained model, which is in evaluation mode; higher is better."""

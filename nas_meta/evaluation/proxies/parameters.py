@@ -1,4 +1,4 @@
-"""The number of parameters: the baseline that every other score has to beat."""
+"""The number of parameters: the baseline that every other proxy has to beat."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from nas_meta.models.encoder import Encoder
 from nas_meta.models.profiling import parameters as count
 
 
-def parameters(encoder: Encoder, sample: ProxyInputs) -> float:
-    """The number of the model's parameters."""
+def parameters(encoder: Encoder, inputs: ProxyInputs) -> float:
+    """Return the number of parameters of a model; shared ones count once.
+
+    Args:
+        encoder: The untrained model.
+        inputs: Unused.
+    """
     return float(count(encoder.model))

@@ -1,4 +1,4 @@
-"""What a score sees, and the scores of an architecture as its trial would build and train it."""
+"""Score an architecture with zero-cost proxies, on the model and the episodes that its trial would use."""
 
 from __future__ import annotations
 
@@ -18,32 +18,44 @@ from nas_meta.space.architecture import Architecture
 from nas_meta.tasks.episodes import episode
 
 EPISODES = 16
-EPISODES_FROM = 2_000_000  # trials are trained on others
+EPISODES_FROM = 2_000_000  # number of the first episode, far above the numbers of the episodes that trials train on
 
 
 def proxy_scores(
     evaluation: Evaluation, architecture: Architecture, names: Sequence[str], seed: int
 ) -> dict[str, float]:
-    """The scores of an architecture by name, on the CPU; the same seed gives the same initial weights and episodes.
+    """Compute zero-cost proxies of an architecture on the CPU.
+
+    The global random state of torch is left as it was.
+
+    Args:
+        evaluation: The evaluation of the search.
+        architecture: The architecture to score.
+        names: Names from :data:`~nas_meta.evaluation.proxies.PROXIES`.
+        seed: Seed of the initial weights and of the episodes.
+
+    Returns:
+        The scores by name; higher is better.
 
     Raises:
-        TrialError: what the space builds is no model of texts, or a score is not a finite number.
+        TrialError: The space does not build a suitable model, or a score is not a finite number.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _scored(evaluation.of(architecture), architecture, names, seed)
+        return _score(evaluation.of(architecture), architecture, names, seed)
 
 
-def _scored(own: Evaluation, architecture: Architecture, names: Sequence[str], seed: int) -> dict[str, float]:
-    model = own.space.build(architecture)
-    check_model(model, own.space)
-    encoder = replace(own, compute=Compute()).encoder(model).eval()
-    pool, shape = own.tasks["meta-train"], own.train.of(own.shape)
+def _score(evaluation: Evaluation, architecture: Architecture, names: Sequence[str], seed: int) -> dict[str, float]:
+    """Return the scores of an architecture by its own evaluation, whose searched hyperparameters are set."""
+    model = evaluation.space.build(architecture)
+    check_model(model, evaluation.space)
+    encoder = replace(evaluation, compute=Compute()).encoder(model).eval()
+    pool, shape = evaluation.tasks["meta-train"], evaluation.train.of(evaluation.shape)
     tasks = [episode(pool, shape, seed, EPISODES_FROM + i) for i in range(EPISODES)]
-    sample = ProxyInputs(pool, tasks, own.learner)
-    found = {}
+    inputs = ProxyInputs(pool, tasks, evaluation.learner)
+    scores = {}
     for name in names:
-        found[name] = load_proxy(name)(encoder, sample)
-        if not np.isfinite(found[name]):
-            raise TrialError(f"the score {name} is {found[name]}; expected a finite number")
-    return found
+        scores[name] = load_proxy(name)(encoder, inputs)
+        if not np.isfinite(scores[name]):
+            raise TrialError(f"the score {name} is {scores[name]}; expected a finite number")
+    return scores

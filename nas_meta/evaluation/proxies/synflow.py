@@ -1,10 +1,14 @@
-"""Synaptic flow (Tanaka et al. 2020, "Pruning Neural Networks without Any Data by Iteratively Conserving Synaptic
-Flow"), as a score of architectures (Abdelfattah et al. 2021, "Zero-Cost Proxies for Lightweight NAS").
+"""Synaptic flow as a score of architectures.
 
-Every parameter θ stands at |θ| and the input is all ones; with R the sum of the outputs, the score is Σ |θ ∂R/∂θ|
-(equation 2 and section 6 of Tanaka et al.). In a transformer the input are the token states behind the embedding
-tables, of one token, so that attention hands on its value. A normalisation would undo the flow of what lies before
-it: here it divides by a constant, the size that the states have.
+Tanaka et al. 2020, "Pruning Neural Networks without Any Data by Iteratively Conserving Synaptic Flow"; as a proxy,
+Abdelfattah et al. 2021, "Zero-Cost Proxies for Lightweight NAS".
+
+Every parameter θ is set to |θ| and the input is all ones. With R the sum of the outputs, the score is Σ |θ ∂R/∂θ|
+(equation 2 and section 6 of Tanaka et al.).
+
+In a transformer, the input is the output of the embedding tables for a single token, for which attention only passes
+its value on. A normalisation would cancel the flow of the layers before it. Here it divides the states by their size as
+a constant, through which no gradient flows.
 """
 
 from __future__ import annotations
@@ -19,9 +23,17 @@ from nas_meta.evaluation.proxies.base import ProxyInputs
 from nas_meta.models.encoder import Encoder
 
 
-def synflow(encoder: Encoder, sample: ProxyInputs) -> float:
-    """log10 Σ |θ ∂R/∂θ|; minus 400 where nothing flows."""
-    # In double precision, of a copy: the flow grows by orders of magnitude with every layer.
+def synflow(encoder: Encoder, inputs: ProxyInputs) -> float:
+    """Return the synaptic flow log10 Σ |θ ∂R/∂θ| of a model.
+
+    Args:
+        encoder: The untrained model, which is not changed.
+        inputs: Unused; the flow needs no data.
+
+    Returns:
+        The flow, or -400 if it is zero.
+    """
+    # A copy in double precision: the flow grows by orders of magnitude with every layer.
     model = copy.deepcopy(encoder.model).double().eval().requires_grad_(True)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -39,12 +51,26 @@ def synflow(encoder: Encoder, sample: ProxyInputs) -> float:
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether a module normalises states: torch's own, and RMSNorm as transformers' models each define it."""
+    """Return whether a module is a layer norm, or an RMS norm of torch or of a transformers model.
+
+    Args:
+        module: Any module.
+    """
     return isinstance(module, nn.LayerNorm) or type(module).__name__.endswith("RMSNorm")
 
 
 def scale_only(module: nn.Module, inputs: tuple[Tensor, ...], _states: Tensor) -> Tensor:
-    """A normalisation by a constant: states keep their size, or gated layers would make them infinite."""
+    """Replace a normalisation by a division by a constant; a forward hook.
+
+    The states still need a normal size, because gated layers multiply states and would make them infinite.
+
+    Args:
+        module: The normalisation, whose weight and bias still apply.
+        inputs: Its positional arguments; the first is the states ``[B, T, D]``.
+
+    Returns:
+        The scaled states ``[B, T, D]``.
+    """
     scaled = inputs[0] / inputs[0].detach().square().mean(-1, keepdim=True).sqrt().clamp(min=1e-12)
     scaled = scaled if getattr(module, "weight", None) is None else scaled * module.weight
     return scaled if getattr(module, "bias", None) is None else scaled + module.bias

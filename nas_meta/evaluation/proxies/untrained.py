@@ -1,4 +1,4 @@
-"""What the initial weights, pretrained or random, already tell: how well the learner classifies before any training."""
+"""The learner's loss with the initial weights, pretrained or random, before any training."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ from nas_meta.evaluation.proxies.base import ProxyInputs
 from nas_meta.models.encoder import Encoder
 
 
-def untrained(encoder: Encoder, sample: ProxyInputs) -> float:
-    """Minus the cross-entropy of the learner's logits of the query examples, mean over the episodes."""
+def untrained(encoder: Encoder, inputs: ProxyInputs) -> float:
+    """Return the negative cross-entropy of the learner on the query examples, averaged over the episodes.
+
+    Args:
+        encoder: The untrained model.
+        inputs: The episodes and the learner.
+    """
     losses = []
-    for task in sample.tasks:
-        logits = sample.learner.classify(encoder, sample.pool, task)
+    for task in inputs.tasks:
+        logits = inputs.learner.classify(encoder, inputs.pool, task)
         losses.append(F.cross_entropy(logits.detach().float().cpu(), torch.from_numpy(task.labels)).item())
     return -sum(losses) / len(losses)

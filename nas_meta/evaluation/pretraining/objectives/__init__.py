@@ -1,1 +1,1 @@
-"""What a model is pre-trained to predict: one loss per file."""
+"""Pre-training objectives: what a model learns to predict from unlabelled text, one loss per file."""

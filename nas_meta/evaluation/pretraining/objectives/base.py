@@ -1,4 +1,4 @@
-"""What every objective shares: how it looks into a model, and what a model must be able to do."""
+"""The base class of pre-training losses, and the checks that a model can learn by one."""
 
 from __future__ import annotations
 
@@ -18,45 +18,84 @@ from nas_meta.tasks.corpus.vocabulary import Vocabulary
 
 
 class PretrainingLoss(nn.Module, ABC):
-    """How a model learns from texts without labels. Its own parameters are a head, trained with the model.
+    """A self-supervised loss on unlabelled text; its own parameters are a head that is trained with the model.
 
     Args:
-        model: what a search space builds; not a part of this module.
-        vocabulary: of the corpus.
-        pooling: how the states of a text become one embedding.
+        model: The model to pre-train, as a search space builds it. It is not registered as a submodule.
+        vocabulary: The vocabulary of the corpus.
+        section: The options of the pre-training.
+        pooling: How the token states of a text become one embedding; only for losses on embeddings.
 
     Raises:
-        ConfigError: the model cannot learn so.
+        ConfigError: The model or the tokenizer does not fit the objective.
     """
 
     packed: ClassVar[bool] = True
-    """Whether rows are blocks of the corpus; else each is one text."""
+    """Whether a row is a block of the corpus that ignores text boundaries; otherwise a row is one text."""
 
     def __init__(self, model: nn.Module, vocabulary: Vocabulary, section: PretrainingSection, pooling: str = "mean"):
         super().__init__()
         self.vocabulary, self.section, self.pooling = vocabulary, section, pooling
 
     def rows(self, corpus: TokenStore, seed: int) -> RowSampler:
-        """Where the rows of each step come from."""
+        """Return the sampler that draws the rows of each step.
+
+        Args:
+            corpus: The tokenised corpus.
+            seed: Seed of the order of the rows.
+        """
         return RowSampler(corpus, self.section.block, self.packed, seed)
 
     def inputs(self, ids: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """What :meth:`forward` takes, made of a batch of rows ``[B, T]``."""
+        """Turn a batch of rows into the keyword arguments of :meth:`forward`.
+
+        Args:
+            ids: Token ids ``[B, T]``.
+            mask: Attention mask ``[B, T]``, 1 for tokens and 0 for padding.
+            rng: Random numbers of this step.
+
+        Returns:
+            Arrays by argument name, among them ``attention_mask``.
+        """
         return {"input_ids": ids, "attention_mask": mask}
 
     @abstractmethod
-    def forward(self, call: Any, **inputs: Tensor) -> Tensor:
-        """The mean loss of a batch; ``call`` is the model, compiled or not."""
+    def forward(self, body: Any, **inputs: Tensor) -> Tensor:
+        """Return the mean loss of a batch.
+
+        Args:
+            body: The model without its language-model head, or the compiled forward pass of it.
+            **inputs: The tensors from :meth:`inputs`, on the model's device.
+
+        Returns:
+            A scalar.
+        """
 
 
-def states_of(call: Any, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """What a model gives for every token, ``[B, T, D]``."""
-    output = call(input_ids=input_ids, attention_mask=attention_mask)
+def token_states(body: Any, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """Return the hidden state of every token.
+
+    Args:
+        body: A model that returns the states or a transformers output with ``last_hidden_state``.
+        input_ids: Token ids ``[B, T]``.
+        attention_mask: Attention mask ``[B, T]``.
+
+    Returns:
+        States ``[B, T, D]``.
+    """
+    output = body(input_ids=input_ids, attention_mask=attention_mask)
     return output if isinstance(output, Tensor) else output.last_hidden_state
 
 
-def body_of(model: nn.Module) -> nn.Module:
-    """The part of a model that gives the last states: of one with a head for words that which is below it."""
+def without_lm_head(model: nn.Module) -> nn.Module:
+    """Return the part of a model that computes the last hidden states.
+
+    Args:
+        model: Any model; a transformers model may have a language-model head.
+
+    Returns:
+        The base model under the head, or the model itself if it has no head.
+    """
     from transformers import PreTrainedModel
 
     if isinstance(model, PreTrainedModel) and model.get_output_embeddings() is not None:
@@ -65,23 +104,32 @@ def body_of(model: nn.Module) -> nn.Module:
 
 
 def input_embeddings(model: nn.Module, vocabulary: Vocabulary, objective: str) -> Tensor:
-    """The table of token embeddings ``[V', E]``, V' at least the size of the vocabulary.
+    """Return the token embeddings of a model.
+
+    Args:
+        model: A model with ``get_input_embeddings()``, or with exactly one embedding table that has a row for every
+            token.
+        vocabulary: The vocabulary of the corpus, with V tokens.
+        objective: Name of the objective, for the error message.
+
+    Returns:
+        The table ``[V', E]`` with V' ≥ V.
 
     Raises:
-        ConfigError: the model has none, or fewer rows than the tokenizer has tokens.
+        ConfigError: No table can be found, or it has fewer rows than the tokenizer has tokens.
     """
     name = type(model).__name__
     try:
         table = model.get_input_embeddings()
     except (AttributeError, NotImplementedError):
-        # A module of the author's own: the table that has a row for every token.
+        # A custom module: take the only table that has a row for every token.
         tables = [m for m in model.modules() if isinstance(m, nn.Embedding) and m.num_embeddings >= vocabulary.size]
         table = tables[0] if len(tables) == 1 else None
     weight = getattr(table, "weight", None)
     if not isinstance(weight, Tensor) or weight.ndim != 2:
         raise ConfigError(
-            f"pretraining.objective {objective} tells words by the input embeddings, but {name} has none that can be "
-            "found; expected a model with get_input_embeddings(), or objective: simcse"
+            f"pretraining.objective {objective} predicts tokens with the input embeddings, but {name} has none that "
+            "can be found; expected a model with get_input_embeddings(), or objective: simcse"
         )
     if len(weight) < vocabulary.size:
         raise ConfigError(
@@ -91,23 +139,32 @@ def input_embeddings(model: nn.Module, vocabulary: Vocabulary, objective: str) -
     return weight
 
 
-def check_rows(model: nn.Module, vocabulary: Vocabulary, length: int) -> None:
-    """Raises ConfigError where a model cannot take rows of that many tokens, or gives no state for each of them."""
+def check_row_length(model: nn.Module, vocabulary: Vocabulary, length: int) -> None:
+    """Check that a model takes rows of a given length and returns one state per token.
+
+    Args:
+        model: The model, which computes one row without gradients.
+        vocabulary: The vocabulary of the corpus.
+        length: Number of tokens in a row (``pretraining.block``).
+
+    Raises:
+        ConfigError: The model fails on such a row, or does not return states ``[1, length, D]``.
+    """
     device = next(model.parameters()).device
     ids = torch.full((1, length), int(vocabulary.ordinary[0]), device=device)
-    name, trained = type(model).__name__, model.training
+    name, training = type(model).__name__, model.training
     try:
         with torch.no_grad():
-            states = states_of(model.eval(), ids, torch.ones_like(ids))
+            states = token_states(model.eval(), ids, torch.ones_like(ids))
     except (RuntimeError, IndexError, ValueError) as error:
         raise ConfigError(
-            f"pretraining.block is {length}, but {name} cannot take so many tokens "
-            f"({first_line(error, with_type=False)}); expected fewer"
+            f"pretraining.block is {length}, but {name} cannot process {length} tokens "
+            f"({first_line(error, with_type=False)}); expected a smaller block"
         ) from error
     finally:
-        model.train(trained)
+        model.train(training)
     if not isinstance(states, Tensor) or states.shape[:2] != ids.shape or states.ndim != 3:
         raise ConfigError(
-            f"pre-training needs a state for every token, but {name} gives {list(getattr(states, 'shape', []))} for "
-            f"1 text of {length} tokens; expected [1, {length}, width]"
+            f"pre-training needs one state per token, but {name} returns the shape "
+            f"{list(getattr(states, 'shape', []))} for 1 text of {length} tokens; expected [1, {length}, width]"
         )

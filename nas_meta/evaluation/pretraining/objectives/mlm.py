@@ -1,7 +1,7 @@
 """Masked language modelling (Devlin et al. 2019, "BERT", section 3.1, task 1).
 
-Of the tokens of a row 15 % are to be told; of these 80 % are hidden behind ``[MASK]``, 10 % replaced by a random token
-and 10 % left as they are. With whole words, the tokens of a word are to be told together (BERT's later release).
+In each row, 15 % of the tokens are selected for prediction. Of these, 80 % are replaced by ``[MASK]``, 10 % by a random
+token, and 10 % stay as they are. With whole words, all tokens of a word are selected together (BERT's later release).
 """
 
 from __future__ import annotations
@@ -13,104 +13,139 @@ from torch import Tensor, nn, zeros
 from nas_meta.errors import ConfigError
 from nas_meta.evaluation.pretraining.objectives.base import (
     PretrainingLoss,
-    body_of,
-    check_rows,
+    check_row_length,
     input_embeddings,
-    states_of,
+    token_states,
+    without_lm_head,
 )
 from nas_meta.evaluation.pretraining.objectives.chunked_cross_entropy import linear_cross_entropy
 from nas_meta.evaluation.pretraining.options import PretrainingSection
 from nas_meta.models.causality import is_causal
 from nas_meta.tasks.corpus.vocabulary import Vocabulary
 
-HIDDEN, RANDOM = 0.8, 0.1  # of the tokens that are to be told
+MASK_SHARE, RANDOM_SHARE = 0.8, 0.1  # shares of the tokens selected for prediction
 
 
 class MaskedWords(PretrainingLoss):
-    """BERT's head: dense, GELU, norm, then the product with the input embeddings, which it shares.
+    """Masked language modelling with BERT's head.
 
-    Only the states of the tokens that are to be told go through it.
+    The head is a dense layer, GELU, a norm, and the model's input embeddings as output weights. Only the states of the
+    selected tokens go through it.
+
+    Args:
+        model: A model that sees both sides of a token.
+        vocabulary: The vocabulary of the corpus, with a mask token.
+        section: The options of the pre-training.
+        pooling: Unused.
+
+    Raises:
+        ConfigError: The tokenizer has no mask token, or the model is causal, has no input embeddings for the
+            vocabulary, or does not take rows of ``section.block`` tokens.
     """
 
     def __init__(self, model: nn.Module, vocabulary: Vocabulary, section: PretrainingSection, pooling: str = "mean"):
         super().__init__(model, vocabulary, section, pooling)
-        body, name = body_of(model), type(model).__name__
+        body, name = without_lm_head(model), type(model).__name__
         if vocabulary.mask is None:
             raise ConfigError(
-                "pretraining.objective mlm hides words behind a mask token, but the tokenizer has none; "
-                "expected one with [MASK], or objective: clm"
+                "pretraining.objective mlm replaces tokens by a mask token, but the tokenizer has none; "
+                "expected a tokenizer with [MASK], or objective: clm"
             )
         table = input_embeddings(model, vocabulary, "mlm")
-        check_rows(body, vocabulary, section.block)
+        check_row_length(body, vocabulary, section.block)
         if is_causal(body, vocabulary.ordinary[[0, -1]]):
             raise ConfigError(
-                f"pretraining.objective mlm looks at both sides of a word, but {name} sees only what comes before; "
-                "expected objective: clm"
+                f"pretraining.objective mlm predicts a token from the tokens on both sides of it, but {name} sees only "
+                "the tokens before it; expected objective: clm"
             )
-        width = _width(body, vocabulary)
+        width = _state_width(body, vocabulary)
         self.dense = nn.Linear(width, table.shape[1])
         self.norm = nn.LayerNorm(table.shape[1], eps=getattr(getattr(body, "config", None), "layer_norm_eps", 1e-12))
         self.bias = nn.Parameter(zeros(len(table)))
-        self._table = [table]  # not a parameter of this module: it is the model's
+        self._table = [table]  # in a list, so that the model's parameter is not registered here again
         nn.init.normal_(self.dense.weight, std=0.02)
         nn.init.zeros_(self.dense.bias)
         self.to(table.device)
 
     def inputs(self, ids: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        told = chosen(ids, self.vocabulary, self.section.masked, self.section.whole_words, rng)
-        places = np.flatnonzero(told)
-        hidden = ids.copy()
-        hidden[told] = disguised(ids[told], self.vocabulary, rng)
-        return {"input_ids": hidden, "attention_mask": mask, "places": places, "targets": ids.ravel()[places]}
+        selected = select_targets(ids, self.vocabulary, self.section.masked, self.section.whole_words, rng)
+        positions = np.flatnonzero(selected)
+        corrupted = ids.copy()
+        corrupted[selected] = corrupt(ids[selected], self.vocabulary, rng)
+        targets = ids.ravel()[positions]
+        return {"input_ids": corrupted, "attention_mask": mask, "positions": positions, "targets": targets}
 
-    def forward(self, call: nn.Module, input_ids: Tensor, attention_mask: Tensor, places: Tensor, targets: Tensor):
-        states = states_of(call, input_ids, attention_mask).flatten(0, 1).index_select(0, places)
+    def forward(self, body: nn.Module, input_ids: Tensor, attention_mask: Tensor, positions: Tensor, targets: Tensor):
+        states = token_states(body, input_ids, attention_mask).flatten(0, 1).index_select(0, positions)
         return linear_cross_entropy(self.norm(F.gelu(self.dense(states))), self._table[0], self.bias, targets)
 
 
-def _width(model: nn.Module, vocabulary: Vocabulary) -> int:
+def _state_width(model: nn.Module, vocabulary: Vocabulary) -> int:
+    """Return the width D of the model's token states, from a row of two tokens."""
     import torch
 
     ids = torch.full((1, 2), int(vocabulary.ordinary[0]), device=next(model.parameters()).device)
-    trained = model.training
+    training = model.training
     with torch.no_grad():
-        width = states_of(model.eval(), ids, torch.ones_like(ids)).shape[-1]
-    model.train(trained)
+        width = token_states(model.eval(), ids, torch.ones_like(ids)).shape[-1]
+    model.train(training)
     return width
 
 
-def chosen(
+def select_targets(
     ids: np.ndarray, vocabulary: Vocabulary, share: float, whole_words: bool, rng: np.random.Generator
 ) -> np.ndarray:
-    """Which tokens of rows ``[B, T]`` are to be told: of each row the share, rounded, but at least one; none special.
+    """Select the tokens of each row that are to be predicted; special tokens are never selected.
 
-    Whole words are drawn until no further one fits into that number; one that is longer alone is drawn all the same.
+    With whole words, words are drawn at random and skipped if they exceed what is left of the row's number. The first
+    word is always taken, however long it is.
+
+    Args:
+        ids: Token ids ``[B, T]``.
+        vocabulary: Tells special tokens and tokens that continue a word.
+        share: Share of a row's ordinary tokens to select, from 0 to 1; the number is rounded, and at least 1.
+        whole_words: Whether all tokens of a word are selected together.
+        rng: Source of random numbers.
+
+    Returns:
+        A boolean mask ``[B, T]``.
     """
     ordinary = ~vocabulary.special[ids]
-    wanted = np.maximum(np.round(share * ordinary.sum(1)), 1).astype(int)
+    counts = np.maximum(np.round(share * ordinary.sum(1)), 1).astype(int)
     if whole_words:
-        return np.stack([_words(*row, rng) for row in zip(ordinary, vocabulary.continues[ids], wanted, strict=True)])
+        rows = zip(ordinary, vocabulary.continues[ids], counts, strict=True)
+        return np.stack([_select_words(*row, rng) for row in rows])
     keys = np.where(ordinary, rng.random(ids.shape), 2.0)
     ranks = keys.argsort(1).argsort(1)
-    return (ranks < wanted[:, None]) & ordinary
+    return (ranks < counts[:, None]) & ordinary
 
 
-def _words(ordinary: np.ndarray, continues: np.ndarray, wanted: int, rng: np.random.Generator) -> np.ndarray:
-    """Of one row, the tokens of words that are to be told."""
-    word = np.cumsum(~continues | ~ordinary) * ordinary  # 0 for what is no word
-    numbers, lengths = np.unique(word[ordinary], return_counts=True)
-    told, left = [], wanted
-    for i in rng.permutation(len(numbers)):
-        if lengths[i] <= left or not told:
-            told.append(numbers[i])
-            left -= lengths[i]
-        if left <= 0:
+def _select_words(ordinary: np.ndarray, continues: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Select whole words of one row with about ``count`` tokens; returns a mask ``[T]``."""
+    word_of = np.cumsum(~continues | ~ordinary) * ordinary  # number of each token's word; 0 for special tokens
+    words, lengths = np.unique(word_of[ordinary], return_counts=True)
+    selected, remaining = [], count
+    for i in rng.permutation(len(words)):
+        if lengths[i] <= remaining or not selected:
+            selected.append(words[i])
+            remaining -= lengths[i]
+        if remaining <= 0:
             break
-    return np.isin(word, told) & ordinary
+    return np.isin(word_of, selected) & ordinary
 
 
-def disguised(tokens: np.ndarray, vocabulary: Vocabulary, rng: np.random.Generator) -> np.ndarray:
-    """What stands in the place of tokens that are to be told: the mask, any token, or they themselves."""
+def corrupt(tokens: np.ndarray, vocabulary: Vocabulary, rng: np.random.Generator) -> np.ndarray:
+    """Replace the selected tokens: 80 % by the mask token, 10 % by a random ordinary token, 10 % not at all.
+
+    Args:
+        tokens: Ids ``[N]`` of the tokens selected for prediction.
+        vocabulary: Gives the mask token and the ordinary tokens.
+        rng: Source of random numbers.
+
+    Returns:
+        Ids ``[N]`` that the model sees instead.
+    """
     draw = rng.random(tokens.shape)
-    others = rng.choice(vocabulary.ordinary, tokens.shape)
-    return np.where(draw < HIDDEN, vocabulary.mask, np.where(draw < HIDDEN + RANDOM, others, tokens))
+    random_tokens = rng.choice(vocabulary.ordinary, tokens.shape)
+    unmasked = np.where(draw < MASK_SHARE + RANDOM_SHARE, random_tokens, tokens)
+    return np.where(draw < MASK_SHARE, vocabulary.mask, unmasked)

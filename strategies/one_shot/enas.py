@@ -12,7 +12,7 @@ from pydantic import Field
 
 from nas_meta import Architecture, ChoiceSupernet, SearchContext
 from nas_meta.errors import StrategyError, TrialError
-from strategies.nni.adapter import _Space
+from strategies.nni.adapter import NNISpace
 from strategies.one_shot.base import Method, OneShot, OneShotOptions, Training, ranked
 from strategies.one_shot.nni_supermodules import SuperModules, paths
 
@@ -43,7 +43,7 @@ class Controlled(Method):
         super().__init__(training)
         np.random.seed(training.seed)  # the policy's batches are drawn from the global generator
         policy = partial(default_policy_fn, lr=self.options.controller_lr)
-        self.generator = TuningTrajectoryGenerator(_Space(training.space, set()), policy)
+        self.generator = TuningTrajectoryGenerator(NNISpace(training.space, set()), policy)
         self.buffer = ReplayBuffer(self.generator.expected_trajectory_length * self.options.update_every)
         self.rewarded = 0
 

@@ -35,7 +35,7 @@ from nas_meta.tasks.episodes import Episode, episode
 from nas_meta.tasks.pool import Pool
 from strategies.metanas.most_probable import most_probable
 from strategies.metanas.task_learner import SCALE, Head, TaskLearner, Tempered, embedded
-from strategies.one_shot.base import packed_weights, shown
+from strategies.one_shot.base import probability_scalars, serialize_weights
 from strategies.one_shot.nni_supermodules import choice_supernet, differentiable, is_alpha, weights_of
 
 VALIDATION = "meta-validation"
@@ -223,7 +223,10 @@ class MetaNASJob:
                 loss = meta.reptile_step(pool, tasks, o.outer_lr * (1 - step / o.steps))
             else:
                 loss = meta.fomaml_step(pool, tasks, optimizer)
-            values = {"meta-train/loss": finite(loss, step + 1), **shown(meta.space, meta.learner.probabilities())}
+            values = {
+                "meta-train/loss": finite(loss, step + 1),
+                **probability_scalars(meta.space, meta.learner.probabilities()),
+            }
             kept = None
             if (step + 1) % o.checkpoint_every == 0 or step + 1 == o.steps:
                 kept = serialize_training(meta.encoder, step=step + 1, optimizer=optimizer.state_dict())
@@ -238,7 +241,7 @@ class MetaNASJob:
             "adapted": rows,
             "alphas": {name: alpha.tolist() for name, alpha in meta.learner.modules.alphas.items()},
         }
-        return JobResult(findings, packed_weights(meta.supernet))
+        return JobResult(findings, serialize_weights(meta.supernet))
 
     def _chosen(self, meta: MetaLearner, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """What most tasks chose first, then what the initialisation finds probable; as many as trials, all distinct."""

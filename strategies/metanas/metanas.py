@@ -45,7 +45,9 @@ class MetaNASOptions(PluginOptions):
     """Options of ``metanas``."""
 
     steps: int = Field(200, ge=1, description="meta-steps, each over a meta-batch of tasks")
-    method: Literal["reptile", "fomaml"] = Field("reptile", description="how the initialisation is updated")
+    method: Literal["reptile", "fomaml"] = Field(
+        "reptile", description="how the initialisation is updated: by Reptile or by first-order MAML"
+    )
     meta_batch: int = Field(2, ge=1, description="tasks per meta-step")
     inner_steps: int = Field(5, ge=1, description="gradient steps on each task during meta-training")
     adapt_steps: int = Field(10, ge=1, description="gradient steps on the support set of a new task")

@@ -262,7 +262,7 @@ class NNIAdapter(Strategy):
     neighbours of the best architecture itself, until the space is exhausted.
 
     Raises:
-        StrategyError: NNI's code raised an exception. The message contains that of NNI.
+        StrategyError: NNI's code raised an exception. The message includes the one of NNI.
     """
 
     max_in_flight: int | None = None
@@ -313,8 +313,9 @@ class NNIAdapter(Strategy):
         return answer
 
     def _is_full(self) -> bool:
-        # Once `max_in_flight` models ran together, NNI's evolution draws parents from results. Before the first
-        # report there are none, so the peak counts, even if proposals were withdrawn since.
+        """Whether NNI must not be asked for more proposals before the next report."""
+        # Once `max_in_flight` models ran together, NNI's evolution draws parents from results. Before the first report
+        # there are none, so the peak counts, even if proposals were withdrawn since.
         return (len(self._in_flight) if self._any_reported else self._peak_in_flight) >= self.max_in_flight
 
     def tell(self, outcome: Outcome) -> None:

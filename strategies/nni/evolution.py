@@ -35,7 +35,7 @@ class EvolutionOptions(PluginOptions):
 
 
 class Evolution(NNIAdapter):
-    """Regularised evolution (Real et al. 2019): mutates tournament winners, and the oldest member dies (NNI)."""
+    """Regularised evolution (Real et al. 2019): mutates tournament winners and discards the oldest (NNI)."""
 
     Options = EvolutionOptions
     withdraws = True

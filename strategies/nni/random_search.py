@@ -8,7 +8,7 @@ from strategies.nni.adapter import NNIAdapter
 
 
 class Random(NNIAdapter):
-    """Uniform random search that proposes no architecture twice (NNI)."""
+    """Random search: uniform, without repeats (NNI)."""
 
     withdraws = True
 

@@ -22,7 +22,7 @@ class RLOptions(PluginOptions):
 
 
 class RL(NNIAdapter):
-    """A policy that generates architectures choice by choice, rewarded with their score (Zoph & Le 2017; NNI, PPO).
+    """Reinforcement learning (Zoph & Le 2017): a policy picks the choices, rewarded with the score (NNI, PPO).
 
     The reward of a trial is its score, standardised by the mean and the standard deviation of all scores so far, so
     that metrics of any scale can be rewards.

@@ -269,6 +269,7 @@ class SupernetJob:
         return JobResult(findings, serialize_weights(training.supernet))
 
     def _training(self, evaluation: Evaluation) -> Training:
+        """Split the classes, change the supernet for the method, and assemble everything that training needs."""
         options, space = self.options, evaluation.space
         learner = evaluation.learner
         if not isinstance(learner, MetricLearner):

@@ -141,6 +141,7 @@ def second_order(
 
 
 def _gradient(loss: Tensor, at: Tensors, create_graph: bool = False) -> dict[str, Tensor]:
+    """The gradient of a loss by the names of ``at``; zeros for tensors that the loss does not depend on."""
     gradients = torch.autograd.grad(
         loss, list(at.values()), create_graph=create_graph, allow_unused=True, materialize_grads=True
     )

@@ -30,7 +30,7 @@ class DARTSOptions(GradientOptions):
 
     order: Literal[1, 2] = Field(
         1,
-        description="order of the architecture gradient; 2 looks one step ahead, for three times the time and memory",
+        description="order of the architecture gradient; 2 looks one step ahead at about triple the time and memory",
     )
 
 

@@ -143,7 +143,7 @@ def is_alpha(name: str) -> bool:
 
 
 def choice_supernet(supernet: nn.Module | None, strategy: str, space: str) -> ChoiceSupernet:
-    """Return a space's supernet, checked to be made of choices.
+    """Return a space's supernet after checking that it is made of choices.
 
     Args:
         supernet: The result of the space's ``supernet()``.

@@ -13,7 +13,7 @@ class TPEOptions(PluginOptions):
     """Options of ``tpe``."""
 
     startup: int = Field(10, ge=1, description="random architectures before the estimator proposes")
-    candidates: int = Field(24, ge=1, description="candidates per proposal, of which the most promising is proposed")
+    candidates: int = Field(24, ge=1, description="architectures that the estimator compares for each proposal")
     multivariate: bool = Field(
         False, description="whether choices are modelled jointly; otherwise each is modelled alone"
     )
@@ -44,7 +44,7 @@ class MOTPEOptions(TPEOptions):
 
 
 class MOTPE(TPE):
-    """Multi-objective TPE (Ozaki et al. 2022): "good" architectures are those of the first Pareto fronts (optuna)."""
+    """TPE for several objectives (Ozaki et al. 2022): the first Pareto fronts are the good architectures (optuna)."""
 
     Options = MOTPEOptions
     objectives = None

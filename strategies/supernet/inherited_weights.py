@@ -109,6 +109,7 @@ class Inherited:
     def _scored(
         self, evaluation: Evaluation, architectures: Sequence[Architecture]
     ) -> Iterator[tuple[int, dict[str, float]]]:
+        """The index and metrics of each architecture, sorted so that shared prefixes of choices are adjacent."""
         for i in sorted(range(len(architectures)), key=lambda i: self._value_indices(architectures[i])):
             yield i, self._metrics(evaluation, architectures[i])
 
@@ -120,6 +121,7 @@ class Inherited:
         return self.supernet.sharing() if isinstance(self.supernet, Sharing) else nullcontext()
 
     def _metrics(self, evaluation: Evaluation, architecture: Architecture) -> dict[str, float]:
+        """The ``METRICS`` of one sub-network."""
         self.supernet.select(architecture)
         scores = evaluation.accuracies(self.encoder, VALIDATION, evaluation.settings.episodes)
         size = size_of(evaluation.space, self.supernet, architecture, evaluation.settings.flops_tokens)

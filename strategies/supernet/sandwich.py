@@ -27,7 +27,7 @@ from strategies.supernet.size_extremes import Size, largest, smallest
 
 
 def check_learner(learner: Learner) -> MetricLearner:
-    """Return a learner, checked to have a loss that needs only the embeddings of an episode.
+    """Return a learner after checking that its loss needs only the embeddings of an episode.
 
     Args:
         learner: The learner of the search.
@@ -132,6 +132,7 @@ class Sandwich(Learner):
         return loss_of, logits
 
     def _logits(self, encoder: Encoder, pool: Pool, task: Episode) -> Tensor:
+        """Logits ``[M, N]`` of the query examples, by the selected sub-network."""
         z = encoder.embed(pool, task.indices)
         ways, shots = task.support.shape
         return self.learner.logits(encoder, z[: ways * shots].view(ways, shots, -1), z[ways * shots :])

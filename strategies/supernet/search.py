@@ -56,7 +56,9 @@ class SupernetOptions(PluginOptions):
     texts: int = Field(
         12, ge=1, description="texts of each meta-validation class that sub-networks are first scored on"
     )
-    method: Literal["nsga2", "random"] = Field("nsga2", description="search method among the sub-networks")
+    method: Literal["nsga2", "random"] = Field(
+        "nsga2", description="how sub-networks are searched: by NSGA-II or at random"
+    )
     workers: int = Field(
         1,
         ge=1,

@@ -24,7 +24,7 @@ class SurrogateOptions(PluginOptions):
         ge=2,
         description="random architectures before the predictor proposes; by default a quarter of the trials, 3 to 10",
     )
-    candidates: int = Field(100, ge=2, description="candidates per proposal, of which the most promising is proposed")
+    candidates: int = Field(100, ge=2, description="architectures that the predictor compares for each proposal")
     parents: int = Field(
         8, ge=1, description="number of best architectures that candidates are variations of; at least the Pareto front"
     )

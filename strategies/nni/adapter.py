@@ -258,8 +258,8 @@ class _Engine(ExecutionEngine):
 class NNIAdapter(Strategy):
     """Base of the strategies that run an NNI strategy; subclasses define :meth:`make`.
 
-    NNI gives up after some hundred draws of invalid or repeated architectures. The adapter then proposes unseen
-    neighbours of the best architecture itself, until the space is exhausted.
+    NNI's strategies end after too many invalid or repeated draws in a row. The adapter itself then proposes unseen
+    neighbours of the best architecture, until the space is exhausted.
 
     Raises:
         StrategyError: NNI's code raised an exception. The message includes the one of NNI.

@@ -1,6 +1,6 @@
-"""Mutations and random draws that return only architectures not proposed before.
+"""Mutations and random draws, also of architectures that were not proposed before.
 
-Strategies whose own sampler repeats itself fall back on these, so that no trial is run twice.
+Strategies whose sampler repeats itself fall back on unseen neighbours, so that no architecture is tried twice.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def mutate(
     Args:
         space: The space of the architecture.
         architecture: The parent.
-        rng: The source of randomness. Every call draws the same number of values from it.
+        rng: The source of randomness. How many values are drawn depends only on the space and ``changes``.
         changes: The number of choices to change. Choices with a single value are never changed.
 
     Returns:

@@ -1,6 +1,6 @@
-"""The strategies that ship: each a plugin; NNI's stand behind one adapter.
+"""The strategies that ship with nas-meta, each a plugin, in folders by the library or the method that they build on.
 
-NNI must be told before anything of it is used that no Lightning is needed, and that its output is not wanted.
+Importing this package configures NNI before any of its modules is used: without Lightning and without output.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import io
 import nni
 
 if importlib.util.find_spec("gym"):
-    # NNI imports it wherever it is installed, and it greets every process with a notice about its successor.
+    # NNI imports gym if it is installed, and gym prints a notice to stderr. Importing it here first hides the notice.
     with contextlib.redirect_stderr(io.StringIO()):
         importlib.import_module("gym")
 nni.set_default_framework("none")

@@ -8,22 +8,30 @@ from strategies.nni.grid_search import Grid
 from strategies.optuna.nsga2 import NSGA2
 from strategies.surrogate.surrogate import Surrogate
 
-MANY = 3000  # trials from which on fitting a predictor to all of them would take too long; chosen, not measured
+LARGE_BUDGET = 3000  # trials from which refitting a predictor to all results takes too long; chosen, not measured
 
 
 def pick(context: SearchContext) -> type[Strategy]:
-    """Everything where the budget covers the space; a population for very many trials; else the surrogate."""
+    """Return the strategy class for a search.
+
+    Args:
+        context: The search. Its space, objectives and number of trials decide.
+
+    Returns:
+        ``Grid`` if the budget covers the whole space; for very large budgets ``Evolution`` (one objective) or ``NSGA2``
+        (several); otherwise ``Surrogate``.
+    """
     if context.space.size() <= context.trials:
         return Grid
-    if context.trials >= MANY:
+    if context.trials >= LARGE_BUDGET:
         return Evolution if len(context.objectives) == 1 else NSGA2
     return Surrogate
 
 
 class Auto(Strategy):
-    """The strategy that did best on tables where the truth is known, for this budget, space and objectives."""
+    """The strategy that does best on tables with known optima, given the budget, space and objectives."""
 
-    withdraws = True  # where what is picked does
+    withdraws = True  # an instance takes the value of the strategy that it picks
 
     def __init__(self, context: SearchContext, options: PluginOptions | None = None):
         super().__init__(context, options)

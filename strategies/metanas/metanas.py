@@ -1,11 +1,11 @@
-"""MetaNAS (Elsken et al. 2020): weights and architecture meta-learned together, for architectures of a task's own.
+"""MetaNAS (Elsken et al. 2020): meta-learns weights and architecture together, so that each task gets an architecture.
 
-Over the tasks of a meta-batch, each adapted to (w_i, α_i) by :mod:`strategies.metanas.task_learner`, both move by
-Reptile,
+Each task i of a meta-batch is adapted to (w_i, α_i) by :mod:`strategies.metanas.task_learner`. Then the initialisation
+(w, α) is updated, either by Reptile,
 
     w ← w + λ · 1/n Σ (w_i - w),    α ← α + λ · 1/n Σ (α_i - α)    (the paper's equation 5, λ falling to zero),
 
-or, as FOMAML, along the gradient of the query loss at (w_i, α_i), averaged over tasks.
+or by FOMAML, along the gradient of the query loss at (w_i, α_i), averaged over the tasks.
 """
 
 from __future__ import annotations
@@ -34,38 +34,52 @@ from nas_meta.strategy.protocol import Adapted
 from nas_meta.tasks.episodes import Episode, episode
 from nas_meta.tasks.pool import Pool
 from strategies.metanas.most_probable import most_probable
-from strategies.metanas.task_learner import SCALE, Head, TaskLearner, Tempered, embedded
-from strategies.one_shot.base import packed_weights, shown
+from strategies.metanas.task_learner import SCALE, Head, TaskLearner, Tempered, scaled_embeddings
+from strategies.one_shot.base import probability_scalars, serialize_weights
 from strategies.one_shot.nni_supermodules import choice_supernet, differentiable, is_alpha, weights_of
 
 VALIDATION = "meta-validation"
 
 
 class MetaNASOptions(PluginOptions):
-    """Options of MetaNAS."""
+    """Options of ``metanas``."""
 
     steps: int = Field(200, ge=1, description="meta-steps, each over a meta-batch of tasks")
-    method: Literal["reptile", "fomaml"] = Field("reptile", description="how the initialisation moves")
-    meta_batch: int = Field(2, ge=1, description="tasks in a meta-step")
-    inner_steps: int = Field(5, ge=1, description="steps on a task while meta-training")
-    adapt_steps: int = Field(10, ge=1, description="steps on a new task's support set")
-    task_lr: float = Field(1e-3, gt=0, description="learning rate of the weights on a task (Adam)")
-    task_arch_lr: float = Field(0.1, gt=0, description="the same for the architecture parameters")
-    head_lr: float = Field(1e-2, gt=0, description="the same for the head, which starts at the prototypes")
-    last_temperature: float = Field(0.05, gt=0, lt=1, description="to which the softmax of a task is annealed")
-    outer_lr: float = Field(0.5, gt=0, le=1, description="how far the initialisation moves at first (reptile)")
+    method: Literal["reptile", "fomaml"] = Field(
+        "reptile", description="how the initialisation is updated: by Reptile or by first-order MAML"
+    )
+    meta_batch: int = Field(2, ge=1, description="tasks per meta-step")
+    inner_steps: int = Field(5, ge=1, description="gradient steps on each task during meta-training")
+    adapt_steps: int = Field(10, ge=1, description="gradient steps on the support set of a new task")
+    task_lr: float = Field(1e-3, gt=0, description="learning rate of Adam for the weights, within a task")
+    task_arch_lr: float = Field(
+        0.1, gt=0, description="learning rate of Adam for the architecture parameters, within a task"
+    )
+    head_lr: float = Field(
+        1e-2, gt=0, description="learning rate of Adam for the head, within a task; the head starts at the prototypes"
+    )
+    last_temperature: float = Field(
+        0.05, gt=0, lt=1, description="temperature of the choices at the end of a task; it falls from 1"
+    )
+    outer_lr: float = Field(
+        0.5, gt=0, le=1, description="learning rate of the initialisation at the start; it falls to zero (reptile)"
+    )
     meta_lr: float = Field(1e-3, gt=0, description="learning rate of Adam for the initialisation (fomaml)")
-    judged: int = Field(20, ge=1, description="meta-validation tasks that are given architectures at the end")
+    judged: int = Field(
+        20,
+        ge=1,
+        description="meta-validation tasks that are adapted to after the training, to propose their architectures",
+    )
     checkpoint_every: int = Field(50, ge=1, description="meta-steps between two checkpoints of the supernet")
 
 
 class MetaNAS(Strategy):
-    """Meta-learns a supernet with its architecture parameters; proposes what the tasks of meta-validation choose.
+    """MetaNAS (Elsken et al. 2020): meta-learns a supernet and proposes the architectures that tasks adapt to.
 
-    ``nas-meta adapt`` gives a new task a model with an architecture of its own.
+    ``nas-meta adapt`` then gives a new task a model with an architecture for that task.
 
     Raises:
-        ConfigError: the space has no supernet of choices.
+        ConfigError: The space has no supernet that is made of choices.
     """
 
     Options = MetaNASOptions
@@ -87,13 +101,13 @@ class MetaNAS(Strategy):
         return self._proposals.popleft() if self._proposals else None
 
     def tell(self, outcome: Outcome) -> None:
-        """Nothing is learned from trials: they show what the choices of the tasks are worth alone."""
+        """Do nothing: trials only measure the proposed architectures when they are trained alone."""
 
     def start_of(self, architecture: Architecture) -> np.ndarray:
         return serialize_state(self._supernet.extract(architecture))
 
     def adapted(self, evaluation: Evaluation, pool: Pool, support: Sequence[np.ndarray]) -> Adapted:
-        """The model that a few gradient steps make for the task, the architecture hardened."""
+        """Adapt the meta-learned supernet to the task by a few gradient steps and discretise its architecture."""
         torch.manual_seed(self.context.seed)
         meta = MetaLearner(evaluation, self.options)
         state = {f"model.{name}": tensor for name, tensor in self._supernet.state_dict().items()}
@@ -102,12 +116,22 @@ class MetaNAS(Strategy):
             for name, alpha in meta.learner.modules.alphas.items():
                 alpha.copy_(torch.tensor(self._alphas[name]))
         head = meta.adapt(pool, support)
-        architecture, model = meta.hardened()
+        architecture, model = meta.harden()
         return Adapted(architecture, model, SCALE**0.5 * head.weight.detach(), head.bias.detach())
 
 
 class MetaLearner:
-    """A supernet whose weights and architecture parameters are one initialisation for all tasks."""
+    """Meta-learns the weights and architecture parameters of a supernet as one initialisation for all tasks.
+
+    Args:
+        evaluation: The evaluation, which defines space, tasks and device.
+        options: The options of the strategy.
+
+    Attributes:
+        supernet: The supernet, whose choices are NNI's super-modules.
+        encoder: The encoder with the supernet as its model.
+        learner: Adapts the supernet to a task.
+    """
 
     def __init__(self, evaluation: Evaluation, options: MetaNASOptions):
         self.evaluation, self.options = evaluation, options
@@ -124,24 +148,45 @@ class MetaLearner:
             parameter.requires_grad_(True)
 
     def values(self) -> list[Tensor]:
-        """A copy of the initialisation."""
+        """Return a copy of the initialisation: the weights, then the architecture parameters."""
         return [p.detach().clone() for p in self.learner.moving]
 
     def adapt(self, pool: Pool, support: Sequence[np.ndarray]) -> Head:
-        """Adapts to a support set, the indices of each class, in place."""
+        """Adapt to a support set, in place.
+
+        Args:
+            pool: The pool of the support examples.
+            support: The indices of the examples of each class.
+
+        Returns:
+            The classifier of the task.
+        """
         labels = np.repeat(np.arange(len(support)), [len(rows) for rows in support])
         self.encoder.eval()
         return self.learner.adapt(pool, support, np.concatenate(support), labels, self.options.adapt_steps)[0]
 
-    def hardened(self) -> tuple[Architecture, torch.nn.Module]:
-        """The most probable architecture as it stands, and the stand-alone model with its share of the weights."""
+    def harden(self) -> tuple[Architecture, torch.nn.Module]:
+        """Return the most probable architecture and its stand-alone model.
+
+        Returns:
+            The architecture, and the model with its part of the supernet's current weights, in evaluation mode.
+        """
         architecture = most_probable(self.space, self.learner.probabilities(), 1, 0)[0]
         plain = self.space.supernet().to(self.evaluation.device)
         plain.load_state_dict(weights_of(self.supernet))
         return architecture, plain.extract(architecture).eval()
 
     def reptile_step(self, pool: Pool, tasks: list[Episode], outer: float) -> float:
-        """Equation 5 of the paper; returns the mean of the tasks' last losses."""
+        """Update the initialisation by Reptile (equation 5 of the paper).
+
+        Args:
+            pool: The pool of the tasks.
+            tasks: The meta-batch. Each task is adapted to on its support and query examples.
+            outer: λ, the share of the way to the mean of the adapted parameters.
+
+        Returns:
+            The mean of the tasks' last losses.
+        """
         start, total = self.values(), 0.0
         ends = [torch.zeros_like(p) for p in start]
         self.encoder.train()
@@ -156,36 +201,54 @@ class MetaLearner:
         return total
 
     def fomaml_step(self, pool: Pool, tasks: list[Episode], optimizer: torch.optim.Optimizer) -> float:
-        """Along the mean gradient of the query losses where each task ends; returns the mean of these losses."""
+        """Update the initialisation by FOMAML: along the mean gradient of the query losses after adaptation.
+
+        Args:
+            pool: The pool of the tasks.
+            tasks: The meta-batch. Each task is adapted to on its support examples.
+            optimizer: Takes the step; holds the parameters of ``learner.moving``.
+
+        Returns:
+            The mean query loss after adaptation.
+        """
         start, total = self.values(), 0.0
-        slopes = [torch.zeros_like(p) for p in start]
+        gradients = [torch.zeros_like(p) for p in start]
         self.encoder.train()
         for task in tasks:
             indices, labels = task.support.ravel(), task.support_labels
             head, _ = self.learner.adapt(pool, task.support, indices, labels, self.options.inner_steps)
             logits = head(self.learner.features(pool, task.query.ravel()))
             loss = F.cross_entropy(logits, torch.from_numpy(task.labels).to(logits.device)) / len(tasks)
-            found = torch.autograd.grad(loss, self.learner.moving, allow_unused=True, materialize_grads=True)
-            torch._foreach_add_(slopes, found)
+            task_gradients = torch.autograd.grad(loss, self.learner.moving, allow_unused=True, materialize_grads=True)
+            torch._foreach_add_(gradients, task_gradients)
             total += float(loss.detach())
             set_values(self.learner.moving, start)
-        for parameter, slope in zip(self.learner.moving, slopes, strict=True):
-            parameter.grad = slope
+        for parameter, gradient in zip(self.learner.moving, gradients, strict=True):
+            parameter.grad = gradient
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return total
 
-    def judge(self, task: Episode) -> dict[str, Any]:
-        """A task's own architecture and the accuracy of its queries, of the mixture and of the hardened model."""
+    def evaluate(self, task: Episode) -> dict[str, Any]:
+        """Adapt to a meta-validation task and measure the result; the initialisation is restored.
+
+        Args:
+            task: An episode of the meta-validation classes.
+
+        Returns:
+            The ``architecture`` of the task, and the accuracy on its query examples of the ``mixture`` and of the
+            ``hardened`` stand-alone model.
+        """
         pool, start = self.evaluation.tasks[VALIDATION], self.values()
         try:
             head = self.adapt(pool, task.support)
-            architecture, model = self.hardened()
-            alone = Encoder(model, self.evaluation.pooling, self.evaluation.compute).to(self.evaluation.device).eval()
+            architecture, model = self.harden()
+            hardened = Encoder(model, self.evaluation.pooling, self.evaluation.compute)
+            hardened.to(self.evaluation.device).eval()
             with torch.inference_mode():
                 soft, hard = (
-                    (head(embedded(e, pool, task.query.ravel())).argmax(1).cpu().numpy() == task.labels).mean()
-                    for e in (self.encoder, alone)
+                    (head(scaled_embeddings(e, pool, task.query.ravel())).argmax(1).cpu().numpy() == task.labels).mean()
+                    for e in (self.encoder, hardened)
                 )
             return {"architecture": dict(architecture.values), "mixture": float(soft), "hardened": float(hard)}
         finally:
@@ -194,7 +257,13 @@ class MetaLearner:
 
 @dataclass(frozen=True)
 class MetaNASJob:
-    """Meta-trains on one worker, then gives every judged task an architecture (:class:`nas_meta.strategy.Job`)."""
+    """Meta-trains the supernet on one worker, then adapts to tasks (:class:`nas_meta.strategy.Job`).
+
+    Attributes:
+        options: The options of the strategy.
+        trials: The number of architectures to propose.
+        seed: The seed of the search.
+    """
 
     options: MetaNASOptions
     trials: int
@@ -223,25 +292,28 @@ class MetaNASJob:
                 loss = meta.reptile_step(pool, tasks, o.outer_lr * (1 - step / o.steps))
             else:
                 loss = meta.fomaml_step(pool, tasks, optimizer)
-            values = {"meta-train/loss": finite(loss, step + 1), **shown(meta.space, meta.learner.probabilities())}
-            kept = None
+            values = {
+                "meta-train/loss": finite(loss, step + 1),
+                **probability_scalars(meta.space, meta.learner.probabilities()),
+            }
+            saved = None
             if (step + 1) % o.checkpoint_every == 0 or step + 1 == o.steps:
-                kept = serialize_training(meta.encoder, step=step + 1, optimizer=optimizer.state_dict())
-            yield Progress(step + 1, values, kept)
+                saved = serialize_training(meta.encoder, step=step + 1, optimizer=optimizer.state_dict())
+            yield Progress(step + 1, values, saved)
         rows = []
         for i in range(o.judged):
             task = episode(evaluation.tasks[VALIDATION], evaluation.shape, evaluation.settings.seed, i)
-            rows.append(meta.judge(task))
+            rows.append(meta.evaluate(task))
             yield Progress(o.steps + i + 1, {f"meta-validation/{k}": rows[-1][k] for k in ("mixture", "hardened")})
         findings = {
-            "architectures": self._chosen(meta, rows),
+            "architectures": self._select(meta, rows),
             "adapted": rows,
             "alphas": {name: alpha.tolist() for name, alpha in meta.learner.modules.alphas.items()},
         }
-        return JobResult(findings, packed_weights(meta.supernet))
+        return JobResult(findings, serialize_weights(meta.supernet))
 
-    def _chosen(self, meta: MetaLearner, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """What most tasks chose first, then what the initialisation finds probable; as many as trials, all distinct."""
+    def _select(self, meta: MetaLearner, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """One distinct architecture per trial: the most frequent ones of the tasks, then the initialisation's."""
         counted = Counter(Architecture(row["architecture"]) for row in rows)
         ranked = [architecture for architecture, _ in counted.most_common(self.trials)]
         probable = most_probable(meta.space, meta.learner.probabilities(), self.trials, self.seed)

@@ -1,4 +1,4 @@
-"""The most probable architectures, where every choice has probabilities of its own."""
+"""Enumerates architectures by probability, given independent probabilities for the values of each choice."""
 
 from __future__ import annotations
 
@@ -12,59 +12,70 @@ from nas_meta import Architecture, SearchSpace
 from nas_meta.space.architecture import Value
 from strategies.shared.mutation import neighbour
 
-MOST = 200_000  # partial architectures that are looked at
+MAX_EXPANSIONS = 200_000  # partial architectures that the search visits before it gives up
 
 
 def most_probable(
     space: SearchSpace, probabilities: Mapping[str, Sequence[float]], count: int, seed: int
 ) -> list[Architecture]:
-    """The ``count`` most probable architectures of a space, distinct, best first; fewer where it has no more.
+    """Return the most probable architectures of a space.
 
-    The first has the most probable value of every choice, or is what represents that one; the others follow by
-    Π p(value) / p(most probable value) over the choices they have, so that one that leaves choices without effect gains
-    nothing by that. Where too many of the probable ones break the space's constraints, the rest are neighbours of the
-    best.
+    Architectures are ordered by Π p(value) / p(most probable value) over the choices that have an effect in them. The
+    ratio keeps architectures with fewer such choices from being preferred for that alone. Of architectures that are the
+    same model, only the representative (:meth:`SearchSpace.representative`) is returned.
 
     Args:
-        probabilities: of every choice, in the order of its values.
+        space: The search space.
+        probabilities: The probabilities of each choice's values, by its name.
+        count: The largest number of architectures.
+        seed: The seed of the neighbours.
+
+    Returns:
+        Distinct architectures, best first; fewer than ``count`` if the space has no more. If too many of the probable
+        architectures break the constraints, neighbours of the best follow.
     """
-    found: dict[str, Architecture] = {}
+    selected: dict[str, Architecture] = {}
     for architecture in _descending(space, probabilities):
         if space.problem(architecture) is None:
-            found.setdefault(architecture.id, architecture)
-            if len(found) == count:
+            selected.setdefault(architecture.id, architecture)
+            if len(selected) == count:
                 break
     rng = np.random.default_rng(seed)
-    while found and len(found) < count:
-        near = neighbour(space, next(iter(found.values())), found, rng)
+    while selected and len(selected) < count:
+        near = neighbour(space, next(iter(selected.values())), selected, rng)
         if near is None:
             break
-        found[near.id] = near
-    return list(found.values())
+        selected[near.id] = near
+    return list(selected.values())
 
 
 def _descending(space: SearchSpace, probabilities: Mapping[str, Sequence[float]]) -> Iterator[Architecture]:
-    """Architectures by falling probability, constraints aside: cheapest first over the choices in their order.
+    """Architectures by falling probability, without regard to constraints: uniform-cost search over the choices.
 
-    A value costs log p(most probable) - log p(value), so the finished architecture that comes first is the best left.
+    A partial architecture has values for the first choices of the space. Choosing a value costs log p(most probable) -
+    log p(value), which is never negative. The heap yields the cheapest partial architecture first, so a complete one at
+    its top is at least as probable as every architecture that has not been yielded.
+
+    Example: a in {x, y} with p = (0.6, 0.4) and b in {u, v} with p = (0.9, 0.1). The costs are y: 0.41, v: 2.20, and 0
+    for x and u. The order is xu (0), yu (0.41), xv (2.20), yv (2.60).
     """
     names = list(space.table)
     logs = {name: [math.log(max(p, 1e-30)) for p in probabilities[name]] for name in names}
-    number = 0  # no two entries of the heap are equal: what is kept is never compared
+    number = 0  # makes heap entries unequal before their last element, which cannot be compared
     heap: list[tuple[float, int, int, dict[str, Value]]] = [(0.0, 0, 0, {})]
-    for _ in range(MOST):
+    for _ in range(MAX_EXPANSIONS):
         if not heap:
             return
-        paid, depth, _, kept = heapq.heappop(heap)
-        depth = -depth  # of equal ones the most finished first
+        cost, depth, _, values = heapq.heappop(heap)
+        depth = -depth  # negated in the heap: of equal costs, the most complete comes first
         if depth == len(names):
-            yield space.canonical(kept)
+            yield space.canonical(values)
             continue
         name = names[depth]
         choice = space.table[name]
-        if not choice.applies(kept):
-            heapq.heappush(heap, (paid, -depth - 1, (number := number + 1), kept))
+        if not choice.applies(values):
+            heapq.heappush(heap, (cost, -depth - 1, (number := number + 1), values))
             continue
         for value, log in zip(choice.values, logs[name], strict=True):
-            cost = paid + max(logs[name]) - log
-            heapq.heappush(heap, (cost, -depth - 1, (number := number + 1), {**kept, name: value}))
+            total = cost + max(logs[name]) - log
+            heapq.heappush(heap, (total, -depth - 1, (number := number + 1), {**values, name: value}))

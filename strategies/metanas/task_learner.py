@@ -1,12 +1,12 @@
-"""Adapting weights and architecture to one task together, the architecture hardening as it goes.
+"""Adapts the weights and the architecture of a supernet to one task; the architecture hardens during adaptation.
 
-The task learner of MetaNAS (Elsken, Staffler, Metzen and Hutter 2020, "Meta-Learning of Neural Architectures for
-Few-Shot Learning"). In every step j of a task both move along the gradient of the task's loss,
+This is the task learner of MetaNAS (Elsken, Staffler, Metzen and Hutter 2020, "Meta-Learning of Neural Architectures
+for Few-Shot Learning"). In every step j of a task, both follow the gradient of the task's loss,
 
     w ← w - λ_task ∇_w L(w, α),    α ← α - ξ_task ∇_α L(w, α)    (their equations 3 and 4, here with Adam),
 
-and candidates are weighted with softmax(α / τ_j), τ falling to almost nothing ("soft pruning", their section 3.3), so
-that at its end the mixture is one architecture already and nothing has to be trained again.
+and candidates are weighted by softmax(α / τ_j). The temperature τ_j falls to almost zero ("soft pruning", their section
+3.3), so that the mixture ends as a single architecture, which needs no further training.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.pool import Pool
 from strategies.one_shot.nni_supermodules import SuperModules
 
-PRUNED = 1e-5  # candidates with a smaller share are out
-SCALE = 10.0  # squared length of the embeddings that the head sees
+PRUNE_BELOW = 1e-5  # candidates with a smaller weight are pruned
+SCALE = 10.0  # squared length of the embeddings that the head classifies
 
 
 class TaskOptions(Protocol):
-    """Learning rates of a task, and the temperature at its end."""
+    """The options of a task: learning rates of weights, architecture and head, and the last temperature."""
 
     task_lr: float
     task_arch_lr: float
@@ -38,40 +38,64 @@ class TaskOptions(Protocol):
 
 
 class Tempered(nn.Module):
-    """softmax(α / τ), and nothing where that is below ``PRUNED``."""
+    """The softmax of a supernet's choices, softmax(α / τ), with weights below ``PRUNE_BELOW`` set to zero.
+
+    Attributes:
+        temperature: τ.
+    """
 
     temperature = 1.0
 
     def forward(self, alpha: Tensor) -> Tensor:
-        share = (alpha / self.temperature).softmax(-1)
-        # Cut, for a CPU is slow with the almost-nothing that would go on through every candidate and its gradient.
-        return share * (share >= PRUNED)
+        weight = (alpha / self.temperature).softmax(-1)
+        # Pruned because tiny (denormal) weights would slow down every candidate and its gradient on a CPU.
+        return weight * (weight >= PRUNE_BELOW)
 
 
 @dataclass
 class Head:
-    """A linear classifier over embeddings of length √SCALE: ``weight`` ``[N, D]`` and ``bias`` ``[N]``."""
+    """A linear classifier of embeddings of length √SCALE.
+
+    Attributes:
+        weight: ``[N, D]``.
+        bias: ``[N]``.
+    """
 
     weight: Tensor
     bias: Tensor
 
     def __call__(self, z: Tensor) -> Tensor:
-        """Logits ``[M, N]`` of embeddings ``[M, D]``."""
+        """Return the logits ``[M, N]`` of embeddings ``[M, D]``."""
         return F.linear(z, self.weight, self.bias)
 
     @classmethod
     def at_prototypes(cls, support: Sequence[Tensor]) -> Head:
-        """W_k = 2c_k and b_k = -||c_k||² (Triantafillou et al. 2020), of each class's support embeddings ``[K, D]``."""
+        """Return the head that classifies by the nearest prototype.
+
+        W_k = 2c_k and b_k = -||c_k||² (Triantafillou et al. 2020), with c_k the mean embedding of class k.
+
+        Args:
+            support: The support embeddings ``[K, D]`` of each class.
+
+        Returns:
+            The head, whose tensors require gradients.
+        """
         prototypes = torch.stack([z.mean(0) for z in support])
         return cls((2 * prototypes).requires_grad_(), (-prototypes.square().sum(1)).requires_grad_())
 
 
 class TaskLearner:
-    """Moves a mutated supernet's weights and architecture parameters on one task, in place.
+    """Adapts the weights and architecture parameters of a supernet to one task, in place.
 
     Args:
-        encoder: with the supernet; its architecture parameters are frozen for others.
-        softmax: that of the supernet's choices.
+        encoder: The encoder with the supernet as its model, whose choices are NNI's super-modules.
+        modules: Controls the supernet's choices.
+        softmax: The softmax of the supernet's choices.
+        options: The options of a task.
+
+    Attributes:
+        weights: The weights that are adapted.
+        alphas: The architecture parameters.
     """
 
     def __init__(self, encoder: Encoder, modules: SuperModules, softmax: Tempered, options: TaskOptions):
@@ -81,31 +105,43 @@ class TaskLearner:
 
     @property
     def moving(self) -> list[nn.Parameter]:
-        """Weights, then architecture parameters."""
+        """All parameters that are adapted: the weights, then the architecture parameters."""
         return [*self.weights, *self.alphas]
 
     def features(self, pool: Pool, indices: np.ndarray) -> Tensor:
-        """``[len(indices), D]``, of length √SCALE."""
-        return embedded(self.encoder, pool, indices)
+        """Return the embeddings of examples.
+
+        Args:
+            pool: The pool of the examples.
+            indices: The examples.
+
+        Returns:
+            ``[len(indices), D]``, of length √SCALE.
+        """
+        return scaled_embeddings(self.encoder, pool, indices)
 
     def adapt(
         self, pool: Pool, support: Sequence[np.ndarray], indices: np.ndarray, labels: np.ndarray, steps: int
     ) -> tuple[Head, float]:
-        """Takes ``steps`` steps on the given examples; the head starts at the prototypes of the support set.
+        """Adapt weights, architecture and a head by gradient steps; the head starts at the prototypes.
 
         Args:
-            support: of each class the indices of its examples.
+            pool: The pool of the task's examples.
+            support: The indices of the support examples of each class, which define the prototypes.
+            indices: The examples to learn from, ``[M]``.
+            labels: Their classes, ``[M]``.
+            steps: The number of gradient steps.
 
         Returns:
-            the head, and the loss of the last step.
+            The head, and the loss of the last step.
         """
         self.softmax.temperature = 1.0
         with torch.no_grad():
-            start = self.features(pool, np.concatenate(support)).split([len(rows) for rows in support])
-        head, o = Head.at_prototypes(start), self.options
+            embeddings = self.features(pool, np.concatenate(support)).split([len(rows) for rows in support])
+        head, o = Head.at_prototypes(embeddings), self.options
         groups = [(self.weights, o.task_lr), (self.alphas, o.task_arch_lr), ([head.weight, head.bias], o.head_lr)]
         optimizer = torch.optim.Adam([{"params": p, "lr": lr} for p, lr in groups], betas=(0.5, 0.999))
-        targets = torch.from_numpy(labels).to(start[0].device)
+        targets = torch.from_numpy(labels).to(embeddings[0].device)
         for step in range(steps):
             self.softmax.temperature = temperature(step, steps, o.last_temperature)
             loss = F.cross_entropy(head(self.features(pool, indices)), targets)
@@ -116,15 +152,34 @@ class TaskLearner:
         return head, float(loss.detach())
 
     def probabilities(self) -> Mapping[str, list[float]]:
-        """softmax(α) of every choice; the temperature does not change what is most probable."""
+        """Return softmax(α) of every choice. The temperature is left out: it does not change the order of the values.
+
+        Returns:
+            Lists in the order of the choice's values, by its name.
+        """
         return {name: p.tolist() for name, p in self.modules.probabilities().items()}
 
 
-def embedded(encoder: Encoder, pool: Pool, indices: np.ndarray) -> Tensor:
-    """Embeddings of length √SCALE, ``[len(indices), D]``."""
+def scaled_embeddings(encoder: Encoder, pool: Pool, indices: np.ndarray) -> Tensor:
+    """Return embeddings of length √SCALE.
+
+    Args:
+        encoder: The encoder.
+        pool: The pool of the examples.
+        indices: The examples.
+
+    Returns:
+        ``[len(indices), D]``.
+    """
     return SCALE**0.5 * F.normalize(encoder.embed(pool, indices), dim=-1)
 
 
 def temperature(step: int, steps: int, last: float) -> float:
-    """τ of a step, from 0: geometric, ``last`` in the last one."""
+    """Return the temperature τ of a step: it falls geometrically, from just below 1 to ``last``.
+
+    Args:
+        step: The step, from 0.
+        steps: The number of steps.
+        last: The temperature of the last step.
+    """
     return last ** ((step + 1) / steps)

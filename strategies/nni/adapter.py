@@ -1,8 +1,30 @@
-"""The one wall between NNI and the rest: an NNI 3.0 strategy, unmodified, behind ask and tell.
+"""Runs an unmodified NNI 3.0 strategy behind nas-meta's ask-and-tell protocol.
 
-NNI's strategies call an engine from a loop of their own. Here that loop runs on a private thread, and control is
-handed over strictly: the thread works only while ``ask`` or ``tell`` waits for it, so a strategy never runs
-concurrently with the search.
+An NNI strategy is a loop that calls an execution engine: it submits models, waits for free workers and receives results
+through callbacks. In nas-meta the search calls the strategy. The adapter therefore runs NNI's loop on a thread of its
+own, and the two threads exchange messages through two queues:
+
+- The *search thread* calls ``ask``, ``tell`` and ``withdraw``. Each call puts one message (:class:`_Ask`,
+  :class:`_Report`, :class:`_Withdrawal`) into the inbox and waits for the reply in the outbox.
+- The *NNI thread* runs the strategy. It takes a message from the inbox whenever NNI's code waits inside
+  :class:`_Engine`, and puts exactly one reply for each message into the outbox. After NNI's loop has ended, it replies
+  None to every message.
+
+Invariant: at most one message is unanswered, and messages are handled in the order of the calls. After a reply NNI may
+run ahead to its next wait, but it learns of no result before the message that reports it. Proposals are therefore a
+function of the seed and of the order of the calls, whatever the timing, and replaying the calls of a search reproduces
+its proposals exactly.
+
+Example: random search proposes an architecture ``a``, whose trial reaches 0.8::
+
+    search thread                             NNI thread
+                                              draws a model; idle_worker_available() waits for a message
+    ask()   puts _Ask(), waits           -->  idle_worker_available() returns True; submit_models(model)
+            returns a                    <--  puts a; draws the next model; waits for a message
+    (the trial runs)
+    tell()  puts _Report(a.id, 0.8,      -->  passes the metric and the end of training to NNI's callbacks
+            True), waits
+            returns                      <--  puts None; waits for a message
 """
 
 from __future__ import annotations
@@ -10,6 +32,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,14 +46,63 @@ from nas_meta import WAIT, Architecture, Outcome, SearchContext, SearchSpace, St
 from nas_meta.errors import StrategyError
 from strategies.shared.mutation import neighbour, unseen_architecture
 
-_ASK = object()
-_STOP = object()
+
+@dataclass(frozen=True)
+class _Ask:
+    """The search asks for a proposal.
+
+    The reply is the architecture that NNI submits next, ``WAIT`` while NNI waits for running models, or None when NNI's
+    strategy has ended.
+    """
 
 
-class _Space(ExecutableModelSpace):
-    """A search space as NNI sees it: one categorical per choice.
+@dataclass(frozen=True)
+class _Report:
+    """A trial has ended. The reply is None.
 
-    Samples that break a constraint, or whose architecture was frozen before, are invalid, so NNI draws again.
+    Attributes:
+        architecture_id: The trial's architecture.
+        reward: The number that NNI maximises.
+        measured: Whether the trial has a score. A model without one counts as failed in NNI.
+    """
+
+    architecture_id: str
+    reward: float
+    measured: bool
+
+
+@dataclass(frozen=True)
+class _Withdrawal:
+    """A proposal is not tried, so no report follows. The reply is None.
+
+    Attributes:
+        architecture_id: The proposal.
+    """
+
+    architecture_id: str
+
+
+@dataclass(frozen=True)
+class _Stop:
+    """The search is over. Ends the NNI thread; nobody waits for a reply."""
+
+
+_Message = _Ask | _Report | _Withdrawal | _Stop
+_ENDED = object()  # last entry of the outbox: the NNI thread handles no further messages
+
+
+class NNISpace(ExecutableModelSpace):
+    """A search space in NNI's terms: one categorical variable per choice.
+
+    A sample is invalid if it breaks a constraint or if its architecture was frozen before; NNI then draws again.
+
+    Args:
+        space: The search space.
+        seen: Ids of the architectures that were frozen, shared with the frozen copies of this space and extended by
+            :meth:`freeze`.
+
+    Attributes:
+        architecture: The architecture of a frozen copy, otherwise None.
     """
 
     def __init__(self, space: SearchSpace, seen: set[str]):
@@ -53,17 +125,28 @@ class _Space(ExecutableModelSpace):
             return SampleValidationError("the same architecture was proposed before")
         return None
 
-    def freeze(self, sample: Sample) -> _Space:
+    def freeze(self, sample: Sample) -> NNISpace:
         self.validate(sample)
-        frozen = _Space(self.space, self.seen)
+        frozen = NNISpace(self.space, self.seen)
         frozen.sample = dict(sample)
         frozen.architecture = self.space.canonical(sample)
         frozen.status = ModelStatus.Frozen
         self.seen.add(frozen.architecture.id)
         return frozen
 
-    def random(self, memo: Sample | None = None, random_state: Any = None) -> _Space:
-        """Every choice uniform, as NNI draws; where the space draws otherwise, as it does."""
+    def random(self, memo: Sample | None = None, random_state: Any = None) -> NNISpace:
+        """Return a random frozen copy, drawn by the space's own ``sample`` if it does not draw uniformly.
+
+        Args:
+            memo: If given, receives the sample.
+            random_state: NNI's source of randomness.
+
+        Returns:
+            The frozen copy.
+
+        Raises:
+            SampleValidationError: The sample breaks a constraint or was frozen before.
+        """
         if not self.space.draws:
             return super().random(memo=memo, random_state=random_state)
         rng = np.random.default_rng(random_state.randint(2**31))
@@ -73,141 +156,178 @@ class _Space(ExecutableModelSpace):
             memo.update(sample)
         return self.freeze(sample)
 
-    def grid(self, memo: Sample | None = None, granularity: int | None = None) -> Iterable[_Space]:
-        """Every valid architecture once; NNI's own walk would end at the first invalid sample."""
+    def grid(self, memo: Sample | None = None, granularity: int | None = None) -> Iterable[NNISpace]:
+        """Yield every valid architecture once. NNI's own grid would end at the first invalid sample.
+
+        Args:
+            memo: Ignored.
+            granularity: Ignored; the space is finite.
+
+        Yields:
+            A frozen copy for each architecture that was not frozen before.
+        """
         for architecture in self.space.walk():
             if architecture.id not in self.seen:
                 yield self.freeze(architecture.values)
 
 
 class _Engine(ExecutionEngine):
-    """NNI's engine, on NNI's thread: waits for the search, answers it, and plays results back."""
+    """The execution engine that NNI's strategy calls on its thread; exchanges messages with the search.
 
-    def __init__(self, inbox: queue.SimpleQueue, outbox: queue.SimpleQueue):
+    Attributes:
+        models: Every submitted model that was not withdrawn, by architecture id.
+        ask_pending: Whether an :class:`_Ask` was received and not answered yet.
+        stopped: Whether :class:`_Stop` was received.
+    """
+
+    def __init__(self, inbox: queue.SimpleQueue[_Message], outbox: queue.SimpleQueue):
         super().__init__()
         self.inbox, self.outbox = inbox, outbox
-        self.models: dict[str, _Space] = {}
+        self.models: dict[str, NNISpace] = {}
         self.stopped = False
-        self.asked = False
+        self.ask_pending = False
 
-    def listen(self, answer: Any = None) -> bool:
-        """Handles what the search says until it asks (True) or stops (False)."""
+    def wait_for_ask(self, answer: Any = None) -> bool:
+        """Handle messages until the search asks (return True) or stops (return False).
+
+        With an ``answer``, every ask gets it as its reply, and only a stop ends the wait.
+        """
         while not self.stopped:
-            if self.asked:
+            if self.ask_pending:
                 if answer is None:
                     return True
-                self.asked = False
-                self.outbox.put(answer)
-            message = self.inbox.get()
-            if message is _STOP:
-                self.stopped = True
-            elif message is _ASK:
-                self.asked = True
-            else:
-                self.play(*message) if len(message) > 1 else self.take_back(*message)
-                self.outbox.put(None)
+                self.answer_ask(answer)
+            match self.inbox.get():
+                case _Ask():
+                    self.ask_pending = True
+                case _Report() as report:
+                    self.end_model(report)
+                    self.outbox.put(None)
+                case _Withdrawal(architecture_id):
+                    self.withdraw_model(architecture_id)
+                    self.outbox.put(None)
+                case _Stop():
+                    self.stopped = True
         return False
 
-    def play(self, architecture_id: str, reward: float, measured: bool) -> None:
-        """The final metric comes before the end of training: otherwise evolution stays random."""
-        model = self.models[architecture_id]
-        self.dispatch_model_event(FinalMetricEvent(model, reward))
-        status = ModelStatus.Trained if measured else ModelStatus.Failed
+    def answer_ask(self, answer: Any) -> None:
+        """Reply to the pending ask."""
+        self.ask_pending = False
+        self.outbox.put(answer)
+
+    def end_model(self, report: _Report) -> None:
+        """Pass a trial's result to NNI's callbacks.
+
+        The metric comes before the end of training: evolution adds a model to its population when training ends, and
+        only if the model has a metric by then.
+        """
+        model = self.models[report.architecture_id]
+        self.dispatch_model_event(FinalMetricEvent(model, report.reward))
+        status = ModelStatus.Trained if report.measured else ModelStatus.Failed
         self.dispatch_model_event(TrainingEndEvent(model, status))
 
-    def take_back(self, architecture_id: str) -> None:
-        """Ends a model without a metric: evolution then leaves it out of its population."""
+    def withdraw_model(self, architecture_id: str) -> None:
+        """End a model without a metric, so that evolution leaves it out of its population."""
         model = self.models.pop(architecture_id)
         model.seen.discard(architecture_id)
         self.dispatch_model_event(TrainingEndEvent(model, ModelStatus.Failed))
 
     def idle_worker_available(self) -> bool:
-        self.listen()
+        self.wait_for_ask()
         return True
 
     def budget_available(self) -> bool:
         return not self.stopped
 
-    def submit_models(self, *models: _Space) -> None:
+    def submit_models(self, *models: NNISpace) -> None:
         for model in models:
-            if not self.listen():
+            if not self.wait_for_ask():
                 return
-            self.asked = False
             model.status = ModelStatus.Training
             self.models[model.architecture.id] = model
-            self.outbox.put(model.architecture)
+            self.answer_ask(model.architecture)
 
-    def wait_models(self, *models: _Space) -> None:
+    def wait_models(self, *models: NNISpace) -> None:
         while not self.stopped and any(not m.status.completed() for m in models or self.models.values()):
-            self.listen(answer=WAIT)
+            self.wait_for_ask(answer=WAIT)
 
-    def list_models(self, status: ModelStatus | None = None) -> Iterable[_Space]:
+    def list_models(self, status: ModelStatus | None = None) -> Iterable[NNISpace]:
         return [m for m in self.models.values() if status is None or m.status == status]
 
 
 class NNIAdapter(Strategy):
-    """Runs an NNI strategy; subclasses define :meth:`make`.
+    """Base of the strategies that run an NNI strategy; subclasses define :meth:`make`.
 
-    NNI gives up after some hundred draws of what is invalid or was proposed before. What is left of the space then
-    follows from the neighbourhood of the best.
+    NNI's strategies end after too many invalid or repeated draws in a row. The adapter itself then proposes unseen
+    neighbours of the best architecture, until the space is exhausted.
 
     Raises:
-        StrategyError: NNI's code raised; its words are in the sentence.
+        StrategyError: NNI's code raised an exception. The message includes the one of NNI.
     """
 
-    most_in_flight: int | None = None
-    """Proposals without a result that the strategy can bear; None for any number."""
+    max_in_flight: int | None = None
+    """The number of unfinished proposals from which :meth:`ask` returns ``WAIT``; None for no limit."""
 
     def __init__(self, context: SearchContext, options: Any = None):
         super().__init__(context, options)
-        self._inbox: queue.SimpleQueue = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue = queue.SimpleQueue()
         self._in_flight: set[str] = set()
         self._proposed: set[str] = set()
-        self._near: set[str] = set()  # proposed without NNI
+        self._fallbacks: set[str] = set()  # proposals of the adapter, which NNI does not know
         self._scores: dict[Architecture, float] = {}
         self._rng = np.random.default_rng(context.seed)
-        self._peak, self._told = 0, False
+        self._peak_in_flight, self._any_reported = 0, False
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="nni-strategy", daemon=True)
         self._thread.start()
 
     def reward(self, outcome: Outcome) -> float:
-        """What NNI hears of a trial; one without a score ranks last, so a population is never empty or sees NaN."""
+        """Return the reward that NNI receives for a trial.
+
+        Args:
+            outcome: The finished trial.
+
+        Returns:
+            The score, or minus infinity for a trial without one: it ranks last, so that evolution's population is never
+            empty and contains no NaN.
+        """
         return float("-inf") if outcome.score is None else float(outcome.score)
 
     def make(self) -> NNIStrategy:
-        """NNI's strategy with the options and the seed of the search."""
+        """Return NNI's strategy with the options and the seed of the search; called once, on the NNI thread."""
         raise AssertionError("every NNI strategy defines make()")
 
     def ask(self) -> Any:
-        if self.most_in_flight is not None and self._full():
+        if self.max_in_flight is not None and self._is_full():
             return WAIT
-        answer = self._say(_ASK)
+        answer = self._send(_Ask())
         if answer is None:
-            answer = self._left()
+            answer = self._fallback()
             if answer is not None:
-                self._near.add(answer.id)
+                self._fallbacks.add(answer.id)
         if isinstance(answer, Architecture):
             self._in_flight.add(answer.id)
             self._proposed.add(answer.id)
-            self._peak = max(self._peak, len(self._in_flight))
+            self._peak_in_flight = max(self._peak_in_flight, len(self._in_flight))
         return answer
 
-    def _full(self) -> bool:
-        # Once so many were in flight NNI draws from results, of which there are none before the first is told.
-        return (self._peak if not self._told else len(self._in_flight)) >= self.most_in_flight
+    def _is_full(self) -> bool:
+        """Whether NNI must not be asked for more proposals before the next report."""
+        # Once `max_in_flight` models ran together, NNI's evolution draws parents from results. Before the first report
+        # there are none, so the peak counts, even if proposals were withdrawn since.
+        return (len(self._in_flight) if self._any_reported else self._peak_in_flight) >= self.max_in_flight
 
     def tell(self, outcome: Outcome) -> None:
-        self._told = True
+        self._any_reported = True
         self._in_flight.discard(outcome.architecture.id)
-        if outcome.architecture.id not in self._near:
-            self._say((outcome.architecture.id, self.reward(outcome), outcome.score is not None))
+        if outcome.architecture.id not in self._fallbacks:
+            self._send(_Report(outcome.architecture.id, self.reward(outcome), outcome.score is not None))
         if outcome.score is not None:
             self._scores[outcome.architecture] = outcome.score
 
-    def _left(self) -> Architecture | None:
-        """What was not proposed yet, near the best; None where nothing is left."""
+    def _fallback(self) -> Architecture | None:
+        """An unseen neighbour of the best architecture, for when NNI's strategy has ended; None if none is left."""
         if not self._scores:
             return unseen_architecture(self.context.space, self._proposed, self._rng)
         best = max(self._scores, key=self._scores.get)
@@ -216,39 +336,39 @@ class NNIAdapter(Strategy):
     def withdraw(self, architecture: Architecture) -> None:
         if not self.withdraws:
             super().withdraw(architecture)
-        for known in (self._in_flight, self._proposed):
-            known.discard(architecture.id)
-        if architecture.id in self._near:
-            self._near.remove(architecture.id)
+        for ids in (self._in_flight, self._proposed):
+            ids.discard(architecture.id)
+        if architecture.id in self._fallbacks:
+            self._fallbacks.remove(architecture.id)
         else:
-            self._say((architecture.id,))
+            self._send(_Withdrawal(architecture.id))
 
     def close(self) -> None:
-        self._inbox.put(_STOP)
+        self._inbox.put(_Stop())
         self._thread.join(timeout=5)
 
-    def _say(self, message: Any) -> Any:
+    def _send(self, message: _Message) -> Any:
+        """Send a message to the NNI thread and wait for the reply; None if NNI's strategy has ended."""
         if self._failure is None and self._thread.is_alive():
             self._inbox.put(message)
-            answer = self._outbox.get()
-            if answer is not _STOP:
-                return answer
+            reply = self._outbox.get()
+            if reply is not _ENDED:
+                return reply
         if self._failure is not None:
             raise StrategyError(f"NNI's {type(self).__name__} failed: {self._failure}") from self._failure
         return None
 
     def _run(self) -> None:
+        """The NNI thread: run NNI's strategy, then reply None to every message until the search stops."""
         engine = _Engine(self._inbox, self._outbox)
         try:
-            self.make()(_Space(self.context.space, set()), engine)
+            self.make()(NNISpace(self.context.space, set()), engine)
         except BaseException as error:
             self._failure = error
-        # The strategy has nothing more to propose; results may still come in.
-        if engine.asked and self._failure is None:
-            self._outbox.put(None)
+        if engine.ask_pending and self._failure is None:
+            engine.answer_ask(None)
         while not engine.stopped and self._failure is None:
-            message = self._inbox.get()
-            if message is _STOP:
+            if isinstance(self._inbox.get(), _Stop):
                 return
             self._outbox.put(None)
-        self._outbox.put(_STOP)
+        self._outbox.put(_ENDED)

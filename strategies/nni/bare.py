@@ -1,6 +1,7 @@
-"""NNI's package of super-modules without its ``__init__``, which would import Lightning.
+"""Makes NNI's package of super-modules importable without its ``__init__``, which would import Lightning.
 
-Registered bare, its modules can be imported, and so can what imports them: the hub of model spaces.
+Importing this module registers an empty package under the name of NNI's. Its modules can then be imported, and so can
+the modules that import them, such as the hub of model spaces.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Grid search: NNI's ``GridSearch``."""
+"""Grid search, with NNI's ``GridSearch``."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from strategies.nni.adapter import NNIAdapter
 
 
 class GridOptions(PluginOptions):
-    """Options of grid search."""
+    """Options of ``grid``."""
 
-    shuffle: bool = Field(True, description="shuffle within every hundred architectures")
+    shuffle: bool = Field(
+        True,
+        description="whether blocks of a hundred architectures are shuffled; otherwise choices vary in order",
+    )
 
 
 class Grid(NNIAdapter):
-    """Every architecture once, in order or shuffled in blocks (NNI)."""
+    """Exhaustive search: every architecture once, in order or shuffled in blocks (NNI)."""
 
     Options = GridOptions
 

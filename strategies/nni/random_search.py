@@ -1,4 +1,4 @@
-"""Random search: NNI's ``Random``."""
+"""Random search, with NNI's ``Random``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from strategies.nni.adapter import NNIAdapter
 
 
 class Random(NNIAdapter):
-    """Uniform random architectures, none twice (NNI)."""
+    """Random search: uniform, without repeats (NNI)."""
 
     withdraws = True
 

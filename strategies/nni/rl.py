@@ -1,4 +1,4 @@
-"""Reinforcement learning: NNI's ``PolicyBasedRL``, proximal policy optimisation over a recurrent policy."""
+"""Reinforcement learning with NNI's ``PolicyBasedRL``: proximal policy optimisation (PPO) of a recurrent policy."""
 
 from __future__ import annotations
 
@@ -9,23 +9,26 @@ from nas_meta import Outcome, PluginOptions, SearchContext
 from nas_meta.errors import StrategyError
 from strategies.nni.adapter import NNIAdapter
 
-PATIENCE = 30  # draws that the policy may repeat itself before its neighbourhood is tried
+PATIENCE = 30  # invalid or repeated draws in a row, after which NNI's policy ends and neighbours of the best follow
 
 
 class RLOptions(PluginOptions):
-    """Options of reinforcement learning; what is left out follows from the budget."""
+    """Options of ``rl``; defaults of None are derived from the budget."""
 
-    update_every: int | None = Field(None, ge=1, description="trials between updates; by default a fifteenth of all")
-    update_times: int = Field(5, ge=1, description="passes over what is known in an update")
+    update_every: int | None = Field(
+        None, ge=1, description="trials per policy update; by default a fifteenth of all trials, 4 to 20"
+    )
+    update_times: int = Field(5, ge=1, description="training rounds of the policy per update, on the latest trials")
 
 
 class RL(NNIAdapter):
-    """A policy that writes architectures choice by choice, rewarded with their score (Zoph & Le 2017; NNI, PPO).
+    """Reinforcement learning (Zoph & Le 2017): a policy picks the choices, rewarded with the score (NNI, PPO).
 
-    The reward is the score in standard deviations from the mean of all so far, so that any metric can be one.
+    The reward of a trial is its score, standardised by the mean and the standard deviation of all scores so far, so
+    that metrics of any scale can be rewards.
 
     Raises:
-        StrategyError: the extra ``nas-meta[rl]`` is not installed.
+        StrategyError: The extra ``nas-meta[rl]`` is not installed.
     """
 
     Options = RLOptions
@@ -36,24 +39,24 @@ class RL(NNIAdapter):
             import tianshou  # noqa: F401
         except ImportError as error:
             raise StrategyError(
-                "strategy 'rl' needs packages that are not installed; expected: pip install 'nas-meta[rl]'"
+                "strategy 'rl' needs packages that are not installed; install them with pip install 'nas-meta[rl]'"
             ) from error
         self.update_every = options.update_every or min(20, max(4, context.trials // 15))
         super().__init__(context, options)
         self.resolved = {"update_every": self.update_every}
 
     def reward(self, outcome: Outcome) -> float:
-        known = [*self._scores.values(), *([] if outcome.score is None else [outcome.score])]
-        if len(known) < 2:
+        scores = [*self._scores.values(), *([] if outcome.score is None else [outcome.score])]
+        if len(scores) < 2:
             return 0.0
-        score = min(known) if outcome.score is None else outcome.score
-        return float((score - np.mean(known)) / (np.std(known) + 1e-12))
+        score = min(scores) if outcome.score is None else outcome.score
+        return float((score - np.mean(scores)) / (np.std(scores) + 1e-12))
 
     def make(self):
         import torch
         from nni.nas.strategy import PolicyBasedRL
 
-        # The policy draws from the global generators of this process, the driver, which draws nothing else.
+        # The policy draws from the global generators of this process, the driver, which uses them for nothing else.
         torch.manual_seed(self.context.seed)
         np.random.seed(self.context.seed)
         strategy = PolicyBasedRL(

@@ -1,7 +1,7 @@
-"""What one-shot strategies share: a supernet trained by one job on two levels, and what is derived from it.
+"""The parts that one-shot strategies share: a job that trains a supernet and derives architectures from it.
 
-Weights learn on episodes of some meta-train classes, the architecture on episodes of the held-out ones. The derived
-architectures are then trained alone, as ordinary trials.
+Training is bilevel: the weights learn on episodes of some meta-train classes, the architecture on episodes of the
+held-out others. The derived architectures are then trained as ordinary trials, without the supernet's weights.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from nas_meta.models.state import restore_training, serialize_training
 from nas_meta.space.wrappers import space_name
 from nas_meta.tasks.episodes import Episode, EpisodeShape, episode, episodes
 from nas_meta.tasks.pool import Pool
-from strategies.one_shot.bilevel import EpisodeLoss, two_levels
+from strategies.one_shot.bilevel import EpisodeLoss, split_classes
 from strategies.one_shot.nni_supermodules import SuperModules, choice_supernet, is_alpha, weights_of
 from strategies.shared.mutation import neighbour
 
@@ -34,23 +34,33 @@ from strategies.shared.mutation import neighbour
 class OneShotOptions(PluginOptions):
     """Options that every one-shot strategy has."""
 
-    steps: int = Field(300, ge=1, description="steps in which the supernet's weights learn")
+    steps: int = Field(300, ge=1, description="training steps of the supernet's weights")
     lr: float | None = Field(None, gt=0, description="learning rate of the supernet's weights; by default learner.lr")
-    held_out: float = Field(0.5, gt=0, lt=1, description="share of the meta-train classes for the architecture alone")
+    held_out: float = Field(
+        0.5, gt=0, lt=1, description="share of the meta-train classes that only the architecture learns from"
+    )
     checkpoint_every: int = Field(
-        100, ge=0, description="steps between two checkpoints of the supernet; 0 only at the end"
+        100, ge=0, description="steps between two checkpoints of the supernet; 0 writes one only at the end"
     )
 
 
 @dataclass
 class Training:
-    """What a method works with while its supernet trains.
+    """The state of a supernet's training that a :class:`Method` works with.
 
     Attributes:
-        lower: the classes on which the weights learn.
-        upper: those on which the architecture does.
-        modules: the supernet's choices.
-        loss: the learner's, a function of weights and architecture parameters.
+        options: The options of the strategy.
+        space: The search space.
+        supernet: The supernet, whose choices are NNI's super-modules.
+        modules: Controls the supernet's choices.
+        encoder: The encoder with the supernet as its model.
+        learner: Meta-trains the weights.
+        loss: The learner's loss as a function of weights and architecture parameters.
+        lower: The classes that the weights learn on.
+        upper: The classes that the architecture learns on.
+        shape: The shape of the training episodes on both levels.
+        evaluation_shape: The shape of the episodes that score architectures.
+        seed: The seed of the search.
     """
 
     options: Any
@@ -63,30 +73,52 @@ class Training:
     lower: Pool
     upper: Pool
     shape: EpisodeShape
-    judged: EpisodeShape
+    evaluation_shape: EpisodeShape
     seed: int
 
     def lower_episode(self, index: int) -> Episode:
-        """The index-th episode of the weights."""
+        """Return a training episode of the weights.
+
+        Args:
+            index: The number of the episode, from 0. The same number always gives the same episode.
+        """
         return episode(self.lower, self.shape, self.seed, index)
 
     def upper_episode(self, index: int) -> Episode:
-        """The index-th episode of the architecture."""
+        """Return a training episode of the architecture.
+
+        Args:
+            index: The number of the episode, from 0. The same number always gives the same episode.
+        """
         return episode(self.upper, self.shape, self.seed, index)
 
-    def inherited(self, architecture: Architecture, count: int) -> float:
-        """Accuracy with the supernet's weights on the first ``count`` episodes of the architecture's classes.
+    def inherited_accuracy(self, architecture: Architecture, count: int) -> float:
+        """Return the accuracy of an architecture with the supernet's weights, on classes held out from the weights.
 
-        Only where paths are sampled: :meth:`SuperModules.follow` must be enough to compute one architecture.
+        Only for supernets of :func:`paths`, in which :meth:`SuperModules.follow` selects one architecture.
+
+        Args:
+            architecture: The architecture to score.
+            count: The number of episodes. All architectures are scored on the same ones.
+
+        Returns:
+            The mean accuracy, from 0 to 1.
         """
         self.modules.follow(architecture)
-        # Not those that a controller was rewarded for: these are never seen before the end.
-        tasks = list(episodes(self.upper, self.judged, self.seed + 1, count))
+        # Another seed than in training, so that a controller is not scored on the episodes that rewarded it.
+        tasks = list(episodes(self.upper, self.evaluation_shape, self.seed + 1, count))
         return float(self.learner.accuracies(self.encoder, self.upper, tasks).mean())
 
 
 class Method(ABC):
-    """One algorithm at work; lives in the job, on the worker."""
+    """One run of a one-shot algorithm; created by the job, on the worker.
+
+    Each step calls :meth:`before_weights`, trains the weights, and calls :meth:`architecture_step`. After the last
+    step, :meth:`derive` returns the architectures.
+
+    Args:
+        training: The training that the method takes part in.
+    """
 
     def __init__(self, training: Training):
         self.training, self.options = training, training.options
@@ -94,44 +126,96 @@ class Method(ABC):
     @staticmethod
     @abstractmethod
     def mutate(supernet: ChoiceSupernet) -> SuperModules:
-        """Makes the supernet's choices those of the algorithm, in place."""
+        """Replace the supernet's choices by the super-modules of the algorithm, in place.
+
+        Args:
+            supernet: The supernet of the space.
+
+        Returns:
+            The control over the choices.
+        """
 
     @staticmethod
     def extra_steps(options: Any) -> int:
-        """Steps after the training that :meth:`derive` takes."""
+        """Return the number of steps of :meth:`derive`, which follow those of the training.
+
+        Args:
+            options: The options of the strategy.
+        """
         return 0
 
     def before_weights(self, step: int) -> None:  # noqa: B027
-        """Before the weights learn in a step, from 0."""
+        """Prepare the supernet for the next step of the weights, for example by selecting a path.
+
+        Args:
+            step: The number of finished steps.
+        """
 
     @abstractmethod
     def architecture_step(self, step: int) -> Mapping[str, float]:
-        """The architecture's part of a step, from 1, after the weights'; returns what TensorBoard shows of it."""
+        """Train the architecture after a step of the weights.
+
+        Args:
+            step: The step, from 1.
+
+        Returns:
+            Scalars for TensorBoard.
+        """
 
     def probabilities(self) -> dict[str, list[float]]:
-        """Of every choice those of its values; empty where the algorithm has none."""
+        """Return the probabilities of the values of each choice.
+
+        Returns:
+            Lists in the order of the choice's values, by its name; empty if the algorithm has no probabilities.
+        """
         return {}
 
     @property
-    def settled(self) -> bool:
-        """Whether :meth:`state` is all of the state after this step."""
+    def can_checkpoint(self) -> bool:
+        """Whether :meth:`state` is complete after this step; otherwise the checkpoint waits for a later one."""
         return True
 
     def state(self) -> dict[str, Any]:
-        """What the method needs to go on, beside the supernet and torch's random numbers; tensors and plain data."""
+        """Return the state that the method resumes from, in addition to the supernet and torch's random generator.
+
+        Returns:
+            Tensors and plain data.
+        """
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:  # noqa: B027
-        """Goes back to a :meth:`state`."""
+        """Restore a state.
+
+        Args:
+            state: The result of :meth:`state`.
+        """
 
     @abstractmethod
     def derive(self, count: int) -> Generator[Mapping[str, float], None, list[Architecture]]:
-        """At most ``count`` distinct architectures, best first; yields after each of the extra steps."""
+        """Derive architectures from the trained supernet.
+
+        Args:
+            count: The largest number of architectures.
+
+        Yields:
+            Scalars for TensorBoard, after each of the :meth:`extra_steps`.
+
+        Returns:
+            Distinct architectures, best first.
+        """
 
 
 @dataclass(frozen=True)
 class SupernetJob:
-    """Trains a supernet and derives architectures, on one worker (:class:`nas_meta.strategy.Job`)."""
+    """Trains a supernet and derives architectures, on one worker (:class:`nas_meta.strategy.Job`).
+
+    Attributes:
+        strategy: The name of the strategy, for messages.
+        method: The algorithm.
+        options: The options of the strategy.
+        trials: The number of architectures to derive.
+        seed: The seed of the search.
+    """
 
     strategy: str
     method: type[Method]
@@ -159,14 +243,14 @@ class SupernetJob:
         every = self.options.checkpoint_every or self.options.steps
         for step in training.learner.meta_train(encoder, lower, training.lower_episode, start):
             values = {"meta-train/loss": step.loss, **method.architecture_step(step.number)}
-            kept = None
-            due = step.number - last >= every and method.settled
+            saved = None
+            due = step.number - last >= every and method.can_checkpoint
             if due or step.number == self.options.steps:
                 last = step.number
-                kept = serialize_training(encoder, learner=step.state(), method=method.state())
+                saved = serialize_training(encoder, learner=step.state(), method=method.state())
             method.before_weights(step.number)
-            values |= shown(training.space, method.probabilities())
-            yield Progress(step.number, values, kept)
+            values |= probability_scalars(training.space, method.probabilities())
+            yield Progress(step.number, values, saved)
         derivation = method.derive(self.trials)
         number, architectures = self.options.steps, []
         while True:
@@ -182,26 +266,27 @@ class SupernetJob:
             "probabilities": method.probabilities(),
             "classes": {"weights": list(training.lower.classes), "architecture": list(training.upper.classes)},
         }
-        return JobResult(findings, packed_weights(training.supernet))
+        return JobResult(findings, serialize_weights(training.supernet))
 
     def _training(self, evaluation: Evaluation) -> Training:
+        """Split the classes, change the supernet for the method, and assemble everything that training needs."""
         options, space = self.options, evaluation.space
         learner = evaluation.learner
         if not isinstance(learner, MetricLearner):
             raise ConfigError(
-                f"strategy '{self.strategy}' trains its supernet by the loss of a metric learner, which "
-                f"{type(learner).__name__} is not; expected protonet, matching or ridge as learner.name"
+                f"strategy '{self.strategy}' trains its supernet with the loss of a metric learner, but "
+                f"{type(learner).__name__} is not one; expected learner.name to be protonet, matching or ridge"
             )
         shape = evaluation.train.of(evaluation.shape)
-        most = max(shape.ways, evaluation.shape.ways)
-        lower, upper = two_levels(evaluation.tasks["meta-train"], options.held_out, most, self.seed)
+        ways = max(shape.ways, evaluation.shape.ways)
+        lower, upper = split_classes(evaluation.tasks["meta-train"], options.held_out, ways, self.seed)
         supernet = choice_supernet(space.supernet(), self.strategy, space_name(space))
         modules = self.method.mutate(supernet)
         encoder = evaluation.encoder(supernet)
-        # The learner's optimiser is for the weights.
+        # The learner's optimiser trains only the weights.
         encoder.frozen |= {name for name, _ in encoder.model.named_parameters() if is_alpha(name)}
-        changed = {"steps": options.steps, **({} if options.lr is None else {"lr": options.lr})}
-        learner = type(learner)(learner.options.model_copy(update=changed))
+        updates = {"steps": options.steps, **({} if options.lr is None else {"lr": options.lr})}
+        learner = type(learner)(learner.options.model_copy(update=updates))
         loss = EpisodeLoss(learner, encoder, is_alpha)
         return Training(
             options, space, supernet, modules, encoder, learner, loss, lower, upper, shape, evaluation.shape, self.seed
@@ -209,15 +294,19 @@ class SupernetJob:
 
 
 class OneShot(Strategy):
-    """Proposes what was derived from a supernet, best first; subclasses name the method.
+    """Base of the one-shot strategies: proposes the architectures derived from a supernet, best first.
+
+    Subclasses define :attr:`name` and :attr:`method`.
 
     Raises:
-        ConfigError: the space has no supernet of choices.
+        ConfigError: The space has no supernet that is made of choices.
     """
 
     Options = OneShotOptions
     name: ClassVar[str]
+    """The name of the strategy, for messages."""
     method: ClassVar[type[Method]]
+    """The algorithm that trains the supernet and derives architectures."""
 
     def __init__(self, context: SearchContext, options: OneShotOptions | None = None):
         super().__init__(context, options)
@@ -237,8 +326,16 @@ class OneShot(Strategy):
         return None
 
 
-def shown(space: SearchSpace, probabilities: Mapping[str, list[float]]) -> dict[str, float]:
-    """Probabilities under the names that TensorBoard shows, such as ``probability/layer0.op/attention-4``."""
+def probability_scalars(space: SearchSpace, probabilities: Mapping[str, list[float]]) -> dict[str, float]:
+    """Return probabilities by TensorBoard tag, such as ``probability/layer0.op/attention-4``.
+
+    Args:
+        space: The space of the choices.
+        probabilities: The probabilities of each choice's values, by its name.
+
+    Returns:
+        One scalar for each value of each choice.
+    """
     return {
         f"probability/{name}/{value}": p
         for name, row in probabilities.items()
@@ -246,24 +343,41 @@ def shown(space: SearchSpace, probabilities: Mapping[str, list[float]]) -> dict[
     }
 
 
-def ranked(training: Training, scores: Mapping[Architecture, float], count: int) -> list[Architecture]:
-    """The ``count`` with the highest scores; where there are fewer, neighbours of the best follow."""
-    found = {a.id: a for a in sorted(scores, key=scores.get, reverse=True)[:count]}
-    for near in _neighbours(training, found):
-        if len(found) >= count:
+def top_architectures(training: Training, scores: Mapping[Architecture, float], count: int) -> list[Architecture]:
+    """Return the architectures with the highest scores, best first.
+
+    Args:
+        training: The training of the supernet.
+        scores: Scores by architecture, higher is better.
+        count: The number of architectures. If fewer have scores, unseen neighbours of the best follow.
+
+    Returns:
+        Distinct architectures; fewer than ``count`` if the space has no more.
+    """
+    top = {a.id: a for a in sorted(scores, key=scores.get, reverse=True)[:count]}
+    for near in _neighbours(training, top):
+        if len(top) >= count:
             break
-        found[near.id] = near
-    return list(found.values())
+        top[near.id] = near
+    return list(top.values())
 
 
-def _neighbours(training: Training, found: Mapping[str, Architecture]) -> Iterator[Architecture]:
+def _neighbours(training: Training, top: Mapping[str, Architecture]) -> Iterator[Architecture]:
+    """Architectures close to the first of ``top`` that ``top`` does not contain yet."""
     rng = np.random.default_rng(training.seed)
-    while near := neighbour(training.space, next(iter(found.values())), found, rng):
+    while near := neighbour(training.space, next(iter(top.values())), top, rng):
         yield near
 
 
-def packed_weights(supernet: ChoiceSupernet) -> np.ndarray:
-    """The weights of a mutated supernet as safetensors, which the space's own supernet loads."""
+def serialize_weights(supernet: ChoiceSupernet) -> np.ndarray:
+    """Serialise the weights of a supernet whose choices are NNI's super-modules.
+
+    Args:
+        supernet: The trained supernet.
+
+    Returns:
+        The bytes of a safetensors file that the space's own supernet can load.
+    """
     from safetensors.torch import save
 
     state = {name: t.detach().cpu().contiguous().clone() for name, t in weights_of(supernet).items()}

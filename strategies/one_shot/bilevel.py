@@ -1,7 +1,7 @@
-"""Two levels of learning: weights on some classes, the architecture on others, and the gradient of the second.
+"""Bilevel optimisation: weights learn on some classes, the architecture on others; gradients of the upper level.
 
-A loss is a function of two mappings from names to tensors, the weights w and the architecture parameters α, so that
-nothing here knows of models.
+A loss is a function of two mappings from names to tensors, the weights w and the architecture parameters α. The
+gradients therefore need no knowledge of models.
 """
 
 from __future__ import annotations
@@ -25,40 +25,48 @@ Tensors = Mapping[str, Tensor]
 Loss = Callable[[Tensors, Tensors], Tensor]
 
 
-def two_levels(pool: Pool, held_out: float, ways: int, seed: int) -> tuple[Pool, Pool]:
-    """The classes of a pool, shuffled by the seed and cut in two: for the weights, and held out for the architecture.
+def split_classes(pool: Pool, held_out: float, ways: int, seed: int) -> tuple[Pool, Pool]:
+    """Split the classes of a pool at random: one part for the weights, the other for the architecture.
 
     Args:
-        held_out: the share of the classes for the architecture.
-        ways: classes in an episode.
+        pool: The pool to split.
+        held_out: The share of the classes that is held out for the architecture.
+        ways: The number of classes per episode.
+        seed: The seed of the split.
+
+    Returns:
+        The pool of the weights and the pool of the architecture. Their classes are disjoint.
 
     Raises:
-        ConfigError: a part has fewer classes than an episode.
+        ConfigError: A part has fewer classes than an episode.
     """
     order = np.random.default_rng(seed).permutation(len(pool.classes))
     cut = len(order) - round(held_out * len(order))
     if min(cut, len(order) - cut) < ways:
         raise ConfigError(
-            f"strategy.held_out is {held_out:g}: of {len(order)} meta-train classes {cut} are for the weights and "
-            f"{len(order) - cut} for the architecture; expected at least {ways} each, as many as an episode has"
+            f"strategy.held_out is {held_out:g}, which leaves {cut} of {len(order)} meta-train classes for the weights "
+            f"and {len(order) - cut} for the architecture; expected at least {ways} for each, the classes of an episode"
         )
     lower, upper = (_classes(pool, np.sort(part)) for part in (order[:cut], order[cut:]))
     assert not set(lower.classes) & set(upper.classes)
     return lower, upper
 
 
-def _classes(pool: Pool, kept: np.ndarray) -> Pool:
-    """The pool with some of its classes; texts of the others stay, but are no class's."""
-    place = np.full(len(pool.classes), -1)
-    place[kept] = np.arange(len(kept))
-    return replace(pool, classes=[pool.classes[c] for c in kept], labels=place[pool.labels])
+def _classes(pool: Pool, selected: np.ndarray) -> Pool:
+    """The pool restricted to some classes; examples of the others stay in it, with the label -1."""
+    new_label = np.full(len(pool.classes), -1)
+    new_label[selected] = np.arange(len(selected))
+    return replace(pool, classes=[pool.classes[c] for c in selected], labels=new_label[pool.labels])
 
 
 class EpisodeLoss(nn.Module):
-    """A learner's loss of an episode as a function of the encoder's parameters.
+    """A learner's loss on an episode, as a function of the encoder's parameters.
 
     Args:
-        upper: names of those parameters (``named_parameters`` of the encoder) that are the architecture's.
+        learner: Defines the loss.
+        encoder: The encoder with the supernet.
+        upper: Returns whether a parameter, given by its name in ``encoder.named_parameters()``, is an architecture
+            parameter.
     """
 
     def __init__(self, learner: Learner, encoder: Encoder, upper: Callable[[str], bool]):
@@ -67,24 +75,41 @@ class EpisodeLoss(nn.Module):
 
     @property
     def weights(self) -> dict[str, nn.Parameter]:
-        """The parameters that learn on the lower level."""
+        """The trainable weights, which learn on the lower level, by name."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad and not self._is_upper(name)}
 
     @property
     def alphas(self) -> dict[str, nn.Parameter]:
-        """The architecture parameters."""
+        """The architecture parameters, which learn on the upper level, by name."""
         return {name: p for name, p in self.named_parameters() if self._is_upper(name)}
 
     def forward(self, pool: Pool, episode: Episode) -> Tensor:
         return self.learner.meta_loss(self.encoder, pool, episode)
 
     def of(self, pool: Pool, episode: Episode) -> Loss:
-        """The loss of one episode, a function of weights and architecture parameters."""
+        """Return the loss on one episode as a function of weights and architecture parameters.
+
+        Args:
+            pool: The examples.
+            episode: The episode.
+
+        Returns:
+            A function of two mappings from names to tensors that returns a scalar tensor.
+        """
         return lambda weights, alphas: functional_call(self, {**weights, **alphas}, (pool, episode))
 
 
 def first_order(upper: Loss, weights: Tensors, alphas: Tensors) -> tuple[dict[str, Tensor], Tensor]:
-    """∇_α L_upper(w, α), DARTS (Liu, Simonyan and Yang 2019) with ξ = 0; and the loss."""
+    """Return the first-order gradient ∇_α L_upper(w, α), DARTS (Liu, Simonyan and Yang 2019) with ξ = 0.
+
+    Args:
+        upper: L_upper.
+        weights: w.
+        alphas: α; the tensors must require gradients.
+
+    Returns:
+        The gradient by the names of ``alphas``, and the scalar loss.
+    """
     loss = upper(weights, alphas)
     return _gradient(loss, alphas), loss.detach()
 
@@ -92,14 +117,21 @@ def first_order(upper: Loss, weights: Tensors, alphas: Tensors) -> tuple[dict[st
 def second_order(
     lower: Loss, upper: Loss, weights: Tensors, alphas: Tensors, rate: float
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """∇_α L_upper(w - ξ ∇_w L_lower(w, α), α), DARTS (Liu, Simonyan and Yang 2019), equation 7, and that loss.
+    """Return the second-order gradient ∇_α L_upper(w - ξ ∇_w L_lower(w, α), α) of DARTS (Liu et al. 2019, equation 7).
 
-    Exact, by differentiating through the step: ∇_α L_upper(w', α) - ξ ∇²_{α,w} L_lower(w, α) ∇_{w'} L_upper(w', α),
-    where the paper's code takes the finite difference of its equation 8. The tensors of ``weights`` and ``alphas`` need
-    gradients.
+    With w' = w - ξ ∇_w L_lower(w, α), it is ∇_α L_upper(w', α) - ξ ∇²_{α,w} L_lower(w, α) ∇_{w'} L_upper(w', α). It is
+    exact, by differentiating through the step; the paper's code approximates it by the finite difference of its
+    equation 8.
 
     Args:
+        lower: L_lower.
+        upper: L_upper.
+        weights: w; the tensors must require gradients.
+        alphas: α; the tensors must require gradients.
         rate: ξ, the learning rate of the step.
+
+    Returns:
+        The gradient by the names of ``alphas``, and the scalar loss L_upper(w', α).
     """
     with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
         slope = _gradient(lower(weights, alphas), weights, create_graph=True)
@@ -109,7 +141,8 @@ def second_order(
 
 
 def _gradient(loss: Tensor, at: Tensors, create_graph: bool = False) -> dict[str, Tensor]:
-    found = torch.autograd.grad(
+    """The gradient of a loss by the names of ``at``; zeros for tensors that the loss does not depend on."""
+    gradients = torch.autograd.grad(
         loss, list(at.values()), create_graph=create_graph, allow_unused=True, materialize_grads=True
     )
-    return dict(zip(at, found, strict=True))
+    return dict(zip(at, gradients, strict=True))

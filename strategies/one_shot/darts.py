@@ -1,4 +1,4 @@
-"""Differentiable architecture search over NNI's mixed super-modules: DARTS, and its sampling variant."""
+"""Differentiable architecture search with NNI's super-modules: DARTS, and a variant that samples (GumbelDARTS)."""
 
 from __future__ import annotations
 
@@ -16,23 +16,29 @@ from strategies.one_shot.nni_supermodules import GumbelSoftmax, SuperModules, di
 
 
 class GradientOptions(OneShotOptions):
-    """Options of strategies that give their architecture parameters gradients."""
+    """Options shared by ``darts``, ``gumbel-darts`` and ``proxyless``."""
 
-    arch_lr: float = Field(0.01, gt=0, description="learning rate of the architecture parameters (Adam)")
+    arch_lr: float = Field(0.01, gt=0, description="learning rate of Adam for the architecture parameters")
     arch_weight_decay: float = Field(1e-3, ge=0, description="L2 penalty of the architecture parameters")
-    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which only the weights learn")
+    warmup: float = Field(
+        0.1, ge=0, lt=1, description="share of the steps, at the start, in which only the weights learn"
+    )
 
 
 class DARTSOptions(GradientOptions):
-    """Options of DARTS."""
+    """Options of ``darts``."""
 
     order: Literal[1, 2] = Field(
-        1, description="2 looks one step of the weights ahead, at about three times the time and memory"
+        1,
+        description="order of the architecture gradient; 2 looks one step ahead at about triple the time and memory",
     )
 
 
 class GradientMethod(Method):
-    """Architecture parameters learn by Adam, β = (0.5, 0.999) as in DARTS; the most probable choices are derived."""
+    """Base of the methods whose architecture parameters learn by gradient: Adam with β = (0.5, 0.999), as in DARTS.
+
+    The most probable architectures are derived. Subclasses define :meth:`mutate` and may override :meth:`gradient`.
+    """
 
     def __init__(self, training: Training):
         super().__init__(training)
@@ -60,13 +66,20 @@ class GradientMethod(Method):
             parameters[name].grad = slope
         self.optimizer.step()
         for alpha in self.alphas.values():
-            # The weights' step needs none, and does not pay for it.
+            # The step of the weights needs no gradient of α; without this, it would compute one.
             alpha.requires_grad_(False)
             alpha.grad = None
         return {"meta-train/architecture_loss": float(loss)}
 
     def gradient(self, step: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """Of the loss on held-out classes with respect to the architecture parameters, and that loss."""
+        """Return the gradient of the loss on held-out classes with respect to the architecture parameters.
+
+        Args:
+            step: The step, from 1.
+
+        Returns:
+            The gradient by parameter name, and the scalar loss.
+        """
         training = self.training
         return first_order(training.loss.of(training.upper, training.upper_episode(step)), {}, training.loss.alphas)
 
@@ -79,7 +92,7 @@ class GradientMethod(Method):
 
 
 class Mixed(GradientMethod):
-    """Sums over all candidates, weighted with the softmax of α (Liu et al. 2019, equation 2)."""
+    """Gradient method whose choices sum all candidates, weighted by the softmax of α (Liu et al. 2019, equation 2)."""
 
     @staticmethod
     def mutate(supernet: ChoiceSupernet) -> SuperModules:
@@ -101,10 +114,10 @@ class Mixed(GradientMethod):
 
 
 class DARTS(OneShot):
-    """Liu, Simonyan and Yang 2019: a softmax over the candidates of every choice, learned by gradient (NNI).
+    """DARTS (Liu, Simonyan and Yang 2019): a softmax over the candidates of every choice, learned by gradient (NNI).
 
-    First order is the gradient at the weights as they are; second order is exact (their equation 7), through one plain
-    gradient step of the weights.
+    The first-order gradient takes the weights as they are. The second-order gradient looks ahead by one plain gradient
+    step of the weights and is exact (their equation 7).
     """
 
     Options = DARTSOptions
@@ -113,15 +126,19 @@ class DARTS(OneShot):
 
 
 class GumbelOptions(GradientOptions):
-    """Options of GumbelDARTS."""
+    """Options of ``gumbel-darts``."""
 
-    temperature: float = Field(1.0, gt=0, description="of the samples at the start")
-    last_temperature: float = Field(0.33, gt=0, description="at the end; falls linearly")
-    hard: bool = Field(True, description="one candidate a sample, with the gradient of the mixture; false mixes them")
+    temperature: float = Field(1.0, gt=0, description="temperature of the Gumbel-softmax at the start")
+    last_temperature: float = Field(
+        0.33, gt=0, description="temperature of the Gumbel-softmax at the end; it changes linearly"
+    )
+    hard: bool = Field(
+        True, description="whether a sample is one candidate, with the gradient of the mixture; otherwise the mixture"
+    )
 
 
 class Sampled(GradientMethod):
-    """Candidates are weighted with Gumbel-softmax samples, softmax((α + g) / τ) with g ~ Gumbel(0, 1)."""
+    """Gradient method that weights candidates by Gumbel-softmax samples, softmax((α + g) / τ) with g ~ Gumbel(0, 1)."""
 
     @staticmethod
     def mutate(supernet: ChoiceSupernet) -> SuperModules:
@@ -129,17 +146,18 @@ class Sampled(GradientMethod):
 
     def before_weights(self, step: int) -> None:
         o = self.options
-        over = step / o.steps
+        progress = step / o.steps
         for module in self.training.supernet.modules():
             if isinstance(module, GumbelSoftmax):
-                module.tau = o.temperature + over * (o.last_temperature - o.temperature)
+                module.tau = o.temperature + progress * (o.last_temperature - o.temperature)
                 module.hard = o.hard
 
 
 class GumbelDARTS(OneShot):
-    """DARTS with samples in the place of sums (Dong and Yang 2019, "GDAS"; Xie et al. 2019, "SNAS"; NNI).
+    """DARTS with samples in place of sums (Dong and Yang 2019, "GDAS"; Xie et al. 2019, "SNAS"; NNI).
 
-    What the supernet computes is then one architecture, as the derived one will be: no gap is left to be crossed.
+    Each pass computes one architecture, as the derived model will, so there is no gap between the trained mixture and
+    the derived model.
     """
 
     Options = GumbelOptions

@@ -1,4 +1,4 @@
-"""ENAS: a recurrent controller draws the paths that train, rewarded with their accuracy; NNI's controller."""
+"""ENAS: NNI's recurrent controller draws the paths that are trained, and is rewarded with their accuracy."""
 
 from __future__ import annotations
 
@@ -12,27 +12,31 @@ from pydantic import Field
 
 from nas_meta import Architecture, ChoiceSupernet, SearchContext
 from nas_meta.errors import StrategyError, TrialError
-from strategies.nni.adapter import _Space
-from strategies.one_shot.base import Method, OneShot, OneShotOptions, Training, ranked
+from strategies.nni.adapter import NNISpace
+from strategies.one_shot.base import Method, OneShot, OneShotOptions, Training, top_architectures
 from strategies.one_shot.nni_supermodules import SuperModules, paths
 
-PATIENCE = 100  # draws until one is in the space
+MAX_DRAWS = 100  # draws from the controller per architecture, until one satisfies the constraints of the space
 
 
 class ENASOptions(OneShotOptions):
-    """Options of ENAS."""
+    """Options of ``enas``."""
 
-    update_every: int = Field(10, ge=1, description="rewarded architectures between two updates of the controller")
-    update_times: int = Field(5, ge=1, description="passes over them in an update")
-    controller_lr: float = Field(3e-3, gt=0, description="learning rate of the controller (Adam)")
-    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the controller is not rewarded yet")
-    reward_episodes: int = Field(4, ge=1, description="episodes of held-out classes that reward an architecture")
-    candidates: int = Field(40, ge=1, description="draws from the trained controller that are judged")
-    search_episodes: int = Field(40, ge=2, description="episodes of held-out classes that judge a candidate")
+    update_every: int = Field(10, ge=1, description="rewarded architectures per update of the controller")
+    update_times: int = Field(5, ge=1, description="passes over these architectures per update")
+    controller_lr: float = Field(3e-3, gt=0, description="learning rate of Adam for the controller")
+    warmup: float = Field(
+        0.1, ge=0, lt=1, description="share of the steps, at the start, in which only the weights learn"
+    )
+    reward_episodes: int = Field(4, ge=1, description="episodes of held-out classes per reward")
+    candidates: int = Field(
+        40, ge=1, description="draws from the trained controller that are scored after the training"
+    )
+    search_episodes: int = Field(40, ge=2, description="episodes of held-out classes that score each candidate")
 
 
 class Controlled(Method):
-    """The controller: an LSTM that writes an architecture choice by choice, updated by PPO (NNI's)."""
+    """Method whose paths come from a controller: an LSTM that picks choice after choice, updated by PPO (NNI's)."""
 
     def __init__(self, training: Training):
         from functools import partial
@@ -41,9 +45,9 @@ class Controlled(Method):
         from tianshou.data import ReplayBuffer
 
         super().__init__(training)
-        np.random.seed(training.seed)  # the policy's batches are drawn from the global generator
+        np.random.seed(training.seed)  # the policy draws its batches from the global generator
         policy = partial(default_policy_fn, lr=self.options.controller_lr)
-        self.generator = TuningTrajectoryGenerator(_Space(training.space, set()), policy)
+        self.generator = TuningTrajectoryGenerator(NNISpace(training.space, set()), policy)
         self.buffer = ReplayBuffer(self.generator.expected_trajectory_length * self.options.update_every)
         self.rewarded = 0
 
@@ -56,8 +60,8 @@ class Controlled(Method):
         return options.candidates
 
     @property
-    def settled(self) -> bool:
-        """Right after an update: until the next one, all that it learned from will have been replaced."""
+    def can_checkpoint(self) -> bool:
+        """Whether the controller was just updated: the buffer, which :meth:`state` leaves out, is then used up."""
         return self.rewarded % self.options.update_every == 0
 
     def state(self) -> dict[str, Any]:
@@ -65,7 +69,7 @@ class Controlled(Method):
         kind, keys, *rest = np.random.get_state()
         return {
             "policy": policy.state_dict(),
-            # By name: NNI hands its optimiser a set, whose order another process does not have.
+            # By name: NNI passes its optimiser a set, whose order differs between processes.
             "optimizer": {
                 name: policy.optim.state[p] for name, p in policy.named_parameters() if p in policy.optim.state
             },
@@ -84,21 +88,27 @@ class Controlled(Method):
         np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
 
     def draw(self) -> Architecture:
-        """The controller's next architecture.
+        """Draw an architecture from the controller.
+
+        Returns:
+            The first draw that satisfies the constraints of the space.
 
         Raises:
-            TrialError: it writes none that the space has.
+            TrialError: None of ``MAX_DRAWS`` draws does.
         """
         space = self.training.space
-        for _ in range(PATIENCE):
+        for _ in range(MAX_DRAWS):
             with torch.no_grad():
                 architecture = space.canonical(self.generator.next_sample())
             if space.problem(architecture) is None:
                 return architecture
-        raise TrialError(f"none of {PATIENCE} architectures that ENAS's controller wrote is in the space")
+        raise TrialError(
+            f"the last {MAX_DRAWS} architectures of ENAS's controller break the constraints of the space; expected one "
+            "that satisfies them; loosen the constraints or use another strategy"
+        )
 
     def before_weights(self, step: int) -> None:
-        self.generator.policy.train()  # it draws; in evaluation mode it would take the most probable
+        self.generator.policy.train()  # draws at random; in evaluation mode it would return the most probable
         self.training.modules.follow(self.draw())
 
     def architecture_step(self, step: int) -> Mapping[str, float]:
@@ -117,25 +127,25 @@ class Controlled(Method):
         return {"meta-train/reward": reward}
 
     def probabilities(self) -> dict[str, list[float]]:
-        """Of the last draw: each choice's given those before it."""
+        """Probabilities of the last draw: of each choice's values, given the choices before it."""
         return self.generator.sample_logits or {}
 
     def derive(self, count: int) -> Generator[Mapping[str, float], None, list[Architecture]]:
-        """Draws candidates and ranks them with the weights they inherit (Pham et al. 2018, section 2.3)."""
+        """Draw candidates and rank them by their accuracy with inherited weights (Pham et al. 2018, section 2.3)."""
         scores: dict[Architecture, float] = {}
         for _ in range(self.options.candidates):
             architecture = self.draw()
             if architecture not in scores:
-                scores[architecture] = self.training.inherited(architecture, self.options.search_episodes)
+                scores[architecture] = self.training.inherited_accuracy(architecture, self.options.search_episodes)
             yield {"supernet/best_inherited_accuracy": max(scores.values())}
-        return ranked(self.training, scores, count)
+        return top_architectures(self.training, scores, count)
 
 
 class ENAS(OneShot):
-    """Pham et al. 2018: one recurrent controller and one set of weights, trained in turn (NNI, PPO).
+    """ENAS (Pham et al. 2018): a recurrent controller and a supernet, trained in turn (NNI, PPO).
 
     Raises:
-        StrategyError: the extra ``nas-meta[rl]`` is not installed.
+        StrategyError: The extra ``nas-meta[rl]`` is not installed.
     """
 
     Options = ENASOptions
@@ -145,6 +155,6 @@ class ENAS(OneShot):
     def __init__(self, context: SearchContext, options: ENASOptions | None = None):
         if importlib.util.find_spec("tianshou") is None:
             raise StrategyError(
-                "strategy 'enas' needs packages that are not installed; expected: pip install 'nas-meta[rl]'"
+                "strategy 'enas' needs packages that are not installed; install them with pip install 'nas-meta[rl]'"
             )
         super().__init__(context, options)

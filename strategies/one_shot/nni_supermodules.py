@@ -1,7 +1,7 @@
-"""The wall before NNI's super-modules: a supernet's choices as NNI's, in a plain loop, without Lightning.
+"""Replaces the choices of a supernet by NNI's super-modules, for plain training loops without Lightning.
 
-What is replaced keeps its name and those of its parameters; architecture parameters are NNI's, one vector a
-choice, under ``_arch_alpha``.
+A replaced module keeps its name and the names of its parameters. Architecture parameters are named as in NNI: each
+choice has one vector under ``_arch_alpha``.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from nas_meta import Architecture, ChoiceInput, ChoiceLayer, ChoiceSupernet
 from nas_meta.errors import ConfigError
-from strategies.nni import bare  # noqa: F401  before NNI's super-modules
+from strategies.nni import bare  # noqa: F401  must precede the imports of NNI's super-modules
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", RuntimeWarning)  # that it does not know what newer versions of torch have
+    warnings.simplefilter("ignore", RuntimeWarning)  # NNI warns of modules that only newer versions of torch have
     from nni.mutable import frozen_context
     from nni.nas.nn.pytorch import InputChoice, LayerChoice
     from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
@@ -32,34 +32,47 @@ with warnings.catch_warnings():
 __all__ = ["ALPHA", "GumbelSoftmax", "SuperModules", "differentiable", "paths", "proxyless"]
 
 ALPHA = "_arch_alpha"
-SPREAD = 1e-3  # deviation of the first architecture parameters, as in DARTS
+INITIAL_DEVIATION = 1e-3  # standard deviation of the initial architecture parameters, as in DARTS
 Hook = Callable[[nn.Module, str, dict, dict], nn.Module | None]
 
 
 class SuperModules:
-    """A supernet whose choices became NNI's super-modules.
+    """Replaces the choices of a supernet by NNI's super-modules, in place, and controls them.
+
+    Use :func:`differentiable`, :func:`proxyless` or :func:`paths` to create one.
+
+    Args:
+        supernet: The supernet to change.
+        hooks: NNI's functions that make a super-module from a layer choice and from an input choice.
+        learned: Whether choices have architecture parameters.
+        softmax: Turns architecture parameters into weights; by default NNI's, a plain softmax.
 
     Attributes:
-        values: those of each choice, by name, in the order of NNI's candidates.
-        alphas: the architecture parameter of each choice, ``[values]``; none where paths are sampled from outside.
+        values: The values of each choice, by the name of the choice, in the order of NNI's candidates.
+        alphas: The architecture parameters of each choice, ``[values]``, by its name; empty unless ``learned``.
+        modules: The super-modules, in the order of the supernet.
     """
 
     def __init__(self, supernet: ChoiceSupernet, hooks: tuple[Hook, Hook], learned: bool, softmax: nn.Module | None):
         containers = list(supernet.containers())
         self.values = {container.name: container.values for _, container in containers}
         sizes = {name: len(values) for name, values in self.values.items() if learned}
-        self.alphas = {name: nn.Parameter(SPREAD * torch.randn(size)) for name, size in sizes.items()}
+        self.alphas = {name: nn.Parameter(INITIAL_DEVIATION * torch.randn(size)) for name, size in sizes.items()}
         self.modules: list[BaseSuperNetModule] = []
         settings = {} if softmax is None else {"softmax": softmax}
         for path, container in containers:
-            with frozen_context():  # NNI would have its modules made by a model space, which gives them this
-                plain = _labelled(container)
-                module = next(filter(None, (hook(plain, path, self.alphas, settings) for hook in hooks)))
+            with frozen_context():  # the context in which NNI's model spaces create their modules
+                choice = _nni_choice(container)
+                module = next(filter(None, (hook(choice, path, self.alphas, settings) for hook in hooks)))
             supernet.model.set_submodule(path, module)
             self.modules.append(module)
 
     def follow(self, architecture: Architecture) -> None:
-        """From now on the supernet computes this architecture; choices that it does not have keep what they had."""
+        """Make the supernet compute one architecture from now on.
+
+        Args:
+            architecture: The architecture. Choices without effect in it are set to their first value.
+        """
         sample: dict[str, int | list[int]] = {}
         for module in self.modules:
             name = module.label
@@ -69,41 +82,79 @@ class SuperModules:
             module.resample(sample)
 
     def resample(self) -> None:
-        """Draws a path from the architecture parameters, as NNI does; one value for all modules of a choice."""
+        """Draw a path from the architecture parameters; all modules of one choice get the same value."""
         memo: dict = {}
         for module in self.modules:
             memo.update(module.resample(memo))
 
     def probabilities(self) -> dict[str, Tensor]:
-        """The softmax of every architecture parameter, detached."""
+        """Return the softmax of the architecture parameters of every choice.
+
+        Returns:
+            ``[values]`` by the name of the choice, detached.
+        """
         return {name: alpha.detach().softmax(0) for name, alpha in self.alphas.items()}
 
 
 def differentiable(supernet: ChoiceSupernet, softmax: nn.Module | None = None) -> SuperModules:
-    """Every choice is the sum of its candidates, weighted with a softmax of the architecture parameter (in place)."""
+    """Make every choice the sum of its candidates, weighted by a softmax of its architecture parameters.
+
+    Args:
+        supernet: The supernet, changed in place.
+        softmax: The softmax; by default a plain one.
+
+    Returns:
+        The control over the choices.
+    """
     return SuperModules(supernet, (DifferentiableMixedLayer.mutate, DifferentiableMixedInput.mutate), True, softmax)
 
 
 def proxyless(supernet: ChoiceSupernet) -> SuperModules:
-    """Every choice computes one candidate, drawn; its gradient reaches the architecture parameter (in place)."""
+    """Make every choice compute one candidate, drawn from its architecture parameters, which get its gradient.
+
+    Args:
+        supernet: The supernet, changed in place.
+
+    Returns:
+        The control over the choices. Call :meth:`SuperModules.resample` before each forward pass.
+    """
     return SuperModules(supernet, (ProxylessMixedLayer.mutate, ProxylessMixedInput.mutate), True, None)
 
 
 def paths(supernet: ChoiceSupernet) -> SuperModules:
-    """Every choice computes the candidate that it is told to (in place)."""
+    """Make every choice compute the candidate that :meth:`SuperModules.follow` selects.
+
+    Args:
+        supernet: The supernet, changed in place.
+
+    Returns:
+        The control over the choices, without architecture parameters.
+    """
     return SuperModules(supernet, (PathSamplingLayer.mutate, PathSamplingInput.mutate), False, None)
 
 
 def is_alpha(name: str) -> bool:
-    """Whether a parameter of that name is an architecture parameter."""
+    """Return whether the parameter of a name is an architecture parameter.
+
+    Args:
+        name: The dotted name of the parameter.
+    """
     return name.rpartition(".")[2] == ALPHA
 
 
 def choice_supernet(supernet: nn.Module | None, strategy: str, space: str) -> ChoiceSupernet:
-    """The supernet, if it is made of choices.
+    """Return a space's supernet after checking that it is made of choices.
+
+    Args:
+        supernet: The result of the space's ``supernet()``.
+        strategy: The name of the strategy, for the error message.
+        space: The name of the space, for the error message.
+
+    Returns:
+        The supernet.
 
     Raises:
-        ConfigError: there is none, or it has another form.
+        ConfigError: The space has no supernet, or one of another type.
     """
     if isinstance(supernet, ChoiceSupernet):
         return supernet
@@ -114,12 +165,20 @@ def choice_supernet(supernet: nn.Module | None, strategy: str, space: str) -> Ch
     )
 
 
-def _labelled(container: ChoiceLayer | ChoiceInput) -> LayerChoice | InputChoice:
+def _nni_choice(container: ChoiceLayer | ChoiceInput) -> LayerChoice | InputChoice:
+    """NNI's module for a container, labelled with the name of the choice."""
     if isinstance(container, ChoiceLayer):
         return LayerChoice(list(container), label=container.name)
     return InputChoice(len(container.values), n_chosen=1, label=container.name)
 
 
 def weights_of(supernet: ChoiceSupernet) -> Mapping[str, Tensor]:
-    """The supernet's state without architecture parameters: what the space's own supernet can load."""
+    """Return the state of a changed supernet without its architecture parameters.
+
+    Args:
+        supernet: The supernet whose choices are NNI's super-modules.
+
+    Returns:
+        A state that the space's own supernet can load.
+    """
     return {name: tensor for name, tensor in supernet.state_dict().items() if not is_alpha(name)}

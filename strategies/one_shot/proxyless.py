@@ -1,4 +1,4 @@
-"""ProxylessNAS over NNI's super-modules: one path at a time, in memory as in time of the forward pass."""
+"""ProxylessNAS with NNI's super-modules: a forward pass takes the time and the memory of one path."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from strategies.one_shot.nni_supermodules import SuperModules, proxyless
 
 
 class Binarized(GradientMethod):
-    """Every pass computes one path, drawn anew from the softmax of α; binary gates carry the gradient to α."""
+    """Gradient method whose passes compute one path, drawn from the softmax of α; binary gates get its gradient."""
 
     @staticmethod
     def mutate(supernet: ChoiceSupernet) -> SuperModules:
@@ -26,10 +26,10 @@ class Binarized(GradientMethod):
 
 
 class ProxylessNAS(OneShot):
-    """Cai, Zhu and Han 2019: paths sampled from a softmax over each choice, learned by gradient (NNI).
+    """ProxylessNAS (Cai, Zhu and Han 2019): paths drawn from a softmax over each choice, learned by gradient (NNI).
 
-    ∂L/∂α_i ≈ Σ_j ∂L/∂g_j p_j (δ_ij - p_i) (their equation 4), with every gate g_j, not a pair of them, evaluated in the
-    backward pass.
+    ∂L/∂α_i ≈ Σ_j ∂L/∂g_j p_j (δ_ij - p_i) (their equation 4). The backward pass evaluates every gate g_j; the paper
+    samples two of them.
     """
 
     Options = GradientOptions

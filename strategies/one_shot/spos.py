@@ -1,4 +1,4 @@
-"""Single-path one-shot: uniform paths train the weights (NNI's RandomOneShot), evolution then finds the best one."""
+"""Single-path one-shot (SPOS): uniform random paths train the weights, then evolution searches among the paths."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ import numpy as np
 from pydantic import Field
 
 from nas_meta import Architecture, ChoiceSupernet, SearchSpace
-from strategies.one_shot.base import Method, OneShot, OneShotOptions, Training, ranked
+from strategies.one_shot.base import Method, OneShot, OneShotOptions, Training, top_architectures
 from strategies.one_shot.nni_supermodules import SuperModules, paths
 from strategies.shared.mutation import mutate, unseen_architecture
 
 
 class SPOSOptions(OneShotOptions):
-    """Options of SPOS."""
+    """Options of ``spos``."""
 
-    population: int = Field(20, ge=2, description="architectures of a generation")
-    generations: int = Field(5, ge=1, description="of the evolution after the training; the first is random")
-    parents: int = Field(5, ge=1, description="the best so far, of which the next generation are children")
-    search_episodes: int = Field(40, ge=2, description="episodes of held-out classes that judge an architecture")
+    population: int = Field(20, ge=2, description="architectures per generation of the evolution")
+    generations: int = Field(
+        5, ge=1, description="generations of the evolution after the training; the first is random"
+    )
+    parents: int = Field(5, ge=1, description="number of best architectures so far that have children in a generation")
+    search_episodes: int = Field(40, ge=2, description="episodes of held-out classes that score each architecture")
 
 
 class SinglePath(Method):
-    """Every step trains one architecture, drawn uniformly; the best is bred with the weights that it inherits."""
+    """Method that trains one uniformly drawn path per step, then evolves the paths with their inherited weights."""
 
     def __init__(self, training: Training):
         super().__init__(training)
@@ -56,45 +58,58 @@ class SinglePath(Method):
         for _ in range(o.generations):
             best = sorted(scores, key=scores.get, reverse=True)[: o.parents]
             for architecture in self._generation(best, {a.id for a in scores}):
-                scores[architecture] = training.inherited(architecture, o.search_episodes)
+                scores[architecture] = training.inherited_accuracy(architecture, o.search_episodes)
             yield {"supernet/best_inherited_accuracy": max(scores.values())}
-        return ranked(training, scores, count)
+        return top_architectures(training, scores, count)
 
     def _generation(self, parents: list[Architecture], seen: set[str]) -> list[Architecture]:
-        """Half children of one parent, half of two; at random what cannot be bred or has no parents. None was seen."""
+        """A generation of unseen architectures.
+
+        Children of one parent (mutation) and of two (crossover) alternate. Random architectures fill up what ten tries
+        per child did not yield; without parents, all are random.
+        """
         space, rng, size = self.training.space, self.rng, self.options.population
-        born: dict[str, Architecture] = {}
+        generation: dict[str, Architecture] = {}
         for i in range(10 * size * bool(parents)):
             one, other = (parents[int(rng.integers(len(parents)))] for _ in range(2))
-            child = crossed(space, one, other, rng) if i % 2 else mutate(space, one, rng)
+            child = crossover(space, one, other, rng) if i % 2 else mutate(space, one, rng)
             if child is not None and child.id not in seen:
-                born[child.id] = child
-            if len(born) == size:
+                generation[child.id] = child
+            if len(generation) == size:
                 break
-        while len(born) < size and (fresh := unseen_architecture(space, {*seen, *born}, rng)):
-            born[fresh.id] = fresh
-        return list(born.values())
+        while len(generation) < size and (fresh := unseen_architecture(space, {*seen, *generation}, rng)):
+            generation[fresh.id] = fresh
+        return list(generation.values())
 
 
-def crossed(
+def crossover(
     space: SearchSpace, one: Architecture, other: Architecture, rng: np.random.Generator
 ) -> Architecture | None:
-    """A child that has every choice from one of two parents, at random; None where that is not in the space.
+    """Return a child of two architectures that takes every choice from one of them at random (uniform crossover).
 
-    A choice that neither has is drawn.
+    Choices without effect in both parents are drawn uniformly.
+
+    Args:
+        space: The space of the parents.
+        one: The first parent.
+        other: The second parent.
+        rng: The source of randomness.
+
+    Returns:
+        The child, or None if it breaks a constraint of the space.
     """
     values = {}
     for name, choice in space.table.items():
-        known = [parent[name] for parent in (one, other) if name in parent.values] or choice.values
-        values[name] = known[int(rng.integers(len(known)))]
+        candidates = [parent[name] for parent in (one, other) if name in parent.values] or choice.values
+        values[name] = candidates[int(rng.integers(len(candidates)))]
     child = space.canonical(values)
     return child if space.problem(child) is None else None
 
 
 class SPOS(OneShot):
-    """Guo et al. 2020: a supernet trained along uniform single paths, then evolution over it, without training (NNI).
+    """SPOS (Guo et al. 2020): trains a supernet along uniform random paths, then evolves them without training (NNI).
 
-    NNI leaves the second half to its user; here it is the paper's algorithm 1.
+    The training is NNI's ``RandomOneShot``. The evolution, which NNI leaves to its users, is algorithm 1 of the paper.
     """
 
     Options = SPOSOptions

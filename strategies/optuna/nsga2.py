@@ -1,4 +1,4 @@
-"""NSGA-II: optuna's."""
+"""NSGA-II, with optuna's ``NSGAIISampler``."""
 
 from __future__ import annotations
 
@@ -10,15 +10,19 @@ from strategies.optuna.adapter import OptunaAdapter
 
 
 class NSGA2Options(PluginOptions):
-    """Options of NSGA-II; what is left out follows from the budget."""
+    """Options of ``nsga2``; defaults of None are derived from the budget."""
 
-    population: int | None = Field(None, ge=2, description="by default a fifteenth of the trials, 8 to 50")
-    mutation: float | None = Field(None, gt=0, le=1, description="of each choice; by default 1 over their number")
-    crossover: float = Field(0.9, ge=0, le=1, description="chance of a child of two parents")
+    population: int | None = Field(
+        None, ge=2, description="size of the population; by default a fifteenth of the trials, 8 to 50"
+    )
+    mutation: float | None = Field(
+        None, gt=0, le=1, description="probability that a choice is redrawn; by default 1 over the number of choices"
+    )
+    crossover: float = Field(0.9, ge=0, le=1, description="probability that a child has two parents, not one")
 
 
 class NSGA2(OptunaAdapter):
-    """Deb et al. 2002: parents by non-dominated rank and crowding, children by crossover and mutation (optuna)."""
+    """NSGA-II (Deb et al. 2002): selects by non-dominated rank and crowding, then crosses and mutates (optuna)."""
 
     Options = NSGA2Options
     objectives = None

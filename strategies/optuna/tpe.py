@@ -1,4 +1,4 @@
-"""The tree-structured Parzen estimator: optuna's, of one objective and of several."""
+"""The tree-structured Parzen estimator for one or several objectives, with optuna's ``TPESampler``."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from strategies.optuna.adapter import OptunaAdapter
 
 
 class TPEOptions(PluginOptions):
-    """Options of TPE."""
+    """Options of ``tpe``."""
 
-    startup: int = Field(10, ge=1, description="random architectures before the first modelled one")
-    candidates: int = Field(24, ge=1, description="draws of which the most promising is proposed")
-    multivariate: bool = Field(False, description="models choices together rather than one by one")
+    startup: int = Field(10, ge=1, description="random architectures before the estimator proposes")
+    candidates: int = Field(24, ge=1, description="architectures that the estimator compares for each proposal")
+    multivariate: bool = Field(
+        False, description="whether choices are modelled jointly; otherwise each is modelled alone"
+    )
 
 
 class TPE(OptunaAdapter):
-    """Bergstra et al. 2011: proposes where p(architecture | good) / p(architecture | rest) is largest (optuna)."""
+    """TPE (Bergstra et al. 2011): maximises p(architecture | good) / p(architecture | rest) (optuna)."""
 
     Options = TPEOptions
 
@@ -34,13 +36,15 @@ class TPE(OptunaAdapter):
 
 
 class MOTPEOptions(TPEOptions):
-    """Options of multi-objective TPE."""
+    """Options of ``motpe``."""
 
-    multivariate: bool = Field(True, description="models choices together rather than one by one")
+    multivariate: bool = Field(
+        True, description="whether choices are modelled jointly; otherwise each is modelled alone"
+    )
 
 
 class MOTPE(TPE):
-    """TPE of several objectives: "good" are the first fronts (Ozaki et al. 2022; optuna)."""
+    """TPE for several objectives (Ozaki et al. 2022): the first Pareto fronts are the good architectures (optuna)."""
 
     Options = MOTPEOptions
     objectives = None

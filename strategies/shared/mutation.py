@@ -1,4 +1,7 @@
-"""Architectures that were not proposed before, for strategies that would repeat themselves."""
+"""Mutations and random draws, also of architectures that were not proposed before.
+
+Strategies whose sampler repeats itself fall back on unseen neighbours, so that no architecture is tried twice.
+"""
 
 from __future__ import annotations
 
@@ -9,35 +12,54 @@ import numpy as np
 from nas_meta import Architecture, SearchSpace
 from nas_meta.errors import ConfigError
 
-TRIES = 200
-WALKABLE = 200_000  # larger spaces are not walked through to find what is left
+MAX_DRAWS = 200
+MAX_ENUMERATED = 200_000  # larger spaces are not enumerated to find the architectures that remain
 
 
 def mutate(
     space: SearchSpace, architecture: Architecture, rng: np.random.Generator, changes: int = 1
 ) -> Architecture | None:
-    """A copy with ``changes`` choices redrawn to another value; None where that is the same, or not in the space.
+    """Return a copy of an architecture with some choices changed to other values.
 
-    A choice that the change brings into effect is drawn, too.
+    Choices that a change brings into effect are drawn uniformly.
+
+    Args:
+        space: The space of the architecture.
+        architecture: The parent.
+        rng: The source of randomness. How many values are drawn depends only on the space and ``changes``.
+        changes: The number of choices to change. Choices with a single value are never changed.
+
+    Returns:
+        The child, or None if it equals the parent or breaks a constraint of the space.
     """
-    luck = iter(rng.random(len(space.table) + 2 * changes))
-    free = [n for n in architecture.values if len(space.table[n].values) > 1]
+    uniforms = iter(rng.random(len(space.table) + 2 * changes))
+    mutable = [n for n in architecture.values if len(space.table[n].values) > 1]
     values = dict(architecture.values)
-    for _ in range(min(changes, len(free))):
-        name = free.pop(int(next(luck) * len(free)))
+    for _ in range(min(changes, len(mutable))):
+        name = mutable.pop(int(next(uniforms) * len(mutable)))
         others = [v for v in space.table[name].values if v != architecture[name]]
-        values[name] = others[int(next(luck) * len(others))]
-    drawn = {n: c.values[int(next(luck) * len(c.values))] for n, c in space.table.items() if n not in values}
-    child = space.canonical({**drawn, **values})
+        values[name] = others[int(next(uniforms) * len(others))]
+    rest = {n: c.values[int(next(uniforms) * len(c.values))] for n, c in space.table.items() if n not in values}
+    child = space.canonical({**rest, **values})
     return child if child != architecture and space.problem(child) is None else None
 
 
 def neighbour(
     space: SearchSpace, architecture: Architecture, seen: Collection[str], rng: np.random.Generator
 ) -> Architecture | None:
-    """An unseen architecture as near as can be found: one choice changed, then two, then anything."""
+    """Return an unseen architecture close to a given one: one change away, else two or three, else a random one.
+
+    Args:
+        space: The space of the architecture.
+        architecture: The architecture to stay close to.
+        seen: Ids of the architectures to exclude.
+        rng: The source of randomness.
+
+    Returns:
+        The neighbour, or None if no unseen architecture was found.
+    """
     for changes in (1, 2, 3):
-        for _ in range(TRIES // 4):
+        for _ in range(MAX_DRAWS // 4):
             child = mutate(space, architecture, rng, changes)
             if child is not None and child.id not in seen:
                 return child
@@ -45,17 +67,35 @@ def neighbour(
 
 
 def unseen_architecture(space: SearchSpace, seen: Collection[str], rng: np.random.Generator) -> Architecture | None:
-    """A random unseen architecture; None where the space is used up."""
+    """Return a random architecture that was not seen before.
+
+    Args:
+        space: The space to draw from.
+        seen: Ids of the architectures to exclude.
+        rng: The source of randomness.
+
+    Returns:
+        The architecture, or None if all were seen. In a space that is too large to enumerate, None only means that
+        ``MAX_DRAWS`` draws met no unseen architecture.
+    """
     try:
-        found = first_unseen(lambda: space.sample(rng), seen)
+        architecture = first_unseen(lambda: space.sample(rng), seen)
     except ConfigError:
-        found = None  # too few are left within the constraints to be met by chance
-    if found is not None or space.unconstrained > WALKABLE:
-        return found
-    left = [a for a in space.walk() if a.id not in seen]
-    return left[int(rng.integers(len(left)))] if left else None
+        architecture = None  # too few architectures satisfy the constraints for random draws to meet one
+    if architecture is not None or space.unconstrained > MAX_ENUMERATED:
+        return architecture
+    remaining = [a for a in space.walk() if a.id not in seen]
+    return remaining[int(rng.integers(len(remaining)))] if remaining else None
 
 
 def first_unseen(draw: Callable[[], Architecture], seen: Collection[str]) -> Architecture | None:
-    """The first of some draws that was not seen."""
-    return next((a for a in (draw() for _ in range(TRIES)) if a.id not in seen), None)
+    """Return the first draw that was not seen before.
+
+    Args:
+        draw: Returns a random architecture; called at most ``MAX_DRAWS`` times.
+        seen: Ids of the architectures to exclude.
+
+    Returns:
+        The architecture, or None if every draw was seen before.
+    """
+    return next((a for a in (draw() for _ in range(MAX_DRAWS)) if a.id not in seen), None)

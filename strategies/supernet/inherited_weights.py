@@ -1,4 +1,4 @@
-"""Sub-networks judged with the weights that they inherit from a supernet, without training of their own."""
+"""Scores sub-networks of a trained supernet with the weights that they inherit from it, without further training."""
 
 from __future__ import annotations
 
@@ -19,20 +19,28 @@ from nas_meta.tasks.pool import Pool, Tasks
 
 VALIDATION = "meta-validation"
 METRICS = ("accuracy", "accuracy_ci95", "params", "flops")
-"""What is known of a sub-network that was not trained."""
+"""The metrics of a sub-network that are known without training it."""
 
 
 @runtime_checkable
 class Sharing(Protocol):
-    """A supernet that can keep what sub-networks have in common."""
+    """A supernet that can reuse computations that sub-networks have in common."""
 
     def sharing(self) -> AbstractContextManager[None]:
-        """Within, weights do not change, and sub-networks that are selected may share what they compute."""
+        """Return a context in which the selected sub-networks share computations; weights must not change in it."""
         ...
 
 
 def supernet_encoder(evaluation: Evaluation, supernet: Supernet) -> Encoder:
-    """The supernet with pooling, packing texts where the models that are extracted from it do."""
+    """Return an encoder with the supernet as its model.
+
+    Args:
+        evaluation: The evaluation whose pooling the encoder uses.
+        supernet: The supernet.
+
+    Returns:
+        The encoder. It packs several texts into a row if the models that are extracted from the supernet support that.
+    """
     encoder = evaluation.encoder(supernet)
     model = supernet.extract(evaluation.space.sample(np.random.default_rng(0)))
     if hasattr(supernet, "config"):
@@ -41,7 +49,17 @@ def supernet_encoder(evaluation: Evaluation, supernet: Supernet) -> Encoder:
 
 
 def size_of(space: SearchSpace, supernet: Supernet, architecture: Architecture, tokens: int) -> dict[str, float]:
-    """``params`` and ``flops`` of an architecture: counted where the space can, else measured."""
+    """Return the size of an architecture, counted by the space if it can, otherwise measured on the extracted model.
+
+    Args:
+        space: The search space.
+        supernet: The supernet.
+        architecture: The architecture.
+        tokens: The length of the text for which FLOPs are counted.
+
+    Returns:
+        ``params`` and ``flops``.
+    """
     counts = dict(space.counts(architecture, tokens))
     if not {"params", "flops"} <= counts.keys():
         model = supernet.extract(architecture)
@@ -50,48 +68,67 @@ def size_of(space: SearchSpace, supernet: Supernet, architecture: Architecture, 
 
 
 class Inherited:
-    """Judges sub-networks of a trained supernet, many with little, few as trials are.
+    """Scores sub-networks of a trained supernet: many of them quickly, or few as precisely as trials.
 
     Args:
-        encoder: with the supernet, as :func:`supernet_encoder` makes it.
-        texts: of each meta-validation class, on which :meth:`first` judges.
+        evaluation: The evaluation of the trials.
+        supernet: The trained supernet.
+        encoder: The encoder of the supernet (:func:`supernet_encoder`).
+        texts: The number of texts of each meta-validation class that :meth:`first` uses.
     """
 
     def __init__(self, evaluation: Evaluation, supernet: Supernet, encoder: Encoder, texts: int):
         self.evaluation, self.supernet, self.encoder = evaluation, supernet, encoder
         pool = evaluation.tasks[VALIDATION]
-        few = thinned(pool, texts, evaluation.shape, evaluation.settings.seed)
-        self._quick = replace(evaluation, tasks=Tasks({VALIDATION: few}))
+        sample = subsample(pool, texts, evaluation.shape, evaluation.settings.seed)
+        self._quick = replace(evaluation, tasks=Tasks({VALIDATION: sample}))
 
     def first(self, architectures: Sequence[Architecture]) -> Iterator[tuple[int, dict[str, float]]]:
-        """Metrics from as many episodes as a trial's, but of few texts, each embedded once.
+        """Score sub-networks quickly: on as many episodes as a trial, but of few texts, each embedded once.
 
-        Yields the index of an architecture with its metrics, those with the same first choices one after the other.
+        Args:
+            architectures: The sub-networks.
+
+        Yields:
+            The index and the metrics of each sub-network. Those that agree in their first choices follow each other, so
+            that :meth:`sharing` saves most.
         """
-        return self._judged(self._quick, architectures)
+        return self._scored(self._quick, architectures)
 
     def second(self, architectures: Sequence[Architecture]) -> Iterator[tuple[int, dict[str, float]]]:
-        """Likewise from the episodes of trials: what a trial without any training would measure."""
-        return self._judged(self.evaluation, architectures)
+        """Score sub-networks on the episodes of the trials: the result of a trial that does not train.
 
-    def _judged(
+        Args:
+            architectures: The sub-networks.
+
+        Yields:
+            The index and the metrics of each sub-network, in the order of :meth:`first`.
+        """
+        return self._scored(self.evaluation, architectures)
+
+    def _scored(
         self, evaluation: Evaluation, architectures: Sequence[Architecture]
     ) -> Iterator[tuple[int, dict[str, float]]]:
-        for i in sorted(range(len(architectures)), key=lambda i: self._path(architectures[i])):
+        """The index and metrics of each architecture, sorted so that shared prefixes of choices are adjacent."""
+        for i in sorted(range(len(architectures)), key=lambda i: self._value_indices(architectures[i])):
             yield i, self._metrics(evaluation, architectures[i])
 
     def sharing(self) -> AbstractContextManager[None]:
-        """Within, the weights do not change: what sub-networks have in common is computed once, if the supernet can."""
+        """Return a context in which sub-networks share computations, if the supernet supports it.
+
+        The weights must not change in the context.
+        """
         return self.supernet.sharing() if isinstance(self.supernet, Sharing) else nullcontext()
 
     def _metrics(self, evaluation: Evaluation, architecture: Architecture) -> dict[str, float]:
+        """The ``METRICS`` of one sub-network."""
         self.supernet.select(architecture)
         scores = evaluation.accuracies(self.encoder, VALIDATION, evaluation.settings.episodes)
         size = size_of(evaluation.space, self.supernet, architecture, evaluation.settings.flops_tokens)
         return {"accuracy": float(scores.mean()), "accuracy_ci95": interval95(scores), **size}
 
-    def _path(self, architecture: Architecture) -> list[int]:
-        """An architecture as positions of its values, in the order of the space's choices; -1 for no effect."""
+    def _value_indices(self, architecture: Architecture) -> list[int]:
+        """The index of each choice's value, in the order of the space; -1 for choices without effect."""
         table: Mapping = self.evaluation.space.table
         return [
             list(choice.values).index(architecture[name]) if name in architecture.values else -1
@@ -99,8 +136,18 @@ class Inherited:
         ]
 
 
-def thinned(pool: Pool, texts: int, shape: EpisodeShape, seed: int) -> Pool:
-    """The pool with at most so many texts of each class, drawn at random; no fewer than an episode takes."""
+def subsample(pool: Pool, texts: int, shape: EpisodeShape, seed: int) -> Pool:
+    """Return a pool with few texts of each class, drawn at random.
+
+    Args:
+        pool: The whole pool.
+        texts: The number of texts to keep of each class. If an episode needs more, as many are kept as it needs.
+        shape: The shape of the episodes.
+        seed: The seed of the draw.
+
+    Returns:
+        The pool, in which the other texts have the label -1.
+    """
     rng = np.random.default_rng(seed)
     labels = np.full_like(pool.labels, -1)
     for label, members in enumerate(pool.members):

@@ -1,9 +1,9 @@
-"""An elastic pretrained encoder, meta-trained once; the best of very many sub-networks are trained further.
+"""The strategy ``supernet``: meta-trains an elastic encoder once, then trains only its best sub-networks further.
 
-1. The supernet of the space is trained over episodes by the sandwich rule (:mod:`strategies.supernet.sandwich`).
-2. NSGA-II searches among its sub-networks, each judged with inherited weights
-   (:mod:`strategies.supernet.inherited_weights`), first on few texts; the best are judged again as trials are.
-3. The best of those, front by front, are proposed: ordinary trials, which start from the inherited weights.
+1. The supernet of the space is meta-trained by the sandwich rule (:mod:`strategies.supernet.sandwich`).
+2. NSGA-II searches among its sub-networks. Each is scored with inherited weights on few texts
+   (:mod:`strategies.supernet.inherited_weights`); the best are scored again on the episodes of the trials.
+3. The best of those are proposed, front by front. Their trials start from the inherited weights.
 """
 
 from __future__ import annotations
@@ -34,32 +34,44 @@ from strategies.shared.pareto_selection import select_best
 from strategies.supernet.inherited_weights import METRICS, VALIDATION, Inherited, size_of, supernet_encoder
 from strategies.supernet.sandwich import Sandwich, check_learner
 
-EPISODES_FROM = 1_000_000  # the supernet's first episode: trials that start from it have others
-BATCH = 50  # sub-networks that are proposed before the first of them is judged; of NSGA-II a generation
-AGAIN = 1.5  # sub-networks that are judged again, for each trial
+FIRST_EPISODE = 1_000_000  # number of the supernet's first episode, so that its trials train on other episodes
+BATCH = 50  # sub-networks that random search proposes before they are scored; NSGA-II proposes a generation
+RESCORED_PER_TRIAL = 1.5  # sub-networks that are scored again, per trial
 
 
 class SupernetOptions(PluginOptions):
     """Options of ``supernet``."""
 
-    steps: int = Field(150, ge=1, description="of the supernet's training")
-    lr: float | None = Field(None, gt=0, description="its highest learning rate; by default twice the learner's")
-    random: int = Field(2, ge=0, description="random sub-networks in a step, beside the largest and the smallest")
-    distil: bool = Field(True, description="the largest teaches the others; otherwise all learn from the labels")
-    judged: int = Field(1000, ge=1, description="sub-networks that are judged with inherited weights")
-    texts: int = Field(12, ge=1, description="of each meta-validation class, on which they are judged first")
-    method: Literal["nsga2", "random"] = Field("nsga2", description="how the search among sub-networks goes")
+    steps: int = Field(150, ge=1, description="training steps of the supernet")
+    lr: float | None = Field(
+        None, gt=0, description="highest learning rate of the supernet; by default twice learner.lr"
+    )
+    random: int = Field(
+        2, ge=0, description="random sub-networks per training step, in addition to the largest and a smallest one"
+    )
+    distil: bool = Field(
+        True, description="whether the largest sub-network teaches the others; otherwise all learn from the labels"
+    )
+    judged: int = Field(1000, ge=1, description="number of sub-networks that are scored with inherited weights")
+    texts: int = Field(
+        12, ge=1, description="texts of each meta-validation class that sub-networks are first scored on"
+    )
+    method: Literal["nsga2", "random"] = Field(
+        "nsga2", description="how sub-networks are searched: by NSGA-II or at random"
+    )
     workers: int = Field(
-        1, ge=1, description="workers that train the supernet together, each on episodes of its own, and judge together"
+        1,
+        ge=1,
+        description="number of workers that train the supernet, each on different episodes, and share the scoring",
     )
     checkpoint_every: int = Field(50, ge=1, description="steps between two checkpoints of the supernet")
 
 
 class SupernetSearch(Strategy):
-    """One supernet for all: sub-networks are judged with inherited weights, only the front is trained further.
+    """Supernet search: scores sub-networks with shared weights and trains only the best of them further.
 
     Raises:
-        ConfigError: the space has no supernet, or an objective is not known before training.
+        ConfigError: The space has no supernet, or an objective is not known before training.
     """
 
     Options = SupernetOptions
@@ -69,8 +81,8 @@ class SupernetSearch(Strategy):
         for objective in context.objectives:
             if objective.metric not in METRICS:
                 raise ConfigError(
-                    f"strategy 'supernet' judges sub-networks without training, but the objective {objective.metric} "
-                    f"is only known of trained ones; expected objectives among {', '.join(METRICS)}"
+                    f"strategy 'supernet' scores sub-networks without training, but the objective {objective.metric} "
+                    f"is known only after training; expected objectives among {', '.join(METRICS)}"
                 )
         supernet = context.space.supernet()
         if supernet is None:
@@ -94,15 +106,24 @@ class SupernetSearch(Strategy):
         return self._queue.pop(0) if self._queue else None
 
     def tell(self, outcome: Outcome) -> None:
-        """Nothing is learned from trials: all was decided with inherited weights."""
+        """Do nothing: the proposals were fixed by the scores with inherited weights."""
 
     def start_of(self, architecture: Architecture) -> np.ndarray:
-        """The inherited weights of the model; what the learner learns beside it (a scale, a head) starts anew."""
+        """Return the inherited weights; what the learner adds to the model, such as a head, is initialised anew."""
         return serialize_state(self._supernet.extract(architecture))
 
 
 def proposals(judged: Sequence[Mapping[str, Any]], objectives: Sequence[Objective], count: int) -> list[Architecture]:
-    """The ``count`` best, those first that were judged as trials are."""
+    """Select the best of the scored sub-networks.
+
+    Args:
+        judged: The rows of the job's findings (:class:`SupernetJob`).
+        objectives: The objectives of the search.
+        count: The largest number of architectures.
+
+    Returns:
+        Architectures, best first: those that were scored on the episodes of the trials, then the others.
+    """
     chosen: list[Architecture] = []
     for twice in (True, False):
         rows = [row for row in judged if row["twice"] == twice]
@@ -114,10 +135,16 @@ def proposals(judged: Sequence[Mapping[str, Any]], objectives: Sequence[Objectiv
 
 @dataclass(frozen=True)
 class SupernetJob:
-    """Trains the supernet, then judges sub-networks; a step is one of the training or one sub-network judged.
+    """Trains the supernet, then scores sub-networks; each training step and each score counts as a step.
 
-    Its findings: ``judged``, a row for each sub-network (``architecture``, its metrics, and whether they were measured
-    ``twice``, the second time as a trial does), and ``front``, the rows of the Pareto front among the latter.
+    Its findings are ``judged``, a row for each sub-network (``architecture``, its metrics, and ``twice``: whether it
+    was scored again, on the episodes of the trials), and ``front``, the Pareto front of the rows with ``twice``.
+
+    Attributes:
+        options: The options of the strategy.
+        objectives: The objectives of the search.
+        trials: The number of trials that follow.
+        seed: The seed of the search.
     """
 
     options: SupernetOptions
@@ -127,13 +154,13 @@ class SupernetJob:
 
     @property
     def workers(self) -> int:
-        """How many workers do it together."""
+        """The number of workers that run the job together."""
         return self.options.workers
 
     @property
     def again(self) -> int:
-        """How many are judged again, at most."""
-        return min(self.options.judged, max(10, round(AGAIN * self.trials)))
+        """The largest number of sub-networks that are scored again."""
+        return min(self.options.judged, max(10, round(RESCORED_PER_TRIAL * self.trials)))
 
     @property
     def steps(self) -> int:
@@ -150,7 +177,7 @@ class SupernetJob:
         encoder.eval()
         weights = serialize_state(supernet)
         inherited = Inherited(evaluation, supernet, encoder, self.options.texts)
-        rows = yield from self._judge(evaluation, inherited)
+        rows = yield from self._score(evaluation, inherited)
         done = [row for row in rows if row["twice"]]
         ranks = front_ranks(np.array([signed_values(row, self.objectives) for row in done]))
         return JobResult({"judged": rows, "front": [done[i] for i in np.flatnonzero(ranks == 0)]}, weights)
@@ -163,13 +190,13 @@ class SupernetJob:
         encoder: Encoder,
         checkpoint: np.ndarray | None,
     ) -> Iterator[Progress]:
-        """The sandwich training, with a warm-up over a tenth of the steps and a cosine behind it."""
+        """Sandwich training; the learning rate warms up over a tenth of the steps, then decays along a cosine."""
         o, space = self.options, evaluation.space
         training = learner.options.training.model_copy(update={"warmup": 0.1, "decay": "cosine"})
-        changed = {"steps": o.steps, "lr": o.lr or 2 * learner.options.lr, "training": training}
+        updates = {"steps": o.steps, "lr": o.lr or 2 * learner.options.lr, "training": training}
         tokens = evaluation.settings.flops_tokens
         size = cache(lambda architecture: size_of(space, supernet, architecture, tokens)["params"])
-        options = learner.options.model_copy(update=changed)
+        options = learner.options.model_copy(update=updates)
         sandwich = Sandwich(learner, options, space, supernet, size, o.random, o.distil, self.seed)
         pool, shape = evaluation.tasks["meta-train"], evaluation.train.of(evaluation.shape)
         start = None
@@ -179,25 +206,25 @@ class SupernetJob:
 
         def draw(i: int) -> Episode:
             batch, place = divmod(i, options.meta_batch)
-            mine = (batch * ranks() + rank()) * options.meta_batch + place
-            return episode(pool, shape, self.seed, EPISODES_FROM + mine)
+            index = (batch * ranks() + rank()) * options.meta_batch + place  # ranks draw disjoint episodes
+            return episode(pool, shape, self.seed, FIRST_EPISODE + index)
 
         for step in sandwich.meta_train(encoder, pool, draw, start):
             values = {f"meta-train/{role}": loss for role, loss in sandwich.losses.items()}
-            kept = None
+            saved = None
             if step.number % o.checkpoint_every == 0 or step.number == o.steps:
-                kept = serialize_training(encoder, learner=step.state(), rng=sandwich.rng.bit_generator.state)
+                saved = serialize_training(encoder, learner=step.state(), rng=sandwich.rng.bit_generator.state)
                 supernet.select(sandwich.largest)
                 few = evaluation.settings.interim_episodes
                 values["meta-validation/largest"] = float(evaluation.accuracies(encoder, VALIDATION, few).mean())
-            yield Progress(step.number, values, kept)
+            yield Progress(step.number, values, saved)
 
-    def _judge(self, evaluation: Evaluation, inherited: Inherited) -> Generator[Progress, None, list[dict[str, Any]]]:
-        """Rows as in the findings, in the order in which they were judged first."""
+    def _score(self, evaluation: Evaluation, inherited: Inherited) -> Generator[Progress, None, list[dict[str, Any]]]:
+        """Score sub-networks, the best of them twice; returns the rows of the findings in the order of the search."""
         search = self._search(evaluation)
         try:
             with inherited.sharing():
-                rows = yield from self._judge_first(search, inherited)
+                rows = yield from self._score_all(search, inherited)
         finally:
             search.close()
         chosen = select_best(np.array([signed_values(row, self.objectives) for row in rows]), self.again)
@@ -208,29 +235,30 @@ class SupernetJob:
                 yield self._progress(self.options.judged + number, "judged again", metrics)
         return rows
 
-    def _judge_first(self, search: Strategy, inherited: Inherited) -> Generator[Progress, None, list[dict[str, Any]]]:
-        """Rows of what the search proposes, a generation at a time."""
+    def _score_all(self, search: Strategy, inherited: Inherited) -> Generator[Progress, None, list[dict[str, Any]]]:
+        """Score the sub-networks that the search proposes, one generation at a time; returns a row for each."""
         rows: list[dict[str, Any]] = []
         while len(rows) < self.options.judged:
-            left = min(getattr(search, "population", BATCH), self.options.judged - len(rows))
-            batch = [a for _ in range(left) if isinstance(a := search.ask(), Architecture)]
+            size = min(getattr(search, "population", BATCH), self.options.judged - len(rows))
+            batch = [a for _ in range(size) if isinstance(a := search.ask(), Architecture)]
             if not batch:
                 break
-            found = {}
+            scores = {}
             for i, metrics in split_evenly(batch, inherited.first):
-                found[i] = metrics
-                yield self._progress(len(rows) + len(found), "judged", metrics)
+                scores[i] = metrics
+                yield self._progress(len(rows) + len(scores), "judged", metrics)
             for i, architecture in enumerate(batch):
-                rows.append({"architecture": dict(architecture.values), **found[i], "twice": False})
-                values = signed_values(found[i], self.objectives)
-                search.tell(Outcome(architecture, "completed", found[i], values[0], values))
+                rows.append({"architecture": dict(architecture.values), **scores[i], "twice": False})
+                values = signed_values(scores[i], self.objectives)
+                search.tell(Outcome(architecture, "completed", scores[i], values[0], values))
         return rows
 
     def _progress(self, number: int, what: str, metrics: Mapping[str, float]) -> Progress:
+        """Progress with the metrics under the tag ``what``, after ``number`` scores."""
         return Progress(self.options.steps + number, {f"{what}/{name}": value for name, value in metrics.items()})
 
     def _search(self, evaluation: Evaluation) -> Strategy:
-        """The search among sub-networks, as if each were a trial."""
+        """The strategy that searches among sub-networks, with their number as its budget of trials."""
         context = SearchContext(
             space=evaluation.space, objectives=self.objectives, trials=self.options.judged, workers=BATCH,
             seed=self.seed, tokens=evaluation.settings.flops_tokens,

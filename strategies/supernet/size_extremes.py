@@ -1,4 +1,4 @@
-"""The largest architecture of a space and its smallest ones."""
+"""Finds the largest and the smallest architectures of a space by coordinate ascent."""
 
 from __future__ import annotations
 
@@ -12,22 +12,43 @@ Size = Callable[[Architecture], float]
 
 
 def largest(space: SearchSpace, size: Size) -> Architecture:
-    """The largest architecture, found by changing one choice after the other; constraints are not asked for."""
+    """Return the largest architecture of a space, disregarding its constraints.
+
+    Args:
+        space: The search space.
+        size: The size of an architecture.
+
+    Returns:
+        An architecture that no change of a single choice makes larger.
+    """
     first = space.canonical({name: choice.values[0] for name, choice in space.table.items()})
-    return _climbed(space, first, size, list(space.table), lambda _: True)
+    return _climb(space, first, size, list(space.table), lambda _: True)
 
 
 def smallest(space: SearchSpace, size: Size, rng: np.random.Generator) -> Architecture:
-    """An architecture within the constraints that no change of one choice makes smaller; one of several, by chance."""
+    """Return a random one of the smallest architectures that satisfy the constraints of a space.
+
+    Args:
+        space: The search space.
+        size: The size of an architecture.
+        rng: Draws the start and the order of the choices, and thereby the result.
+
+    Returns:
+        An architecture that no change of a single choice makes smaller.
+    """
     names = [str(name) for name in rng.permutation(list(space.table))]
-    return _climbed(space, space.sample(rng), lambda a: -size(a), names, lambda a: space.problem(a) is None)
+    return _climb(space, space.sample(rng), lambda a: -size(a), names, lambda a: space.problem(a) is None)
 
 
-def _climbed(
+def _climb(
     space: SearchSpace, architecture: Architecture, height: Size, names: Iterable[str],
     allowed: Callable[[Architecture], bool],
 ) -> Architecture:  # fmt: skip
-    """Gives one choice after the other its best value, until none has a better one."""
+    """Coordinate ascent: set one choice after the other to its best value until a whole round changes nothing.
+
+    Example: the height is a · b, with a in {1, 2} and b in {1, 3}. From (1, 1), the first round sets a = 2 (height 2)
+    and b = 3 (height 6). The second round finds no better value, so (2, 3) is returned.
+    """
     defaults = {name: choice.values[0] for name, choice in space.table.items()}
     best = height(architecture)
     while True:
@@ -35,7 +56,7 @@ def _climbed(
         for name in names:
             for value in space.table[name].values:
                 near = space.canonical({**defaults, **architecture.values, name: value})
-                if allowed(near) and (its := height(near)) > best:
-                    architecture, best = near, its
+                if allowed(near) and (new := height(near)) > best:
+                    architecture, best = near, new
         if best == before:
             return architecture

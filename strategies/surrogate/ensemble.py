@@ -1,4 +1,4 @@
-"""Kept regressors together: what they agree on is the prediction, what they differ in its uncertainty."""
+"""An ensemble of regressors: their mean is the prediction, their disagreement its uncertainty."""
 
 from __future__ import annotations
 
@@ -10,25 +10,30 @@ RIDGES, TREES = 6, 16
 
 
 class Ensemble:
-    """Ridge regressions and randomised trees on resampled rows; each half weighs by its error on left-out rows.
+    """Ridge regressions and randomised trees, each fitted to a bootstrap sample of the results.
+
+    Each of the two groups is weighted by the error of the other: with out-of-bag errors e_r and e_t (mean squared,
+    every row predicted only by members that were not fitted to it), the ridge regressions have the weight
+    e_t / (e_r + e_t). Ridge regressions are accurate after few results, trees after many.
 
     Args:
-        encoded: ``[architectures, features]``.
-        values: ``[architectures]``, more is better.
+        encoded: ``[architectures, features]``, the evaluated architectures.
+        values: ``[architectures]``, their values of one objective, higher is better.
+        seed: The seed of the bootstrap samples and the trees.
     """
 
     def __init__(self, encoded: np.ndarray, values: np.ndarray, seed: int):
         rng = np.random.default_rng(seed)
-        self.mean, self.scale = float(values.mean()), float(values.std()) or 1.0
-        # The worst results say little about the best: what lies far below is drawn near.
+        self.scale = float(values.std()) or 1.0
+        # Very bad results say little about what is good, so targets are cut off below the median.
         targets = np.maximum((values - np.median(values)) / self.scale, -1.5)
-        self.middle = float(np.median(values))
+        self.median = float(np.median(values))
         count = len(values)
-        left_out = np.zeros((RIDGES, count), dtype=bool)
+        out_of_bag = np.zeros((RIDGES, count), dtype=bool)
         ridges = []
         for i in range(RIDGES):
             rows = rng.integers(count, size=count)
-            left_out[i] = ~np.isin(np.arange(count), rows)
+            out_of_bag[i] = ~np.isin(np.arange(count), rows)
             ridges.append(Ridge(alpha=1.0).fit(encoded[rows], targets[rows]))
         self.weights, self.biases = np.stack([r.coef_ for r in ridges]), np.array([r.intercept_ for r in ridges])
         self.trees = ExtraTreesRegressor(
@@ -37,30 +42,46 @@ class Ensemble:
         import warnings
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # a row that no tree left out
+            warnings.simplefilter("ignore", UserWarning)  # scikit-learn warns if every tree was fitted to some row
             self.trees.fit(encoded, targets)
-        predictions = np.ma.array(self._lines(encoded), mask=~left_out).mean(0)
-        grown = float(((self.trees.oob_prediction_ - targets) ** 2).mean())
-        # Of so few rows that none was ever left out, nothing is known.
-        linear = float(((predictions - targets) ** 2).mean()) if left_out.any() else grown
-        self.linear_share = grown / (linear + grown) if linear + grown > 1e-12 else 0.5
+        predictions = np.ma.array(self._ridge_predictions(encoded), mask=~out_of_bag).mean(0)
+        tree_error = float(((self.trees.oob_prediction_ - targets) ** 2).mean())
+        # With very few rows, every ridge regression may have seen all of them; then both groups count alike.
+        ridge_error = float(((predictions - targets) ** 2).mean()) if out_of_bag.any() else tree_error
+        total = ridge_error + tree_error
+        self.ridge_share = tree_error / total if total > 1e-12 else 0.5
 
     def predict(self, encoded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation, ``[architectures]`` each."""
-        ridges = self._lines(encoded)
-        # Each tree itself: what scikit-learn checks before is most of the time of so few rows.
+        """Predict the values of architectures.
+
+        Args:
+            encoded: ``[architectures, features]``.
+
+        Returns:
+            The mean and the standard deviation of the members' predictions, ``[architectures]`` each.
+        """
+        ridges = self._ridge_predictions(encoded)
+        # Calls the trees directly: for few rows, scikit-learn's input checks take most of the time.
         rows = encoded.astype(np.float32)
         trees = np.array([t.tree_.predict(rows)[:, 0] for t in self.trees.estimators_])
-        share = self.linear_share
+        share = self.ridge_share
         mean = share * ridges.mean(0) + (1 - share) * trees.mean(0)
         variance = share * ((ridges - mean) ** 2).mean(0) + (1 - share) * ((trees - mean) ** 2).mean(0)
-        return self.middle + self.scale * mean, self.scale * np.sqrt(variance)
+        return self.median + self.scale * mean, self.scale * np.sqrt(variance)
 
-    def _lines(self, encoded: np.ndarray) -> np.ndarray:
-        """``[ridges, architectures]``."""
+    def _ridge_predictions(self, encoded: np.ndarray) -> np.ndarray:
+        """``[ridges, architectures]``, on the scale of the targets."""
         return self.weights @ encoded.T + self.biases[:, None]
 
     def draw(self, encoded: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """One draw for every architecture."""
+        """Draw one value for each architecture from its predictive distribution N(mean, deviation²).
+
+        Args:
+            encoded: ``[architectures, features]``.
+            rng: The source of randomness.
+
+        Returns:
+            ``[architectures]``, independent draws.
+        """
         mean, deviation = self.predict(encoded)
         return rng.normal(mean, deviation)

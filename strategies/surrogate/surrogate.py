@@ -1,4 +1,4 @@
-"""A predictor, learned from the trials so far, proposes the next one."""
+"""Surrogate search: a predictor that is fitted to the finished trials chooses the next architecture."""
 
 from __future__ import annotations
 
@@ -11,25 +11,32 @@ from nas_meta.space.encoding import encode
 from strategies.shared.mutation import mutate, neighbour, unseen_architecture
 from strategies.surrogate.ensemble import Ensemble
 
-REFIT = 0.08  # the share of new results after which the predictor is fitted again
-CHANGES = (1, 1, 1, 2, 2, 3)  # how many choices of a parent a candidate differs in
-POINTS = 512  # at which the hypervolume that a candidate would add is counted
+REFIT = 0.08  # the predictor is fitted again when the number of results has grown by this share
+CHANGES = (1, 1, 1, 2, 2, 3)  # numbers of choices in which a candidate differs from its parent; one is drawn
+POINTS = 512  # random points that estimate the hypervolume added by a candidate
 
 
 class SurrogateOptions(PluginOptions):
-    """Options of the surrogate."""
+    """Options of ``surrogate``; defaults of None are derived from the budget."""
 
-    startup: int | None = Field(None, ge=2, description="random ones first; by default 10, or a quarter of few trials")
-    candidates: int = Field(100, ge=2, description="architectures of which the most promising is proposed")
-    parents: int = Field(8, ge=1, description="the best architectures so far, of which candidates are variations")
+    startup: int | None = Field(
+        None,
+        ge=2,
+        description="random architectures before the predictor proposes; by default a quarter of the trials, 3 to 10",
+    )
+    candidates: int = Field(100, ge=2, description="architectures that the predictor compares for each proposal")
+    parents: int = Field(
+        8, ge=1, description="number of best architectures that candidates are variations of; at least the Pareto front"
+    )
 
 
 class Surrogate(Strategy):
-    """Of many variations of the best architectures, proposes the one that a predictor hopes most of.
+    """Surrogate search: proposes the variation of the best architectures that a predictor finds most promising.
 
-    After BANANAS (White et al. 2021): an ensemble gives mean μ(a) and deviation σ(a) for every candidate a; what is
-    hoped of it is one draw from N(μ(a), σ(a)²) (independent Thompson sampling). With several objectives it is the
-    hypervolume that the draw would add to the front. Objectives that the space can count are known, not predicted.
+    After BANANAS (White et al. 2021): an ensemble predicts the mean μ(a) and the deviation σ(a) of every candidate a,
+    and the candidate with the largest draw from N(μ(a), σ(a)²) is proposed (independent Thompson sampling). With
+    several objectives, it is the candidate whose draws add most hypervolume to the Pareto front. Objectives that the
+    space counts exactly, such as ``params``, are not predicted.
     """
 
     Options = SurrogateOptions
@@ -43,7 +50,8 @@ class Surrogate(Strategy):
         self._seen: set[str] = set()
         self._architectures: list[Architecture] = []
         self._values: list[tuple[float, ...]] = []
-        self._fitted, self._ensembles = 0, []
+        self._ensembles: list[Ensemble] = []  # one per objective
+        self._fitted_to = 0  # number of results that the ensembles were fitted to
 
     def ask(self) -> Architecture | None:
         space = self.context.space
@@ -64,63 +72,70 @@ class Surrogate(Strategy):
         self._seen.discard(architecture.id)
 
     def _most_promising(self) -> Architecture | None:
+        """The candidate with the largest acquisition value; None if there are no candidates."""
         values = np.array(self._values)
         candidates = self._candidates(values)
         if not candidates:
             return None
         self._fit(values)
         encoded = encode(self.context.space, candidates)
-        hopes = np.stack([e.draw(encoded, self._rng) for e in self._ensembles], axis=1)
+        draws = np.stack([e.draw(encoded, self._rng) for e in self._ensembles], axis=1)
         for i, objective in enumerate(self.context.objectives):
-            known = [self.context.space.counts(a, self.context.tokens).get(objective.metric) for a in candidates]
-            if None not in known:
-                hopes[:, i] = objective.sign * np.array(known)
-        return candidates[int(np.argmax(self._gain(hopes, values)))]
+            exact = [self.context.space.counts(a, self.context.tokens).get(objective.metric) for a in candidates]
+            if None not in exact:
+                draws[:, i] = objective.sign * np.array(exact)
+        return candidates[int(np.argmax(self._acquisition(draws, values)))]
 
     def _candidates(self, values: np.ndarray) -> list[Architecture]:
-        """Variations of the best so far, one to three choices away, and some at random; none of them seen."""
+        """Unseen variations of the best architectures, one to three choices away, and a few random architectures."""
         space, rng = self.context.space, self._rng
-        # Ties within a front are broken at random, so that all of it has children.
+        # The whole first front has children; later fronts are filled up in random order.
         ranks = front_ranks(values)
         order = np.lexsort((rng.random(len(values)), ranks))
         parents = [self._architectures[i] for i in order[: max(self.options.parents, int((ranks == 0).sum()))]]
-        found: dict[str, Architecture] = {}
+        candidates: dict[str, Architecture] = {}
         draws = 2 * self.options.candidates
         for i, changes in zip(rng.integers(len(parents), size=draws), rng.choice(CHANGES, size=draws), strict=True):
             child = mutate(space, parents[i], rng, int(changes))
             if child is not None and child.id not in self._seen:
-                found[child.id] = child
-            if len(found) >= self.options.candidates:
+                candidates[child.id] = child
+            if len(candidates) >= self.options.candidates:
                 break
-        if not found:
+        if not candidates:
             near = neighbour(space, parents[0], self._seen, rng)
-            found = {near.id: near} if near is not None else {}
+            candidates = {near.id: near} if near is not None else {}
         for _ in range(self.options.candidates // 5):
-            fresh = unseen_architecture(space, {*self._seen, *found}, rng)
+            fresh = unseen_architecture(space, {*self._seen, *candidates}, rng)
             if fresh is not None:
-                found[fresh.id] = fresh
-        return list(found.values())
+                candidates[fresh.id] = fresh
+        return list(candidates.values())
 
     def _fit(self, values: np.ndarray) -> None:
-        if self._ensembles and len(values) < self._fitted * (1 + REFIT):
+        """Fit the ensembles again if there are enough new results."""
+        if self._ensembles and len(values) < self._fitted_to * (1 + REFIT):
             return
         encoded = encode(self.context.space, self._architectures)
         seed = int(self._rng.integers(2**31))
         self._ensembles = [Ensemble(encoded, values[:, i], seed) for i in range(values.shape[1])]
-        self._fitted = len(values)
+        self._fitted_to = len(values)
 
-    def _gain(self, hopes: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """What every candidate adds: its value; of several objectives the hypervolume, counted at random points."""
+    def _acquisition(self, draws: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """How promising each candidate is, ``[candidates]``, from draws ``[candidates, objectives]``.
+
+        With one objective, the draw itself. With several, the hypervolume that the draw adds to the front, estimated by
+        Monte Carlo: of random points between the worst and the best values, those count that the candidate dominates
+        and the front does not.
+        """
         if values.shape[1] == 1:
-            return hopes[:, 0]
+            return draws[:, 0]
         front = values[front_ranks(values) == 0]
         worst = np.array([
             values[:, i].min() if o.reference is None else o.sign * o.reference
             for i, o in enumerate(self.context.objectives)
         ])  # fmt: skip
-        best = np.maximum(hopes.max(0), front.max(0))
+        best = np.maximum(draws.max(0), front.max(0))
         points = worst + self._rng.random((POINTS, values.shape[1])) * (best - worst)
         free = points[~(front[None] >= points[:, None]).all(-1).any(1)]
-        gained = (hopes[:, None] >= free[None]).all(-1).sum(1).astype(float)
-        # Where nothing adds any, at least nothing that is dominated already.
-        return gained - dominates(front[None], hopes[:, None]).any(1)
+        gained = (draws[:, None] >= free[None]).all(-1).sum(1).astype(float)
+        # If no candidate adds hypervolume, candidates that the front does not dominate are preferred.
+        return gained - dominates(front[None], draws[:, None]).any(1)

@@ -19,7 +19,7 @@ from nas_meta.errors import ConfigError, PluginError
 from nas_meta.space.wrappers import JointSpace, LimitedSpace
 from nas_meta.testing import SpaceTests
 from strategies.metanas.most_probable import most_probable
-from strategies.one_shot.spos import crossed
+from strategies.one_shot.spos import crossover
 from strategies.shared.mutation import mutate, neighbour
 
 few = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -47,7 +47,7 @@ def test_draws_mutations_and_crossings_are_in_the_space(space, seed):
     for changes in (1, 2, 3):
         child = mutate(space, one, rng, changes)
         assert child is None or (items(child) in truth and child != one)
-    child = crossed(space, one, other, rng)
+    child = crossover(space, one, other, rng)
     assert child is None or items(child) in truth
     near = neighbour(space, one, {one.id}, rng)
     assert (near is None) == (len(truth) == 1)

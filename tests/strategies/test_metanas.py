@@ -95,7 +95,7 @@ def test_a_fomaml_step_is_along_the_gradient_at_the_adapted_point(meta):
 def test_a_task_gets_its_own_architecture_and_the_initialisation_stays(meta):
     pool = meta.evaluation.tasks["meta-validation"]
     before = meta.values()
-    rows = [meta.judge(episode(pool, meta.evaluation.shape, 0, i)) for i in range(4)]
+    rows = [meta.evaluate(episode(pool, meta.evaluation.shape, 0, i)) for i in range(4)]
     assert all(torch.equal(a, b) for a, b in zip(before, meta.values(), strict=True))
     assert len({json.dumps(row["architecture"]) for row in rows}) > 1
     assert meta.learner.softmax.temperature == pytest.approx(0.05)
@@ -112,7 +112,7 @@ def test_what_is_hardened_computes_what_the_mixture_computes_at_its_end(meta):
                 alpha[meta.space.table[name].values.index(architecture[name])] = 2.0
     meta.learner.softmax.temperature = 0.05
     meta.encoder.eval()
-    found, model = meta.hardened()
+    found, model = meta.harden()
     assert found == architecture
     with torch.no_grad():
         mixed, alone = (e.embed(pool, np.arange(6)) for e in (meta.encoder, Encoder(model).eval()))

@@ -21,11 +21,11 @@ from nas_meta.space.wrappers import LimitedSpace
 from nas_meta.tasks.episodes import EpisodeShape, episode
 from search_spaces.cell.cell_encoder import CellEncoder, CellEncoderOptions
 from strategies.metanas.most_probable import most_probable
-from strategies.one_shot.bilevel import EpisodeLoss, first_order, second_order, two_levels
+from strategies.one_shot.bilevel import EpisodeLoss, first_order, second_order, split_classes
 from strategies.one_shot.darts import DARTS, GumbelDARTS
 from strategies.one_shot.enas import ENAS
 from strategies.one_shot.nni_supermodules import GumbelSoftmax, differentiable, is_alpha, paths, proxyless
-from strategies.one_shot.spos import SPOS, crossed
+from strategies.one_shot.spos import SPOS, crossover
 
 
 class Scales(SearchSpace):
@@ -222,15 +222,16 @@ def test_second_order_through_a_supernet_is_the_change_of_the_loss_after_the_ste
 
 def test_weights_and_architecture_learn_on_disjoint_classes():
     pool = evaluation_of(Planted(), 0).tasks["meta-train"]
-    lower, upper = two_levels(pool, 0.3, 5, seed=1)
+    lower, upper = split_classes(pool, 0.3, 5, seed=1)
     assert (len(lower.classes), len(upper.classes)) == (14, 6)
     assert not set(lower.classes) & set(upper.classes) and {*lower.classes, *upper.classes} == set(pool.classes)
     for part in (lower, upper):
         tasks = [episode(part, EpisodeShape(5, 1, 2), 0, n) for n in range(20)]
         assert {pool.classes[pool.labels[i]] for task in tasks for i in task.indices} <= set(part.classes)
-    assert two_levels(pool, 0.3, 5, seed=1)[0].classes == lower.classes != two_levels(pool, 0.3, 5, seed=2)[0].classes
-    with pytest.raises(ConfigError, match=r"held_out is 0.9: of 20 meta-train classes 2 are for the weights and 18"):
-        two_levels(pool, 0.9, 5, seed=1)
+    again, other = (split_classes(pool, 0.3, 5, seed=seed)[0].classes for seed in (1, 2))
+    assert again == lower.classes != other
+    with pytest.raises(ConfigError, match=r"held_out is 0.9, which leaves 2 of 20 meta-train classes .* and 18 for"):
+        split_classes(pool, 0.9, 5, seed=1)
 
 
 class Conditional(SearchSpace):
@@ -278,7 +279,7 @@ def test_derived_architectures_keep_the_limits(tiny_model):
 def test_children_have_their_parents_choices():
     space, rng = Conditional(), np.random.default_rng(0)
     one, other = Architecture({"kind": "a", "size": 3, "other": 1}), Architecture({"kind": "b", "other": 0})
-    children = {crossed(space, one, other, rng) for _ in range(60)} - {None}
+    children = {crossover(space, one, other, rng) for _ in range(60)} - {None}
     assert children == {
         Architecture({"kind": "a", "size": 3, "other": 0}), Architecture({"kind": "a", "size": 3, "other": 1}),
         Architecture({"kind": "b", "other": 0}),
@@ -394,7 +395,7 @@ def test_a_space_without_a_supernet_is_refused_before_anything_is_trained(small_
 def test_learners_that_are_not_metric_and_recipes_with_choices_are_refused(name, one_shot_config, tmp_path):
     one_shot_config["strategy"] = {"name": name, "steps": 2}
     one_shot_config["learner"]["name"] = "maml"
-    refusal = f"strategy '{name}' trains its supernet by the loss of a metric learner, which MAML is not"
+    refusal = f"strategy '{name}' trains its supernet with the loss of a metric learner, but MAML is not one"
     with pytest.raises(NasMetaError, match=refusal):
         search(one_shot_config, tmp_path / "maml", inline=True)
     one_shot_config["learner"] |= {"name": "protonet", "lr": {"choice": [1e-3, 1e-4]}}

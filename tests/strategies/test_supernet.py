@@ -34,7 +34,7 @@ from nas_meta.tasks.episodes import EpisodeShape, episode
 from search_spaces.pretrained.bert_elastic import StateCache, widths_of
 from search_spaces.pretrained.bert_subnet import BertSubnet, BertSubnetOptions
 from strategies.shared.pareto_selection import select_best
-from strategies.supernet.inherited_weights import supernet_encoder, thinned
+from strategies.supernet.inherited_weights import subsample, supernet_encoder
 from strategies.supernet.sandwich import Sandwich
 from strategies.supernet.search import SupernetJob, SupernetOptions, proposals
 from strategies.supernet.size_extremes import largest, smallest
@@ -256,7 +256,7 @@ def test_what_is_remembered_has_a_limit():
 
 def test_few_texts_of_each_class_are_enough_for_an_episode(evaluation):
     pool = evaluation.tasks["meta-validation"]
-    few = thinned(pool, 1, EpisodeShape(3, 1, 3), 0)
+    few = subsample(pool, 1, EpisodeShape(3, 1, 3), 0)
     assert [len(m) for m in few.members] == [4] * len(pool.classes)
     assert all(set(m) <= set(whole) for m, whole in zip(few.members, pool.members, strict=True))
 
@@ -358,10 +358,14 @@ def test_all_of_a_small_space_is_judged_once_by_chance_too(evaluation):
     ("section", "changes", "sentence"),
     [
         ("space", {"name": "peft-bert", "heads": None, "ffn": None}, "search space PeftBert has none"),
-        ("learner", {"name": "maml"}, "MAML does not learn from alone; expected a metric learner"),
-        ("learner", {"name": "mann"}, "MANN does not learn from alone"),
+        ("learner", {"name": "maml"}, "MAML is not one; expected a metric learner"),
+        ("learner", {"name": "mann"}, "only on the embeddings of an episode, but MANN is not one"),
         ("learner", {"lr": {"choice": [1e-3, 1e-4]}}, "learner.lr is a choice, but a supernet is trained once"),
-        (None, {"objectives": {"accuracy": {}, "peak_memory": {}}}, "the objective peak_memory is only known of train"),
+        (
+            None,
+            {"objectives": {"accuracy": {}, "peak_memory": {}}},
+            "the objective peak_memory is known only after training",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_a_sentence(supernet_config, tmp_path, section, changes, sentence):

@@ -18,7 +18,7 @@ lint: $(VENV)/.test
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-docs: $(VENV)/.docs  # builds the site into site/
+docs: $(VENV)/.test  # builds the site into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(VENV)/.bench
@@ -35,15 +35,11 @@ $(VENV)/.starter: $(VENV)/.torch pyproject.toml
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.starter
-	$(PIP) --editable ".[starter,rl,prometheus,wandb,datasets,test]"
-	@touch $@
-
-$(VENV)/.docs: $(VENV)/.test
-	$(PIP) --editable ".[starter,rl,prometheus,wandb,test,docs]"
+	$(PIP) --editable ".[starter,rl,prometheus,wandb,datasets,test,docs]"
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.test
-	$(PIP) --editable ".[starter,rl,prometheus,wandb,datasets,test,bench]"
+	$(PIP) --editable ".[starter,rl,prometheus,wandb,datasets,test,docs,bench]"
 	@touch $@
 
 clean:  # keeps runs/

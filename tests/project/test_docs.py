@@ -71,8 +71,6 @@ def test_the_files_that_are_said_to_exist_do():
     assert not [path for path in named if not (ROOT / path).exists()]
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(3000)
 def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path):
     pytest.importorskip("mkdocstrings", reason="the site needs the extra nas-meta[docs]")
     done = subprocess.run(

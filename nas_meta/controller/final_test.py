@@ -1,4 +1,4 @@
-"""After the search: the best trials and what they are compared with, on the same meta-test episodes."""
+"""The meta-test at the end of a search: the best trials and the references, all on the same episodes."""
 
 from __future__ import annotations
 
@@ -20,14 +20,22 @@ def meta_test(
     engine: Engine, directory: Path, trials: Sequence[Trial], space: SearchSpace, stopped: Callable[[], bool],
     before: SearchSpace | None = None,
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
-    """The metrics of trials whose weights were kept (``trials``, by id), of the unsearched model and of baselines.
+    """Meta-test trials, the unsearched model of the space and the baselines.
 
     Args:
-        before: the space as it was before its pretrained model was adapted, where it was: that model is tested too.
-        stopped: asked after everything that happens; what is known by then is returned.
+        engine: Runs the tests on its workers.
+        directory: The run directory, with the weights of trials.
+        trials: The trials to test; those without weights are skipped.
+        space: The search space; its unsearched model is tested if there is one.
+        stopped: Called after every event; returns whether to stop with the results so far.
+        before: The space before domain adaptation; its unsearched model is tested, too. None without adaptation.
+
+    Returns:
+        The metrics of trials by id under ``trials``, and those of the unsearched model and of baselines by name under
+        ``references``.
 
     Raises:
-        NasMetaError: one of them failed.
+        NasMetaError: One of the tests failed.
     """
     calls: list[tuple[Any, ...]] = []
     for trial in trials:
@@ -54,7 +62,7 @@ def meta_test(
                 continue
             kind, name = event.key
             if event.error:
-                raise NasMetaError(f"meta-test of {name} failed: {event.error}")
+                raise NasMetaError(f"the meta-test of {name} failed: {event.error}")
             report[kind][name] = dict(event.value.metrics)
             if calls:
                 break

@@ -1,4 +1,7 @@
-"""Latencies of a search: before it a few, to fit a table to; after it those of the front."""
+"""When a search measures latency: of a few random models before it, and of the Pareto front after it.
+
+The first measurements fit a table that predicts latency during the search, when busy workers would disturb a clock.
+"""
 
 from __future__ import annotations
 
@@ -22,29 +25,44 @@ from nas_meta.space.wrappers import timed_space
 def measure_each(
     engine: Engine, architectures: Sequence[Architecture], settings: LatencySettings, stopped: Callable[[], bool]
 ) -> list[dict[str, float]]:
-    """:func:`nas_meta.models.profiling.latency` of every architecture on a worker, one by one, while the others rest.
+    """Measure the latency of architectures one by one, so that only one worker is busy at a time.
 
     Args:
-        stopped: asked after everything that happens; what is known by then is returned.
+        engine: Runs the models on its workers.
+        architectures: The architectures to measure.
+        settings: How latency is measured.
+        stopped: Called after every event; returns whether to stop with the results so far.
+
+    Returns:
+        What :func:`nas_meta.models.profiling.latency` returns for each architecture, in their order.
 
     Raises:
-        NasMetaError: a model could not be built or run.
+        NasMetaError: A model could not be built or run.
     """
-    found: list[dict[str, float]] = []
+    measured: list[dict[str, float]] = []
     for architecture in architectures:
         engine.submit("latency", "latency", architecture, settings)
         for event in engine.events():
             if stopped():
-                return found
+                return measured
             if event is not None and event.error:
                 raise NasMetaError(f"the latency of {architecture} could not be measured: {event.error}")
             if event is not None:
-                found.append(dict(event.value.metrics))
-    return found
+                measured.append(dict(event.value.metrics))
+    return measured
 
 
 def architectures_to_measure(space: SearchSpace, models: int, seed: int) -> list[Architecture]:
-    """That many random architectures, none twice, for a table to be fitted to."""
+    """Sample distinct architectures to which a latency table is fitted.
+
+    Args:
+        space: The search space.
+        models: The number of architectures.
+        seed: The seed of the search.
+
+    Returns:
+        The architectures; fewer if the space is too small.
+    """
     rng = np.random.default_rng(seed)
     return list({a.id: a for a in (space.sample(rng) for _ in range(10 * models))}.values())[:models]
 
@@ -58,22 +76,22 @@ def fit_latency_table(
     journal: Journal,
     stopped: Callable[[], bool],
 ) -> LatencyTable | None:
-    """Fit a table that predicts latency, and give it to the space, so that limits of the latency hold.
+    """Fit a table that predicts latency, and give it to the space, which applies the limits on latency with it.
 
     Args:
-        engine: Where models run.
+        engine: Runs the models on its workers.
         space: The space of a search that optimises latency.
-        models: Random architectures that are measured.
-        settings: How latency is measured; at most 0.3 s per model are spent here.
+        models: The number of random architectures to measure.
+        settings: How latency is measured; here at most 0.3 s per model.
         seed: The seed of the search.
-        journal: The journal, where the measured latencies are kept for a resumed search.
-        stopped: Whether the search was interrupted.
+        journal: The journal; the measured latencies are stored there for a resumed search.
+        stopped: Returns whether the search was interrupted.
 
     Returns:
-        The table; None where the search was interrupted.
+        The table; None if the search was interrupted.
 
     Raises:
-        ConfigError: No architecture meets the limits of the latency.
+        ConfigError: No architecture meets the limits on latency.
         NasMetaError: A model could not be built or run.
     """
     settings = dataclasses.replace(settings, seconds=min(settings.seconds, 0.3))
@@ -93,10 +111,21 @@ def fit_latency_table(
 def latency_report(
     table: LatencyTable | None, settings: LatencySettings, config: Config, trials: Mapping[str, Any], inputs: str
 ) -> dict[str, Any]:
-    """What a run's report says of latency: what stood in during the search, and what was measured after it, of what."""
+    """Return the entry ``latency`` of a run's report.
+
+    Args:
+        table: The table that predicted latencies during the search; None if latency was not an objective.
+        settings: How latency was measured.
+        config: The config of the search.
+        trials: The measured latencies by trial id.
+        inputs: Description of the inputs that were measured.
+
+    Returns:
+        The latencies, how they were measured, and what stood in for them during the search.
+    """
     device = "a GPU" if config.device == "cuda" else f"{settings.threads} CPU thread{'s' * (settings.threads > 1)}"
     if config.compute.precision != "fp32":
         device += f" in {config.compute.precision}"
-    stood_in = "FLOPs" if table is None else f"a table per choice, off by {table.error:.0%} on models left out of it"
+    stood_in = "FLOPs" if table is None else f"a table per choice, off by {table.error:.0%} on held-out models"
     return {"batch": settings.batch, "tokens": settings.tokens, "inputs": inputs, "device": device,
             "during_search": stood_in, "trials": dict(trials)}  # fmt: skip

@@ -41,7 +41,7 @@ def search(
     """
     resolved = config if isinstance(config, ResolvedConfig) else resolve(config)
     directory = run_dir or resolved.sections.run_dir
-    if resume and directory is not None and Journal.begun(Path(directory)):
+    if resume and directory is not None and Journal.exists(Path(directory)):
         return _run(config_to_resume(Path(directory), resolved), Path(directory), inline, watch, True)
     return _run(resolved, directory, inline, watch, False)
 

@@ -213,7 +213,7 @@ class SearchRun:
             rule=rule,
             stop=self.stop,
             on_event=self.reporter.publish,
-            before=plan.session.before,
+            earlier_seconds=plan.session.before,
             weight_pool=weight_pool,
         )
         engine = make_engine(evaluation, self.config, self.inline)

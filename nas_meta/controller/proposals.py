@@ -1,7 +1,25 @@
-"""The strategy as a search speaks to it: nothing is tried twice, and what is said can be said again to a new strategy.
+"""The search's side of ask and tell: no architecture is tried twice, and every exchange can be replayed.
 
-A strategy is a function of its seed and of what it was asked and told, in that order. So its history is all of its
-state: a resumed search says the same to a strategy made anew (:meth:`Proposals.replay`).
+A strategy is a function of its seed and of the order of its proposals and outcomes. Its history is therefore its whole
+state: to resume a search, :meth:`Proposals.replay` repeats the history to a new strategy. The history is a list of
+:class:`~nas_meta.journal.records.AskTellEvent`: ``asked`` the strategy for a proposal, or ``told`` it an outcome.
+
+Every proposal is answered by exactly one outcome, also when the strategy proposes the same architecture again. For
+example, with two workers:
+
+=========================================  ============  ==========================================
+what happens                               event         note
+=========================================  ============  ==========================================
+the strategy proposes A                    ``asked 1``   A is new: trial 1 starts
+the strategy proposes A again              ``asked 1``   no trial starts; A is owed a second outcome
+the strategy proposes B                    ``asked 2``   B is new: trial 2 starts
+trial 1 completes                          ``told 1``    the outcome of A is reported,
+..                                         ``told 1``    once for each proposal
+the strategy proposes A once more          ``asked 1``   A has ended,
+..                                         ``told 1``    so its outcome is reported immediately
+=========================================  ============  ==========================================
+
+If the search is killed now, replay makes the same calls in the same order and returns ``[2]``, the trial in flight.
 """
 
 from __future__ import annotations
@@ -22,85 +40,119 @@ ASKED, TOLD = "asked", "told"
 
 
 class Proposals:
-    """Asks for architectures and tells how their trials ended; one that was tried already is answered at once.
+    """Asks a strategy for untried architectures and reports how their trials ended.
 
     Args:
-        trials: every trial of the search by id, as it stands; the search keeps it up to date.
+        strategy: The strategy of the search.
+        objectives: What the search optimises; the score of an outcome is the first one.
+        trials: Every trial of the search by id; the caller keeps this mapping up to date.
     """
 
     def __init__(self, strategy: Strategy, objectives: Sequence[Objective], trials: Mapping[int, Trial]):
         self.strategy, self.objectives, self.trials = strategy, objectives, trials
         self._by_architecture: dict[str, int] = {}
-        self._told: set[int] = set()
-        self._repeats: dict[int, int] = {}
-        self._said: list[AskTellEvent] = []
+        self._ended_ids: set[int] = set()  # trials whose outcome the strategy knows
+        self._repeats: dict[int, int] = {}  # further proposals of a trial that has not ended, by id
+        self._pending_events: list[AskTellEvent] = []  # not yet in the journal
 
     def ask(self) -> Architecture | None:
-        """The next architecture that was not tried, for a trial of the next id; None if there is none right now."""
+        """Return the next architecture that was not tried yet.
+
+        The caller makes it the trial with the next id, ``len(trials) + 1``. A proposal that was tried before starts no
+        trial: if its trial has ended, its outcome is reported immediately, otherwise when the trial ends.
+
+        Returns:
+            The architecture; None if the strategy has no proposal now, or after 1000 repeated proposals in a row.
+
+        Raises:
+            StrategyError: The strategy proposes something that is not an architecture of its space.
+            PluginError: The strategy raises an exception.
+        """
         for _ in range(MOST_REPEATS):
             proposal = self._proposal()
             if proposal is None:
-                self._said.append(AskTellEvent(ASKED))
+                self._pending_events.append(AskTellEvent(ASKED))
                 return None
             known = self._by_architecture.get(proposal.id)
             if known is None:
                 number = len(self.trials) + 1
                 self._by_architecture[proposal.id] = number
-                self._said.append(AskTellEvent(ASKED, number))
+                self._pending_events.append(AskTellEvent(ASKED, number))
                 return proposal
-            self._said.append(AskTellEvent(ASKED, known))
-            if known in self._told:
-                self._said.append(AskTellEvent(TOLD, known))
-                self._tell(self.trials[known])
+            self._pending_events.append(AskTellEvent(ASKED, known))
+            if known in self._ended_ids:
+                self._pending_events.append(AskTellEvent(TOLD, known))
+                self._report(self.trials[known])
             else:
                 self._repeats[known] = self._repeats.get(known, 0) + 1
-        log.warning("the strategy proposed %d architectures in a row that were tried before", MOST_REPEATS)
+        log.warning("the strategy proposed %d architectures in a row that were already tried", MOST_REPEATS)
         return None
 
-    def said(self, ended: Trial | None = None) -> list[AskTellEvent]:
-        """What was said since the last call, for the journal; also what :meth:`tell` will say of a trial."""
-        said, self._said = self._said, []
-        return said if ended is None else said + [AskTellEvent(TOLD, ended.id)] * self._times(ended)
+    def drain_events(self, ended: Trial | None = None) -> list[AskTellEvent]:
+        """Return the events since the last call, for the journal, and clear them.
 
-    def tell(self, trial: Trial) -> None:
-        """A trial has ended: told once for every time that it was proposed."""
-        for _ in range(self._times(trial)):
-            self._tell(trial)
-        self._repeats.pop(trial.id, None)
-        self._told.add(trial.id)
+        Args:
+            ended: A trial that :meth:`report` will report next. Its events are included, because the journal must hold
+                them before the strategy learns of the outcome.
 
-    def replay(self, said: Sequence[AskTellEvent]) -> list[int]:
-        """Says to a new strategy what was said to an earlier one; returns the trials that were in flight at the end.
+        Returns:
+            The events in the order of the calls.
+        """
+        events, self._pending_events = self._pending_events, []
+        return events if ended is None else events + [AskTellEvent(TOLD, ended.id)] * self._proposal_count(ended)
+
+    def report(self, trial: Trial) -> None:
+        """Report the end of a trial to the strategy, once for each time that it was proposed.
+
+        Args:
+            trial: The trial that has ended.
 
         Raises:
-            RunError: the strategy proposes something else than it did then.
+            PluginError: The strategy raises an exception.
         """
-        for entry in said:
-            if entry.kind == TOLD:
-                self._tell(self.trials[entry.trial])
-                self._told.add(entry.trial)
-                self._repeats.pop(entry.trial, None)
+        for _ in range(self._proposal_count(trial)):
+            self._report(trial)
+        self._repeats.pop(trial.id, None)
+        self._ended_ids.add(trial.id)
+
+    def replay(self, events: Sequence[AskTellEvent]) -> list[int]:
+        """Bring a new strategy to the state that an earlier one had, by repeating the earlier one's history.
+
+        Args:
+            events: The events of the journal, in their order. ``trials`` must hold all the trials that they name.
+
+        Returns:
+            The ids of the trials that were in flight, that is, proposed but not yet reported.
+
+        Raises:
+            RunError: The strategy does not repeat a proposal.
+        """
+        for event in events:
+            if event.kind == TOLD:
+                self._report(self.trials[event.trial])
+                self._ended_ids.add(event.trial)
+                self._repeats.pop(event.trial, None)
                 continue
             proposal = self._proposal()
-            now = proposal.id if proposal is not None else None
-            then = self.trials[entry.trial].architecture_id if entry.trial is not None else None
-            if now != then:
+            replayed = proposal.id if proposal is not None else None
+            recorded = self.trials[event.trial].architecture_id if event.trial is not None else None
+            if replayed != recorded:
                 raise RunError(
-                    f"the search cannot go on: its strategy does not propose again what it proposed for "
-                    f"{f'trial {entry.trial}' if then else 'a free worker'}; expected a strategy that follows from its "
-                    "seed, in the version that the run began with"
+                    "the search cannot be resumed: its strategy does not repeat "
+                    f"{f'its proposal of trial {event.trial}' if recorded else 'an answer without a proposal'}; "
+                    "expected a strategy that depends only on its seed and history, in the version that started the run"
                 )
-            if now in self._by_architecture and entry.trial not in self._told:
-                self._repeats[entry.trial] = self._repeats.get(entry.trial, 0) + 1
-            elif now is not None:
-                self._by_architecture[now] = entry.trial
-        return [number for number in self._by_architecture.values() if number not in self._told]
+            if replayed in self._by_architecture and event.trial not in self._ended_ids:
+                self._repeats[event.trial] = self._repeats.get(event.trial, 0) + 1
+            elif replayed is not None:
+                self._by_architecture[replayed] = event.trial
+        return [number for number in self._by_architecture.values() if number not in self._ended_ids]
 
     def _proposal(self) -> Architecture | None:
-        """What the strategy proposes: an architecture of the space, or nothing right now.
+        """Return the strategy's next proposal, checked; None if it has none now.
 
         Raises:
-            StrategyError: it is something else.
+            StrategyError: The proposal is not an architecture of the space.
         """
         name = type(self.strategy).__name__
         with plugin_call(self.strategy, "ask"):
@@ -110,17 +162,19 @@ class Proposals:
         if not isinstance(proposal, Architecture):
             raise StrategyError(f"{name}.ask() returned {type_name(proposal)}; expected an Architecture, WAIT or None")
         try:
-            own = self.strategy.context.space.canonical(proposal.values)
+            canonical = self.strategy.context.space.canonical(proposal.values)
         except (ConfigError, AttributeError, TypeError) as error:
             raise StrategyError(f"{name}.ask() returned an architecture that is not in the space: {error}") from error
-        if own != proposal:
-            raise StrategyError(f"{name}.ask() returned {proposal}, which has choices without effect; expected {own}")
+        if canonical != proposal:
+            raise StrategyError(
+                f"{name}.ask() returned {proposal}, which has choices without effect; expected {canonical}"
+            )
         return proposal
 
-    def _times(self, trial: Trial) -> int:
+    def _proposal_count(self, trial: Trial) -> int:
         return 1 + self._repeats.get(trial.id, 0)
 
-    def _tell(self, trial: Trial) -> None:
+    def _report(self, trial: Trial) -> None:
         measured = trial.status in ("completed", "stopped") and all(o.metric in trial.metrics for o in self.objectives)
         values = signed_values(trial.metrics, self.objectives) if measured else None
         score = values[0] if values else None

@@ -1,4 +1,8 @@
-"""Going on with a run: who may, with which config, and what its strategy was told when the search began."""
+"""Resuming a run: the lock on its directory, the config that it resumes with, and the facts that replay depends on.
+
+A session is one process of a search. A run directory may come from somebody else, so a resumed run does not execute
+anything that only the run names: plugin files, hooks, Ray clusters and links out of the directory are refused.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +30,15 @@ MAY_CHANGE = ("budget", "resources", "watching", "run_dir")
 
 @dataclass(frozen=True)
 class Session:
-    """What stays the same however often a search is resumed, and the time that it took so far.
+    """What every process of a search has in common, and the time that the earlier ones took.
+
+    The fields are keys of the journal and keep their names.
 
     Attributes:
-        trials, workers: those that the search began with: its strategy follows from them.
-        started: when the last process began, in seconds since the epoch.
-        before: seconds that the processes before it took.
+        trials: The trial budget that the search started with; the strategy is built with it.
+        workers: The number of workers that the search started with; the strategy is built with it.
+        started: When the current process started, in seconds since the epoch.
+        before: Seconds that earlier processes took in total.
     """
 
     trials: int
@@ -41,70 +48,106 @@ class Session:
 
 
 def new_session(config: Config, inline: bool) -> Session:
-    """The session of a new search."""
+    """Return the session of a new search.
+
+    Args:
+        config: The config of the search.
+        inline: Whether trials run in this process: there is one worker then.
+
+    Returns:
+        The session, started now.
+    """
     return Session(config.budget.trials, 1 if inline else config.resources.workers, time.time())
 
 
 def next_session(directory: Path) -> Session:
-    """The session of a search that goes on."""
+    """Return the session of a search that is resumed.
+
+    Args:
+        directory: The run directory.
+
+    Returns:
+        The session in the journal, started now, with the time of all earlier processes.
+
+    Raises:
+        RunError: The directory holds no run, or its journal is damaged.
+    """
     journal = Journal.open(directory)
     try:
         session = Session(**validated(Session, journal.get("session"), "session"))
         times = [t for trial in journal.trials() for t in (trial.started, trial.finished or trial.started)]
     finally:
         journal.close()
-    # A process that was killed could not say when: it lived as long as the last thing that it wrote.
-    took = max([session.started, *times]) - session.started
-    return replace(session, started=time.time(), before=session.before + took)
+    # The time when a process was killed is unknown; the last time that it wrote stands in for it.
+    seconds = max([session.started, *times]) - session.started
+    return replace(session, started=time.time(), before=session.before + seconds)
 
 
 def config_to_resume(
     directory: Path, given: ResolvedConfig | None = None, overrides: Sequence[str] = (), allow_plugins: bool = False
 ) -> ResolvedConfig:
-    """The config that a run goes on with: its own, but for what :data:`MAY_CHANGE`, from ``given`` or ``overrides``.
+    """Return the config that a run is resumed with: its own, with the sections in :data:`MAY_CHANGE` replaced.
+
+    Args:
+        directory: The run directory.
+        given: The config that the user gives; by default that of the run with ``overrides``.
+        overrides: ``section.key=value``, each of a section in :data:`MAY_CHANGE`; not used if ``given`` is set.
+        allow_plugins: Whether the code of plugin files and hooks that only the run names may be run.
+
+    Returns:
+        The resolved config.
 
     Raises:
-        ConfigError: something else differs; the sentence shows it.
-        PluginError: the run names a plugin file that ``given`` does not, or a hook, and that is not allowed.
-        RunError: the directory holds no run.
+        ConfigError: Another section differs, or the run names a Ray cluster that ``overrides`` do not.
+        PluginError: The run names a plugin file that ``given`` does not, or a hook, and that is not allowed.
+        RunError: The directory holds no run.
     """
     journal = Journal.open(directory)
     try:
         document = validated(dict[str, Any], journal.get("config", {}), "config")
         if not allow_plugins:
             refuse_plugin_files(document, directory, plugin_files(given.given) if given else ())
-        own = resolve(document, Source(str(directory)))
+        recorded = resolve(document, Source(str(directory)))
     finally:
         journal.close()
     if given is None:
-        _refuse_cluster(own.sections.resources.address, directory, overrides)
+        _refuse_cluster(recorded.sections.resources.address, directory, overrides)
         if not allow_plugins:
-            refuse_hooks(own.sections.watching, directory, overrides)
-        given = resolve(apply_overrides(own.document, overrides), Source("--set"))
-    differences = list(_differences(own.document, given.document))
+            refuse_hooks(recorded.sections.watching, directory, overrides)
+        given = resolve(apply_overrides(recorded.document, overrides), Source("--set"))
+    differences = list(_differences(recorded.document, given.document))
     if differences:
         raise ConfigError(
-            f"{directory} cannot go on with another config: {'; '.join(differences)}; "
-            "expected the same but for budget, resources and watching, or another --run-dir"
+            f"{directory} cannot be resumed with a different config: {'; '.join(differences)}; "
+            "expected changes only in budget, resources and watching, or another --run-dir for a new run"
         )
-    return resolve({**own.document, **{name: given.document[name] for name in MAY_CHANGE}}, Source(str(directory)))
+    return resolve({**recorded.document, **{name: given.document[name] for name in MAY_CHANGE}}, Source(str(directory)))
 
 
 def _refuse_cluster(address: str | None, directory: Path, overrides: Sequence[str]) -> None:
-    """A cluster and its driver execute what the other sends: one that only the run names is not joined."""
+    """Raise ConfigError if only the run names a Ray cluster: a driver executes what its cluster sends."""
     if address not in (None, "auto") and not any(o.startswith("resources.address=") for o in overrides):
         raise ConfigError(
             f"{directory} names the Ray cluster {address}, which would be trusted; "
-            f"expected --set resources.address={address} if it is yours"
+            f"expected --set resources.address={address} if it is your cluster"
         )
 
 
 def refuse_hooks(section: WatchingSection, directory: Path, overrides: Sequence[str]) -> None:
-    """Raises PluginError where a run names a hook, which would be run, and the user did not."""
-    said = {override.partition("=")[0] for override in overrides}
+    """Refuse the hooks of a run that the user has not named.
+
+    Args:
+        section: The section ``watching`` of the run's config.
+        directory: The run directory, for the message.
+        overrides: ``section.key=value`` of the user; a hook that these set is allowed.
+
+    Raises:
+        PluginError: The run names a hook, and the user does not.
+    """
+    overridden = {override.partition("=")[0] for override in overrides}
     for key in HOOKS:
         hook = getattr(section, key)
-        if hook is not None and said.isdisjoint({"watching", f"watching.{key}"}):
+        if hook is not None and overridden.isdisjoint({"watching", f"watching.{key}"}):
             raise PluginError(
                 f"{directory} names the hook {hook!r} as watching.{key}, which would be run; "
                 f"expected --allow-plugins if you trust it, or --set watching.{key}=null"
@@ -112,50 +155,59 @@ def refuse_hooks(section: WatchingSection, directory: Path, overrides: Sequence[
 
 
 def _refuse_links(directory: Path) -> None:
-    """Raises RunError where writing into a run would write somewhere else: in one from somebody else it may.
+    """Raise RunError if a run directory holds a link that leads out of it, or a pipe or device.
 
-    Links that stay within it, such as W&B's own, do not.
+    A run from somebody else could otherwise make the search overwrite files of the user. Links that stay inside, such
+    as those of W&B, are fine.
     """
-    own = directory.resolve()
+    root = directory.resolve()
     for folder, folders, files in os.walk(directory):
         for name in [*folders, *files]:
             path = Path(folder) / name
-            leaves = path.is_symlink() and not path.resolve().is_relative_to(own)
+            leaves = path.is_symlink() and not path.resolve().is_relative_to(root)
             if leaves or not (path.is_file() or path.is_dir() or not path.exists()):
                 raise RunError(
-                    f"{path} is a link or no file; a search goes on only where its run holds files of its own"
+                    f"{path} is a link out of the run directory, or not a regular file; "
+                    "expected a run directory with only regular files and folders"
                 )
 
 
-def _differences(own: Mapping[str, Any], given: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[str]:
-    keys = dict.fromkeys([*own, *given])
+def _differences(recorded: Mapping[str, Any], given: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield one sentence for each key whose value differs, without those that may change."""
+    keys = dict.fromkeys([*recorded, *given])
     for plugin in ("name", "source"):
-        if plugin in own and plugin in given and own[plugin] != given[plugin]:
-            keys = {plugin: None}  # the options of another one say nothing
+        if plugin in recorded and plugin in given and recorded[plugin] != given[plugin]:
+            keys = {plugin: None}  # the options of two different plugins cannot be compared
     for key in keys:
         if not path and key in MAY_CHANGE:
             continue
-        before, now = own.get(key), given.get(key)
+        before, now = recorded.get(key), given.get(key)
         if isinstance(before, Mapping) and isinstance(now, Mapping):
             yield from _differences(before, now, (*path, key))
-        # What was left open became a number when the search began, and is still left open.
+        # Options that were left out became numbers when the search began; leaving them out again is no change.
         elif before != now and not (now is None and path and path[0] in ("strategy", "stopping")):
             yield f"{'.'.join((*path, str(key)))} is {now!r}, but the run began with {before!r}"
 
 
 @contextmanager
 def run_lock(directory: Path) -> Iterator[None]:
-    """Keeps other searches out of a run directory.
+    """Lock a run directory, so that no other search uses it.
+
+    Args:
+        directory: The run directory.
+
+    Yields:
+        Nothing; the lock is released at the end.
 
     Raises:
-        RunError: another one is at work there, or the directory cannot be written.
+        RunError: Another search uses the directory, it cannot be written, or a link leads out of it.
     """
     _refuse_links(directory)
     lock = FileLock(directory / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise RunError(f"another search is at work in {directory}; expected a directory of its own") from None
+        raise RunError(f"another search is running in {directory}; expected a separate run directory") from None
     except OSError as error:
         raise RunError(f"{directory} cannot be written: {error.strerror}") from error
     try:

@@ -1,4 +1,8 @@
-"""A strategy's job, from its last checkpoint to its end: on one worker, or on several that work together."""
+"""Runs the jobs of a search: training the strategy's supernet, or domain adaptation.
+
+A job runs before the first trial, on one worker or on several that train together. If a worker dies, the job restarts
+from its last checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +27,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class JobKind:
-    """What tells the two jobs of a search apart: the strategy's supernet and domain adaptation.
+    """The kind of a job: training the strategy's supernet, or domain adaptation.
 
     Attributes:
-        number: What stands in the place of a trial's id in logs and status.
-        phase: The phase of the search, a key of :data:`nas_meta.journal.status.PHASES`.
-        failure: How the sentence about a failed job begins.
+        number: Number that logs and status use in place of a trial id.
+        phase: Phase of the search, a key of :data:`nas_meta.journal.status.PHASES`.
+        failure: Beginning of the error message if the job fails.
         checkpoint: File in the run directory that holds the state of an unfinished job.
     """
 
@@ -38,20 +42,35 @@ class JobKind:
     checkpoint: str
 
 
-SECONDS = 10.0  # in which the others of a worker that failed tell how they ended
+SECONDS = 10.0  # how long to wait for the other workers of a job after one has failed
 
 
 def workers_of(job: Job | AdaptationJob) -> int:
-    """How many workers do a job together."""
+    """Return the number of workers that run a job together.
+
+    Args:
+        job: The job; its attribute ``workers`` is optional.
+
+    Returns:
+        The number; 1 by default.
+    """
     return getattr(job, "workers", 1)
 
 
-def check_workers(job: Job, there: int) -> None:
-    """Raises ConfigError where a job takes more workers than there are."""
-    if workers_of(job) > there:
+def check_workers(job: Job, available: int) -> None:
+    """Check that the search has enough workers for a job.
+
+    Args:
+        job: The job of the strategy.
+        available: The number of workers of the search.
+
+    Raises:
+        ConfigError: The job needs more workers.
+    """
+    if workers_of(job) > available:
         raise ConfigError(
-            f"strategy.workers is {workers_of(job)}, but the search has {there}; expected at most as many as "
-            "resources.workers, and 1 with --inline"
+            f"strategy.workers is {workers_of(job)}, but the search has {available}; "
+            "expected at most resources.workers, or 1 with --inline"
         )
 
 
@@ -63,24 +82,30 @@ def run_job(
     on_event: Callable[[Event | None], bool],
     failure: str,
 ) -> JobResult | None:
-    """Does a job; where a worker dies under it, once more from its last checkpoint, ``resources.retries`` times.
+    """Run a job to its end, from its last checkpoint if there is one.
+
+    If a worker dies, the job is restarted from the last checkpoint, up to ``resources.retries`` times.
 
     Args:
-        checkpoint: where ``on_event`` keeps it.
-        on_event: told of every event, and of None after a while of silence; returns whether to go on.
+        job: The job.
+        engine: Runs the job on its workers.
+        config: The config of the search.
+        checkpoint: File of the last checkpoint; ``on_event`` writes it.
+        on_event: Called with every event, and with None after a while without events; returns whether to continue.
+        failure: Beginning of the error message if the job fails.
 
     Returns:
-        What the job found; None where it was not to go on.
+        The result of the job; None if ``on_event`` ended it.
 
     Raises:
-        NasMetaError: the job failed.
+        NasMetaError: The job failed.
     """
-    for left in reversed(range(config.resources.retries + 1)):
+    for retries_left in reversed(range(config.resources.retries + 1)):
         start = np.fromfile(checkpoint, dtype=np.uint8) if checkpoint.is_file() else None
         end = _attempt(job, engine, config, start, on_event)
         if end is None or not end.error:
             return end and end.value
-        if not end.died or not left:
+        if not end.died or not retries_left:
             break
     raise NasMetaError(f"{failure}: {end.error}")
 
@@ -88,7 +113,10 @@ def run_job(
 def _attempt(
     job: Job | AdaptationJob, engine: Engine, config: Config, start: Any, on_event: Callable[[Event | None], bool]
 ) -> Event | None:
-    """The event with which the job ended, well or not; None where it was not to go on."""
+    """Run a job once; return the event of its result or failure, or None if ``on_event`` ended it.
+
+    Rank 0 returns the result. If one worker dies, the others fail because they wait for it: the death is the cause.
+    """
     with _meeting_place(workers_of(job), engine, config) as ranks:
         running = set(range(len(ranks)))
         for number, rank in enumerate(ranks):
@@ -98,7 +126,7 @@ def _attempt(
             if event is not None and event.done:
                 running.discard(event.key)
                 if event.error and (failure is None or event.died):
-                    failure, since = event, time.monotonic()  # that one died is why the others fail
+                    failure, since = event, time.monotonic()  # a death takes precedence over what it causes
                 elif event.key == 0:
                     result = event
             if not on_event(event):
@@ -111,10 +139,10 @@ def _attempt(
 
 
 def _meeting_place(workers: int, engine: Engine, config: Config) -> Any:
-    """Where the workers of a job find each other; one alone needs to find nobody."""
+    """Return a context with one rank per worker of a job; the rank of a single worker is None."""
     if workers == 1:
         return nullcontext([None])
     from nas_meta.learners.training.distributed import meeting_place
 
-    own_gpus = config.device == "cuda" and config.resources.gpus_per_trial >= 1
-    return meeting_place(engine.host(), workers, "nccl" if own_gpus else "gloo")
+    one_gpu_each = config.device == "cuda" and config.resources.gpus_per_trial >= 1
+    return meeting_place(engine.host(), workers, "nccl" if one_gpu_each else "gloo")

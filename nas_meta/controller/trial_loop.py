@@ -1,4 +1,17 @@
-"""The search proper: every free worker gets a trial, until the budget, the time or the strategy is at its end."""
+"""The loop that runs trials: every free worker gets one, until the budget, the time or the proposals run out.
+
+A search can be killed at any moment, so an outcome is written to the journal before anything depends on it. For
+example, when trial 7 ends:
+
+1. Its weights are saved, if they rank high enough: every trial that the journal lists as completed can be meta-tested.
+2. One transaction writes its row and the event ``told 7``; it is on disk when the call returns.
+3. The strategy receives the outcome, then proposes the next trial for the free worker.
+4. Monitors are notified and old weights are deleted; by then the workers are busy again.
+
+If the process dies before step 2, the journal lists trial 7 as running, and a resumed search reruns it. If it dies
+after step 2, replay reports the outcome to the strategy. Either way the strategy ends up in the state that it would
+have without the crash.
+"""
 
 from __future__ import annotations
 
@@ -37,14 +50,22 @@ INTERRUPTED = "the search was interrupted"
 
 @dataclass
 class TrialLoop:
-    """Trials from proposal to journal.
+    """The trials of one search, from proposal to journal.
 
     Attributes:
+        config: The config of the search.
+        directory: The run directory.
+        journal: The journal, open for writing.
+        monitors: Notified of everything that happens to trials.
+        strategy: Proposes architectures.
+        rule: Decides at every rung whether a trial continues.
+        stop: Whether the search was interrupted.
         on_event: Called after every event.
-        steps: meta-training steps that running trials have taken.
-        losses: the loss of the last of these.
-        weight_pool: weights of candidates that are pre-trained, where they are.
-        before: seconds that earlier sessions of this search took.
+        steps: Meta-training steps that running trials have taken, by trial id.
+        losses: The loss at the last of these steps, by trial id.
+        earlier_seconds: Seconds that earlier sessions of this search took.
+        table: Predicts latencies; None unless latency is an objective.
+        weight_pool: Pre-trained weights of candidates; None if candidates are not pre-trained.
     """
 
     config: Config
@@ -57,7 +78,7 @@ class TrialLoop:
     on_event: Callable[[], None]
     steps: dict[int, int] = field(default_factory=dict)
     losses: dict[int, float] = field(default_factory=dict)
-    before: float = 0.0
+    earlier_seconds: float = 0.0
     table: LatencyTable | None = None
     weight_pool: WeightPool | None = None
 
@@ -66,71 +87,89 @@ class TrialLoop:
         self.leaderboard = Leaderboard(self.objectives)
         self.trials = self.leaderboard.trials
         self.proposals = Proposals(self.strategy, self.objectives, self.trials)
-        self._again: deque[int] = deque()
-        self._since: dict[int, float] = {}
-        self._died: dict[int, int] = {}
-        self._weights: set[int] = set()  # trials whose weights are on disk
-        self._hungry = False  # whether there are more trials than free workers
+        self._retry_queue: deque[int] = deque()  # trials that start before any new proposal
+        self._started_at: dict[int, float] = {}  # trials on workers, in the order of their start
+        self._deaths: dict[int, int] = {}  # how many workers died, by trial id
+        self._stored_weights: set[int] = set()  # trials whose weights are on disk
+        self._waiting_for_worker = False  # whether a trial could start if a worker were free
 
     def restore(self) -> None:
-        """Goes back to where the journal ends: strategy and rule as they were, and trials in flight to be run again.
+        """Restore the state at the end of the journal, and queue the trials that were running then for a rerun.
+
+        Does nothing for a new search. The strategy is replayed, and the stopping rule gets the reports of trials that
+        ended. Reports of trials that are rerun are deleted: the rerun sends them again.
 
         Raises:
-            RunError: the strategy does not follow from its seed, or the journal lacks trials.
+            RunError: The strategy does not repeat its proposals, or trials are missing from the journal.
         """
         for trial in self.journal.trials():
             self.leaderboard.put(trial)
         files = weights_path(self.directory, 0).parent.glob("*.safetensors")
-        self._weights |= {int(path.stem) for path in files if path.stem.isdigit()} & set(self.trials)
-        said, reports = self.journal.said(), self.journal.reports()
-        named = {s.trial for s in said if s.trial is not None} | {report.trial for report, _ in reports}
+        self._stored_weights |= {int(path.stem) for path in files if path.stem.isdigit()} & set(self.trials)
+        events, reports = self.journal.ask_tell_events(), self.journal.reports()
+        named = {e.trial for e in events if e.trial is not None} | {report.trial for report, _ in reports}
         if list(self.trials) != list(range(1, len(self.trials) + 1)) or not named <= set(self.trials):
-            raise RunError(f"the search cannot go on: the journal of {self.directory} has lost trials")
-        self._again.extend(self.proposals.replay(said))
+            raise RunError(
+                f"the search cannot be resumed: trials are missing from the journal of {self.directory}; "
+                "expected a journal with trials 1, 2, 3, ... without gaps"
+            )
+        self._retry_queue.extend(self.proposals.replay(events))
         if self.weight_pool is not None:
             self.weight_pool.restore(self.trials.values())
-        for number in self._again:
+        for number in self._retry_queue:
             self._forget(self.trials[number], INTERRUPTED)
-        for report, went_on in reports:
+        for report, continued in reports:
             if self.trials[report.trial].status in ("completed", "stopped"):
-                self.rule.recall(report, went_on)
+                self.rule.recall(report, continued)
 
     def run(self, engine: Engine, evaluation: Evaluation) -> None:
-        """Runs trials until there are no more to run, or the search is interrupted and its time of grace is over."""
+        """Run trials until none are left, or until the grace period after an interruption is over.
+
+        Args:
+            engine: Runs the trials on its workers.
+            evaluation: What every trial goes through.
+        """
         self.engine, self.evaluation, self.started = engine, evaluation, time.time()
         self._fill()
         self.on_event()
-        while self._since or self._hungry:
-            for event in engine.events() if self._since else self._silence():
+        while self._started_at or self._waiting_for_worker:
+            for event in engine.events() if self._started_at else self._await_worker():
                 if self.stop.over(self.config.resources.grace_seconds):
                     return
-                if event is not None and event.key in self._since:
-                    self._take(event)
-                elif self._hungry:
+                if event is not None and event.key in self._started_at:
+                    self._handle_event(event)
+                elif self._waiting_for_worker:
                     self._fill()
                 self._end_overdue()
                 self.on_event()
 
-    def _silence(self) -> Iterator[None]:
-        """Where nothing runs: all workers are still starting, or have died."""
+    def _await_worker(self) -> Iterator[None]:
+        """Stand in for the engine's events while no trial runs: all workers are still starting, or have died."""
         self.engine.await_worker()
         yield None
 
     def abandon(self) -> None:
-        """What still runs is over, and will be run again if the search goes on."""
+        """End the trials that still run; a resumed search reruns them.
+
+        They are stored as stopped, but not reported to the strategy, so replay finds them in flight.
+        """
         for trial in list(self.leaderboard.running.values()):
             self._store(trial, "stopped", {}, INTERRUPTED)
-            self._show(self.trials[trial.id])
+            self._publish_end(self.trials[trial.id])
 
     def _fill(self) -> None:
-        """Gives every free worker a trial, as far as the budget and the strategy go."""
+        """Start trials until no worker is free, or until the budget, the time or the proposals run out.
+
+        Reruns come before new proposals. ``_waiting_for_worker`` is set whenever a trial could start but no worker is
+        free; the loop then calls this method again at the next event.
+        """
         while True:
-            more = bool(self._again) or len(self.trials) < self.config.budget.trials
-            self._hungry = more and not self._out_of_time() and not self.engine.free()
-            if not more or self._out_of_time() or self._hungry:
+            more = bool(self._retry_queue) or len(self.trials) < self.config.budget.trials
+            self._waiting_for_worker = more and not self._out_of_time() and not self.engine.free()
+            if not more or self._out_of_time() or self._waiting_for_worker:
                 return
-            if self._again:
-                self._start(self.trials[self._again.popleft()])
+            if self._retry_queue:
+                self._start(self.trials[self._retry_queue.popleft()])
                 continue
             architecture = self.proposals.ask()
             if architecture is None:
@@ -138,6 +177,10 @@ class TrialLoop:
             self._start(Trial(len(self.trials) + 1, dict(architecture.values), self.config.seed, 0))
 
     def _start(self, trial: Trial) -> None:
+        """Submit a trial and write it to the journal together with the event of its proposal.
+
+        If the process dies between the two, the resumed search asks for the same proposal again.
+        """
         architecture = Architecture(trial.architecture)
         steps = self.evaluation.of(architecture).learner.options.steps
         trial = dataclasses.replace(
@@ -152,24 +195,30 @@ class TrialLoop:
         )
         self.leaderboard.put(trial)
         if self.weight_pool is not None:
-            begun = self.weight_pool.begin(trial)
-            if begun is None:  # it starts when another one has made the weights that it starts from
-                self.journal.write(trial, self.proposals.said())
+            weights = self.weight_pool.acquire(trial)
+            if weights is None:  # another trial is computing them; this one starts when they are ready
+                self.journal.write(trial, self.proposals.drain_events())
                 return
         else:
             with plugin_call(self.strategy, "start_of"):
-                begun = [self.strategy.start_of(architecture)]
-        self._since[trial.id] = time.time()
-        self.engine.submit(trial.id, "trial", architecture, trial.seed, self._keep_above(), *begun)
-        self.journal.write(trial, self.proposals.said())
+                weights = [self.strategy.start_of(architecture)]
+        self._started_at[trial.id] = time.time()
+        self.engine.submit(trial.id, "trial", architecture, trial.seed, self._keep_threshold(), *weights)
+        self.journal.write(trial, self.proposals.drain_events())
         self.monitors.trial_start(trial)
 
-    def _take(self, event: Event) -> None:
+    def _handle_event(self, event: Event) -> None:
+        """Handle a step, a rung or the end of a running trial.
+
+        When a worker dies, its trial is queued for a rerun with the same id and seed, up to ``resources.retries``
+        times. The strategy is not notified; only the last death ends the trial as failed. A trial that was stopped
+        at a rung is already concluded: its end only frees the worker.
+        """
         trial = self.trials[event.key]
         self.monitors.output(trial.id, event.output, event.worker)
         if not event.done and event.value.pretraining:
             if event.value.pretrained is not None:
-                self._go_on(self.weight_pool.arrived(trial, event.value.pretrained))
+                self._requeue(self.weight_pool.store(trial, event.value.pretrained))
             self.monitors.trial_progress(trial, event.value.step, event.value.values)
             return
         if not event.done:
@@ -179,101 +228,106 @@ class TrialLoop:
                 self._judge(trial, event.value)
             self.monitors.trial_progress(trial, event.value.step, event.value.values)
             return
-        del self._since[event.key]
+        del self._started_at[event.key]
         if self.weight_pool is not None:
-            self._again.extend(self.weight_pool.ended(trial))
-        if trial.status == "running" and event.died and self._died.get(trial.id, 0) < self.config.resources.retries:
-            self._died[trial.id] = self._died.get(trial.id, 0) + 1
+            self._retry_queue.extend(self.weight_pool.release(trial))
+        if trial.status == "running" and event.died and self._deaths.get(trial.id, 0) < self.config.resources.retries:
+            self._deaths[trial.id] = self._deaths.get(trial.id, 0) + 1
             self._forget(trial, event.error)
-            self._again.append(trial.id)
+            self._retry_queue.append(trial.id)
             self._fill()
             return
         if trial.status == "running":
             trial = self._end(trial, event)
         self._fill()
-        # What nobody waits for comes last, while the workers work.
-        self._show(trial)
+        # Last, while the workers are busy: nothing waits for it.
+        self._publish_end(trial)
         self._drop_weights()
 
-    def _go_on(self, waiting: Sequence[int]) -> None:
-        """Starts trials that waited for the weights of another."""
-        self._again.extend(waiting)
+    def _requeue(self, waiting: Sequence[int]) -> None:
+        """Start the trials that waited for the weights of another trial."""
+        self._retry_queue.extend(waiting)
         if waiting:
             self._fill()
 
     def _judge(self, trial: Trial, progress: Any) -> None:
-        """Says at a rung whether a trial goes on; if not, it ends with what stands there."""
+        """Decide at a rung whether a trial continues; if not, it ends with the metrics measured there.
+
+        The worker is paused meanwhile. The decision is written to the journal before the worker gets it; a resumed
+        search recalls the decisions on trials that ended.
+        """
         metrics = self._with_latency(trial, progress.metrics)
         report = RungReport(trial.id, progress.step, signed_values(metrics, self.objectives), progress.scores)
         with plugin_call(self.rule, "should_continue"):
-            go_on = bool(self.rule.decide(report))
-        self.journal.report(report, go_on)
-        self.engine.proceed(trial.id, go_on)
-        if not go_on:
+            continues = bool(self.rule.decide(report))
+        self.journal.report(report, continues)
+        self.engine.proceed(trial.id, continues)
+        if not continues:
             self._conclude(trial, "stopped", progress.metrics, None)
 
     def _end(self, trial: Trial, event: Event) -> Trial:
-        """The end of a trial that was not stopped."""
+        """Conclude a trial that failed or completed; save its weights if the worker sent them."""
         if event.error:
-            times = self._died.get(trial.id, 0) + 1
-            again = f" ({times} times)" if event.died and times > 1 else ""
-            return self._fail(trial, "failed", event.error + again)
+            deaths = self._deaths.get(trial.id, 0) + 1
+            repeated = f" ({deaths} times)" if event.died and deaths > 1 else ""
+            return self._fail(trial, "failed", event.error + repeated)
         if event.value.weights is not None:
-            # Before the journal: a trial that is in it can be meta-tested.
+            # Before the journal: a trial that it lists as completed can be meta-tested.
             path = weights_path(self.directory, trial.id)
             path.parent.mkdir(exist_ok=True)
             write_atomically(path, event.value.weights)
-            self._weights.add(trial.id)
+            self._stored_weights.add(trial.id)
         return self._conclude(trial, "completed", event.value.metrics, None)
 
     def _end_overdue(self) -> None:
-        """Ends trials that take longer than they may, and frees their workers."""
+        """End trials that exceed ``budget.timeout_minutes``, and free their workers."""
         minutes = self.config.budget.timeout_minutes
         if minutes is None:
             return
-        # They stand there in the order in which they started.
-        while self._since and time.time() - next(iter(self._since.values())) > 60 * minutes:
-            number = next(iter(self._since))
+        # The oldest trial comes first: a dict keeps the order of insertion.
+        while self._started_at and time.time() - next(iter(self._started_at.values())) > 60 * minutes:
+            number = next(iter(self._started_at))
             self.engine.cancel(number)
-            del self._since[number]
+            del self._started_at[number]
             trial = self.trials[number]
             if self.weight_pool is not None:
-                self._again.extend(self.weight_pool.ended(trial))
+                self._retry_queue.extend(self.weight_pool.release(trial))
             if trial.status == "running":
                 trial = self._fail(trial, "timed-out", f"it took longer than {minutes:g} minutes")
-            self._show(trial)
-            self._hungry = True
+            self._publish_end(trial)
+            self._waiting_for_worker = True
 
     def _fail(self, trial: Trial, status: str, reason: str) -> Trial:
         self.rule.forget(trial.id)
         return self._conclude(trial, status, {}, reason)
 
     def _conclude(self, trial: Trial, status: str, metrics: Mapping[str, float], error: str | None) -> Trial:
-        """The end of a trial in the journal, then told to the strategy."""
-        trial = self._store(trial, status, metrics, error, told=True)
-        self.proposals.tell(trial)
+        """Write the end of a trial to the journal, then report it to the strategy: never the other way round."""
+        trial = self._store(trial, status, metrics, error, reported=True)
+        self.proposals.report(trial)
         return trial
 
     def _store(
-        self, trial: Trial, status: str, metrics: Mapping[str, float], error: str | None, told: bool = False
+        self, trial: Trial, status: str, metrics: Mapping[str, float], error: str | None, reported: bool = False
     ) -> Trial:
+        """Write the end of a trial to the journal; ``reported``: with the event of its report to the strategy."""
         trial = dataclasses.replace(
             trial, fidelity=self.steps.get(trial.id, 0), status=status, metrics=self._with_latency(trial, metrics),
             error=error, finished=time.time(),
         )  # fmt: skip
         self.leaderboard.put(trial)
-        # Durable before anybody, the strategy first of all, hears of it.
-        self.journal.write(trial, self.proposals.said(trial if told else None))
+        # On disk before the strategy or any monitor is notified.
+        self.journal.write(trial, self.proposals.drain_events(trial if reported else None))
         return trial
 
     def _with_latency(self, trial: Trial, metrics: Mapping[str, float]) -> Mapping[str, float]:
-        """A trial's metrics with what the table tells of its latency."""
+        """Add the latency that the table predicts to the metrics of a trial."""
         if self.table is None or not metrics:
             return metrics
         return {**metrics, "latency": self.table.predict(Architecture(trial.architecture))}
 
     def _forget(self, trial: Trial, reason: str) -> None:
-        """A trial will be run again: nothing of this time counts."""
+        """Discard the reports and the progress of a trial that is rerun."""
         self.rule.forget(trial.id)
         self.journal.forget_reports(trial.id)
         self.monitors.forget(trial, reason)
@@ -283,23 +337,24 @@ class TrialLoop:
         self.steps.pop(trial.id, None)
         self.losses.pop(trial.id, None)
 
-    def _show(self, trial: Trial) -> None:
+    def _publish_end(self, trial: Trial) -> None:
         self._forget_progress(trial)
         self.monitors.trial_end(trial, self.leaderboard)
 
-    def _keep_above(self) -> float:
-        """The signed first objective below which a worker need not send a trial's weights."""
+    def _keep_threshold(self) -> float:
+        """Return the signed first objective below which a worker does not send the weights of a trial."""
         keep, objective = self.config.evaluation.keep, self.objectives[0]
         ranked = self.leaderboard.best(keep)
         return objective.sign * ranked[-1].metrics[objective.metric] if len(ranked) == keep else -math.inf
 
     def _drop_weights(self) -> None:
-        """Removes the weights of trials that are no longer among the best."""
+        """Delete the weights of trials that are no longer among the best."""
         kept = {t.id for t in self.leaderboard.best(self.config.evaluation.keep)}
-        for number in self._weights - kept - self.leaderboard.running.keys():
+        for number in self._stored_weights - kept - self.leaderboard.running.keys():
             weights_path(self.directory, number).unlink(missing_ok=True)
-            self._weights.remove(number)
+            self._stored_weights.remove(number)
 
     def _out_of_time(self) -> bool:
         hours = self.config.budget.hours
-        return self.stop.is_set() or (hours is not None and self.before + time.time() - self.started > hours * 3600)
+        seconds = self.earlier_seconds + time.time() - self.started
+        return self.stop.is_set() or (hours is not None and seconds > hours * 3600)

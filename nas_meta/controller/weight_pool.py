@@ -1,7 +1,14 @@
-"""Pre-trained weights of a run, on the driver: made once, then given to every trial that starts from them.
+"""The pre-trained weights of a run, on the driver: computed once, then shared by every trial that starts from them.
 
-``RUN/pretrained/KEY.safetensors``; the journal holds of each trial the key and from which key it inherited, so that a
-trial which is run again begins as it did.
+Weights are files ``RUN/pretrained/KEY.safetensors``. The journal records two keys for each trial: that of its weights,
+and that of the donor from which its pre-training inherited. A rerun of the trial therefore starts like the first run.
+
+For example, trials 1 and 2 have the same architecture, trial 3 a different one, and all three start together:
+
+1. Trial 1 acquires the weights of key K. They do not exist, so it computes them.
+2. Trial 2 needs K, too, and waits. Trial 3 computes weights of its own key in the meantime.
+3. Trial 1 finishes its pre-training: the pool stores K and returns ``[2]``, the trials that can start now. If trial 1
+   ends without weights, the pool returns ``[2]``, too; trial 2 then computes K itself.
 """
 
 from __future__ import annotations
@@ -32,15 +39,20 @@ if TYPE_CHECKING:
 
 
 class Start(NamedTuple):
-    """What a trial begins with: weights that are pre-trained, or those that its own pre-training inherits from."""
+    """The weights that a trial starts from; both None if its own pre-training has no donor.
+
+    Attributes:
+        weights: Pre-trained weights of the same architecture (safetensors).
+        donor: Weights of another architecture (safetensors), from which the trial's own pre-training inherits.
+    """
 
     weights: np.ndarray | None = None
     donor: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
-class _Made:
-    """Of one trial: the architecture as the space itself knows it, the key of its weights, and of their donor's."""
+class _WeightsRecord:
+    """The architecture of a trial in the unwrapped space, the key of its weights, and the key of their donor."""
 
     architecture: Architecture
     key: str
@@ -49,91 +61,130 @@ class _Made:
 
 @dataclass
 class WeightPool:
-    """Who makes which weights, who waits for them, and who inherits from whom.
+    """Decides which trial computes which weights, which trials wait for them, and which weights are inherited.
 
-    Deterministic where trials run one after the other: what there is follows from the trials before.
+    At most one running trial computes the weights of a key; others that need them wait. If trials run one after the
+    other, every decision follows from the earlier trials alone.
+
+    Attributes:
+        stage: The pre-training of candidates.
+        space: The search space of the trials.
+        directory: The run directory.
+        journal: The journal, open for writing.
     """
 
     stage: Pretraining
     space: SearchSpace
     directory: Path
     journal: Journal
-    _made: dict[int, _Made] = field(default_factory=dict)
-    _making: dict[str, int] = field(default_factory=dict)
-    _waiting: dict[str, list[int]] = field(default_factory=dict)
+    _records: dict[int, _WeightsRecord] = field(default_factory=dict)  # by trial id
+    _producers: dict[str, int] = field(default_factory=dict)  # key -> the trial that computes its weights
+    _waiting: dict[str, list[int]] = field(default_factory=dict)  # key -> trials that wait for its weights
 
     def restore(self, trials: Iterable[Trial]) -> None:
-        """Goes back to where the journal ends."""
+        """Restore the records of earlier trials from the journal.
+
+        Args:
+            trials: The trials of the journal.
+
+        Raises:
+            RunError: A record in the journal is invalid.
+        """
         for trial in trials:
             record = record_of(self.journal, trial.id)
             if record is not None:
-                self._made[trial.id] = _Made(self._own(trial), record["key"], record["donor"])
+                self._records[trial.id] = _WeightsRecord(self._base_architecture(trial), record["key"], record["donor"])
 
-    def begin(self, trial: Trial) -> Start | None:
-        """What a trial begins with; None where another one is making the weights that it is to start from."""
-        made = self._made.get(trial.id)
-        if made is None or not (self._is_there(made.key) or made.donor is None or self._is_there(made.donor)):
-            made = self._planned(trial)
-        if self._making.get(made.key, trial.id) != trial.id:
-            self._waiting.setdefault(made.key, []).append(trial.id)
+    def acquire(self, trial: Trial) -> Start | None:
+        """Return the weights that a trial starts from, and record their keys in the journal.
+
+        Args:
+            trial: The trial that is about to start.
+
+        Returns:
+            The weights; None if another trial is computing them. The trial is then returned by :meth:`store` or
+            :meth:`release` when it can start.
+        """
+        record = self._records.get(trial.id)
+        if record is None or not (self._exists(record.key) or record.donor is None or self._exists(record.donor)):
+            record = self._plan(trial)
+        if self._producers.get(record.key, trial.id) != trial.id:
+            self._waiting.setdefault(record.key, []).append(trial.id)
             return None
-        self._made[trial.id] = made
-        self.journal.set(name_of_record(trial.id), {"key": made.key, "donor": made.donor})
-        if self._is_there(made.key):
-            return Start(weights=self._read(made.key))
-        self._making[made.key] = trial.id
-        return Start(donor=None if made.donor is None else self._read(made.donor))
+        self._records[trial.id] = record
+        self.journal.set(name_of_record(trial.id), {"key": record.key, "donor": record.donor})
+        if self._exists(record.key):
+            return Start(weights=self._read(record.key))
+        self._producers[record.key] = trial.id
+        return Start(donor=None if record.donor is None else self._read(record.donor))
 
-    def arrived(self, trial: Trial, weights: np.ndarray) -> list[int]:
-        """Keeps the weights that a trial has made; returns the trials that waited for them."""
-        path = path_of(self.directory, self._made[trial.id].key)
+    def store(self, trial: Trial, weights: np.ndarray) -> list[int]:
+        """Save the weights that a trial has computed, and delete those that exceed ``pretraining.keep``.
+
+        Args:
+            trial: The trial that has finished its pre-training.
+            weights: Its pre-trained weights (safetensors).
+
+        Returns:
+            The ids of the trials that waited for the weights.
+        """
+        path = path_of(self.directory, self._records[trial.id].key)
         path.parent.mkdir(exist_ok=True)
         write_atomically(path, weights)
         self._drop_old()
-        return self.ended(trial)
+        return self.release(trial)
 
-    def ended(self, trial: Trial) -> list[int]:
-        """A trial makes no weights any more, whether it has or not; returns those that waited for it."""
-        made = self._made.get(trial.id)
-        if made is None or self._making.get(made.key) != trial.id:
+    def release(self, trial: Trial) -> list[int]:
+        """Note that a trial no longer computes weights, whether it has finished them or not.
+
+        Args:
+            trial: A trial that has ended, or that has finished its pre-training.
+
+        Returns:
+            The ids of the trials that waited for it; empty if it computed no weights.
+        """
+        record = self._records.get(trial.id)
+        if record is None or self._producers.get(record.key) != trial.id:
             return []
-        del self._making[made.key]
-        return self._waiting.pop(made.key, [])
+        del self._producers[record.key]
+        return self._waiting.pop(record.key, [])
 
-    def _planned(self, trial: Trial) -> _Made:
-        own = self._own(trial)
-        for made in self._earlier(trial):
-            if made.architecture == own and (self._is_there(made.key) or made.key in self._making):
-                return made
-        donor = self._donor(own, trial) if self.stage.section.inherit else None
-        return _Made(own, self.stage.key(own, trial.seed, donor), donor)
+    def _plan(self, trial: Trial) -> _WeightsRecord:
+        """Reuse the weights of an earlier trial with the same architecture, or plan new ones from the nearest donor."""
+        architecture = self._base_architecture(trial)
+        for record in self._earlier(trial):
+            if record.architecture == architecture and (self._exists(record.key) or record.key in self._producers):
+                return record
+        donor = self._donor(architecture, trial) if self.stage.section.inherit else None
+        return _WeightsRecord(architecture, self.stage.key(architecture, trial.seed, donor), donor)
 
-    def _donor(self, own: Architecture, trial: Trial) -> str | None:
-        there = [made for made in self._earlier(trial) if self._is_there(made.key)]
-        found = nearest(own, [made.architecture for made in there], self.space.table)
-        return None if found is None else there[found].key
+    def _donor(self, architecture: Architecture, trial: Trial) -> str | None:
+        """Return the key of the existing weights whose architecture is nearest; None if there are none."""
+        candidates = [record for record in self._earlier(trial) if self._exists(record.key)]
+        index = nearest(architecture, [record.architecture for record in candidates], self.space.table)
+        return None if index is None else candidates[index].key
 
-    def _earlier(self, trial: Trial) -> Iterator[_Made]:
-        return (made for number, made in sorted(self._made.items()) if number < trial.id)
+    def _earlier(self, trial: Trial) -> Iterator[_WeightsRecord]:
+        return (record for number, record in sorted(self._records.items()) if number < trial.id)
 
-    def _own(self, trial: Trial) -> Architecture:
-        """The architecture without what the recipe chose beside it."""
+    def _base_architecture(self, trial: Trial) -> Architecture:
+        """Return the architecture without the choices that wrappers of the space add, such as hyperparameters."""
         space, architecture = self.space, Architecture(trial.architecture)
         while isinstance(space, WrappedSpace):
             space, architecture = space.space, space.own(architecture)
         return architecture
 
-    def _is_there(self, key: str) -> bool:
+    def _exists(self, key: str) -> bool:
         return path_of(self.directory, key).is_file()
 
     def _read(self, key: str) -> np.ndarray:
         return np.fromfile(path_of(self.directory, key), dtype=np.uint8)
 
     def _drop_old(self) -> None:
-        """Removes the weights that no trial has used for longest."""
-        used = {made.key: number for number, made in sorted(self._made.items())}
-        there = sorted((key for key in used if self._is_there(key)), key=used.__getitem__)
-        for key in there[: -self.stage.section.keep]:
+        """Delete the least recently used weights until at most ``pretraining.keep`` files are left."""
+        last_user = {record.key: number for number, record in sorted(self._records.items())}
+        existing = sorted((key for key in last_user if self._exists(key)), key=last_user.__getitem__)
+        for key in existing[: -self.stage.section.keep]:
             path_of(self.directory, key).unlink()
 
 
@@ -145,13 +196,13 @@ def with_pretraining(
     directory: Path,
     journal: Journal,
 ) -> tuple[Evaluation, WeightPool | None]:
-    """Add the pre-training of candidates to an evaluation, where the config asks for it.
+    """Add the pre-training of candidates to an evaluation, if the config asks for it.
 
     Args:
         evaluation: What every trial goes through.
         resolved: The config of the search.
-        corpus: The unlabelled texts; None where nothing is pre-trained.
-        strategy: The strategy, which must not bring weights of its own.
+        corpus: The unlabelled texts; None if nothing is pre-trained.
+        strategy: The strategy; one that provides initial weights itself is refused.
         directory: The run directory, where weights are kept.
         journal: The journal of the run.
 
@@ -159,7 +210,8 @@ def with_pretraining(
         The evaluation, and the pool of pre-trained weights; the same evaluation and None without pre-training.
 
     Raises:
-        ConfigError: As :func:`make_stage` and :func:`check_candidates`.
+        ConfigError: The space or the strategy does not support pre-training, see
+            :func:`~nas_meta.config.pretraining.make_stage` and :func:`~nas_meta.config.pretraining.check_candidates`.
     """
     section = resolved.sections.pretraining
     if corpus is None or section is None or section.of != "candidates":

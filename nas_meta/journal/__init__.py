@@ -1,4 +1,4 @@
-"""What happened, durably: records, the SQLite journal, the run directory, leaderboard and status."""
+"""The durable record of a search: the SQLite journal and its rows, the run directory, leaderboard and status."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,9 @@
-"""The run's SQLite file: what happened, durably. One writer, the driver; any number of readers."""
+"""The journal of a run: an SQLite file that records everything a resumed search and its readers need.
+
+There is one writer, the driver, and any number of readers. Every write is one transaction, which is on disk when the
+call returns. The tables are ``info`` (JSON values by key), ``trials`` (one row per trial), ``reports`` (what trials
+reported at rungs) and ``said`` (the ask and tell events of the strategy). Their columns are part of the file format.
+"""
 
 from __future__ import annotations
 
@@ -36,10 +41,10 @@ CREATE TABLE said (number INTEGER PRIMARY KEY, kind TEXT NOT NULL, trial INTEGER
 
 
 class Journal:
-    """A run's journal, open for writing (``create``, ``append``) or for reading (``open``).
+    """The journal of a run, open for writing (``create``, ``append``) or for reading (``open``).
 
     Attributes:
-        damage: what is wrong with the file, where only a part of what was asked for could be read.
+        damage: Why some of the requested rows could not be read; None if all could.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection | None = None):
@@ -48,10 +53,17 @@ class Journal:
 
     @classmethod
     def create(cls, run_dir: Path, **info: Any) -> Journal:
-        """A new journal in an existing directory; ``info`` are values under their keys, ``config`` among them.
+        """Create a journal in an existing directory.
+
+        Args:
+            run_dir: The run directory.
+            **info: JSON values by key, ``config`` among them.
+
+        Returns:
+            The journal, open for writing.
 
         Raises:
-            RunError: the directory cannot be written.
+            RunError: The directory cannot be written.
         """
         try:
             journal = cls(run_dir / FILE, cls._writable(run_dir / FILE))
@@ -65,8 +77,16 @@ class Journal:
         return journal
 
     @staticmethod
-    def begun(run_dir: Path) -> bool:
-        """Whether a directory has a journal; a file in which its writer came to nothing is none."""
+    def exists(run_dir: Path) -> bool:
+        """Return whether a directory holds a journal.
+
+        Args:
+            run_dir: The directory; it need not exist.
+
+        Returns:
+            True if the file has tables, or if it is too damaged to tell; False for a file without tables, which is
+            left when the writer was killed while creating it.
+        """
         path = Path(run_dir) / FILE
         if not path.is_file():
             return False
@@ -77,18 +97,24 @@ class Journal:
 
     @classmethod
     def append(cls, run_dir: Path) -> Journal:
-        """An existing journal, to go on with.
+        """Open an existing journal for writing.
+
+        Args:
+            run_dir: The run directory.
+
+        Returns:
+            The journal.
 
         Raises:
-            RunError: there is none, it is damaged, or another version wrote it.
+            RunError: There is no journal, it is damaged, or another version wrote it.
         """
         reader = cls.open(run_dir)
         version = reader.get("version", 0)
         path = Path(run_dir) / FILE
         if version < VERSION:
             raise RunError(
-                f"{path} was written by an older nas-meta (version {version}, this one writes {VERSION}): "
-                "it can be read, but its search cannot go on"
+                f"{path} was written by an older nas-meta (version {version}, this one writes {VERSION}); "
+                "the run can be read, but not resumed"
             )
         try:
             return cls(path, cls._writable(path))
@@ -99,16 +125,22 @@ class Journal:
     def _writable(path: Path) -> sqlite3.Connection:
         db = sqlite3.connect(path, isolation_level=None)
         db.execute("PRAGMA journal_mode=WAL")
-        # A trial outlives a crash of the machine, not only of the process, before the strategy hears of it.
+        # A commit survives a crash of the machine, not only of the process.
         db.execute("PRAGMA synchronous=FULL")
         return db
 
     @classmethod
     def open(cls, run_dir: Path) -> Journal:
-        """An existing journal, for reading, also while a search writes to it.
+        """Open an existing journal for reading, also while a search writes to it.
+
+        Args:
+            run_dir: The run directory.
+
+        Returns:
+            The journal.
 
         Raises:
-            RunError: there is none, it is damaged, or a newer version wrote it.
+            RunError: There is no journal, it is damaged, or a newer version wrote it.
         """
         path = Path(run_dir) / FILE
         if not path.is_file():
@@ -120,30 +152,57 @@ class Journal:
         return journal
 
     def set(self, key: str, value: Any) -> None:
-        """Stores a JSON value under a key."""
+        """Store a value under a key.
+
+        Args:
+            key: The key; an existing value is replaced.
+            value: Plain data that JSON can represent.
+
+        Raises:
+            RunError: The journal cannot be written.
+        """
         try:
             self._db.execute("INSERT OR REPLACE INTO info VALUES (?, ?)", (key, json.dumps(value)))
         except sqlite3.Error as error:
             raise RunError(f"the journal cannot be written: {error}") from error
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The JSON value of a key."""
+        """Return the value of a key.
+
+        Args:
+            key: The key.
+            default: Returned if the key has no value.
+
+        Returns:
+            The plain data that was stored; it is not validated.
+
+        Raises:
+            RunError: The journal cannot be read.
+        """
         rows = list(self._rows("SELECT value FROM info WHERE key = ?", key))
         return parse_json(rows[0][0]) if rows else default
 
-    def write(self, trial: Trial, said: Sequence[AskTellEvent] = ()) -> None:
-        """Stores a trial as it is now, and what was said with the strategy; both durable when this returns."""
+    def write(self, trial: Trial, events: Sequence[AskTellEvent] = ()) -> None:
+        """Store a trial and the ask and tell events since the last call, in one transaction.
+
+        Args:
+            trial: The trial as it is now; it replaces an earlier row.
+            events: The events, appended in their order.
+
+        Raises:
+            RunError: The journal cannot be written.
+        """
         row = (
             trial.id, trial.architecture_id, json.dumps(dict(trial.architecture)), trial.seed, trial.fidelity,
             trial.planned, trial.status, json.dumps(dict(trial.metrics)), trial.error, trial.started, trial.finished,
         )  # fmt: skip
         with self._transaction() as db:
             db.execute("INSERT OR REPLACE INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
-            db.executemany("INSERT INTO said (kind, trial) VALUES (?, ?)", [(s.kind, s.trial) for s in said])
+            db.executemany("INSERT INTO said (kind, trial) VALUES (?, ?)", [(e.kind, e.trial) for e in events])
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """All of it or nothing, also after a crash."""
+        """Commit everything in the block, or nothing, also after a crash."""
         try:
             self._db.execute("BEGIN IMMEDIATE")
             yield self._db
@@ -153,18 +212,33 @@ class Journal:
                 self._db.execute("ROLLBACK")
             raise RunError(f"the journal cannot be written: {error}") from error
 
-    def said(self) -> list[AskTellEvent]:
-        """What the search and its strategy said to each other, in that order."""
+    def ask_tell_events(self) -> list[AskTellEvent]:
+        """Return the history of the strategy: the ask and tell events in their order.
+
+        Returns:
+            The events.
+
+        Raises:
+            RunError: The journal cannot be read.
+        """
         rows = self._rows("SELECT kind, trial FROM said ORDER BY number")
         validated(list[tuple[Literal["asked", "told"], int | None]], rows, "said")
         return [AskTellEvent(kind, trial) for kind, trial in rows]
 
     def trials(self, last: int | None = None, sort: str | None = None, smallest: bool = False) -> list[Trial]:
-        """Every trial, in the order they started.
+        """Return the trials in the order of their start, or sorted by a metric.
 
         Args:
-            last: only so many of the last, or with ``sort`` of the first in that order.
-            sort: by a metric instead, the largest first, or the smallest; those without it come last.
+            last: Return only the last trials, at most this number; with ``sort``, the first ones in that order.
+            sort: The metric to sort by, largest first; trials without it come last.
+            smallest: Sort the smallest value first.
+
+        Returns:
+            The trials.
+
+        Raises:
+            RunError: The journal cannot be read. Without ``sort``, a reader returns the rows that can be read, and sets
+                ``damage``.
         """
         columns = "id, architecture, seed, fidelity, status, metrics, error, started, finished, planned"
         limit = -1 if last is None else last
@@ -172,12 +246,13 @@ class Journal:
             rows = self._from_both_ends(f"SELECT {columns} FROM trials ORDER BY id", limit)
         else:
             value = "CASE WHEN json_valid(metrics) THEN json_extract(metrics, '$.' || json_quote(?)) END"
-            way = "ASC" if smallest else "DESC"
-            order = f"{value} IS NULL, {value} {way}, id"
+            direction = "ASC" if smallest else "DESC"
+            order = f"{value} IS NULL, {value} {direction}, id"
             rows = self._rows(f"SELECT {columns} FROM trials ORDER BY {order} LIMIT ?", sort, sort, limit)
         return [self._trial(row) for row in rows]
 
     def _trial(self, row: tuple) -> Trial:
+        """Return the trial of a row; to a reader, a damaged row is a failed trial with the damage as its error."""
         number, architecture, seed, fidelity, status, metrics, *rest = row
         try:
             row = (number, parse_json(architecture), seed, fidelity, status, parse_json(metrics), *rest)
@@ -186,15 +261,19 @@ class Journal:
             problem = str(error)
         if problem is None:
             return Trial(*row)
-        problem = f"row {number} of its trials cannot be read: {problem}"
+        problem = f"row {number} cannot be read: {problem}"
         if self._db is not None or not isinstance(number, int):
             raise RunError(f"{self._path} is damaged: {problem}")
-        # To be looked at, the others are still good.
+        # The other rows can still be shown.
         self.damage = problem
         return Trial(number, {}, 0, 0, "failed", error=problem)
 
     def _from_both_ends(self, query: str, limit: int) -> list[tuple]:
-        """The last rows; where the file is damaged between them, those before and behind the damage."""
+        """Return the last rows of a query; around damaged pages, the rows before and after the damage.
+
+        SQLite stops at a damaged page, so the table is read backwards and then forwards. For example, if the page with
+        rows 40 to 60 of 100 is damaged, the two scans return rows 100 to 61 and 1 to 39.
+        """
         backwards = f"{query} DESC LIMIT ?"
         if self._db is not None:
             return self._rows(backwards, limit)[::-1]
@@ -210,7 +289,14 @@ class Journal:
         return rows if limit < 0 else rows[-limit:]
 
     def count(self) -> int:
-        """How many trials there are."""
+        """Return the number of trials.
+
+        Returns:
+            The number; of a damaged file, the trials that can be read.
+
+        Raises:
+            RunError: The journal cannot be read.
+        """
         query = "SELECT COUNT(*) FROM trials"
         if self._db is not None:
             return self._rows(query)[0][0]
@@ -218,7 +304,14 @@ class Journal:
         return len(self.trials()) if damage else rows[0][0]
 
     def metrics(self) -> Set[str]:
-        """The names of all that trials have measured."""
+        """Return the names of all metrics that any trial has.
+
+        Returns:
+            The names.
+
+        Raises:
+            RunError: The journal cannot be read.
+        """
         return {
             name
             for (name,) in self._rows(
@@ -226,27 +319,55 @@ class Journal:
             )
         }
 
-    def report(self, report: RungReport, went_on: bool) -> None:
-        """Stores what a trial reported at a rung and what was decided; durable when this returns."""
-        row = (report.trial, report.step, json.dumps(list(report.values)), json.dumps(report.scores.tolist()), went_on)
+    def report(self, report: RungReport, continued: bool) -> None:
+        """Store the report of a trial at a rung, and the decision.
+
+        Args:
+            report: The report.
+            continued: Whether the trial continues.
+
+        Raises:
+            RunError: The journal cannot be written.
+        """
+        row = (
+            report.trial,
+            report.step,
+            json.dumps(list(report.values)),
+            json.dumps(report.scores.tolist()),
+            continued,
+        )
         with self._transaction() as db:
             db.execute("INSERT INTO reports (trial, step, reported, scores, went_on) VALUES (?, ?, ?, ?, ?)", row)
 
     def forget_reports(self, trial: int) -> None:
-        """Removes what a trial reported at rungs: it is run again."""
+        """Delete the rung reports of a trial that is rerun.
+
+        Args:
+            trial: The id of the trial.
+
+        Raises:
+            RunError: The journal cannot be written.
+        """
         with self._transaction() as db:
             db.execute("DELETE FROM reports WHERE trial = ?", (trial,))
 
     def reports(self) -> list[tuple[RungReport, bool]]:
-        """What trials reported at rungs, in the order of the decisions, and whether they went on."""
+        """Return what trials reported at rungs.
+
+        Returns:
+            Each report, and whether its trial continued, in the order of the decisions.
+
+        Raises:
+            RunError: The journal cannot be read.
+        """
         rows = [
-            (trial, step, parse_json(values), parse_json(scores), went_on)
-            for trial, step, values, scores, went_on in self._rows(
+            (trial, step, parse_json(values), parse_json(scores), continued)
+            for trial, step, values, scores, continued in self._rows(
                 "SELECT trial, step, reported, scores, went_on FROM reports ORDER BY number"
             )
         ]
         validated(list[tuple[int, int, list[float], list[float], int]], rows, "reports")
-        return [(RungReport(trial, step, tuple(v), np.array(s)), bool(on)) for trial, step, v, s, on in rows]
+        return [(RungReport(trial, step, tuple(v), np.array(s)), bool(c)) for trial, step, v, s, c in rows]
 
     def _rows(self, query: str, *values: Any) -> list[tuple]:
         if self._db is None:
@@ -258,5 +379,6 @@ class Journal:
             raise RunError(f"the journal cannot be read: {error}") from error
 
     def close(self) -> None:
+        """Close the file; a journal that is open for reading holds none open."""
         if self._db is not None:
             self._db.close()

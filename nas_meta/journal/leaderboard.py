@@ -1,4 +1,7 @@
-"""How the trials of a search stand, kept up to date one by one: nothing here looks through all of them."""
+"""The trials of a search with their ranking and counts, updated in place as each trial changes.
+
+No update looks through all trials, so its cost stays small in searches of many thousands.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,15 @@ from nas_meta.journal.records import Trial
 
 @dataclass
 class Leaderboard:
-    """Every trial as it stands now, and what is asked for again and again.
+    """Every trial in its current state, and summaries of them.
 
     Attributes:
-        trials: by id.
-        running: those of them that run.
-        counts: how many there are of every status.
-        failures: how many failed, by reason.
-        ended: ids in the order in which trials ended; one that was run again stands there twice.
+        objectives: What the search optimises; the first objective ranks trials.
+        trials: Trials by id.
+        running: Running trials by id.
+        counts: Number of trials by status.
+        failures: Number of failed trials by reason.
+        ended: Ids in the order in which trials ended; a trial that was rerun is listed twice.
     """
 
     objectives: Sequence[Objective]
@@ -33,7 +37,15 @@ class Leaderboard:
 
     @classmethod
     def of(cls, trials: Iterable[Trial], objectives: Sequence[Objective]) -> Leaderboard:
-        """The leaderboard of some trials."""
+        """Return the leaderboard of trials.
+
+        Args:
+            trials: The trials, in the order of their start.
+            objectives: What the search optimises.
+
+        Returns:
+            The leaderboard.
+        """
         leaderboard = cls(objectives)
         for trial in trials:
             leaderboard.put(trial)
@@ -41,16 +53,20 @@ class Leaderboard:
 
     @property
     def finished(self) -> int:
-        """How many trials have ended, one way or another."""
+        """The number of trials that have ended, with any status."""
         return len(self.trials) - len(self.running)
 
     @property
     def metrics(self) -> list[str]:
-        """Names of the metrics that the search optimises."""
+        """The names of the metrics that the search optimises."""
         return [objective.metric for objective in self.objectives]
 
     def put(self, trial: Trial) -> None:
-        """A trial as it stands now, in the place of what it was; one that is completed stays so."""
+        """Add a trial, or replace its earlier state.
+
+        Args:
+            trial: The trial in its current state. A completed trial is final and must not be put again.
+        """
         if trial.id in self.trials:
             self._count(self.trials[trial.id], -1)
         self._count(trial, 1)
@@ -67,16 +83,16 @@ class Leaderboard:
         """List the completed trials that are best by the first objective.
 
         Args:
-            count: The most trials to list.
+            count: The largest number of trials to list.
 
         Returns:
-            The trials, best first; of equal ones the earlier.
+            The trials, best first; of equal ones the earlier first.
         """
         return [self.trials[number] for _, number in self._ranked[:count]]
 
     @property
     def leader(self) -> Trial | None:
-        """The completed trial that is best by the first objective; of equal ones the earliest."""
+        """The completed trial that is best by the first objective, the earliest of equal ones; None without one."""
         return self.trials[self._ranked[0][1]] if self._ranked else None
 
     def _count(self, trial: Trial, change: int) -> None:

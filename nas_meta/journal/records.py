@@ -1,4 +1,4 @@
-"""Rows of the journal: trials, and what passed between the search and its strategy."""
+"""Rows of the journal: trials, and the ask and tell events of the strategy."""
 
 from __future__ import annotations
 
@@ -12,15 +12,19 @@ from nas_meta.space.architecture import Architecture
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial as it stands in the journal.
+    """One trial of a search.
 
     Attributes:
-        architecture: the value of every choice that has an effect.
-        fidelity: meta-training steps: while it runs those that are planned, then those that were taken.
-        planned: those that it would have taken if nothing ended it early.
+        id: Number of the trial, from 1.
+        architecture: Value of every choice that has an effect.
+        seed: Seed of the trial.
+        fidelity: Meta-training steps: planned steps while the trial runs, steps taken when it has ended.
         status: ``running``, ``completed``, ``failed``, ``stopped`` or ``timed-out``.
-        metrics: of a stopped trial what stood at its last rung; empty if it failed or was interrupted.
-        started, finished: seconds since the epoch.
+        metrics: Metrics by name. A stopped trial has those of its last rung; a failed or interrupted one has none.
+        error: Why the trial failed or was interrupted; None otherwise.
+        started: When the trial started, in seconds since the epoch.
+        finished: When it ended, in seconds since the epoch; None while it runs.
+        planned: Meta-training steps that the trial takes if nothing ends it early.
     """
 
     id: int
@@ -36,20 +40,25 @@ class Trial:
 
     @cached_property
     def architecture_id(self) -> str:
+        """The id of the architecture, the same for equal architectures."""
         return Architecture(self.architecture).id
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, as ``--json`` prints it."""
+        """Return the trial as plain data, as ``--json`` prints it.
+
+        Returns:
+            The attributes and ``architecture_id``.
+        """
         return {**asdict(self), "architecture_id": self.architecture_id}
 
 
 @dataclass(frozen=True)
 class AskTellEvent:
-    """Something that the search and its strategy said to each other; in their order these are the strategy's history.
+    """One exchange between the search and its strategy; all events in their order are the strategy's history.
 
     Attributes:
-        kind: ``asked`` the strategy for a proposal, or ``told`` it how a trial ended.
-        trial: the one that was proposed or has ended; None where nothing was proposed.
+        kind: ``asked`` if the strategy was asked for a proposal, ``told`` if it was given the outcome of a trial.
+        trial: Id of the trial that was proposed or has ended; None if the strategy had no proposal.
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""What stands in a journal, checked: a damaged file, or one from somebody else, may hold anything in any place."""
+"""Validation of everything that is read from a journal: a damaged or untrusted file may contain anything."""
 
 from __future__ import annotations
 
@@ -13,15 +13,21 @@ from nas_meta.evaluation.metrics import ACCURACY, INTERVAL, METRICS
 
 STATUSES = ("running", "completed", "failed", "stopped", "timed-out")
 REQUIRED = (ACCURACY, ACCURACY + INTERVAL, *(m.name for m in METRICS.values() if m.known == "count"))
-"""Metrics of every measured trial, in journals of every version."""
-LARGEST = 1e300
+"""Metrics that every measured trial has, in journals of every version."""
+LARGEST = 1e300  # absolute value of a metric or choice
 
 
 def parse_json(text: Any) -> Any:
-    """Plain data from the journal's JSON.
+    """Parse JSON of the journal.
+
+    Args:
+        text: The JSON.
+
+    Returns:
+        The plain data.
 
     Raises:
-        RunError: it is none.
+        RunError: The text is not JSON.
     """
     try:
         return json.loads(text)
@@ -30,20 +36,30 @@ def parse_json(text: Any) -> Any:
 
 
 def validated(kind: Any, value: Any, what: str) -> Any:
-    """A value that a journal holds, as it is, if it is of that kind.
+    """Check the type of a value of the journal.
+
+    Args:
+        kind: The expected type, anything that pydantic can validate.
+        value: The value.
+        what: The key of the value, for the message.
+
+    Returns:
+        The value, unchanged.
 
     Raises:
-        RunError: it is not.
+        RunError: The value is not of the type.
     """
     try:
         TypeAdapter(kind).validate_python(value)
     except (ValidationError, RecursionError) as error:
-        raise RunError(f"the journal cannot be read: what stands under '{what}' is not what a search writes") from error
+        raise RunError(
+            f"the journal cannot be read: '{what}' is not of the type that nas-meta writes; the file is damaged"
+        ) from error
     return value
 
 
 class MetaTestMetrics(BaseModel):
-    """What meta-test measured of one trial, or of what trials are compared with."""
+    """Meta-test metrics of a trial or of a reference."""
 
     model_config = ConfigDict(strict=True)
     test_accuracy: FiniteFloat
@@ -58,14 +74,14 @@ class LatencyReport(BaseModel):
     model_config = ConfigDict(strict=True)
     batch: int
     tokens: int
-    inputs: str = ""  # in words; journals of before have none
+    inputs: str = ""  # a description; missing in older journals
     device: str
     during_search: str
     trials: dict[str, dict[Literal["latency", "latency_iqr"], FiniteFloat]]
 
 
 class MetaTest(BaseModel):
-    """The report of a search that has ended, or nothing."""
+    """The report at the end of a search; empty before."""
 
     model_config = ConfigDict(strict=True)
     trials: dict[str, MetaTestMetrics] = {}
@@ -74,20 +90,29 @@ class MetaTest(BaseModel):
 
 
 def problem_of_row(row: tuple) -> str | None:
-    """Why a row of trials (id, architecture, seed, fidelity, status, metrics, ...) is none; None where it is one."""
+    """Check a row of the table ``trials``.
+
+    Args:
+        row: Id, architecture, seed, fidelity, status, metrics, error, started, finished and planned, JSON parsed.
+
+    Returns:
+        What is wrong with the row; None if it is valid.
+    """
     number, architecture, seed, fidelity, status, metrics, error, started, finished, planned = row
     integers = {"id": number, "seed": seed, "fidelity": fidelity, "planned": planned}
     for name, value in integers.items():
         if not isinstance(value, int):
-            return f"its {name} is no whole number"
+            return f"its {name} is not a whole number"
     if not (_is_number(started) and (finished is None or _is_number(finished))):
-        return "its times are no numbers"
-    if status not in STATUSES or not isinstance(error, (str, type(None))):
-        return "its status is none"
+        return "its times are not numbers"
+    if status not in STATUSES:
+        return f"its status is not one of {', '.join(STATUSES)}"
+    if not isinstance(error, (str, type(None))):
+        return "its error is not text"
     if not (isinstance(architecture, dict) and all(map(_is_choice, architecture.items()))):
-        return "its architecture is none"
+        return "its architecture is not a mapping from choices to values"
     if not (isinstance(metrics, dict) and all(isinstance(n, str) and _is_measured(v) for n, v in metrics.items())):
-        return "its metrics are no numbers"
+        return "its metrics are not numbers"
     missing = [name for name in REQUIRED if not _is_number(metrics.get(name))]
     if missing and (metrics or status == "completed"):
         return f"it lacks the metric '{missing[0]}'"

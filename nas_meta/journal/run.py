@@ -1,4 +1,4 @@
-"""A run directory: made for a new run, and opened for reading: config, trials, best and report."""
+"""The run directory: created for a new run, and opened to read the config, the trials, the best and the report."""
 
 from __future__ import annotations
 
@@ -24,29 +24,38 @@ from nas_meta.journal.row_checks import MetaTest, validated
 from nas_meta.strategy.stopping.rule import RungReport
 
 SUPERNET = "supernet.safetensors"
-CHECKPOINT = "supernet.checkpoint"  # of one that is still in training
+CHECKPOINT = "supernet.checkpoint"  # exists while a supernet is in training
 
 
 @dataclass(frozen=True)
-class Steps:
-    """Meta-training steps: those that trials took, and those they would have taken had none ended early."""
+class StepTotals:
+    """Meta-training steps of all trials that have ended.
+
+    Attributes:
+        taken: Steps that the trials took.
+        planned: Steps that they would have taken if no stopping rule had ended them early.
+    """
 
     taken: int
     planned: int
 
     @property
     def saved(self) -> float:
-        """The share that was saved, from 0 to 1."""
+        """The share of planned steps that were saved, from 0 to 1."""
         return 1 - self.taken / self.planned if self.planned else 0.0
 
 
 @dataclass(frozen=True)
 class Run:
-    """A search as its journal tells it, also while it still runs."""
+    """A search and its results, read from its directory; also while the search still runs.
+
+    Attributes:
+        directory: The run directory.
+        allow_plugins: Whether the code of plugin files that the run's config names may be run.
+    """
 
     directory: Path
     allow_plugins: bool = False
-    """Whether the code of plugin files that its config names may be run."""
 
     @cached_property
     def _journal(self) -> Journal:
@@ -57,9 +66,9 @@ class Run:
         """The config that the search ran with.
 
         Raises:
-            PluginError: it names a plugin file, whose code would be run.
+            PluginError: The config names a plugin file, whose code would be run.
         """
-        document = self._known("config", dict[str, Any], {})
+        document = self._value("config", dict[str, Any], {})
         if not self.allow_plugins:
             refuse_plugin_files(document, self.directory)
         from nas_meta.config.pretraining import with_run_artifacts
@@ -68,14 +77,21 @@ class Run:
 
     @property
     def trials(self) -> list[Trial]:
-        """Every trial, in the order they started."""
+        """Every trial, in the order of their start."""
         return self._journal.trials()
 
     def listed(self, last: int | None = None, sort: str | None = None) -> list[Trial]:
-        """Some trials, without reading the others: the last ones, or the best by a metric.
+        """Return some trials without reading the others: the last ones, or the best by a metric.
+
+        Args:
+            last: The largest number of trials; by default all.
+            sort: The metric to sort by, best first; by default trials are in the order of their start.
+
+        Returns:
+            The trials.
 
         Raises:
-            ConfigError: no trial has the metric.
+            ConfigError: No trial has the metric.
         """
         if sort is None:
             return self._journal.trials(last)
@@ -87,65 +103,69 @@ class Run:
 
     @property
     def count(self) -> int:
-        """How many trials there are."""
+        """The number of trials."""
         return self._journal.count()
 
     @property
     def objectives(self) -> list[Objective]:
-        """What the search optimises; the first ranks trials."""
+        """What the search optimises; the first objective ranks trials."""
         try:
-            # Without the plugins: to look at a run executes nothing of it.
-            return Config(objectives=self._known("config", dict[str, Any], {}).get("objectives")).optimised
+            # Without the plugins: looking at a run must not execute its code.
+            return Config(objectives=self._value("config", dict[str, Any], {}).get("objectives")).optimised
         except (ValidationError, RecursionError) as error:
             raise RunError(f"the config in the journal of {self.directory} cannot be read") from error
 
     @property
     def report(self) -> Mapping[str, Any]:
-        """Meta-test results by trial id and the rows to compare with; empty until the search has ended."""
-        return self._known("report", MetaTest, {})
+        """The meta-test results of trials and references; empty until the search has ended.
+
+        ``trials`` holds metrics by trial id, ``references`` metrics by name, and ``latency`` the measured latencies.
+        """
+        return self._value("report", MetaTest, {})
 
     @property
     def findings(self) -> Mapping[str, Any]:
-        """What the strategy's job found, such as a trained supernet's architectures; empty where it had none."""
-        return self._known("job", dict[str, Any], {})
+        """The results of the strategy's job, such as the architectures of a supernet; empty without a job."""
+        return self._value("job", dict[str, Any], {})
 
     @property
     def supernet(self) -> np.ndarray | None:
-        """The weights that the strategy's job ended with (safetensors); None where it had none."""
+        """The weights at the end of the strategy's job (safetensors); None without any."""
         path = self.directory / SUPERNET
         return np.fromfile(path, dtype=np.uint8) if path.is_file() else None
 
     @property
     def cpus(self) -> float:
-        """CPUs that a trial had, for the number of its threads."""
-        return self._known("cpus", Annotated[float, Field(ge=0, le=1e6)], 0.0)
+        """CPUs per trial, which set the number of its threads; 0 in old journals."""
+        return self._value("cpus", Annotated[float, Field(ge=0, le=1e6)], 0.0)
 
     @property
     def damage(self) -> str | None:
-        """What of the journal could not be read, of that what was asked for so far; None where all could."""
+        """Why some of the journal rows requested so far could not be read; None if all could."""
         return self._journal.damage
 
-    def _known(self, key: str, kind: Any, default: Any) -> Any:
+    def _value(self, key: str, kind: Any, default: Any) -> Any:
+        """Return a validated value of the journal."""
         return validated(kind, self._journal.get(key, default), key)
 
     @property
     def rung_reports(self) -> list[tuple[RungReport, bool]]:
-        """What trials reported at rungs, in order, and whether they went on."""
+        """What trials reported at rungs, in order, and whether they continued."""
         return self._journal.reports()
 
     @property
-    def steps(self) -> Steps:
+    def steps(self) -> StepTotals:
         """The meta-training steps of the trials that have ended."""
         ended = [t for t in self.trials if t.status != "running"]
-        # One that failed or was interrupted saved nothing.
-        return Steps(sum(t.fidelity for t in ended), sum(t.planned if t.metrics else t.fidelity for t in ended))
+        # A trial that failed or was interrupted saved nothing.
+        return StepTotals(sum(t.fidelity for t in ended), sum(t.planned if t.metrics else t.fidelity for t in ended))
 
     @property
     def best(self) -> Trial:
         """The completed trial that is best by the first objective.
 
         Raises:
-            RunError: no trial is completed.
+            RunError: No trial is completed.
         """
         ranked = rank(self.trials, self.objectives)
         if not ranked:
@@ -154,102 +174,170 @@ class Run:
 
     @property
     def pareto(self) -> list[Trial]:
-        """The trials that no other beats in every objective, best first."""
+        """The Pareto front of completed trials, best first by the first objective."""
         return pareto(self.trials, self.objectives)
 
     def trial(self, number: int) -> Trial:
-        """The trial of that id.
+        """Return a trial.
+
+        Args:
+            number: The id of the trial.
+
+        Returns:
+            The trial.
 
         Raises:
-            RunError: there is none.
+            RunError: There is no trial with that id.
         """
         for trial in self.trials:
             if trial.id == number:
                 return trial
-        raise RunError(f"{self.directory} has no trial {number}; it has {len(self.trials)}")
+        raise RunError(f"{self.directory} has no trial {number}; it has {len(self.trials)} trials")
 
     def pretrained(self, trial_id: int) -> dict[str, Any] | None:
-        """The ``key`` of the weights that a trial was pre-trained to, and of their ``donor``; None where it was not."""
+        """Return the record of a trial's pre-training.
+
+        Args:
+            trial_id: The id of the trial.
+
+        Returns:
+            ``key`` of its pre-trained weights, and ``donor``, the key of the weights that they inherit from; None if
+            the trial was not pre-trained.
+
+        Raises:
+            RunError: The record is invalid.
+        """
         from nas_meta.journal.pretraining_record import record_of
 
         return record_of(self._journal, trial_id)
 
     def test_of(self, trial: Trial) -> Mapping[str, float]:
-        """The meta-test metrics of a trial; empty where it was not tested."""
+        """Return the meta-test metrics of a trial.
+
+        Args:
+            trial: The trial.
+
+        Returns:
+            The metrics by name; empty if the trial was not tested.
+        """
         return self.report.get("trials", {}).get(str(trial.id), {})
 
     def weights_of(self, trial: Trial) -> bytes:
-        """The trained weights of a trial (safetensors).
+        """Return the trained weights of a trial.
+
+        Args:
+            trial: The trial.
+
+        Returns:
+            The weights (safetensors).
 
         Raises:
-            RunError: they were not kept.
+            RunError: The weights were not kept.
         """
         path = weights_path(self.directory, trial.id)
         if not path.is_file():
             kept = sorted(int(p.stem) for p in path.parent.glob("*.safetensors") if p.stem.isdecimal())
-            known = ", ".join(map(str, kept)) or "none"
-            raise RunError(f"the weights of trial {trial.id} were not kept; kept are those of {known}")
+            hint = f"expected one of the trials {', '.join(map(str, kept))}" if kept else "this run has no weights"
+            raise RunError(f"the weights of trial {trial.id} were not kept; {hint}")
         return path.read_bytes()
 
 
 def load_run(path: str | Path, allow_plugins: bool = False) -> Run:
-    """Opens a run directory; nothing in it is executed.
+    """Open a run directory; nothing in it is executed.
 
     Args:
-        allow_plugins: whether the code of plugin files that its config names may be run when something needs them.
+        path: The run directory.
+        allow_plugins: Whether the code of plugin files that the run's config names may be run once it is needed.
+
+    Returns:
+        The run.
 
     Raises:
-        RunError: it is not one, is damaged, or a newer version wrote it.
+        RunError: The directory is not a run, it is damaged, or a newer version wrote it.
     """
     run = Run(Path(path), allow_plugins)
-    run.count  # noqa: B018  reads the journal now, so that a bad one is refused here
+    run.count  # noqa: B018  reads the journal, so that a damaged one is refused here
     return run
 
 
 def new_run_dir(path: str | Path | None) -> Path:
-    """Creates the directory of a new run.
+    """Create the directory of a new run.
+
+    Args:
+        path: The directory, which may exist; by default a new one under ``runs/`` named after the time.
+
+    Returns:
+        The directory.
 
     Raises:
-        RunError: it holds a run already, or cannot be made.
+        RunError: The directory already holds a run, or it cannot be created.
     """
     if path is None:
         stem = time.strftime("%Y%m%d-%H%M%S")
         path = next(p for i in range(1000) if not (p := Path("runs") / (f"{stem}-{i}" if i else stem)).exists())
     path = Path(path)
-    if Journal.begun(path):
+    if Journal.exists(path):
         raise RunError(
-            f"{path} holds a run already; --resume goes on with it, or name another directory with --run-dir"
+            f"{path} already holds a run; resume it with --resume, or choose another directory with --run-dir"
         )
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(f"{path} cannot be made: {error.strerror}") from error
+        raise RunError(f"{path} cannot be created: {error.strerror}") from error
     return path
 
 
 def weights_path(directory: Path, trial_id: int) -> Path:
-    """Where the weights of a trial lie while they are kept."""
+    """Return the path of a trial's trained weights; the file exists while they are kept.
+
+    Args:
+        directory: The run directory.
+        trial_id: The id of the trial.
+
+    Returns:
+        The path.
+    """
     return directory / "weights" / f"{trial_id}.safetensors"
 
 
 def write_atomically(path: Path, data: Any) -> None:
-    """Writes a file so that it is never seen half."""
+    """Write a file through a temporary one, so that readers never see a part of it.
+
+    Args:
+        path: The file.
+        data: Its bytes.
+    """
     temporary = path.with_suffix(".part")
     temporary.write_bytes(data)
     temporary.rename(path)
 
 
 def rank(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Trial]:
-    """Completed trials, best first by the first objective; ties go to the earlier trial."""
+    """Rank completed trials by the first objective.
+
+    Args:
+        trials: The trials; those without a value for every objective are left out.
+        objectives: What the search optimises.
+
+    Returns:
+        The trials, best first; of equal ones the earlier first.
+    """
     objective = objectives[0]
     done = [t for t in trials if t.status == "completed" and all(o.metric in t.metrics for o in objectives)]
     return sorted(done, key=lambda t: (-objective.sign * t.metrics[objective.metric], t.id))
 
 
 def pareto(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Trial]:
-    """The completed trials that no other dominates, best first by the first objective.
+    """Return the Pareto front: the completed trials that no other trial dominates.
 
-    One trial dominates another that it equals or beats in every objective and beats in at least one.
+    A trial dominates another if it is at least as good in every objective and better in one.
+
+    Args:
+        trials: The trials; those without a value for every objective are left out.
+        objectives: What the search optimises.
+
+    Returns:
+        The trials of the front, best first by the first objective.
     """
     ranked = rank(trials, objectives)
     if not ranked:

@@ -1,4 +1,9 @@
-"""A journal's SQLite file, read without writing a byte: also where nothing may be written, and whoever made it."""
+"""Reads the SQLite file of a journal without writing a byte, from read-only folders and from untrusted sources.
+
+A journal has three states. Closed: the file is opened as immutable, so SQLite needs no files next to it. Open in a
+search, or left by one that died: SQLite reads the write-ahead log next to it. Left by one that died in a read-only
+folder: SQLite would have to create the log's index there, so a temporary copy is read.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +22,18 @@ SIBLINGS = ("-wal", "-shm", "-journal")
 
 
 def read_rows(path: Path, query: str, *values: object) -> list[tuple]:
-    """The rows of a query, as far as the file can be read.
+    """Return all rows of a query.
+
+    Args:
+        path: The SQLite file.
+        query: The query.
+        *values: Values of its placeholders.
+
+    Returns:
+        The rows.
 
     Raises:
-        RunError: nothing of it can be read.
+        RunError: Not all rows can be read.
     """
     rows, error = read_some(path, query, *values)
     if error:
@@ -29,22 +42,30 @@ def read_rows(path: Path, query: str, *values: object) -> list[tuple]:
 
 
 def read_some(path: Path, query: str, *values: object) -> tuple[list[tuple], str | None]:
-    """The rows of a query up to where the file is damaged, and what is wrong there.
+    """Return the rows of a query up to the first damaged page.
+
+    Args:
+        path: The SQLite file.
+        query: The query.
+        *values: Values of its placeholders.
+
+    Returns:
+        The rows, and what SQLite says about the damage; None without damage.
 
     Raises:
-        RunError: it is no file, or none that SQLite can open.
+        RunError: The path is not a regular file, or it cannot be opened.
     """
     try:
         while True:
             before, rows, damage = path.stat(), [], None
             try:
-                with _connected(path) as db, closing(db.execute(query, values)) as found:
-                    for row in found:
+                with _connected(path) as db, closing(db.execute(query, values)) as cursor:
+                    for row in cursor:
                         rows.append(row)
             except sqlite3.Error as error:
                 damage = str(error)
             after = path.stat()
-            # Read while nobody wrote to it; again where somebody began to in the meantime.
+            # Read again if the file was written in the meantime: an immutable file is read without locks.
             if (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size):
                 return rows, damage
     except OSError as error:
@@ -55,19 +76,19 @@ def read_some(path: Path, query: str, *values: object) -> tuple[list[tuple], str
 def _connected(path: Path) -> Iterator[sqlite3.Connection]:
     regular_file(path)
     for sibling in SIBLINGS:
-        beside = path.with_name(path.name + sibling)
-        if beside.is_symlink() or (beside.exists() and not beside.is_file()):
-            raise OSError(0, f"{beside.name} beside it is no file", str(path))
+        neighbour = path.with_name(path.name + sibling)
+        if neighbour.is_symlink() or (neighbour.exists() and not neighbour.is_file()):
+            raise OSError(0, f"{neighbour.name} next to it is not a regular file", str(path))
     wal = path.with_name(f"{path.name}-wal")
     if not wal.exists() or wal.stat().st_size == 0:
-        # Nobody has written since the file was closed: read as it lies there, no file beside it is needed.
+        # The journal is closed and complete.
         with closing(_opened(path, "immutable=1")) as db:
             yield db
         return
     with tempfile.TemporaryDirectory() as folder:
         try:
-            # Beside a search that writes, or after one that died. Where the folder may not be written and the
-            # index of the log is gone, SQLite refuses, and a copy is read.
+            # A search writes to the journal, or died. If the log's index is missing and the folder is read-only, SQLite
+            # refuses to open the file.
             db = _opened(path, "mode=ro")
             db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
         except sqlite3.OperationalError:
@@ -80,8 +101,8 @@ def _connected(path: Path) -> Iterator[sqlite3.Connection]:
 
 def _opened(path: Path, mode: str) -> sqlite3.Connection:
     db = sqlite3.connect(f"file:{quote(str(path.absolute()))}?{mode}", uri=True, isolation_level=None)
-    # Of a file from somebody else nothing is run: no functions of its views, and no views (they may never end).
-    # With writable_schema SQLite also reads a file that was cut, as far as it goes.
+    # An untrusted file must not execute anything: neither functions in its views, nor views, which may never end.
+    # With writable_schema, SQLite also reads the undamaged part of a truncated file.
     for setting in ("query_only=ON", "trusted_schema=OFF", "cell_size_check=ON", "writable_schema=ON"):
         db.execute(f"PRAGMA {setting}")
     db.set_authorizer(_only_tables)
@@ -89,4 +110,5 @@ def _opened(path: Path, mode: str) -> sqlite3.Connection:
 
 
 def _only_tables(action: int, first: str | None, second: str | None, database: str | None, view: str | None) -> int:
+    """Authorise an access of SQLite unless it comes from a view or trigger."""
     return sqlite3.SQLITE_DENY if view else sqlite3.SQLITE_OK

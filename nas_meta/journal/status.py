@@ -1,4 +1,4 @@
-"""A search at one moment: for whoever watches it in its process, and through a file for everybody else."""
+"""The status of a search at one moment: passed to the watcher in its process, and written to a file for all others."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from nas_meta.journal.run import Run, write_atomically
 
 FILE = "status.json"
 MOST_BYTES = 16 * 2**20  # of a status file
-EVERY = 1.0  # seconds between two writings
-JOB, ADAPTATION = 0, -1  # stand where trials have their number
+EVERY = 1.0  # least seconds between two writes
+JOB, ADAPTATION = 0, -1  # numbers of jobs, where trials have their id
 PHASES = {
     "preparing": "preparing data and weights",
     "adapting the model": "adapting the pretrained model to the corpus",
     "training the supernet": "training the supernet",
     "measuring latencies": "measuring latencies",
     "searching": "searching",
-    "finishing": "finishing what runs (Ctrl-C again ends it at once)",
+    "finishing": "finishing running trials (press Ctrl-C again to end them immediately)",
     "meta-testing": "meta-testing the best",
     "done": "done",
     "interrupted": "interrupted",
@@ -43,16 +43,18 @@ class Status:
     """A search at one moment.
 
     Attributes:
-        phase: what it does, a key of :data:`PHASES`.
-        leaderboard: its trials; those of a search in this process go on changing when the watcher has returned.
-        total: trials of the budget.
-        started: when it began to search, in seconds since the epoch.
-        steps: meta-training steps that running trials have taken, by trial; those of the strategy's job under 0.
-        losses: the loss of the last of these.
-        workers: trials at a time.
-        troubles: what went wrong with watching it (logs, hooks, ...), in sentences.
-        written: when this was so.
-        where: host and process.
+        phase: The phase of the search, a key of :data:`PHASES`.
+        leaderboard: The trials. A search in this process keeps changing them after the watcher has returned.
+        total: Trials of the budget.
+        started: When the search began, in seconds since the epoch.
+        steps: Meta-training steps that running trials have taken, by trial id; those of the running job under 0.
+        run_dir: The run directory.
+        job_steps: Steps that the running job takes in total; 0 if that is not known.
+        losses: The last meta-training loss of running trials, by trial id.
+        workers: Number of trials that run at a time.
+        troubles: Sentences about monitors that failed, such as logs and hooks.
+        written: When the status was taken, in seconds since the epoch.
+        where: Host and process id of the search.
     """
 
     phase: str
@@ -69,22 +71,26 @@ class Status:
     where: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, without what the journal holds."""
+        """Return the status as plain data, without the trials, which the journal holds.
+
+        Returns:
+            The attributes except ``leaderboard`` and ``run_dir``.
+        """
         return {name: value for name, value in vars(self).items() if name not in ("leaderboard", "run_dir")}
 
     @property
     def trials(self) -> tuple[Trial, ...]:
-        """Every trial so far, in the order they first started; looks through all of them."""
+        """Every trial so far, in the order of their first start; takes time proportional to their number."""
         return tuple(self.leaderboard.trials.values())
 
     @property
     def over(self) -> bool:
-        """Whether the search has ended, one way or another."""
+        """Whether the search has ended: it is done, was interrupted or failed."""
         return self.phase in OVER
 
     @property
     def failures(self) -> Mapping[str, int]:
-        """How many trials failed, by reason, the most frequent first."""
+        """The number of failed trials by reason, the most frequent first."""
         return {reason: count for reason, count in self.leaderboard.failures.most_common() if count}
 
 
@@ -92,26 +98,40 @@ Watcher = Callable[[Status], None]
 
 
 class StatusFile:
-    """Keeps what others may read of a running search up to date, at most once a second."""
+    """The file that shows other processes how far a search is; written at most once a second.
+
+    Args:
+        directory: The run directory.
+    """
 
     def __init__(self, directory: Path):
         self.path, self._last = directory / FILE, 0.0
 
     def write(self, status: Status) -> None:
-        """What is in the journal is not repeated."""
+        """Write a status, unless the last one was written less than a second ago.
+
+        Args:
+            status: The status; that of a search that has ended is always written.
+        """
         if status.written - self._last < EVERY and not status.over:
             return
         self._last = status.written
-        # It is only for those who look: what cannot be written here ends no search.
+        # The file only informs readers: a full disk must not end the search here.
         with suppress(OSError):
             write_atomically(self.path, json.dumps(status.as_dict()).encode())
 
 
 def read_status(run: Run) -> Status:
-    """What a search wrote last, with the trials of its journal.
+    """Read the last status that a search wrote, with the trials of its journal.
+
+    Args:
+        run: The run.
+
+    Returns:
+        The status.
 
     Raises:
-        RunError: it wrote nothing that can be read.
+        RunError: There is no status file, or it is damaged.
     """
     path = run.directory / FILE
     try:
@@ -119,18 +139,18 @@ def read_status(run: Run) -> Status:
         PHASES[plain["phase"]]
         times = {name: _finite(plain[name]) for name in ("started", "written")}
         counts = {name: int(plain[name]) for name in ("total", "job_steps", "workers")}
-        told = {"where": str(plain["where"]), "troubles": tuple(map(str, plain.get("troubles", ())))}
+        texts = {"where": str(plain["where"]), "troubles": tuple(map(str, plain.get("troubles", ())))}
         steps = {int(key): int(value) for key, value in plain["steps"].items()}
         losses = {int(key): float(value) for key, value in plain["losses"].items()}
-        numbered = {"steps": steps, "losses": losses}
+        by_trial = {"steps": steps, "losses": losses}
         leaderboard = Leaderboard.of(run.trials, run.objectives)
-        return Status(leaderboard=leaderboard, run_dir=run.directory, **(plain | times | counts | told | numbered))
+        return Status(leaderboard=leaderboard, run_dir=run.directory, **(plain | times | counts | texts | by_trial))
     except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise RunError(f"{path} cannot be read: no search has said there how far it is") from error
+        raise RunError(f"{path} cannot be read: it is not a status that a search wrote") from error
 
 
 def _finite(value: Any) -> float:
-    """Seconds that can be shown."""
+    """Return a time in seconds that can be printed; raise ValueError for any other value."""
     seconds = float(value)
     if not abs(seconds) < 1e12:
         raise ValueError(seconds)

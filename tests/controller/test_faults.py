@@ -127,7 +127,7 @@ def test_ctrl_c_lets_trials_finish_and_a_second_one_does_not(interrupts, faulty,
     assert process.returncode == 130 and "Traceback" not in err and "nas-meta resume" in err
     (before,) = load_run(tmp_path / "run").trials
     if interrupts == 1:
-        assert before.status == "completed" and "finishing what runs" in out
+        assert before.status == "completed" and "finishing running trials" in out
     else:
         assert before.status == "stopped"
     _, alive = psutil.wait_procs(children, timeout=10)

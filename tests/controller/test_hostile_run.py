@@ -167,7 +167,7 @@ def test_links_in_a_run_lead_nowhere(strangers, tmp_path):
         path.unlink(missing_ok=True)
         path.symlink_to(mine)
         refused = nas_meta("resume", run, "--inline", "--set", "budget.trials=3", check=1).stderr
-        assert f"{name} is a link or no file" in refused and mine.read_text() == "dear to me"
+        assert f"{name} is a link out of the run directory" in refused and mine.read_text() == "dear to me"
         path.unlink()
         if kept is not None:
             path.write_bytes(kept)
@@ -189,7 +189,7 @@ def test_an_id_that_is_a_path_names_no_file(strangers, tmp_path):
         "fidelity, status, metrics, error, started, finished, planned FROM t"
     )
     for command in (("trials", run), ("best", run), ("export", run, "--to", tmp_path / "model")):
-        assert "its id is no whole number" in nas_meta(*command, check=1).stderr
+        assert "its id is not a whole number" in nas_meta(*command, check=1).stderr
     assert not (tmp_path / "model").exists()
 
 

@@ -212,17 +212,17 @@ def test_who_is_equal_to_one_that_is_being_made_waits_for_it(document, tmp_path)
     shared = WeightPool(stage, space, tmp_path / "other", journal)
     small, large = ({"depth": d, "heads": 2, "width": 16} for d in (1, 2))
     first, second, third = Trial(1, small, 3, 4), Trial(2, small, 3, 4), Trial(3, large, 3, 4)
-    assert shared.begin(first) == shared.begin(third) == (None, None)
-    assert shared.begin(second) is None
+    assert shared.acquire(first) == shared.acquire(third) == (None, None)
+    assert shared.acquire(second) is None
     # The first one dies: whoever waited makes them.
-    assert shared.ended(first) == [2] and shared.ended(first) == []
-    assert shared.begin(second) == (None, None)
-    assert shared.begin(first) is None
-    assert shared.arrived(second, np.arange(3, dtype=np.uint8)) == [1]
-    assert shared.begin(first).weights.tolist() == [0, 1, 2]
+    assert shared.release(first) == [2] and shared.release(first) == []
+    assert shared.acquire(second) == (None, None)
+    assert shared.acquire(first) is None
+    assert shared.store(second, np.arange(3, dtype=np.uint8)) == [1]
+    assert shared.acquire(first).weights.tolist() == [0, 1, 2]
     again = WeightPool(stage, space, tmp_path / "other", journal)
     again.restore([first, second, third])
-    assert again.begin(first).weights.tolist() == [0, 1, 2] and again.begin(third) == (None, None)
+    assert again.acquire(first).weights.tolist() == [0, 1, 2] and again.acquire(third) == (None, None)
     journal.close()
 
 
@@ -243,7 +243,7 @@ def test_workers_share_what_one_of_them_made(document, tmp_path):
         ({"objective": "clm"}, "clm predicts each token from the tokens before it, but BertModel also sees"),
         ({"block": 65}, "pretraining.block is 65, but BertModel cannot process 65 tokens"),
         ({"corpus": "nothing.txt"}, "the corpus nothing.txt cannot be read: No such file"),
-        ({"of": "model"}, "what space.model names, but the search space .* has no option 'model'"),
+        ({"of": "model"}, "that space.model names, but the search space .* has no option 'model'"),
         ({"of": "model", "tokenizer": {"train": 100}}, "a pretrained model has its own tokenizer"),
         ({"steps": 0}, "pretraining.steps is 0; expected greater than or equal to 1"),
         ({"objectve": "mlm"}, "'pretraining.objectve' is not a known key; did you mean 'objective'"),

@@ -110,7 +110,7 @@ def test_a_strategy_that_does_not_follow_from_its_seed_is_refused(document, tmp_
     first, second = journal.trials()[:2]
     journal.write(first.__class__(**{**vars(first), "architecture": second.architecture}))
     journal.close()
-    with pytest.raises(RunError, match="does not propose again what it proposed for trial 1"):
+    with pytest.raises(RunError, match="does not repeat its proposal of trial 1"):
         resume(tmp_path, inline=True)
     assert len(load_run(tmp_path).trials) == 4
 
@@ -124,10 +124,10 @@ def test_a_second_search_in_the_same_directory_is_refused(document, tmp_path):
     child = CONTEXT.Process(target=run_search, args=(document | {"budget": {"trials": 200}}, tmp_path))
     child.start()
     try:
-        while not Journal.begun(tmp_path) or not load_run(tmp_path).trials:
+        while not Journal.exists(tmp_path) or not load_run(tmp_path).trials:
             time.sleep(0.05)
         for second in (lambda: resume(tmp_path, inline=True), lambda: search(document, tmp_path, resume=True)):
-            with pytest.raises(RunError, match="another search is at work in"):
+            with pytest.raises(RunError, match="another search is running in"):
                 second()
     finally:
         child.kill()
@@ -179,7 +179,7 @@ def test_a_disk_without_room_is_a_sentence_and_the_search_goes_on_later(kilobyte
 def test_what_is_said_with_the_strategy_stands_beside_the_trial(tmp_path, document):
     search(document | {"budget": {"trials": 2}, "strategy": {"name": "random"}}, tmp_path, inline=True)
     journal = Journal.open(tmp_path)
-    assert journal.said() == [
+    assert journal.ask_tell_events() == [
         AskTellEvent("asked", 1),
         AskTellEvent("told", 1),
         AskTellEvent("asked", 2),

@@ -138,7 +138,7 @@ def test_the_exported_model_gives_the_same_accuracy_and_embeddings(finished, tmp
 
 def test_a_directory_with_a_run_is_refused(finished):
     config, run, _ = finished
-    assert "holds a run already" in nas_meta("search", config, "--run-dir", run, check=1).stderr
+    assert "already holds a run" in nas_meta("search", config, "--run-dir", run, check=1).stderr
 
 
 def test_inline_and_ray_give_the_same_accuracies(finished, small_config, tmp_path):

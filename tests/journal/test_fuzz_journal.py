@@ -185,7 +185,7 @@ def test_one_bad_row_hides_no_other_but_ends_the_search(copy):
         db.execute('UPDATE trials SET metrics = \'{"accuracy": "high"}\' WHERE id = 5')
     db.close()
     listed = nas_meta("trials", run)
-    assert "row 5 of its trials cannot be read: its metrics are no numbers" in listed.stderr
+    assert "row 5 cannot be read: its metrics are not numbers" in listed.stderr
     trials = json.loads(nas_meta("trials", run, "--json").stdout)
     assert [t["id"] for t in trials] == list(range(1, 7)) and sum(bool(t["metrics"]) for t in trials) >= 4
     assert "is damaged: row 5" in nas_meta("resume", run, "--inline", check=1).stderr
@@ -229,7 +229,7 @@ def test_what_is_no_file_in_the_place_of_one_is_not_waited_for(copy, capsys):
             looked_at(run, capsys)
     run = copy()
     os.symlink("/etc/passwd", run / f"{FILE}-wal")
-    with pytest.raises(RunError, match="is no file"):
+    with pytest.raises(RunError, match="is not a regular file"):
         load_run(run)
 
 

@@ -49,4 +49,4 @@ def test_the_command_tells_workers_failures_and_a_search_that_is_silent(small_co
     told = json.loads(file.read_text())
     for damage in ("", "[]", '{"phase": 3}', json.dumps(told | {"phase": "?"}), json.dumps(told | {"started": "now"})):
         file.write_text(damage)
-        assert "no search has said there how far it is" in nas_meta("status", tmp_path / "run", check=1).stderr
+        assert "it is not a status that a search wrote" in nas_meta("status", tmp_path / "run", check=1).stderr

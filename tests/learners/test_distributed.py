@@ -79,7 +79,7 @@ def test_when_one_of_them_dies_they_go_on_from_the_last_checkpoint(document, tmp
 
 def test_more_than_there_are_is_refused_in_words(document, tmp_path):
     document["strategy"] = JOB | {"workers": 3}
-    with pytest.raises(ConfigError, match=r"strategy\.workers is 3, but the search has 2; expected at most as many"):
+    with pytest.raises(ConfigError, match=r"strategy\.workers is 3, but the search has 2; expected at most resources"):
         search(document, tmp_path / "run")
     with pytest.raises(ConfigError, match="but the search has 1"):
         search(document, tmp_path / "inline", inline=True)

@@ -119,7 +119,9 @@ class TrialLoop:
         for number in self._retry_queue:
             self._forget(self.trials[number], INTERRUPTED)
         for report, continued in reports:
-            if self.trials[report.trial].status in ("completed", "stopped"):
+            # A trial that was interrupted is stopped, too; its rerun reports again.
+            again = report.trial in self._retry_queue
+            if not again and self.trials[report.trial].status in ("completed", "stopped"):
                 self.rule.recall(report, continued)
 
     def run(self, engine: Engine, evaluation: Evaluation) -> None:

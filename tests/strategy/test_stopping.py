@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from installed import shipped
 
-from nas_meta import Objective, load_run, search
+from nas_meta import Objective, load_run, resume, search
 from nas_meta.config.components import make_evaluation
 from nas_meta.config.problem import load_problem
 from nas_meta.config.resolved import resolve
@@ -441,3 +441,9 @@ def test_an_interrupt_at_a_rung_keeps_what_had_finished(small_config, tmp_path, 
     assert len(seen) == len(run.rung_reports) == len(run.trials) == 3
     assert {t.status for t in run.trials[:2]} <= {"completed", "stopped"}
     assert run.trials[2].status == "stopped" and run.trials[2].fidelity == 2
+
+    recalled = []
+    monkeypatch.setattr(asha, "should_continue", decide)
+    monkeypatch.setattr(asha, "recall", lambda self, report, continued: recalled.append(report.trial))
+    resume(tmp_path / "run", inline=True)
+    assert set(recalled) == {1, 2}, "the third trial is run again and reports again"

@@ -442,8 +442,26 @@ def test_an_interrupt_at_a_rung_keeps_what_had_finished(small_config, tmp_path, 
     assert {t.status for t in run.trials[:2]} <= {"completed", "stopped"}
     assert run.trials[2].status == "stopped" and run.trials[2].fidelity == 2
 
-    recalled = []
+
+def test_a_trial_that_is_run_again_reports_again(small_config, tmp_path, monkeypatch):
+    """Its reports of the first time are not those of another trial: they would judge it and the others twice."""
+    asha = plugins.load("stopping", "asha")
+    decide, recalled = asha.should_continue, []
+
+    def interrupted(self, report, others):
+        if report.trial == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return True
+
+    monkeypatch.setattr(asha, "should_continue", interrupted)
+    small_config |= {"stopping": {"name": "asha", "rungs": [2]}, "strategy": {"name": "random"}}
+    small_config["resources"] |= {"grace_seconds": 0}
+    with pytest.raises(Interrupted):
+        search(small_config, tmp_path / "run", inline=True)
+    before = load_run(tmp_path / "run")
+    assert [(t.status, t.fidelity) for t in before.trials] == [("completed", 4), ("stopped", 2)]
     monkeypatch.setattr(asha, "should_continue", decide)
     monkeypatch.setattr(asha, "recall", lambda self, report, continued: recalled.append(report.trial))
-    resume(tmp_path / "run", inline=True)
-    assert set(recalled) == {1, 2}, "the third trial is run again and reports again"
+    run = resume(tmp_path / "run", inline=True)
+    assert recalled == [1]
+    assert sorted(report.trial for report, _ in run.rung_reports) == [1, 2, 3, 4, 5, 6]

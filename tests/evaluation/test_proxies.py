@@ -191,7 +191,7 @@ def test_a_strategy_that_takes_nothing_back_is_refused(strategy, small_config, t
 def test_an_unknown_score_is_a_sentence(small_config, tmp_path):
     small_config["strategy"] = {"name": "random", "prefilter": {"score": "untraind"}}
     with pytest.raises(
-        ConfigError, match=r"strategy.prefilter.score.*there is no score 'untraind'; did you mean 'untrained'"
+        ConfigError, match=r"strategy.prefilter.score.*'untraind' is not a zero-cost proxy; did you mean 'untrained'"
     ):
         search(small_config, tmp_path / "run", inline=True)
     with pytest.raises(ConfigError, match="--scores: there is no score 'x'"):

@@ -193,13 +193,13 @@ class ResourcesSection(Section):
     )
     gpus_per_trial: float = Field(0, ge=0, description="GPUs per trial; 0.5 lets two trials share a GPU")
     placement: Literal["packed", "spread"] = Field(
-        "packed", description="on a cluster: packed fills one node before the next, spread distributes trials over nodes"
+        "packed", description="on a cluster: packed fills one node before the next, spread uses all nodes"
     )
     retries: int = Field(
         2, ge=0, description="how often a trial or a supernet training is retried after its worker dies"
     )
     grace_seconds: float = Field(
-        30, ge=0, description="seconds for running trials to finish after Ctrl-C; a second Ctrl-C ends the search immediately"
+        30, ge=0, description="seconds for running trials to finish after Ctrl-C; a second Ctrl-C ends immediately"
     )
     address: str | None = Field(
         None,

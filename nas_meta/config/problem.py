@@ -82,7 +82,7 @@ def prepare_space(space: SearchSpace, tasks: Tasks, seed: int) -> None:
         seed: The seed of the search.
 
     Raises:
-        PluginError: The space raised another exception.
+        PluginError: The space raised an exception that is not a NasMetaError.
     """
     with plugin_call(space, "prepare"):
         space.prepare(tasks, seed)
@@ -157,7 +157,7 @@ def make_source(resolved: ResolvedConfig) -> TaskSource:
         The source; nothing is read yet.
 
     Raises:
-        PluginError: The source raised another exception.
+        PluginError: The source raised an exception that is not a NasMetaError.
     """
     plugin = resolved.plugin("tasks")
     with plugin_call(plugin, "__init__"):

@@ -100,8 +100,10 @@ class EvaluationSection(Section):
     )
     interim_episodes: int = Field(40, ge=2, description="meta-validation episodes per interim validation")
     test_episodes: int = Field(600, ge=2, description="meta-test episodes per tested trial, after the search")
-    test_best: int = Field(3, ge=0, description="number of best trials that are meta-tested after the search")
-    keep: int = Field(3, ge=1, description="number of best trials whose trained weights are kept")
+    test_best: int = Field(3, ge=0, description="number of trials, best by the first objective, that are meta-tested")
+    keep: int = Field(
+        3, ge=1, description="number of trials, best by the first objective, whose trained weights are kept"
+    )
     flops_tokens: int = Field(32, ge=1, description="length of the text for which FLOPs are counted, in tokens")
 
 
@@ -177,7 +179,7 @@ class BudgetSection(Section):
 
     trials: int = Field(20, ge=1, description="number of trials to run")
     hours: float | None = Field(
-        None, gt=0, description="hours of search after which no further trial starts; by default no limit"
+        None, gt=0, description="hours, over all sessions, after which no further trial starts; by default no limit"
     )
     timeout_minutes: float | None = Field(
         None, gt=0, description="minutes after which a running trial is ended as timed-out; by default no limit"
@@ -199,7 +201,7 @@ class ResourcesSection(Section):
         2, ge=0, description="how often a trial or a supernet training is retried after its worker dies"
     )
     grace_seconds: float = Field(
-        30, ge=0, description="seconds for running trials to finish after Ctrl-C; a second Ctrl-C ends immediately"
+        30, ge=0, description="seconds for running trials to finish after Ctrl-C; a second Ctrl-C ends the search"
     )
     address: str | None = Field(
         None,

@@ -90,7 +90,11 @@ class Evaluation:
         return torch.device(self.compute.device)
 
     def of(self, architecture: Architecture) -> Evaluation:
-        """Return this evaluation with the pooling, the learner and the episodes that a joint architecture chooses."""
+        """Return this evaluation with the pooling, the learner and the episodes that an architecture chooses.
+
+        Args:
+            architecture: Architecture of the joint space.
+        """
         chosen = self.space.pooling(architecture)
         if chosen is not None and chosen != self.pooling:
             stage = self.pretraining and replace(self.pretraining, pooling=chosen)
@@ -275,11 +279,7 @@ class Evaluation:
         return chosen._test_result(chosen.restored(architecture, bytes(weights)), chosen.learner)
 
     def test_reference(self, space: SearchSpace | None = None) -> Result:
-        """Test the untrained reference model of a space, by nearest centroid, on the same meta-test episodes.
-
-        Args:
-            space: Space with a :meth:`SearchSpace.reference`; by default the searched space.
-        """
+        """Test the untrained reference model of a space, by default the searched one, by nearest centroid."""
         model = (space or self.space).reference()
         assert model is not None
         return self._test_result(self._encoder(model.to(self.device)), ProtoNet())

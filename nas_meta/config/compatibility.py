@@ -1,4 +1,7 @@
-"""Whether a search space, a task source, a learner and the training options fit together."""
+"""Checks that search space, task source, learner and training options fit together.
+
+A mismatch is reported as one sentence before the search starts, instead of failing every trial.
+"""
 
 from __future__ import annotations
 
@@ -15,21 +18,30 @@ if TYPE_CHECKING:
     from nas_meta.tasks.pool import Tasks
     from nas_meta.tasks.source import TaskSource
 
-OF_WORDS = ("word_dropout", "word_swap", "synonyms")
+WORD_OPTIONS = ("word_dropout", "word_swap", "synonyms")
 
 
 def check_source(space: SearchSpace, source: TaskSource, resolved: ResolvedConfig) -> None:
-    """Raises ConfigError where a task source gives what the space, or the training that is asked for, does not take."""
+    """Check that the inputs of a task source suit the search space and the training options.
+
+    Args:
+        space: The search space.
+        source: The task source.
+        resolved: The config.
+
+    Raises:
+        ConfigError: The space takes other inputs, or a training option applies only to texts.
+    """
     names = f"'{resolved.sections.space.name}'", f"'{resolved.sections.tasks.source}'"
     takes, gives = (MODALITIES.get(part.modality, part.modality) for part in (space, source))
     if takes != gives:
         raise ConfigError(
             f"the search space {names[0]} takes {takes}, but the task source {names[1]} gives {gives}; expected a "
-            "space and a source of one kind"
+            "space and a source of the same kind"
         )
     if source.modality != IMAGE:
         return
-    for option in OF_WORDS:
+    for option in WORD_OPTIONS:
         if max(resolved.training(option)) > 0:
             raise ConfigError(
                 f"learner.training.{option} changes the words of texts, but the task source {names[1]} gives {gives}; "
@@ -37,27 +49,40 @@ def check_source(space: SearchSpace, source: TaskSource, resolved: ResolvedConfi
             )
     if set(resolved.training("adversarial")) != {"none"}:
         raise ConfigError(
-            f"learner.training.adversarial disturbs the token embeddings of texts, but the task source {names[1]} "
+            f"learner.training.adversarial perturbs the token embeddings of texts, but the task source {names[1]} "
             f"gives {gives}; expected none"
         )
 
 
 def check_images(space: SearchSpace, tasks: Tasks, resolved: ResolvedConfig) -> None:
-    """Raises ConfigError where a space takes images of another shape than those of the tasks."""
+    """Check that the images of the tasks have the shape that the models of a space take.
+
+    Args:
+        space: The search space.
+        tasks: The tasks; pools of texts are skipped.
+        resolved: The config.
+
+    Raises:
+        ConfigError: The shapes differ.
+    """
     for pool in tasks.pools.values():
         if pool.pixels is not None and len(pool) and tuple(pool.pixels.shape[1:]) != tuple(space.image_shape):
             raise ConfigError(
                 f"the search space '{resolved.sections.space.name}' takes images of {size(space.image_shape)} "
                 f"(channels, height, width), but the task source '{resolved.sections.tasks.source}' gives "
-                f"{size(pool.pixels.shape[1:])}; expected the same of both"
+                f"{size(pool.pixels.shape[1:])}; expected the same shape"
             )
 
 
 def check_learner(resolved: ResolvedConfig, space: SearchSpace) -> None:
-    """Tries on a model what the learner needs of it, before every trial would fail by that.
+    """Check on one random model that the learner can equip the models of a space, for example with adapters.
+
+    Args:
+        resolved: The config; nothing is checked if the learner is a choice.
+        space: The prepared search space.
 
     Raises:
-        ConfigError: the models of the space have not what the learner needs.
+        ConfigError: The models lack something that the learner needs.
     """
     from nas_meta.learners.base import Learner
 
@@ -66,7 +91,7 @@ def check_learner(resolved: ResolvedConfig, space: SearchSpace) -> None:
         return
     try:
         model = space.build(space.sample(np.random.default_rng(resolved.sections.seed)))
-    except Exception:  # of one architecture: its trial will say so, and others may be built
+    except Exception:  # concerns this architecture only: its trial would report the error, and others may work
         return
     try:
         learner.equip(model)

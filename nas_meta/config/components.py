@@ -1,4 +1,7 @@
-"""From a config to the parts that run its trials: the evaluation, the engine, the strategy."""
+"""Builds the parts of a search from its config: the evaluation, the engine and the strategy.
+
+Lower layers never see a config: the functions here read it and pass explicit arguments on.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,21 @@ if TYPE_CHECKING:
 
 
 def make_evaluation(resolved: ResolvedConfig, space: SearchSpace, tasks: Any, shape: Any, cpus: float):
-    """The evaluation that every trial of a config goes through."""
+    """Build the evaluation that every trial of a config goes through.
+
+    Args:
+        resolved: The config.
+        space: The prepared search space.
+        tasks: The tokenised tasks.
+        shape: Shape of the episodes of meta-validation and meta-test.
+        cpus: CPUs per trial; rounded down, they are its threads.
+
+    Returns:
+        The :class:`~nas_meta.evaluation.trial.Evaluation`.
+
+    Raises:
+        ConfigError: Options of the learner contradict each other or need something that the space lacks.
+    """
     from nas_meta.evaluation.progress import EvaluationSettings
     from nas_meta.evaluation.trial import Evaluation, check_ways
     from nas_meta.models.compute import Compute
@@ -37,7 +54,7 @@ def make_evaluation(resolved: ResolvedConfig, space: SearchSpace, tasks: Any, sh
     if resolved.options["learner"].training.patience and not config.evaluation.interim_every:
         raise ConfigError(
             "learner.training.patience counts interim validations, but evaluation.interim_every is 0; "
-            "expected a number of steps there"
+            "expected a positive number of steps"
         )
     learner, train = resolved.plugin("learner")(resolved.options["learner"]), train_shape(resolved)
     if not resolved.searched.choices:
@@ -62,14 +79,34 @@ def make_evaluation(resolved: ResolvedConfig, space: SearchSpace, tasks: Any, sh
 
 
 def cpus_per_trial(config: Config, inline: bool) -> float:
-    """The CPUs that a trial has."""
+    """Return the number of CPUs per trial.
+
+    Args:
+        config: The sections of the config.
+        inline: Whether trials run in this process, one at a time.
+
+    Returns:
+        ``resources.cpus_per_trial``; by default all available CPUs if ``inline``, else an equal share per worker.
+    """
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    shared = available if inline else max(1, available // config.resources.workers)
-    return config.resources.cpus_per_trial or shared
+    share = available if inline else max(1, available // config.resources.workers)
+    return config.resources.cpus_per_trial or share
 
 
 def make_engine(evaluation: Any, config: Config, inline: bool) -> Engine:
-    """Where trials run: Ray, or this process."""
+    """Start the engine that runs trials.
+
+    Args:
+        evaluation: The object whose methods the engine calls; it is sent to every worker once.
+        config: The sections of the config.
+        inline: Whether to run trials in this process instead of on Ray workers.
+
+    Returns:
+        The running engine; the caller closes it.
+
+    Raises:
+        ConfigError: The device or the cluster of the config is not available.
+    """
     if inline:
         from nas_meta.execution.inline_engine import InlineEngine
 
@@ -83,7 +120,14 @@ def make_engine(evaluation: Any, config: Config, inline: bool) -> Engine:
 
 
 def most_steps(resolved: ResolvedConfig) -> int:
-    """The most meta-training steps that a trial may take."""
+    """Return the largest number of meta-training steps that a trial can take.
+
+    Args:
+        resolved: The config.
+
+    Returns:
+        ``learner.steps``, or the largest of its values if it is a choice.
+    """
     choices = resolved.searched.choices
     if "learner.steps" in choices:
         return max(cast("Sequence[int]", choices["learner.steps"].values))
@@ -93,7 +137,22 @@ def most_steps(resolved: ResolvedConfig) -> int:
 def make_strategy(
     resolved: ResolvedConfig, space: SearchSpace, trials: int | None = None, workers: int = 1
 ) -> Strategy:
-    """The strategy of a config, which may know of so many trials (by default the budget's) and workers."""
+    """Build the strategy of a config.
+
+    Args:
+        resolved: The config.
+        space: The prepared search space.
+        trials: Number of trials that the strategy plans for; by default ``budget.trials``. A resumed search passes the
+            number that it began with.
+        workers: Number of trials that run at the same time.
+
+    Returns:
+        The strategy, before its first proposal.
+
+    Raises:
+        ConfigError: The strategy cannot search this space.
+        PluginError: The strategy raised another exception.
+    """
     config = resolved.sections
     context = SearchContext(
         space=space,
@@ -109,10 +168,18 @@ def make_strategy(
 
 
 def with_teacher(tasks: Any, space: SearchSpace, pooling: str):
-    """The tasks with the full model's embeddings of meta-train, for distillation.
+    """Add the full model's embeddings of all meta-train examples to the tasks, as targets of distillation.
+
+    Args:
+        tasks: The tokenised tasks.
+        space: The search space, whose :meth:`SearchSpace.reference` is the teacher.
+        pooling: Pooling of the teacher's token states.
+
+    Returns:
+        A copy of the tasks whose meta-train pool has ``teacher``, ``[examples, D]``.
 
     Raises:
-        ConfigError: the space has no full model.
+        ConfigError: The space has no full model.
     """
     import torch
 
@@ -120,7 +187,10 @@ def with_teacher(tasks: Any, space: SearchSpace, pooling: str):
 
     model = space.reference()
     if model is None:
-        raise ConfigError("learner.training.distill needs a full model to learn from, but the space has no reference()")
+        raise ConfigError(
+            "learner.training.distill needs a full model to learn from, but the space has none (reference() is None); "
+            "expected distill: 0, or a space with pretrained weights"
+        )
     pool = tasks["meta-train"]
     with torch.inference_mode():
         teacher = Encoder(model, pooling).eval().embed(pool, np.arange(len(pool)), rows=64).numpy()
@@ -130,10 +200,19 @@ def with_teacher(tasks: Any, space: SearchSpace, pooling: str):
 def with_prefilter(
     strategy: Strategy, resolved: ResolvedConfig, evaluation: Callable[[], Evaluation], directory: Path
 ) -> Strategy:
-    """The strategy behind the prefilter of the config, or the strategy itself where there is none.
+    """Wrap a strategy in the prefilter of its config.
+
+    Args:
+        strategy: The strategy; it is closed if the prefilter is rejected.
+        resolved: The config.
+        evaluation: Builds the evaluation whose models are scored; called for the first score only.
+        directory: Run directory, where scores are cached.
+
+    Returns:
+        The wrapped strategy; the strategy itself if ``strategy.prefilter`` is not set.
 
     Raises:
-        ConfigError: the strategy does not take proposals back, or has weights of its own for them.
+        ConfigError: The strategy cannot withdraw proposals, or provides initial weights for its trials.
     """
     section = resolved.sections.strategy
     if section.prefilter is None:
@@ -141,7 +220,7 @@ def with_prefilter(
     if not strategy.withdraws or type(strategy).start_of is not Strategy.start_of:
         strategy.close()
         raise ConfigError(
-            f"strategy.prefilter needs a strategy that takes proposals back, and '{section.name}' does not; "
+            f"strategy.prefilter needs a strategy that can withdraw proposals, but '{section.name}' cannot; "
             f"expected one of {', '.join(withdrawing_strategies())}, or no prefilter"
         )
     score = ProxyScores(section.prefilter.score, evaluation, resolved.sections.seed, directory / FILE)
@@ -149,6 +228,6 @@ def with_prefilter(
 
 
 def withdrawing_strategies() -> list[str]:
-    """The installed strategies that take proposals back."""
+    """Return the names of the installed strategies that can withdraw proposals."""
     rows: list[Any] = plugins.installed("strategies")
     return [row.name for row in rows if row.broken is None and plugins.load("strategies", row.name).withdraws]

@@ -1,4 +1,4 @@
-"""From a config to the parts of its pre-training: the corpus, the tokenizer learned from it, the stage of a trial."""
+"""Builds the parts of pre-training from a config: the corpus, its tokenizer, and the pre-training stage of a trial."""
 
 from __future__ import annotations
 
@@ -29,27 +29,32 @@ if TYPE_CHECKING:
     from nas_meta.strategy.protocol import Strategy
     from nas_meta.tasks.pool import Tasks
 
-ADAPTED = "adapted"  # in a run directory, the folder of the model
-TOKENIZER = "tokenizer"
+ADAPTED = "adapted"  # folder of the adapted model in a run directory
+TOKENIZER = "tokenizer"  # folder of the trained tokenizer in a run directory
 
 
 def read_corpus(resolved: ResolvedConfig, judged: bool = True) -> Corpus:
-    """The corpus of a config, without the texts that its candidates are judged on.
+    """Open the corpus of a config, without the texts of meta-validation and meta-test.
 
     Args:
-        judged: whether the config's tasks are what the model is for; else only the default corpus leaves out theirs.
+        resolved: The config, with a ``pretraining`` section.
+        judged: Whether the model will be evaluated on the tasks of the config. If not, held-out texts are removed from
+            the default corpus only.
+
+    Returns:
+        The corpus.
 
     Raises:
-        DataError: it cannot be read.
-        ConfigError: a package of the default corpus is not installed, or the config's tasks are not of texts.
+        DataError: The corpus cannot be read.
+        ConfigError: A package of the default corpus is not installed, or the examples of the tasks are not texts.
     """
     section, plugin = resolved.sections.pretraining, resolved.plugin("tasks")
     if section.corpus != DEFAULT and not judged:
         return open_corpus(paths_of(section), section.field)
     if plugin.modality != TEXT:
         raise ConfigError(
-            f"pretraining is on texts, but the task source '{resolved.sections.tasks.source}' gives "
-            f"{MODALITIES.get(plugin.modality, plugin.modality)}; expected a source of texts, or no pretraining"
+            f"pretraining needs texts, but the task source '{resolved.sections.tasks.source}' gives "
+            f"{MODALITIES.get(plugin.modality, plugin.modality)}; expected a source of texts, or no pretraining section"
         )
     source = make_source(resolved)
     split = source.load()
@@ -59,15 +64,23 @@ def read_corpus(resolved: ResolvedConfig, judged: bool = True) -> Corpus:
 
 
 def paths_of(section: PretrainingSection) -> list[str]:
-    """The paths that a section names."""
+    """Return the paths of ``pretraining.corpus`` as a list."""
     return [section.corpus] if isinstance(section.corpus, str) else list(section.corpus)
 
 
 def prepare_pretraining(resolved: ResolvedConfig, directory: Path) -> Corpus | None:
-    """The corpus of a search that pre-trains something, and its tokenizer in the run directory; else None.
+    """Open the corpus of a search and train its tokenizer, if the config has a ``pretraining`` section.
+
+    Args:
+        resolved: The config.
+        directory: Run directory, which gets the tokenizer.
+
+    Returns:
+        The corpus; None without pre-training.
 
     Raises:
-        DataError, ConfigError: as :func:`read_corpus`; or the pretrained model that is to be adapted has a tokenizer.
+        DataError: The corpus cannot be read.
+        ConfigError: As :func:`read_corpus`, or the config asks for a new tokenizer for a pretrained model.
     """
     section = resolved.sections.pretraining
     if section is None:
@@ -80,7 +93,15 @@ def prepare_pretraining(resolved: ResolvedConfig, directory: Path) -> Corpus | N
 
 
 def learn_tokenizer(section: PretrainingSection, corpus: Corpus, directory: Path) -> None:
-    """Learns a tokenizer from the corpus, if one is asked for, and keeps it in the run directory."""
+    """Train a tokenizer on the corpus and write it into the run directory, if the config asks for one.
+
+    A tokenizer that the directory already has is not trained again.
+
+    Args:
+        section: The ``pretraining`` section.
+        corpus: Texts to train on.
+        directory: Run directory.
+    """
     target = directory / TOKENIZER
     if section.tokenizer is not None and not target.is_dir():
         part = target.with_suffix(".part")
@@ -90,10 +111,18 @@ def learn_tokenizer(section: PretrainingSection, corpus: Corpus, directory: Path
 
 
 def make_stage(resolved: ResolvedConfig, corpus: Corpus, space: SearchSpace) -> Pretraining:
-    """The stage that every candidate of a search goes through.
+    """Build the pre-training stage that every candidate of a search goes through.
+
+    Args:
+        resolved: The config, with ``pretraining.of: candidates``.
+        corpus: The corpus; it is tokenised here, or read from the cache of tokenised corpora.
+        space: The search space, whose tokenizer is used.
+
+    Returns:
+        The stage, which every trial calls before meta-training.
 
     Raises:
-        ConfigError: the pretrained model to inherit from cannot be loaded, or has another tokenizer.
+        ConfigError: The pretrained model in ``pretraining.inherit`` cannot be loaded or has another tokenizer.
     """
     from nas_meta.evaluation.pretraining.stage import Pretraining
     from nas_meta.evaluation.pretraining.weight_inheritance import name_of_table
@@ -105,8 +134,8 @@ def make_stage(resolved: ResolvedConfig, corpus: Corpus, space: SearchSpace) -> 
     if isinstance(section.inherit, str):
         if vocabulary_of(load_tokenizer(section.inherit)).key != tokens.vocabulary.key:
             raise ConfigError(
-                f"pretraining.inherit: the tokenizer of '{section.inherit}' is not that of {space_name(space)}, "
-                f"'{space.tokenizer}': its word embeddings would belong to other words; expected the same tokenizer"
+                f"pretraining.inherit: the tokenizer of '{section.inherit}' differs from '{space.tokenizer}' of "
+                f"{space_name(space)}, so their token embeddings differ; expected a model with the same tokenizer"
             )
         model = load_model(section.inherit, "pretraining.inherit")
         base, table = serialize_state(model), name_of_table(model)
@@ -114,10 +143,18 @@ def make_stage(resolved: ResolvedConfig, corpus: Corpus, space: SearchSpace) -> 
 
 
 def check_candidates(stage: Pretraining, space: SearchSpace, strategy: Strategy, seed: int) -> None:
-    """Refuses what no candidate can do, before any is trained.
+    """Check on one random model that candidates can be pre-trained, before any trial starts.
+
+    Args:
+        stage: The pre-training stage.
+        space: The prepared search space.
+        strategy: The strategy of the search.
+        seed: Seed that the model is sampled with.
 
     Raises:
-        ConfigError: the space's models cannot learn by the objective, or the strategy gives them trained weights.
+        ConfigError: The models cannot learn by the objective or inherit nothing from ``pretraining.inherit``, or the
+            strategy provides initial weights itself.
+        PluginError: The space cannot build the model.
     """
     import numpy as np
 
@@ -134,16 +171,24 @@ def check_candidates(stage: Pretraining, space: SearchSpace, strategy: Strategy,
     make_loss(model, stage.corpus, stage.section, stage.pooling)
     if stage.inherited(model, None) == 0:
         raise ConfigError(
-            f"pretraining.inherit: nothing of '{stage.section.inherit}' has the name and dimensions of a part of "
-            f"{type(model).__name__}; expected a model of the same family, or true"
+            f"pretraining.inherit: no weight of '{stage.section.inherit}' has the name and dimensions of a parameter "
+            f"of {type(model).__name__}; expected a model of the same family, or inherit: true"
         )
 
 
 def load_model(name: str, key: str, causal: bool = False) -> nn.Module:
-    """A pretrained model from a folder, a hub name or the starter extra; ``causal``: with its head for words.
+    """Load a pretrained model.
+
+    Args:
+        name: A folder, a hub name, or a name of the starter extra such as ``starter:minilm``.
+        key: Key or phrase that the error message starts with, such as ``pretraining.inherit``.
+        causal: Whether to load a causal language model with its prediction head, instead of the encoder.
+
+    Returns:
+        The model on the CPU, in evaluation mode.
 
     Raises:
-        ConfigError: it cannot be loaded; the sentence begins with the key.
+        ConfigError: The model cannot be loaded.
     """
     from transformers import AutoModel, AutoModelForCausalLM
     from transformers.utils import logging
@@ -151,16 +196,24 @@ def load_model(name: str, key: str, causal: bool = False) -> nn.Module:
     logging.disable_progress_bar()
     kind = AutoModelForCausalLM if causal else AutoModel
     try:
-        # False, not left out: transformers would ask on the terminal whether to run a folder's own code.
+        # Without an explicit False, transformers asks on the terminal whether to run the code in the folder.
         return kind.from_pretrained(model_path(name), trust_remote_code=False, weights_only=True).eval()
     except ConfigError:
         raise
-    except Exception as error:  # a folder may hold anything, and so may what the libraries below raise
+    except Exception as error:  # the folder can contain anything, so the libraries can raise anything
         raise ConfigError(f"{key} '{name}' cannot be loaded: {first_line(error, with_type=False)}") from error
 
 
 def with_run_artifacts(resolved: ResolvedConfig, directory: Path) -> ResolvedConfig:
-    """The config as a run goes on with it: with its own model and tokenizer, as far as they are there."""
+    """Point a config to the adapted model and the trained tokenizer in its run directory.
+
+    Args:
+        resolved: The config.
+        directory: Run directory.
+
+    Returns:
+        A config that uses those of the two that the run has already produced.
+    """
     section, directory = resolved.sections.pretraining, directory.resolve()
     if section is None:
         return resolved
@@ -174,7 +227,16 @@ def with_run_artifacts(resolved: ResolvedConfig, directory: Path) -> ResolvedCon
 
 
 def space_before_adaptation(resolved: ResolvedConfig, directory: Path, tasks: Tasks) -> SearchSpace | None:
-    """The prepared space of a config as it was before the run adapted its model; None where the run has not."""
+    """Load the space of a config with its original model, to compare the adapted model with.
+
+    Args:
+        resolved: The config.
+        directory: Run directory.
+        tasks: The tokenised tasks.
+
+    Returns:
+        The prepared space; None if the run has not adapted a model.
+    """
     if not (directory / ADAPTED).is_dir():
         return None
     return load_space(resolved, tasks)

@@ -44,7 +44,7 @@ def load_problem(resolved: ResolvedConfig) -> Problem:
     Raises:
         ConfigError: The space, the task source, the learner and the shape of episodes do not fit together.
         DataError: The task source cannot be read.
-        PluginError: The space or the task source raised something else.
+        PluginError: The space or the task source raised another exception.
     """
     space = make_space(resolved)
     tasks = load_tasks(resolved, space)
@@ -66,7 +66,7 @@ def load_space(resolved: ResolvedConfig, tasks: Tasks) -> SearchSpace:
 
     Raises:
         ConfigError: The options of the space cannot be used.
-        PluginError: The space raised something else.
+        PluginError: The space raised another exception.
     """
     space = make_space(resolved)
     prepare_space(space, tasks, resolved.sections.seed)
@@ -82,7 +82,7 @@ def prepare_space(space: SearchSpace, tasks: Tasks, seed: int) -> None:
         seed: The seed of the search.
 
     Raises:
-        PluginError: The space raised something else than a sentence for the user.
+        PluginError: The space raised an exception that is not a NasMetaError.
     """
     with plugin_call(space, "prepare"):
         space.prepare(tasks, seed)
@@ -100,7 +100,7 @@ def make_space(resolved: ResolvedConfig) -> SearchSpace:
 
     Raises:
         ConfigError: The options of the space cannot be used.
-        PluginError: The space raised something else.
+        PluginError: The space raised another exception.
     """
     plugin, options = resolved.plugin("space"), resolved.options["space"]
     if resolved.tokenizer is not None and "tokenizer" in type(options).model_fields:
@@ -130,7 +130,7 @@ def load_tasks(resolved: ResolvedConfig, space: SearchSpace) -> Tasks:
     Raises:
         ConfigError: The space and the task source do not fit together.
         DataError: The task source cannot be read.
-        PluginError: The task source raised something else.
+        PluginError: The task source raised another exception.
     """
     from nas_meta.models.inputs import check_modality
     from nas_meta.tasks import tokenization
@@ -157,7 +157,7 @@ def make_source(resolved: ResolvedConfig) -> TaskSource:
         The source; nothing is read yet.
 
     Raises:
-        PluginError: The source raised something else than a sentence for the user.
+        PluginError: The source raised an exception that is not a NasMetaError.
     """
     plugin = resolved.plugin("tasks")
     with plugin_call(plugin, "__init__"):

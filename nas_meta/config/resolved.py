@@ -1,4 +1,8 @@
-"""The YAML file, validated: its sections, and in them the options of the plugins that they name."""
+"""Reads and validates a config: its sections, the options of the plugins that they name, and what is searched.
+
+:func:`read_config` takes a YAML file and :func:`resolve` plain data; both return a :class:`ResolvedConfig`, from which
+everything else is built. A mistake anywhere in the config is one sentence with file, line and key.
+"""
 
 from __future__ import annotations
 
@@ -32,12 +36,22 @@ from nas_meta.evaluation.hyperparameters import (
 )
 from nas_meta.space.architecture import Architecture, Choice, Value
 
-MOST_BYTES = 256 * 1024  # of a config file
+MOST_BYTES = 256 * 1024  # maximum size of a config file
 
 
 @dataclass(frozen=True)
 class ResolvedConfig:
-    """A validated config with the options of its plugins."""
+    """A validated config with the options of its plugins.
+
+    Attributes:
+        sections: The sections, with defaults filled in.
+        options: The options of the plugin of each section in :data:`PLUGIN_SECTIONS`, by section; choices are at their
+            first value.
+        given: The config as the user wrote it, with overrides applied.
+        searched: The choices in the ``learner`` and ``tasks`` sections, which the search decides.
+        source: Where the config comes from, for error messages.
+        tokenizer: Folder of the tokenizer that the run trained; None uses the tokenizer of the space.
+    """
 
     sections: Config
     options: Mapping[str, PluginOptions]
@@ -45,16 +59,19 @@ class ResolvedConfig:
     searched: SearchedHyperparameters = field(default_factory=SearchedHyperparameters)
     source: Source = field(default_factory=lambda: Source("config"))
     tokenizer: str | None = None
-    """In the place of the space's own: the folder of one that was learned for the run."""
 
     def at(self, architecture: Architecture, pooling: str | None = None) -> ResolvedConfig:
-        """The config of one candidate: every choice at the value that its architecture has.
+        """Return the config of one candidate: every choice replaced by the value that the architecture has.
 
         Args:
-            pooling: that of the architecture, where it chooses it (:meth:`SearchSpace.pooling`).
+            architecture: An architecture of the joint space of this config.
+            pooling: Pooling that the architecture chooses (:meth:`SearchSpace.pooling`); None keeps ``tasks.pooling``.
+
+        Returns:
+            A config without choices.
         """
         choices = self.searched.choices
-        # A choice that the architecture does not have is an option of a learner that was not chosen.
+        # An architecture lacks the options of learners that it did not choose; any valid value does for these.
         values = {tuple(n.split(".")): architecture.values.get(n, c.values[0]) for n, c in choices.items()}
         document = with_values(self.given, values)
         if pooling is not None:
@@ -67,23 +84,40 @@ class ResolvedConfig:
         return resolve(document)
 
     def plugin(self, section: str) -> type:
-        """The plugin class that a section names."""
+        """Load the plugin class that a section names.
+
+        Args:
+            section: One of :data:`PLUGIN_SECTIONS`, such as ``space``.
+
+        Returns:
+            The class.
+
+        Raises:
+            PluginError: The plugin cannot be loaded.
+        """
         _, kind, key = PLUGIN_SECTIONS[section]
         return plugins.load(kind, getattr(getattr(self.sections, section), key))
 
     def training(self, option: str) -> tuple[Value, ...]:
-        """The values that an option of ``learner.training`` has, or may be given by the search."""
+        """Return all values that an option of ``learner.training`` can take in this search.
+
+        Args:
+            option: Name of the option, such as ``distill``.
+
+        Returns:
+            The values of its choice; a single value if the option is not searched.
+        """
         choice = self.searched.choices.get(f"learner.training.{option}")
         return tuple(choice.values) if choice else (getattr(self.options["learner"].training, option),)
 
     @cached_property
     def document(self) -> dict[str, Any]:
-        """The whole config, defaults filled in, as plain data; choices stay choices."""
+        """The whole config as plain data, with defaults filled in; choices stay choices."""
         document = self.sections.model_dump(mode="json")
         for section, options in self.options.items():
             key = PLUGIN_SECTIONS[section][2]
             if f"{section}.{key}" in self.searched.choices:
-                # Every learner has its own defaults.
+                # Learners have different defaults, so none can be filled in.
                 document[section] = dict(self.given[section])
             else:
                 document[section] |= options.model_dump(mode="json")
@@ -97,17 +131,25 @@ class ResolvedConfig:
 
 
 def read_config(path: str | Path, overrides: Sequence[str] = ()) -> ResolvedConfig:
-    """Reads and validates a config file; ``overrides`` are ``section.key=value`` with YAML values.
+    """Read and validate a config file.
+
+    Args:
+        path: YAML file.
+        overrides: Overrides of the command line, ``section.key=value`` with YAML values.
+
+    Returns:
+        The validated config.
 
     Raises:
-        ConfigError: one sentence naming file, line and key, what was expected and the nearest valid name.
+        ConfigError: The file cannot be read or is not a valid config; the message is one sentence that names file,
+            line and key, what was expected, and the nearest valid name.
     """
     try:
         text = regular_file(path, MOST_BYTES).read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
-        there = [file.name for file in Path(path).parent.glob("*.y*ml")]
-        also = f"; {nearest(Path(path).name, there)}" if there else ""
-        raise ConfigError(f"{path} cannot be read: {error.strerror}{also}") from error
+        siblings = [file.name for file in Path(path).parent.glob("*.y*ml")]
+        hint = f"; {nearest(Path(path).name, siblings)}" if siblings else ""
+        raise ConfigError(f"{path} cannot be read: {error.strerror}{hint}") from error
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -116,12 +158,26 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> ResolvedConf
     if document is None:
         document = {}
     if not isinstance(document, dict):
-        raise ConfigError(f"{path}: a {type(document).__name__}; expected sections such as 'space:' and 'tasks:'")
+        raise ConfigError(
+            f"{path}: the config is a {type(document).__name__}; expected sections such as 'space:' and 'tasks:'"
+        )
     return resolve(document, Source(str(path), lines, [o.partition("=")[0] for o in overrides]), overrides)
 
 
 def resolve(document: Mapping[str, Any], source: Source | None = None, overrides: Sequence[str] = ()) -> ResolvedConfig:
-    """Validates a config given as plain data; see :func:`read_config`."""
+    """Validate a config that is given as plain data.
+
+    Args:
+        document: Sections by name, as in the YAML file.
+        source: Where the document comes from, for error messages; by default it is called "config".
+        overrides: Overrides as in :func:`read_config`.
+
+    Returns:
+        The validated config.
+
+    Raises:
+        ConfigError: The config is not valid.
+    """
     source = source or Source("config")
     check_plain(document, source)
     document = apply_overrides(document, overrides)
@@ -130,78 +186,113 @@ def resolve(document: Mapping[str, Any], source: Source | None = None, overrides
             raise ConfigError(
                 f"{source.at((section,))}: '{section}' is not a section; {nearest(str(section), Config.model_fields)}"
             )
-    if isinstance(document.get("stopping"), str):  # the name of a rule alone
+    if isinstance(document.get("stopping"), str):  # short form: only the name of a rule
         document = {**document, "stopping": {"name": document["stopping"]}}
     sections = {name: _resolve_section(name, document.get(name) or {}, source) for name in PLUGIN_SECTIONS}
-    plain = {**document, **{name: section.own for name, section in sections.items()}}
+    plain = {**document, **{name: section.section_keys for name, section in sections.items()}}
     config = validate(Config, plain, source, (), set())
     options = {name: section.options for name, section in sections.items()}
     choices = {path: choice for section in sections.values() for path, choice in section.choices.items()}
     learner = sections["learner"]
-    classes = {name: plugins.load("learners", name) for name in learner.names}
-    return ResolvedConfig(config, options, document, SearchedHyperparameters(choices, learner.first, classes), source)
+    classes = {name: plugins.load("learners", name) for name in learner.plugin_names}
+    searched = SearchedHyperparameters(choices, learner.first_values, classes)
+    return ResolvedConfig(config, options, document, searched, source)
 
 
 @dataclass(frozen=True)
 class _Section:
-    """A section that names a plugin: its own keys, the plugin's options, and the choices in it.
+    """A resolved section that names a plugin.
 
-    Where there are choices, ``own``, ``options`` and ``first`` (the section as it was given) hold the first value of
-    each; ``names`` are the plugins that may be chosen.
+    Attributes:
+        section_keys: The keys of the section's own model, choices at their first value.
+        options: The options of the (first) plugin, choices at their first value.
+        first_values: The whole section as the user wrote it, choices at their first value.
+        plugin_names: The plugins that may be chosen; a single one unless the plugin is a choice.
+        choices: The choices of the section, by dotted path.
     """
 
-    own: dict[str, Any]
+    section_keys: dict[str, Any]
     options: PluginOptions
-    first: dict[str, Any]
-    names: Sequence[str]
+    first_values: dict[str, Any]
+    plugin_names: Sequence[str]
     choices: dict[str, Choice]
 
 
 def _resolve_section(section: str, given: Any, source: Source) -> _Section:
+    """Split a section into its own keys, the options of its plugin and its choices, and validate all of them.
+
+    A section mixes keys of its own model (``name``) with options of the plugin (``lr``), and each value of the
+    ``learner`` and ``tasks`` sections may be a choice:
+
+    1. Replace every choice by its first value, which leaves an ordinary section.
+    2. Separate the keys of the section's model from the options of the plugin. If the plugin itself is a choice, every
+       candidate plugin gets the options that it knows; an option that none of them knows is an error.
+    3. Validate every value of every choice in the place of the first one. The choice of an option that only some of the
+       candidate plugins know is active only if one of these is chosen.
+
+    Invariant: each value that the search may choose is valid on its own, and in the type of its option.
+
+    Example: ``learner: {name: {choice: [protonet, maml]}, lr: {choice: [1e-4, 1e-3]}, inner_steps: {choice: [1, 2]}}``
+    is resolved to::
+
+        section_keys  {name: protonet}
+        options       ProtoNetOptions(lr=0.0001)      the text 1e-4 of YAML has become a number
+        first_values  {name: protonet, lr: 1e-4, inner_steps: 1}
+        plugin_names  [protonet, maml]
+        choices       learner.name: (protonet, maml)
+                      learner.lr: (0.0001, 0.001)
+                      learner.inner_steps: (1, 2), when learner.name is maml
+    """
     model, _, key = PLUGIN_SECTIONS[section]
     if not isinstance(given, dict):
         raise ConfigError(f"{source.at((section,))}: '{section}' is {given!r}; expected keys such as '{key}:'")
-    found = _choices_of(section, given, source)
-    first = {key: model.model_fields[key].default, **with_values(given, {p: v[0] for p, v in found.items()})}
-    names = found.get((key,), [first[key]])
+    candidates = _choices_of(section, given, source)
+    first_values = {
+        key: model.model_fields[key].default,
+        **with_values(given, {path: values[0] for path, values in candidates.items()}),
+    }
+    names = candidates.get((key,), [first_values[key]])
     models = {name: _options_model(section, name, source) for name in names}
-    own = known_options(model, first)
-    rest = {k: v for k, v in first.items() if k not in own}
-    # Where the plugin is a choice, an option is for those that know it.
-    unknown = [k for k in rest if len(names) > 1 and not any(k in m.model_fields for m in models.values())]
-    parts = {name: known_options(m, rest) if len(names) > 1 and not unknown else rest for name, m in models.items()}
-    also = set(model.model_fields).union(*(m.model_fields for m in models.values()))
-    options = {name: validate(m, parts[name], source, (section,), also) for name, m in models.items()}
+    section_keys = known_options(model, first_values)
+    options = {k: v for k, v in first_values.items() if k not in section_keys}
+    # With several plugins, each gets the options that it knows. Options that no plugin knows go to every plugin, whose
+    # validation then reports the unknown key.
+    unknown = [k for k in options if len(names) > 1 and not any(k in m.model_fields for m in models.values())]
+    by_plugin = {n: known_options(m, options) if len(names) > 1 and not unknown else options for n, m in models.items()}
+    all_keys = set(model.model_fields).union(*(m.model_fields for m in models.values()))
+    validated = {name: validate(m, by_plugin[name], source, (section,), all_keys) for name, m in models.items()}
     choices = {}
-    for path, values in found.items():
+    for path, values in candidates.items():
         users = tuple(n for n in names if path[0] in models[n].model_fields)
-        checked = [_checked(section, path, value, model, models, users, parts, source) for value in values]
+        checked = [_checked(section, path, value, model, models, users, by_plugin, source) for value in values]
         when = {f"{section}.{key}": users} if users and len(users) < len(names) else {}
         choices[".".join((section, *path))] = Choice(tuple(dict.fromkeys(checked)), when)
-    return _Section(own, options[names[0]], first, names, choices)
+    return _Section(section_keys, validated[names[0]], first_values, names, choices)
 
 
 def _choices_of(section: str, given: Mapping[str, Any], source: Source) -> dict[tuple[str, ...], Any]:
+    """Return the values of every choice in a section, by path; other sections than learner and tasks have none."""
     if section not in ("learner", "tasks"):
         return {}
-    found = dict(choices_in(given))
-    for path, values in found.items():
+    choices = dict(choices_in(given))
+    for path, values in choices.items():
         name = ".".join((section, *path))
         if not isinstance(values, list) or not values:
             raise ConfigError(f"{source.at((section, *path))}: {name}.choice is {values!r}; expected a list of values")
         if section == "tasks" and path[0] not in TASK_CHOICES:
             raise ConfigError(
-                f"{source.at((section, *path))}: {name} cannot be a choice, for all candidates are judged on the same "
-                f"episodes; choices in tasks are {', '.join(TASK_CHOICES)}"
+                f"{source.at((section, *path))}: {name} cannot be a choice because all candidates are validated on the "
+                f"same episodes; only {', '.join(TASK_CHOICES)} can be choices in tasks"
             )
-    return found
+    return choices
 
 
 def _options_model(section: str, name: Any, source: Source) -> type[PluginOptions]:
+    """Return the options model of a plugin, or report the line that names the plugin."""
     _, kind, key = PLUGIN_SECTIONS[section]
     where = f"{source.at((section, key))}: {section}.{key}"
     if not isinstance(name, str):
-        raise ConfigError(f"{where} is {name!r}; expected a name")
+        raise ConfigError(f"{where} is {name!r}; expected a plugin name")
     try:
         return plugins.options_of(kind, name)
     except PluginError as error:
@@ -210,16 +301,21 @@ def _options_model(section: str, name: Any, source: Source) -> type[PluginOption
 
 def _checked(
     section: str, path: tuple[str, ...], value: Any, model: type[Section], models: Mapping[str, type[PluginOptions]],
-    users: Sequence[str], parts: Mapping[str, Mapping[str, Any]], source: Source,
+    users: Sequence[str], by_plugin: Mapping[str, Mapping[str, Any]], source: Source,
 ) -> Value:  # fmt: skip
-    """A value of a choice as the options that it is for understand it (``1e-5`` of YAML is a number there)."""
+    """Validate one value of a choice, in the plugins that know it or else in the section's model.
+
+    Returns the value in the type of its option: YAML 1.1 reads ``1e-5`` as text, and the option makes it a number.
+    """
     checked: Any = validate(model, {path[0]: value}, source, (section,), set()) if not users else None
     for name in users:
-        checked = validate(models[name], with_values(parts[name], {path: value}), source, (section,), set())
+        checked = validate(models[name], with_values(by_plugin[name], {path: value}), source, (section,), set())
     document = checked.model_dump(mode="json")
     for part in path:
         document = document[part]
     if isinstance(document, (list, dict)):
         name = ".".join((section, *path))
-        raise ConfigError(f"{source.at((section, *path))}: {name} cannot be a choice: its values are not single ones")
+        raise ConfigError(
+            f"{source.at((section, *path))}: {name} cannot be a choice; expected an option with single values"
+        )
     return document

@@ -1,4 +1,8 @@
-"""The sections of the YAML file as pydantic models."""
+"""The sections of a config as pydantic models: every key with its type, its default and its meaning.
+
+Descriptions of fields are user documentation: the JSON Schema and the reference of the config quote them. Options of
+plugins are not here; they are further keys of the section that names the plugin (:data:`PLUGIN_SECTIONS`).
+"""
 
 from __future__ import annotations
 
@@ -15,78 +19,113 @@ from nas_meta.evaluation.proxies import PROXIES
 
 
 class Section(BaseModel):
+    """Base class of sections: unknown keys are an error, defaults are validated, and numbers are finite."""
+
     model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class TasksSection(Section):
-    """What every task source shares; the source's own options stand beside these."""
+    """Section ``tasks``: the task source and the shape of few-shot episodes; options of the source are further keys."""
 
     source: str = Field("icd10", description="task source: an installed name or path/to/file.py:Name")
-    ways: int = Field(5, ge=2, description="classes in an episode (N)")
-    shots: int = Field(1, ge=1, description="support examples a class (K)")
-    queries: int = Field(5, ge=1, description="query examples a class (Q)")
-    train_ways: int | None = Field(None, ge=2, description="classes in an episode of meta-training; by default ways")
-    train_shots: int | None = Field(None, ge=1, description="the same for shots")
-    train_queries: int | None = Field(None, ge=1, description="the same for queries")
-    max_tokens: int = Field(32, ge=4, description="texts are cut to this many tokens")
+    ways: int = Field(5, ge=2, description="classes per episode (N)")
+    shots: int = Field(1, ge=1, description="support examples per class (K)")
+    queries: int = Field(5, ge=1, description="query examples per class (Q)")
+    train_ways: int | None = Field(None, ge=2, description="classes per meta-training episode; by default ways")
+    train_shots: int | None = Field(
+        None, ge=1, description="support examples per class in meta-training; by default shots"
+    )
+    train_queries: int | None = Field(
+        None, ge=1, description="query examples per class in meta-training; by default queries"
+    )
+    max_tokens: int = Field(32, ge=4, description="maximum length of a text in tokens; longer texts are truncated")
     pooling: Literal["mean", "cls", "last", "attention"] = Field(
-        "mean", description="how token states become one embedding, where the architecture does not choose it"
+        "mean", description="how token states become one embedding; ignored if the architecture chooses its pooling"
     )
 
 
 class NamedSection(Section):
-    name: str = Field(description="the plugin: an installed name or path/to/file.py:Name")
+    """Base class of sections that name a plugin; the options of the plugin are further keys."""
+
+    name: str = Field(description="plugin: an installed name or path/to/file.py:Name")
 
 
 class SpaceSection(NamedSection):
+    """Section ``space``: the search space."""
+
     name: str = Field("bert-subnet", description="search space: an installed name or path/to/file.py:Name")
 
 
 class LearnerSection(NamedSection):
+    """Section ``learner``: how candidates are meta-trained and adapt to a task."""
+
     name: str = Field("protonet", description="learner: an installed name or path/to/file.py:Name")
 
 
 class PrefilterSection(Section):
-    score: str = Field(description=f"a zero-cost score: {', '.join(PROXIES)}")
-    of: int = Field(8, ge=2, description="proposals of which the best by score is tried")
+    """Section ``strategy.prefilter``: a zero-cost proxy that selects among the proposals of a strategy."""
+
+    score: str = Field(description=f"zero-cost proxy that ranks proposals: {', '.join(PROXIES)}")
+    of: int = Field(8, ge=2, description="proposals per trial; the one with the best score is tried")
 
     @field_validator("score")
     @classmethod
     def _is_known(cls, score: str) -> str:
         if score not in PROXIES:
-            raise ValueError(f"there is no score '{score}'; {nearest(score, PROXIES)}")
+            raise ValueError(f"'{score}' is not a zero-cost proxy; {nearest(score, PROXIES)}")
         return score
 
 
 class StrategySection(NamedSection):
+    """Section ``strategy``: how architectures are proposed."""
+
     name: str = Field("evolution", description="strategy: an installed name or path/to/file.py:Name")
     prefilter: PrefilterSection | None = Field(
-        None, description="of several proposals the best by a zero-cost score is tried; by default every one"
+        None, description="try only the proposal that a zero-cost proxy ranks best; by default every proposal is tried"
     )
 
 
 class StoppingSection(NamedSection):
+    """Section ``stopping``: when a trial ends early."""
+
     name: str = Field("none", description="stopping rule: an installed name or path/to/file.py:Name")
 
 
 class EvaluationSection(Section):
-    episodes: int = Field(200, ge=2, description="meta-validation episodes, the same for every trial")
-    interim_every: int = Field(0, ge=0, description="also validate every so many steps; 0 never")
-    interim_episodes: int = Field(40, ge=2, description="episodes of such an interim validation")
-    test_episodes: int = Field(600, ge=2, description="meta-test episodes after the search")
-    test_best: int = Field(3, ge=0, description="how many of the best are meta-tested")
-    keep: int = Field(3, ge=1, description="trained weights are kept of so many best trials")
-    flops_tokens: int = Field(32, ge=1, description="FLOPs are those of one text of so many tokens")
+    """Section ``evaluation``: how trials are validated, and which of them are kept and meta-tested."""
+
+    episodes: int = Field(200, ge=2, description="meta-validation episodes per trial, the same ones for every trial")
+    interim_every: int = Field(
+        0, ge=0, description="meta-training steps between two interim validations; 0 disables them"
+    )
+    interim_episodes: int = Field(40, ge=2, description="meta-validation episodes per interim validation")
+    test_episodes: int = Field(600, ge=2, description="meta-test episodes per tested trial, after the search")
+    test_best: int = Field(3, ge=0, description="number of trials, best by the first objective, that are meta-tested")
+    keep: int = Field(
+        3, ge=1, description="number of trials, best by the first objective, whose trained weights are kept"
+    )
+    flops_tokens: int = Field(32, ge=1, description="length of the text for which FLOPs are counted, in tokens")
 
 
 class ObjectiveSection(Section):
-    metric: str = Field(description="a metric of a trial, such as accuracy, params or flops")
+    """Entry of ``objectives``: a metric that is optimised, limited or both."""
+
+    metric: str = Field(description="metric of a trial, such as accuracy, params or flops")
     direction: Literal["maximize", "minimize", "none"] = Field(
-        description="which way is better; none where the metric is only limited"
+        description="which way is better; none only limits the metric; by default none if only min or max is given, "
+        "otherwise the metric's usual direction"
     )
-    min: float | None = Field(None, description="a candidate below is refused")
-    max: float | None = Field(None, description="a candidate above is refused, before training where that is known")
-    reference: float | None = Field(None, description="the value from which the hypervolume is measured")
+    min: float | None = Field(
+        None, description="smallest allowed value; candidates below it are rejected; by default no limit"
+    )
+    max: float | None = Field(
+        None,
+        description="largest allowed value; candidates above it are rejected, before training if the metric is known "
+        "by then; by default no limit",
+    )
+    reference: float | None = Field(
+        None, description="value of the hypervolume's reference point; by default the worst value of all trials"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -105,57 +144,99 @@ class ObjectiveSection(Section):
 
 
 class ComputeSection(Section):
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where trials get GPUs, else cpu")
-    precision: Literal["fp32", "bf16"] = Field(
-        "fp32", description="bf16: matrix products and attention in bfloat16, weights and the rest in fp32"
+    """Section ``compute``: how the models of trials compute."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="device of the models; auto is cuda if gpus_per_trial is above 0, otherwise cpu"
     )
-    compile: bool = Field(False, description="torch.compile for the model of every trial: for long trials")
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="bf16 computes matrix products and attention in bfloat16; weights and the rest stay in fp32"
+    )
+    compile: bool = Field(
+        False, description="compile the model of every trial with torch.compile; pays off for long trials"
+    )
     gradient_checkpointing: bool = Field(
-        False, description="layers are computed again in the backward pass: less memory, about a third more time"
+        False, description="recompute layers in the backward pass; saves memory for about a third more time"
     )
 
 
 class LatencySection(Section):
-    batch: int = Field(1, ge=1, description="examples at a time")
-    tokens: int = Field(32, ge=1, description="of each text")
-    threads: int = Field(1, ge=1, description="CPU threads; the device is that of the trials")
-    seconds: float = Field(1.0, gt=0, description="how long each of the Pareto front is run after the search")
-    models: int = Field(24, ge=4, description="random ones that a table is fitted to, where latency is an objective")
+    """Section ``latency``: how the latency of a model is measured."""
+
+    batch: int = Field(1, ge=1, description="examples per forward pass")
+    tokens: int = Field(32, ge=1, description="length of each text, in tokens")
+    threads: int = Field(1, ge=1, description="CPU threads of the measurement; its device is the one of the trials")
+    seconds: float = Field(
+        1.0, gt=0, description="measuring time for each model of the Pareto front after the search, in seconds"
+    )
+    models: int = Field(
+        24, ge=4, description="random models measured before the search to fit a predictor, if latency is an objective"
+    )
 
 
 class BudgetSection(Section):
-    trials: int = Field(20, ge=1, description="trials to run")
-    hours: float | None = Field(None, gt=0, description="no trial is started after so many hours")
-    timeout_minutes: float | None = Field(None, gt=0, description="a trial that takes longer is ended")
+    """Section ``budget``: when the search ends."""
+
+    trials: int = Field(20, ge=1, description="number of trials to run")
+    hours: float | None = Field(
+        None, gt=0, description="hours, over all sessions, after which no further trial starts; by default no limit"
+    )
+    timeout_minutes: float | None = Field(
+        None, gt=0, description="minutes after which a running trial is ended as timed-out; by default no limit"
+    )
 
 
 class ResourcesSection(Section):
-    workers: int = Field(2, ge=1, description="trials at a time")
-    cpus_per_trial: float | None = Field(None, gt=0, description="CPUs a trial; by default shared out evenly")
-    gpus_per_trial: float = Field(0, ge=0, description="GPUs a trial, may be a fraction")
-    placement: Literal["packed", "spread"] = Field(
-        "packed", description="on a cluster: fill a node before the next, or go round the nodes"
+    """Section ``resources``: where trials run and what each of them gets."""
+
+    workers: int = Field(2, ge=1, description="number of trials that run at the same time")
+    cpus_per_trial: float | None = Field(
+        None, gt=0, description="CPUs per trial; by default the CPUs of this machine divided by workers"
     )
-    retries: int = Field(2, ge=0, description="a trial whose worker dies is run again so many times")
-    grace_seconds: float = Field(30, ge=0, description="for what runs to finish after Ctrl-C; a second one ends it")
-    address: str | None = Field(None, description="an existing Ray cluster; by default one starts in this process")
+    gpus_per_trial: float = Field(0, ge=0, description="GPUs per trial; 0.5 lets two trials share a GPU")
+    placement: Literal["packed", "spread"] = Field(
+        "packed", description="on a cluster: packed fills one node before the next, spread uses all nodes"
+    )
+    retries: int = Field(
+        2, ge=0, description="how often a trial or a supernet training is retried after its worker dies"
+    )
+    grace_seconds: float = Field(
+        30, ge=0, description="seconds for running trials to finish after Ctrl-C; a second Ctrl-C ends the search"
+    )
+    address: str | None = Field(
+        None,
+        description="existing Ray cluster to use, auto or host:port; by default the search starts Ray on this machine",
+    )
 
 
 class WandbSection(Section):
-    project: str = Field("nas-meta", min_length=1, description="the project that the search is a run of")
-    mode: Literal["offline", "online"] = Field("offline", description="offline writes below the run directory alone")
+    """Section ``watching.wandb``: logging to Weights & Biases."""
+
+    project: str = Field("nas-meta", min_length=1, description="Weights & Biases project that gets a run per search")
+    mode: Literal["offline", "online"] = Field(
+        "offline", description="offline only writes into the run directory, online also uploads"
+    )
 
 
 HOOKS = ("on_trial_end", "on_search_end")
-HOOK = "a command as a list, or path/to/file.py:function or module:function; it gets the event as JSON or a dict"
+HOOK = (
+    "{}: a command as a list, which gets the event as JSON on standard input, or path/to/file.py:function or "
+    "module:function, which gets it as a dict; by default none"
+)
 
 
 class WatchingSection(Section):
-    on_trial_end: list[str] | str | None = Field(None, description=HOOK)
-    on_search_end: list[str] | str | None = Field(None, description=HOOK)
-    hook_seconds: float = Field(60, gt=0, description="an event may take a hook so long")
-    prometheus: int | None = Field(None, ge=1, le=65535, description="port on which Ray's exporter listens")
-    wandb: WandbSection | None = Field(None, description="a logger beside TensorBoard; by default none")
+    """Section ``watching``: hooks and monitors of a search."""
+
+    on_trial_end: list[str] | str | None = Field(None, description=HOOK.format("hook called after every trial"))
+    on_search_end: list[str] | str | None = Field(None, description=HOOK.format("hook called after the search"))
+    hook_seconds: float = Field(60, gt=0, description="timeout of one hook call, in seconds")
+    prometheus: int | None = Field(
+        None, ge=1, le=65535, description="port on which Ray serves metrics for Prometheus; by default none"
+    )
+    wandb: WandbSection | None = Field(
+        None, description="log to Weights & Biases in addition to TensorBoard; by default disabled"
+    )
 
     @field_validator(*HOOKS, mode="before")
     @classmethod
@@ -164,7 +245,7 @@ class WatchingSection(Section):
         function = isinstance(given, str) and all(given.rpartition(":")[::2])
         if given is not None and not command and not function:
             raise ValueError(
-                f"{given!r} is no hook; expected a command as a list such as [notify-send, nas-meta], "
+                f"{given!r} is not a hook; expected a command as a list such as [notify-send, nas-meta], "
                 "or path/to/file.py:function"
             )
         return given
@@ -177,13 +258,13 @@ DEFAULT_OBJECTIVES = [
 
 
 class Config(Section):
-    """A search. The first objective ranks trials; all of them make the Pareto front."""
+    """A complete config. The first objective ranks trials; all objectives together define the Pareto front."""
 
     space: SpaceSection = Field(default_factory=SpaceSection)
     tasks: TasksSection = Field(default_factory=TasksSection)
     learner: LearnerSection = Field(default_factory=LearnerSection)
     pretraining: PretrainingSection | None = Field(
-        None, description="self-supervised training on unlabelled text before meta-training; left out: none"
+        None, description="self-supervised training on unlabelled text before meta-training; by default none"
     )
     strategy: StrategySection = Field(default_factory=StrategySection)
     evaluation: EvaluationSection = Field(default_factory=EvaluationSection)
@@ -196,18 +277,18 @@ class Config(Section):
     budget: BudgetSection = Field(default_factory=BudgetSection)
     resources: ResourcesSection = Field(default_factory=ResourcesSection)
     watching: WatchingSection = Field(default_factory=WatchingSection)
-    seed: int = Field(0, ge=0, description="of everything random")
-    run_dir: Path | None = Field(None, description="where the run lies; by default a new folder under runs/")
+    seed: int = Field(0, ge=0, description="seed of all random numbers")
+    run_dir: Path | None = Field(None, description="run directory; by default a new folder under runs/")
 
     @field_validator("objectives", mode="before")
     @classmethod
     def _by_metric(cls, given: Any) -> Any:
-        """``{accuracy: maximize, params: {max: 16e6}}`` as a list of objectives."""
+        """Turn the short form ``{accuracy: maximize, params: {max: 16e6}}`` into a list of objectives."""
         if not isinstance(given, dict):
             return given
         for metric, rest in given.items():
             if not isinstance(rest, (str, dict, type(None))):
-                raise ValueError(f"that of {metric} is {rest!r}; expected a direction, or keys such as 'direction:'")
+                raise ValueError(f"{metric} is {rest!r}; expected a direction, or keys such as 'direction:'")
         return [
             {"metric": metric, **({"direction": rest} if isinstance(rest, str) else rest or {})}
             for metric, rest in given.items()
@@ -215,14 +296,14 @@ class Config(Section):
 
     @field_validator("objectives")
     @classmethod
-    def _something_is_better(cls, objectives: list[ObjectiveSection]) -> list[ObjectiveSection]:
+    def _require_a_direction(cls, objectives: list[ObjectiveSection]) -> list[ObjectiveSection]:
         if all(o.direction == "none" for o in objectives):
             raise ValueError("only limits are given; expected a metric with a direction, such as accuracy: maximize")
         return objectives
 
     @model_validator(mode="after")
-    def _objectives_are_measured(self) -> Config:
-        """Refuse an objective that no trial of this config measures."""
+    def _check_measured(self) -> Config:
+        """Reject an objective that no trial of this config measures."""
         pretrains = self.pretraining is not None and self.pretraining.of == "candidates"
         for objective in self.objectives:
             if METRICS[objective.metric].needs == "pretraining" and not pretrains:
@@ -234,27 +315,26 @@ class Config(Section):
 
     @property
     def optimised(self) -> list[Objective]:
-        """What is optimised; the first ranks trials."""
+        """The objectives with a direction; the first one ranks trials."""
         return [Objective(o.metric, o.direction, o.reference) for o in self.objectives if o.direction != "none"]
 
     @property
     def device(self) -> str:
-        """Where models compute."""
+        """Device of the models, ``cpu`` or ``cuda``, with ``auto`` decided."""
         automatic = "cuda" if self.resources.gpus_per_trial else "cpu"
         return automatic if self.compute.device == "auto" else self.compute.device
 
     @property
     def optimises_latency(self) -> bool:
-        """Whether candidates must be told apart by latency during the search."""
+        """Whether the search needs predicted latencies, because latency is optimised or limited."""
         return any(o.metric == "latency" for o in self.objectives)
 
     @property
     def limits(self) -> list[Limit]:
-        """What no candidate may exceed."""
+        """Limits of all objectives that have ``min`` or ``max``."""
         return [Limit(o.metric, o.min, o.max) for o in self.objectives if o.min is not None or o.max is not None]
 
 
-# section of the file -> (its model, kind of plugin whose options stand in it, key that names the plugin)
 PLUGIN_SECTIONS = {
     "space": (SpaceSection, "spaces", "name"),
     "tasks": (TasksSection, "tasks", "source"),
@@ -262,3 +342,7 @@ PLUGIN_SECTIONS = {
     "strategy": (StrategySection, "strategies", "name"),
     "stopping": (StoppingSection, "stopping", "name"),
 }
+"""Sections that name a plugin: section -> (model of its own keys, kind of plugin, key that names the plugin).
+
+All other keys of such a section are options of the plugin.
+"""

@@ -1,4 +1,7 @@
-"""What a search has to beat: nearest centroid on vectors that nobody learned, on the same meta-test episodes."""
+"""Baselines that a search has to beat: nearest centroid on vectors that are not learned.
+
+They are tested on the same meta-test episodes as the best trials.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +16,44 @@ from nas_meta.tasks.pool import Pool
 
 
 def tfidf(pool: Pool, indices: np.ndarray) -> Any:
-    """TF-IDF vectors of texts, fitted to these."""
+    """Compute TF-IDF vectors of texts.
+
+    Args:
+        pool: The examples.
+        indices: ``[n]``, indices of the texts, which the inverse document frequencies are fitted to.
+
+    Returns:
+        Sparse matrix ``[n, terms]``, rows of unit length.
+    """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     return TfidfVectorizer(sublinear_tf=True).fit_transform([pool.texts[i] for i in indices])
 
 
 def raw_pixels(pool: Pool, indices: np.ndarray) -> Any:
-    """The pixels of images, less the mean over these images of each."""
+    """Flatten images and subtract their mean.
+
+    Args:
+        pool: The examples.
+        indices: ``[n]``, indices of the images, which the mean is taken over.
+
+    Returns:
+        ``[n, channels * height * width]``.
+    """
     pixels = pool.pixels[indices].reshape(len(indices), -1).astype(np.float64)
     return pixels - pixels.mean(0)
 
 
-def both(pool: Pool, indices: np.ndarray) -> Any:
-    """Both vectors at unit length, side by side: their cosine is the mean of the two."""
+def tfidf_and_pixels(pool: Pool, indices: np.ndarray) -> Any:
+    """Concatenate TF-IDF and pixel vectors of unit length, so that the cosine is the mean of both cosines.
+
+    Args:
+        pool: Examples with text and image.
+        indices: ``[n]``, indices of the examples.
+
+    Returns:
+        Sparse matrix ``[n, terms + channels * height * width]``.
+    """
     from scipy.sparse import hstack
     from sklearn.preprocessing import normalize
 
@@ -39,13 +66,22 @@ BASELINES: dict[str, dict[str, Callable[[Pool, np.ndarray], Any]]] = {
     IMAGE_TEXT: {
         "TF-IDF, nearest centroid": tfidf,
         "raw pixels, nearest centroid": raw_pixels,
-        "TF-IDF and raw pixels": both,
+        "TF-IDF and raw pixels": tfidf_and_pixels,
     },
 }
 
 
 def baseline_accuracies(name: str, pool: Pool, tasks: Sequence[Episode]) -> np.ndarray:
-    """Accuracy of the nearest class centroid by cosine, per episode, on the vectors that the name says."""
+    """Test a baseline: classify queries by the nearest class centroid under the cosine.
+
+    Args:
+        name: A key of ``BASELINES[pool.modality]``.
+        pool: The examples.
+        tasks: Episodes to score.
+
+    Returns:
+        ``[len(tasks)]``, the accuracy on each episode, from 0 to 1.
+    """
     from sklearn.preprocessing import normalize
 
     used = np.unique(np.concatenate([t.indices for t in tasks]))
@@ -53,8 +89,8 @@ def baseline_accuracies(name: str, pool: Pool, tasks: Sequence[Episode]) -> np.n
     vectors = BASELINES[pool.modality][name](pool, used)
 
     def dense(indices: np.ndarray) -> np.ndarray:
-        found = vectors[[position[i] for i in indices.ravel()]]
-        return found.toarray() if hasattr(found, "toarray") else found
+        rows = vectors[[position[i] for i in indices.ravel()]]
+        return rows.toarray() if hasattr(rows, "toarray") else rows
 
     scores = []
     for task in tasks:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 ACCURACY = "accuracy"
-INTERVAL = "_ci95"  # what follows the name of a metric in that of its 95% interval
+INTERVAL = "_ci95"  # suffix of a metric's name for the half-width of its 95% interval
 
 
 @dataclass(frozen=True)
@@ -22,16 +22,16 @@ class Metric:
         title: Heading of its column in tables.
         description: What it measures.
         direction: Which way is better.
-        known: When it is known: ``count`` where the space can count it before a build, ``build`` when the model is
-            built, ``training`` when a trial has been trained and validated, ``end`` after the search (an objective of
-            that kind is predicted during the search).
+        known: When it is known: ``count`` if the space can count it before a model is built, ``build`` after the model
+            is built, ``training`` after a trial is trained and validated, ``end`` after the search; an objective of the
+            last kind is predicted during the search.
         unit: Unit of the value as it is shown.
         scale: Factor from the stored value to the shown one, such as 100 for percent.
         decimals: Decimals of the shown value.
-        small_digits: Significant digits of a shown value that its decimals would round away; 0 keeps the decimals.
+        small_digits: Significant digits of values that ``decimals`` would round away; 0 always uses ``decimals``.
         always: Whether every measured trial has it.
-        overview: Whether tables and HParams show it by default; others are shown where they are objectives.
-        needs: The config key without which no trial has it.
+        overview: Whether tables and HParams show it by default; others are shown if they are objectives.
+        needs: Config section without which no trial has it; None if every config measures it.
     """
 
     name: str
@@ -49,12 +49,12 @@ class Metric:
 
     @property
     def sign(self) -> int:
-        """1 where higher is better, -1 where lower is."""
+        """1 if higher is better, -1 if lower is better."""
         return 1 if self.direction == "maximize" else -1
 
     @property
     def axis(self) -> str:
-        """Label of an axis."""
+        """Label of a plot's axis, with the unit."""
         return f"{self.title}, {self.unit}" if self.unit else self.title
 
     def format(self, metrics: Mapping[str, float], prefix: str = "") -> str:
@@ -62,10 +62,10 @@ class Metric:
 
         Args:
             metrics: Metrics of a trial.
-            prefix: What stands before the name in ``metrics``, such as ``test_`` for meta-test.
+            prefix: Prefix of the name in ``metrics``, such as ``test_`` for meta-test.
 
         Returns:
-            The value with its unit, and with its 95% interval where that was measured; empty where there is no value.
+            The value with its unit, and with its 95% interval if that was measured; empty if there is no value.
         """
         value = metrics.get(prefix + self.name)
         if value is None:
@@ -157,13 +157,13 @@ OVERVIEW = tuple(metric for metric in METRICS.values() if metric.overview)
 
 
 def metric_of(name: str) -> Metric:
-    """Return the row of a metric, also of one that an older or newer version measured.
+    """Return the row of a metric, also for names that only another version of nas-meta measures.
 
     Args:
         name: Key in a trial's metrics.
 
     Returns:
-        The row; one that shows the plain number where the name is not known.
+        The row; for an unknown name, one that shows the plain number.
     """
     return METRICS.get(name) or Metric(name, name, name, decimals=3, always=False)
 

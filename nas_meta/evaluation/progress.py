@@ -1,4 +1,4 @@
-"""What a trial or a job reports while it runs and when it ends, and how trials are scored."""
+"""What a trial or a job reports while it runs and when it ends, and the settings of an evaluation."""
 
 from __future__ import annotations
 
@@ -11,11 +11,18 @@ import numpy as np
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How trials are scored: the numbers of episodes and what is measured.
+    """Settings of validation and meta-test, the same for every trial.
 
     Attributes:
-        rungs: after so many meta-training steps a trial validates on ``rung_episodes`` and waits to hear whether it
-            goes on.
+        episodes: Meta-validation episodes at the end of a trial.
+        interim_episodes: Meta-validation episodes of an interim validation.
+        interim_every: Meta-training steps between two interim validations; 0 disables them.
+        test_episodes: Meta-test episodes.
+        flops_tokens: Length of the text for which FLOPs are counted, in tokens.
+        seed: Seed of the validation and test episodes.
+        rungs: Meta-training steps after which a trial validates and pauses, until the stopping rule has decided whether
+            it continues.
+        rung_episodes: Meta-validation episodes at a rung.
     """
 
     episodes: int = 200
@@ -30,15 +37,18 @@ class EvaluationSettings:
 
 @dataclass(frozen=True)
 class Progress:
-    """A meta-training step, and what was measured there.
+    """A report of a trial or a job after a step.
 
     Attributes:
-        checkpoint: of a job what another process can go on with, where it is time to keep that
-            (:mod:`nas_meta.checkpoint`).
-        metrics: at a rung, what the trial's metrics are if it ends there.
-        scores: at a rung, the accuracy of each of the first validation episodes, the same for every trial.
-        pretraining: whether it is a step of pre-training: meta-training has yet to begin.
-        pretrained: at the end of pre-training, the model's weights (safetensors), for others that are equal to it.
+        step: Number of the step, from 1.
+        values: Values to log, such as ``loss``, by name.
+        checkpoint: State from which another process can resume a job (``uint8``), as
+            :func:`nas_meta.models.state.serialize_training` returns it; None at steps without a checkpoint.
+        metrics: At a rung, the metrics of the trial if it ends there; else empty.
+        scores: At a rung, ``[episodes]``, the accuracy on each validation episode; None elsewhere.
+        pretraining: Whether the step belongs to pre-training, before meta-training.
+        pretrained: At the end of pre-training, the weights of the model (safetensors, ``uint8``), for reuse by equal
+            candidates; None elsewhere.
     """
 
     step: int
@@ -51,13 +61,18 @@ class Progress:
 
     @property
     def pauses(self) -> bool:
-        """Whether the trial goes on only when it is told to."""
+        """Whether the trial waits at a rung for the decision of the stopping rule."""
         return self.scores is not None
 
 
 @dataclass(frozen=True)
 class Result:
-    """The end of a trial: metrics, and the trained weights as safetensors where they were asked for."""
+    """The result of a trial.
+
+    Attributes:
+        metrics: Everything that was measured, by name (:mod:`nas_meta.evaluation.metrics`).
+        weights: The trained weights (safetensors, ``uint8``); None if they are not worth keeping.
+    """
 
     metrics: Mapping[str, float]
     weights: np.ndarray | None = field(default=None, repr=False)
@@ -65,7 +80,13 @@ class Result:
 
 @dataclass(frozen=True)
 class JobResult:
-    """The end of a strategy's job: what it found, as plain data for the journal, and weights as safetensors."""
+    """The result of a strategy's job.
+
+    Attributes:
+        findings: Plain data (JSON) for :meth:`Strategy.receive <nas_meta.strategy.protocol.Strategy.receive>`; the
+            journal stores it.
+        weights: Trained weights, such as those of a supernet (safetensors, ``uint8``); None if there are none.
+    """
 
     findings: Mapping[str, Any]
     weights: np.ndarray | None = field(default=None, repr=False)

@@ -1,7 +1,7 @@
-"""One trial, from architecture to metrics. Pure: the same inputs give the same numbers.
+"""One trial, from an architecture to its metrics: build, pre-train, meta-train, validate, measure.
 
-A trial is a generator that yields :class:`Progress` and returns a :class:`Result`, so that an engine can stream it from
-a worker and a debugger can step through it.
+A trial is a pure function: the same inputs give the same numbers. It is also a generator, which yields
+:class:`Progress` and returns a :class:`Result`: an engine streams it from a worker, and a debugger steps through it.
 """
 
 from __future__ import annotations
@@ -52,16 +52,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything a trial needs but the architecture: travels to every worker once.
+    """Everything that a trial needs besides its architecture; sent to every worker once.
 
     Attributes:
-        shape: the episodes of meta-validation and meta-test, and of meta-training as far as ``train`` does not differ.
-        searched: what of the learner and the tasks is chosen by the architecture, if anything.
-        limits: a model that breaks one is not trained.
-        ranked_by: The objective that ranks trials, and so decides whose weights are worth keeping.
-        compute: on what and how models compute.
-        threads: CPU threads of a trial; 0 leaves torch's own choice.
-        pretraining: what a model goes through before it is meta-trained (:mod:`nas_meta.evaluation.pretraining.stage`).
+        space: The search space, prepared.
+        learner: How models are meta-trained and adapt to a support set.
+        tasks: Tokenised examples of meta-train, meta-validation and meta-test.
+        shape: Shape of meta-validation and meta-test episodes.
+        settings: Numbers of episodes, the seed of episodes, and the rungs.
+        pooling: How token states become one embedding.
+        compute: Device, precision and compilation of models.
+        threads: CPU threads of a trial; 0 keeps torch's default.
+        train: Values by which meta-training episodes differ from ``shape``.
+        searched: Hyperparameters that the architecture decides; None if there are none.
+        limits: Limits of the objectives; a candidate that violates one fails.
+        ranked_by: The objective that ranks trials and decides whose weights are returned.
+        pretraining: Pre-training stage of every model; None skips it.
     """
 
     space: SearchSpace
@@ -80,15 +86,19 @@ class Evaluation:
 
     @property
     def device(self) -> torch.device:
-        """Where models are."""
+        """The device of the models."""
         return torch.device(self.compute.device)
 
     def of(self, architecture: Architecture) -> Evaluation:
-        """This evaluation with the pooling, the learner and the tasks that the architecture chose."""
-        own = self.space.pooling(architecture)
-        if own is not None and own != self.pooling:
-            stage = self.pretraining and replace(self.pretraining, pooling=own)
-            return replace(self, pooling=own, pretraining=stage).of(architecture)
+        """Return this evaluation with the pooling, the learner and the episodes that an architecture chooses.
+
+        Args:
+            architecture: Architecture of the joint space.
+        """
+        chosen = self.space.pooling(architecture)
+        if chosen is not None and chosen != self.pooling:
+            stage = self.pretraining and replace(self.pretraining, pooling=chosen)
+            return replace(self, pooling=chosen, pretraining=stage).of(architecture)
         if self.searched is None:
             return self
         values = self.searched.task_values(architecture)
@@ -99,14 +109,14 @@ class Evaluation:
         )
 
     def with_rungs(self, rungs: Sequence[int], episodes: int) -> Evaluation:
-        """This evaluation, but its trials wait at rungs; see :class:`EvaluationSettings`."""
+        """Return this evaluation with trials that pause at rungs; see :class:`EvaluationSettings`."""
         return replace(self, settings=replace(self.settings, rungs=tuple(rungs), rung_episodes=episodes))
 
     def setup(self) -> None:
-        """Once per worker.
+        """Prepare the process; called once per worker.
 
         Raises:
-            ConfigError: it cannot compute as it is asked to.
+            ConfigError: The device or a compiler that :attr:`compute` needs is missing.
         """
         self.compute.start(self.threads)
 
@@ -116,10 +126,12 @@ class Evaluation:
         checkpoint: np.ndarray | None = None,
         rank: Rank | None = None,
     ) -> Generator[Progress, None, JobResult | None]:
-        """Work of a strategy that is no trial, on a worker, from its start or from a checkpoint.
+        """Run a strategy's job on a worker.
 
         Args:
-            rank: this worker's among those that do it together; all but the first keep silent.
+            job: The job; see :class:`nas_meta.strategy.protocol.Job`.
+            checkpoint: State of an earlier attempt to resume from; None starts anew.
+            rank: Rank among the workers that share the job; all but the first yield and return nothing.
         """
         try:
             with process_group(rank):
@@ -136,15 +148,18 @@ class Evaluation:
         self, architecture: Architecture, seed: int, keep_above: float | None = None, start: np.ndarray | None = None,
         donor: np.ndarray | None = None,
     ) -> Generator[Progress, None, Result]:  # fmt: skip
-        """Builds, meta-trains and meta-validates an architecture; closed at a rung, it ends there and frees its memory.
+        """Build, meta-train and validate an architecture; closing the generator at a rung ends the trial there.
 
         Args:
-            seed: of initial weights, dropout and training episodes.
-            keep_above: The weights are returned where ``ranked_by``, signed so that higher is better, is at least this;
-                None returns no weights.
-            start: the model's weights to start from (safetensors), pre-trained if that is asked for; by default those
-                it is built with.
-            donor: without ``start``, the weights of another architecture from which pre-training begins.
+            architecture: Architecture of the joint space.
+            seed: Seed of initial weights, dropout and training episodes.
+            keep_above: Smallest value of :attr:`ranked_by`, signed so that higher is better, for which the trained
+                weights are returned; None never returns them.
+            start: Initial weights of the model (safetensors), instead of pre-training; by default those of the space.
+            donor: Weights of another architecture that pre-training starts from, if ``start`` is None.
+
+        Raises:
+            TrialError: The model cannot be trained, its loss is not finite, or it violates a limit.
         """
         return (yield from self.of(architecture)._trial(architecture, seed, keep_above, start, donor))
 
@@ -152,6 +167,17 @@ class Evaluation:
         self, architecture: Architecture, seed: int, keep_above: float | None, start: np.ndarray | None,
         donor: np.ndarray | None,
     ) -> Generator[Progress, None, Result]:  # fmt: skip
+        """The trial loop, after :meth:`of` has put in place what the architecture chooses.
+
+        Invariant: observing a trial does not change it. Validations fork the random numbers, so interim validations and
+        rungs leave training as it is, and the weights after step n depend on the arguments and n only.
+
+        Example: 60 steps, ``interim_every`` 20, ``rungs`` (15,) and patience 0::
+
+            step 15       validates on rung_episodes, yields metrics and scores, and waits to be resumed or closed
+            steps 20, 40  validate on interim_episodes and yield the accuracy with the loss; other steps yield the loss
+            end           validates on episodes, measures, and returns the Result
+        """
         device = self.device
         shape = self.train.of(self.shape)
         check_ways(self.learner, shape, self.shape)
@@ -160,25 +186,22 @@ class Evaluation:
             torch.manual_seed(seed)
             model = self.space.build(architecture)
             check_model(model, self.space)
-            spent = 0.0
+            pretrain_seconds = 0.0
             if start is not None:
                 model.load_state_dict(deserialize_state(bytes(start)))
             elif self.pretraining is not None:
                 self._check_limits({"params": parameters(model), "flops": self.flops(model)})
-                spent = yield from self.pretraining(model.to(device), seed, self.compute, donor)
-            # Again: a space may draw more numbers for its first architecture, where it loads what all share.
+                pretrain_seconds = yield from self.pretraining(model.to(device), seed, self.compute, donor)
+            # Seed again: a space may use more random numbers for the first model, when it loads shared weights.
             torch.manual_seed(seed)
             encoder = self.encoder(model)
             if self.space.modality == TEXT:
                 check_pooling(encoder)
-            size = {
-                "params": parameters(encoder.model),
-                "flops": self.flops(encoder.model),
-            }
+            size = {"params": parameters(encoder.model), "flops": self.flops(encoder.model)}
             if self.pretraining is not None:
-                size["pretrain_seconds"] = spent
-            moving = sum(p.numel() for p in self.learner.adapted(encoder).values())
-            size["adapted_share"] = moving / size["params"]
+                size["pretrain_seconds"] = pretrain_seconds
+            adapted = sum(p.numel() for p in self.learner.adapted(encoder).values())
+            size["adapted_share"] = adapted / size["params"]
             body = encoder.body_parameters(self.learner.options.train_embeddings)
             size["trained_params"] = sum(p.numel() for p in (*body, *encoder.learned.parameters()))
             self._check_limits(size)
@@ -189,12 +212,12 @@ class Evaluation:
             train = self.tasks["meta-train"]
             for step in self.learner.meta_train(encoder, train, lambda i: episode(train, shape, seed, i)):
                 values = {"loss": step.loss, **step.values}
-                if self._looks(step.number):
+                if self._is_interim(step.number):
                     interim = self.accuracies(encoder, "meta-validation", self.settings.interim_episodes)
                     values[ACCURACY] = float(interim.mean())
                     best.see(values[ACCURACY], encoder)
                 if not best.over and self._is_rung(step.number):
-                    metrics, scores = self._measured(encoder, self.settings.rung_episodes, size, started, memory)
+                    metrics, scores = self._measure(encoder, self.settings.rung_episodes, size, started, memory)
                     values[ACCURACY] = metrics[ACCURACY]
                     yield Progress(step.number, values, metrics=metrics, scores=scores)
                 else:
@@ -202,7 +225,7 @@ class Evaluation:
                 if best.over:
                     break
             best.restore(encoder)
-            metrics, _ = self._measured(encoder, self.settings.episodes, size, started, memory)
+            metrics, _ = self._measure(encoder, self.settings.episodes, size, started, memory)
             self._check_limits(metrics)
             weights = None
             if keep_above is not None and self._rank_value(metrics) >= keep_above:
@@ -215,14 +238,14 @@ class Evaluation:
             release_memory(device)
 
     def _rank_value(self, metrics: Mapping[str, float]) -> float:
-        """The signed value by which trials are ranked; infinite where only the driver knows it (a latency)."""
+        """The signed value by which trials are ranked; infinite if only the driver knows it, like a latency."""
         value = metrics.get(self.ranked_by.metric)
         return math.inf if value is None else self.ranked_by.sign * value
 
-    def _measured(
+    def _measure(
         self, encoder: Encoder, episodes: int, size: Mapping[str, float], started: float, memory: PeakMemory
     ) -> tuple[dict[str, float], np.ndarray]:
-        """A trial's metrics as it stands, and the accuracy of each of the first meta-validation episodes."""
+        """Validate: the metrics of the trial at this step, and its accuracy on each meta-validation episode."""
         trained = time.perf_counter()
         scores = self.accuracies(encoder, "meta-validation", episodes)
         metrics = {
@@ -236,9 +259,11 @@ class Evaluation:
         return metrics, scores
 
     def latency(self, architecture: Architecture, settings: LatencySettings) -> Result:
-        """How long the model of an architecture takes, as it would be exported; the weights make no difference.
+        """Measure the latency of an architecture's model as it would be exported: adapters merged, not compiled.
 
-        In the precision of trials, and not compiled.
+        Args:
+            architecture: Architecture of the joint space; its weights are random, which does not affect the time.
+            settings: Batch, tokens, threads and duration of the measurement.
         """
         model = without_adapters(self.space.build(architecture), merge=True).to(self.device)
         try:
@@ -249,45 +274,51 @@ class Evaluation:
             release_memory(self.device)
 
     def test(self, architecture: Architecture, weights: np.ndarray) -> Result:
-        """Scores trained weights on meta-test episodes."""
+        """Test an architecture with trained weights (safetensors) on the meta-test episodes."""
         chosen = self.of(architecture)
         return chosen._test_result(chosen.restored(architecture, bytes(weights)), chosen.learner)
 
     def test_reference(self, space: SearchSpace | None = None) -> Result:
-        """Scores a space's unsearched model with nearest centroid, without training, on the same episodes.
-
-        Args:
-            space: by default the one that is searched.
-        """
+        """Test the untrained reference model of a space, by default the searched one, by nearest centroid."""
         model = (space or self.space).reference()
         assert model is not None
         return self._test_result(self._encoder(model.to(self.device)), ProtoNet())
 
     def test_baseline(self, name: str) -> Result:
-        """Scores one of :data:`nas_meta.evaluation.baselines.BASELINES` on the same meta-test episodes."""
+        """Test one of :data:`nas_meta.evaluation.baselines.BASELINES` on the same meta-test episodes."""
         pool = self.tasks["meta-test"]
         tasks = list(episodes(pool, self.shape, self.settings.seed, self.settings.test_episodes))
         scores = baseline_accuracies(name, pool, tasks)
         return Result({f"test_{ACCURACY}": float(scores.mean()), f"test_{ACCURACY}{INTERVAL}": interval95(scores)})
 
     def encoder(self, model: torch.nn.Module) -> Encoder:
-        """A model with pooling and what the learner learns beside it, on the device."""
-        own = set(adapter_names(model))
+        """Equip a model for the learner and add pooling and the learner's own modules.
+
+        Args:
+            model: A model of the space; the learner may insert adapters into it.
+
+        Returns:
+            The encoder, on :attr:`device`.
+
+        Raises:
+            TrialError: The model lacks something that the learner or the pooling needs.
+        """
+        existing = set(adapter_names(model))
         self.learner.equip(model)
         encoder = self._encoder(model).to(self.device)
-        encoder.inserted = frozenset(adapter_names(model)) - own
+        encoder.inserted = frozenset(adapter_names(model)) - existing
         encoder.learned = self.learner.learned(encoder, self.shape.ways).to(self.device)
         return encoder
 
     def flops(self, model: torch.nn.Module) -> int:
-        """Floating-point operations of a model for one example."""
+        """Return the floating-point operations of a model for one example, of ``flops_tokens`` tokens if a text."""
         return flops(model, example_inputs(self.space, 1, self.settings.flops_tokens))
 
     def restored(self, architecture: Architecture, weights: bytes) -> Encoder:
-        """The encoder of an architecture with what a trial trained (safetensors bytes).
+        """Rebuild the encoder of an architecture with the weights that a trial returned (safetensors).
 
         Raises:
-            TrialError: they are no weights, or those of another model.
+            TrialError: The bytes are not weights, or belong to another model.
         """
         encoder, state = self.of(architecture).encoder(self.space.build(architecture)), deserialize_state(weights)
         try:
@@ -299,10 +330,20 @@ class Evaluation:
         return encoder
 
     def accuracies(self, encoder: Encoder, split: str, count: int, learner: Learner | None = None) -> np.ndarray:
-        """Accuracy on each of the first ``count`` episodes of a split."""
+        """Evaluate an encoder on the first episodes of a split; the random state of torch is preserved.
+
+        Args:
+            encoder: The encoder; it is left as it was.
+            split: ``meta-train``, ``meta-validation`` or ``meta-test``.
+            count: Number of episodes, the same ones in every call.
+            learner: Learner that classifies; by default :attr:`learner`.
+
+        Returns:
+            ``[count]``, the accuracy on each episode, from 0 to 1.
+        """
         pool = self.tasks[split]
         tasks = list(episodes(pool, self.shape, self.settings.seed, count))
-        # A look at the accuracy in the middle of meta-training leaves the random numbers of the rest as they are.
+        # An interim validation must not change the random numbers of the training steps that follow.
         with torch.random.fork_rng():
             torch.manual_seed(self.settings.seed)
             return (learner or self.learner).accuracies(encoder, pool, tasks)
@@ -323,14 +364,14 @@ class Evaluation:
 
     def _check_limits(self, metrics: Mapping[str, float]) -> None:
         for problem in filter(None, (limit.problem(metrics) for limit in self.limits)):
-            raise TrialError(f"it breaks a limit of the objectives: {problem}")
+            raise TrialError(f"it violates a limit of the objectives: {problem}")
 
     def _is_rung(self, step: int) -> bool:
-        """Whether the trial waits after that step; after the last one it is over anyway."""
+        """Whether the trial pauses after a step; there is no rung at the last step, where it ends anyway."""
         return step in self.settings.rungs and step < self.learner.options.steps
 
-    def _looks(self, step: int) -> bool:
-        """Whether there is an interim validation after that step; the last one only serves early stopping."""
+    def _is_interim(self, step: int) -> bool:
+        """Whether an interim validation follows a step; at the last step, only early stopping needs one."""
         every, steps = self.settings.interim_every, self.learner.options.steps
         if not every:
             return False
@@ -338,16 +379,16 @@ class Evaluation:
 
 
 def check_ways(learner: Learner, train: EpisodeShape, judged: EpisodeShape) -> None:
-    """Raises ConfigError where a learner whose head has a fixed number of classes would be trained on another."""
+    """Raise ConfigError if a learner with a head of fixed size is meta-trained on another number of classes."""
     if not learner.any_ways and train.ways != judged.ways:
         raise ConfigError(
             f"tasks.train_ways is {train.ways}, but the head of {type(learner).__name__} has tasks.ways = "
-            f"{judged.ways} classes; expected the same, or a learner without such a head, such as protonet"
+            f"{judged.ways} classes; expected the same number, or a learner without a fixed head, such as protonet"
         )
 
 
 def result_of(trial: Generator[Progress, None, Result]) -> Result:
-    """Runs a trial to its end."""
+    """Run a trial to its end, through all rungs, and return its result."""
     try:
         while True:
             next(trial)

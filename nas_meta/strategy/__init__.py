@@ -1,4 +1,4 @@
-"""What decides: the ask-and-tell protocol of strategies, the prefilter, stopping rules."""
+"""The decisions of a search: the ask-and-tell protocol of strategies, the prefilter, and stopping rules."""
 
 from typing import TYPE_CHECKING
 

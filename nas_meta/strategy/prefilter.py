@@ -1,8 +1,8 @@
-"""Of several proposals of a strategy the one with the best zero-cost score is tried; it takes the others back.
+"""Prefilter: of several proposals of a strategy, try only the one with the best zero-cost proxy.
 
-The strategy stays a function of its seed and of what it is asked and told, as long as scores do not change: so every
-one is kept in the run's directory, and a resumed search reads what another machine might compute with other last
-digits.
+The strategy withdraws the other proposals as if it had never made them. Invariant: proposals remain a function of the
+seed and of the results, so that resuming can replay them. A score could differ in its last digits on another machine;
+every score is therefore written into the run directory, and a resumed search reads it there.
 """
 
 from __future__ import annotations
@@ -23,32 +23,41 @@ FILE = "scores.jsonl"
 
 
 class ProxyScores:
-    """The score of every architecture that was asked for, computed once for a run.
+    """A zero-cost proxy as a function of the architecture, computed once per architecture and run.
 
     Args:
-        evaluation: makes the evaluation whose models are scored, when the first of them is.
-        file: where scores are kept, a line each.
+        name: Name of the proxy, one of :data:`nas_meta.evaluation.proxies.PROXIES`.
+        evaluation: Builds the evaluation whose models are scored; called for the first score that is not cached.
+        seed: Seed of initial weights and episodes.
+        file: Cache of scores in the run directory, one JSON line per architecture.
     """
 
     def __init__(self, name: str, evaluation: Callable[[], Evaluation], seed: int, file: Path):
         self.name, self.seed, self.file = name, seed, file
-        self._make = evaluation
-        self._known = dict(read_scores(file, name))
+        self._make_evaluation = evaluation
+        self._cached = dict(read_scores(file, name))
 
     @cached_property
     def _evaluation(self) -> Evaluation:
-        return self._make()
+        return self._make_evaluation()
 
     def __call__(self, architecture: Architecture) -> float:
-        """The more, the better; minus infinity where it cannot be told, as of a model that cannot be built."""
-        if architecture.id not in self._known:
-            value = self._scored(architecture)
+        """Return the score of an architecture.
+
+        Args:
+            architecture: Architecture of the search.
+
+        Returns:
+            The score, higher is better; minus infinity if the model cannot be built or scored.
+        """
+        if architecture.id not in self._cached:
+            value = self._compute(architecture)
             with open(self.file, "a", encoding="utf-8") as stream:
                 stream.write(json.dumps({"architecture": architecture.id, self.name: value}) + "\n")
-            self._known[architecture.id] = value
-        return self._known[architecture.id]
+            self._cached[architecture.id] = value
+        return self._cached[architecture.id]
 
-    def _scored(self, architecture: Architecture) -> float:
+    def _compute(self, architecture: Architecture) -> float:
         from nas_meta.evaluation.proxies.scoring import proxy_scores
 
         try:
@@ -59,44 +68,58 @@ class ProxyScores:
 
 
 def read_scores(file: Path, name: str) -> Mapping[str, float]:
-    """What is kept in a file, by the id of an architecture; a line that was written half is left out."""
-    found: dict[str, float] = {}
+    """Read cached scores; the unfinished last line of an interrupted search is removed from the file.
+
+    Args:
+        file: Cache that :class:`ProxyScores` writes; it need not exist.
+        name: Name of the proxy; lines of other proxies are skipped.
+
+    Returns:
+        Scores by the id of the architecture.
+    """
+    scores: dict[str, float] = {}
     if not file.is_file():
-        return found
+        return scores
     text = file.read_text(encoding="utf-8", errors="replace")
     if text and not text.endswith("\n"):
         file.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
     for line in text.splitlines():
         try:
             row = json.loads(line)
-            found[str(row["architecture"])] = float(row[name])
+            scores[str(row["architecture"])] = float(row[name])
         except (ValueError, KeyError, TypeError, RecursionError):
             continue
-    return found
+    return scores
 
 
 class Prefilter(Strategy):
-    """A strategy whose proposals are the best by score of ``of`` that the strategy inside makes."""
+    """A strategy that forwards only the best of several proposals of another strategy.
 
-    def __init__(self, inside: Strategy, score: Callable[[Architecture], float], of: int):
-        super().__init__(inside.context, inside.options)
-        self.inside, self.score, self.of = inside, score, of
-        self.resolved = inside.resolved
+    Args:
+        strategy: The strategy that proposes; it must be able to withdraw proposals.
+        score: Score of an architecture, higher is better; of equal scores the earlier proposal wins.
+        of: Number of proposals per trial.
+    """
+
+    def __init__(self, strategy: Strategy, score: Callable[[Architecture], float], of: int):
+        super().__init__(strategy.context, strategy.options)
+        self.strategy, self.score, self.of = strategy, score, of
+        self.resolved = strategy.resolved
 
     def ask(self) -> Architecture | Wait | None:
-        best = self.inside.ask()
+        best = self.strategy.ask()
         for _ in range(self.of - 1):
-            # One that must wait for results before it says more is taken by what it has said.
-            if not isinstance(best, Architecture) or not isinstance(other := self.inside.ask(), Architecture):
+            # A strategy that must wait for results makes no further proposal: the best so far is taken.
+            if not isinstance(best, Architecture) or not isinstance(other := self.strategy.ask(), Architecture):
                 break
             if other == best:
                 continue
             best, worse = (other, best) if self.score(other) > self.score(best) else (best, other)
-            self.inside.withdraw(worse)
+            self.strategy.withdraw(worse)
         return best
 
     def tell(self, outcome: Outcome) -> None:
-        self.inside.tell(outcome)
+        self.strategy.tell(outcome)
 
     def close(self) -> None:
-        self.inside.close()
+        self.strategy.close()

@@ -37,7 +37,7 @@ def write(tmp_path, text):
         ("objectives:\n  - metric: parms\n", r"c.yaml:2: .*no trial measures 'parms'; did you mean 'params'"),
         ("objectives:\n  - {metrik: accuracy}\n", r"c.yaml:2: .*metri"),
         ("space: [1]\n", r"c.yaml:1: 'space' is \[1\]; expected keys such as 'name:'"),
-        ("- 1\n", r"c.yaml: a list; expected sections"),
+        ("- 1\n", r"c.yaml: the config is a list; expected sections"),
         ("a: [\n", r"c.yaml:2: not YAML"),
         ("space:\n  name: nowhere.py:X\n", r"c.yaml:2: .*there is no file nowhere.py"),
     ],

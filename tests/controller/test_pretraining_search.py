@@ -171,7 +171,7 @@ def test_a_model_of_which_nothing_fits_is_refused(document, tiny_model, tmp_path
     plugin = tmp_path / "tiny_space.py"
     plugin.write_text(plugin.read_text().replace("return BertModel(", "return Other(") + OTHER)
     document["pretraining"] |= {"inherit": str(tiny_model)}
-    with pytest.raises(ConfigError, match=r"nothing of .* has the name and dimensions of a part of Other"):
+    with pytest.raises(ConfigError, match=r"no weight of .* has the name and dimensions of a parameter of Other"):
         search(document, tmp_path / "run", inline=True)
 
 

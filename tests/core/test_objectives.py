@@ -121,7 +121,7 @@ def test_a_model_over_a_limit_fails_its_trial_before_training(small_config, tmp_
     run = search(small_config, tmp_path / "run", inline=True)
     assert {t.architecture["width"]: t.status for t in run.trials} == {8: "completed", 64: "failed"}
     failed = next(t for t in run.trials if t.status == "failed")
-    assert failed.error.startswith("it breaks a limit of the objectives: its params is ")
+    assert failed.error.startswith("it violates a limit of the objectives: its params is ")
     assert failed.error.endswith("expected at most 20,000")
 
 

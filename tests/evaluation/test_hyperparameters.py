@@ -148,7 +148,7 @@ def test_a_real_search_over_learners_pooling_and_episodes(small_config, tmp_path
             "tasks",
             "shots",
             [1, 5],
-            r"tasks\.shots cannot be a choice, for all candidates are judged on the same",
+            r"tasks\.shots cannot be a choice because all candidates are validated on the same",
         ),
         ("learner", "lr", [], r"learner\.lr\.choice is \[\]; expected a list"),
         ("learner", "lr", [1e-3, -1], r"learner\.lr is -1; expected greater than 0"),

@@ -181,14 +181,14 @@ def test_what_a_strategy_took_back_may_be_proposed_again():
 @pytest.mark.parametrize("strategy", ["grid", "rl", "supernet"])
 def test_a_strategy_that_takes_nothing_back_is_refused(strategy, small_config, tmp_path):
     small_config["strategy"] = {"name": strategy, "prefilter": {"score": "parameters"}}
-    with pytest.raises(ConfigError, match=rf"takes proposals back, and '{strategy}' does not; expected one of auto"):
+    with pytest.raises(ConfigError, match=rf"can withdraw proposals, but '{strategy}' cannot; expected one of auto"):
         search(small_config, tmp_path / "run", inline=True)
 
 
 def test_an_unknown_score_is_a_sentence(small_config, tmp_path):
     small_config["strategy"] = {"name": "random", "prefilter": {"score": "untraind"}}
     with pytest.raises(
-        ConfigError, match=r"strategy.prefilter.score.*there is no score 'untraind'; did you mean 'untrained'"
+        ConfigError, match=r"strategy.prefilter.score.*'untraind' is not a zero-cost proxy; did you mean 'untrained'"
     ):
         search(small_config, tmp_path / "run", inline=True)
     with pytest.raises(ConfigError, match="--scores: there is no score 'x'"):

@@ -138,9 +138,9 @@ def test_a_hook_that_is_not_there_is_refused_before_anything_runs(value, sentenc
         ),
         (
             "watching: {on_trial_end: notify}\n",
-            "watching.on_trial_end: 'notify' is no hook; expected a command",
+            "watching.on_trial_end: 'notify' is not a hook; expected a command",
         ),
-        ("watching: {on_search_end: [1]}\n", "watching.on_search_end: .1. is no hook"),
+        ("watching: {on_search_end: [1]}\n", "watching.on_search_end: .1. is not a hook"),
         ("watching: {prometheus: 0}\n", "watching.prometheus is 0; expected greater than or equal to 1"),
         ("watching: {wandb: {mode: ofline}}\n", "watching.wandb.mode is 'ofline'; expected 'offline' or 'online'"),
         ("watching: {wandb: {projekt: a}}\n", "'watching.wandb.projekt' is not a known key; did you mean 'project'"),

@@ -55,11 +55,11 @@ def test_every_section_and_every_plugins_options_are_on_the_page_of_the_config(c
 
 def test_a_row_has_what_the_model_says(configuration):
     for section, row in {
-        "budget": "| `trials` | a whole number ≥ 1 | `20` | trials to run |",
-        "latency": "| `seconds` | a number > 0 | `1.0` | how long",
-        "compute": '| `device` | `auto` or `cpu` or `cuda` | `"auto"` | auto: cuda where',
+        "budget": "| `trials` | a whole number ≥ 1 | `20` | number of trials to run |",
+        "latency": "| `seconds` | a number > 0 | `1.0` | measuring time",
+        "compute": '| `device` | `auto` or `cpu` or `cuda` | `"auto"` | device of the models',
         "learner": '| `training.decay` | `none` or `linear` or `cosine`, may be a choice | `"none"` | how',
-        "resources": "| `cpus_per_trial` | a number > 0 or nothing | `null` | CPUs a trial",
+        "resources": "| `cpus_per_trial` | a number > 0 or nothing | `null` | CPUs per trial",
     }.items():
         assert row in configuration[section]
 

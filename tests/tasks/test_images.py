@@ -321,9 +321,9 @@ def test_raw_pixels_with_the_nearest_centroid_by_hand():
         ({"space": {"name": "vit", "image_size": 16}}, r"images of 1×16×16 .*, but .* 'digits' gives 1×8×8"),
         ({"learner": {"training": {"word_dropout": 0.1}}}, r"training\.word_dropout changes the words of texts"),
         ({"learner": {"training": {"synonyms": {"choice": [0, 0.1]}}}}, r"training\.synonyms changes the words"),
-        ({"learner": {"training": {"adversarial": "fgm"}}}, "adversarial disturbs the token embeddings of texts"),
+        ({"learner": {"training": {"adversarial": "fgm"}}}, "adversarial perturbs the token embeddings of texts"),
         ({"learner": {"training": {"distill": 1.0}}}, "distill needs a full model to learn from"),
-        ({"pretraining": {"objective": "mlm"}}, "pretraining is on texts, but the task source 'digits' gives images"),
+        ({"pretraining": {"objective": "mlm"}}, "pretraining needs texts, but the task source 'digits' gives images"),
         ({"tasks": {"source": "digits", "ways": 5}}, "tasks.ways is 5, but meta-train has 4 classes"),
     ],
 )  # fmt: skip

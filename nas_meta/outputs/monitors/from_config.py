@@ -12,7 +12,7 @@ from nas_meta.config.sections import HOOKS
 from nas_meta.errors import ConfigError
 from nas_meta.outputs.monitors.hooks import Hook, Hooks, load_hook
 from nas_meta.outputs.monitors.logs import TrialLogs
-from nas_meta.outputs.monitors.observer import Monitors
+from nas_meta.outputs.monitors.monitor import Monitors
 from nas_meta.outputs.monitors.tensorboard import TensorBoardLog
 from nas_meta.space.search_space import SearchSpace
 

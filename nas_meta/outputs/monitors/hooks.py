@@ -27,7 +27,7 @@ from nas_meta.errors import ConfigError, NasMetaError, PluginError, nearest
 from nas_meta.execution.engine import cause
 from nas_meta.journal.leaderboard import Leaderboard
 from nas_meta.journal.records import Trial
-from nas_meta.outputs.monitors.observer import Monitor
+from nas_meta.outputs.monitors.monitor import Monitor
 
 Hook = Callable[[Mapping[str, Any]], None]
 MOST_WAITING = 1000  # events; a hook that is so far behind misses some

@@ -20,7 +20,7 @@ from nas_meta.journal.records import Trial
 from nas_meta.journal.run import Run
 from nas_meta.journal.status import ADAPTATION, JOB, read_status
 from nas_meta.journal.status import JOBS as PHASES_OF_JOBS
-from nas_meta.outputs.monitors.observer import Monitor
+from nas_meta.outputs.monitors.monitor import Monitor
 
 FOLDER = "logs"
 NAMES = {"supernet": JOB, "adapted": ADAPTATION}

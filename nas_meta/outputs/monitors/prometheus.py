@@ -10,7 +10,7 @@ from __future__ import annotations
 from nas_meta.core.objectives import Objective
 from nas_meta.journal.leaderboard import Leaderboard
 from nas_meta.journal.records import Trial
-from nas_meta.outputs.monitors.observer import Monitor
+from nas_meta.outputs.monitors.monitor import Monitor
 
 STATUSES = ("running", "completed", "failed", "stopped", "timed-out")
 

@@ -14,7 +14,7 @@ from nas_meta.evaluation.metrics import ACCURACY, shown_metrics
 from nas_meta.journal.leaderboard import Leaderboard
 from nas_meta.journal.records import Trial
 from nas_meta.journal.status import ADAPTATION
-from nas_meta.outputs.monitors.observer import Monitor
+from nas_meta.outputs.monitors.monitor import Monitor
 from nas_meta.outputs.report.figures import front_figure
 from nas_meta.space.search_space import SearchSpace
 

@@ -119,7 +119,7 @@ def test_weights_that_were_found_train_as_those_that_were_made(document, tmp_pat
     assert again["accuracy"] == first.metrics["accuracy"] and again["pretrain_seconds"] == 0
     for file in (tmp_path / "run" / FOLDER).iterdir():
         file.unlink()
-    with pytest.raises(RunError, match="began with weights that are no longer kept"):
+    with pytest.raises(RunError, match="started from pre-trained weights that were deleted"):
         rerun(opened, found)
 
 

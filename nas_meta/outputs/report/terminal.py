@@ -161,9 +161,8 @@ def watch_status(read: Callable[[], Status]) -> None:
             live.update(status_view(status))
             if status.over:
                 return
-            time.sleep(
-                max(1, 5 * (time.time() - started))
-            )  # reading 100,000 trials takes seconds; spend at most a fifth of the time on it
+            # Reading 100,000 trials takes seconds: spend at most a sixth of the time on it.
+            time.sleep(max(1, 5 * (time.time() - started)))
 
 
 def result_table(run: Run) -> Table:

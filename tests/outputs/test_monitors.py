@@ -203,7 +203,7 @@ def test_logging_set_up_before_is_seen_and_left_as_it_was():
     assert stream.take() == "ERROR a: told\nstill\n" and stream.take() == ""
 
 
-def test_an_observer_that_breaks_ends_no_search(small_config, tmp_path, caplog):
+def test_a_monitor_that_breaks_ends_no_search(small_config, tmp_path, caplog):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "tensorboard").write_text("a file in its place")
     run = search(small_config | {"budget": {"trials": 2}}, tmp_path / "run", inline=True)

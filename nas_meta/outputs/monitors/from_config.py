@@ -16,12 +16,8 @@ from nas_meta.outputs.monitors.monitor import Monitors
 from nas_meta.outputs.monitors.tensorboard import TensorBoardLog
 from nas_meta.space.search_space import SearchSpace
 
-EXPORTER = (
-    "aiohttp",
-    "opencensus",
-    "opentelemetry.exporter.prometheus",
-    "prometheus_client",
-)  # modules that Ray's metrics exporter imports (ray[default])
+# Modules that Ray's exporter imports, from ray[default].
+EXPORTER = ("aiohttp", "opencensus", "opentelemetry.exporter.prometheus", "prometheus_client")
 
 
 def check_monitors(resolved: ResolvedConfig, inline: bool) -> dict[str, Hook]:
@@ -70,9 +66,7 @@ def _check_prometheus(resolved: ResolvedConfig, port: int, inline: bool) -> None
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError as error:
-                raise ConfigError(
-                    f"{where}: port {port} is not available: {error.strerror}; expected a free port"
-                ) from error
+                raise ConfigError(f"{where}: port {port} is not free: {error.strerror}") from error
 
 
 def _where(resolved: ResolvedConfig, key: str) -> str:

@@ -43,7 +43,7 @@ class _OpenLog:
 class TrialLogs(Monitor):
     """Writes the logs of a search to ``RUN/logs``.
 
-    Each trial has its log, such as ``trial-0001.log``; the job of the strategy has ``supernet.log`` and domain adaptation
+    A trial has a log such as ``trial-0001.log``, the job of the strategy ``supernet.log``, and domain adaptation
     ``adapted.log``. A file is open only while its trial or job runs.
 
     Args:

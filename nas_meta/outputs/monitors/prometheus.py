@@ -32,9 +32,7 @@ class PrometheusMetrics(Monitor):
         self._trials = metrics.Gauge("nas_meta_trials", "number of trials by status", ("run", "status"))
         self._best = metrics.Gauge("nas_meta_best", "best value of the first objective", ("run", "metric"))
         self._busy = metrics.Gauge("nas_meta_busy_workers", "number of workers that run a trial", ("run",))
-        self._finished = metrics.Counter(
-            "nas_meta_trials_finished", "number of trials that ended since the driver started", ("run",)
-        )
+        self._finished = metrics.Counter("nas_meta_trials_finished", "trials ended since the driver started", ("run",))
         self._running: set[int] = set()
 
     def trial_start(self, trial: Trial) -> None:

@@ -53,7 +53,7 @@ def test_what_it_needs_is_said_before_anything_runs(small_config, tmp_path, monk
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", port))
         taken.listen()
-        assert f"watching.prometheus: port {port} is not free" in refused()
+        assert f"watching.prometheus: port {port} is not available" in refused()
 
 
 @pytest.mark.slow  # Ray's agent needs its time to start and to report

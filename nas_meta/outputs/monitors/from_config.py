@@ -66,7 +66,7 @@ def _check_prometheus(resolved: ResolvedConfig, port: int, inline: bool) -> None
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError as error:
-                raise ConfigError(f"{where}: port {port} is not free: {error.strerror}") from error
+                raise ConfigError(f"{where}: port {port} is not available: {error.strerror}") from error
 
 
 def _where(resolved: ResolvedConfig, key: str) -> str:

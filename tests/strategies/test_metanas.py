@@ -156,7 +156,7 @@ def test_a_search_ends_with_trials_and_a_task_of_ones_own_is_adapted_to(run, lab
     assert np.mean(right) == pytest.approx(made["accuracy"])
 
     again = nas_meta(*arguments, "--to", tmp_path / "own", check=1)
-    assert "not an empty folder" in again.stderr
+    assert "is not empty; expected a new or empty folder" in again.stderr
     (tmp_path / "query.jsonl").write_text(json.dumps({"text": "redfox", "label": "class2"}))
     wrong = nas_meta(*arguments, "--to", tmp_path / "other", check=2)
     assert "the class 'class2' is not in" in wrong.stderr and "did you mean 'class" in wrong.stderr

@@ -60,10 +60,7 @@ EMBEDDINGS = {
     (TEXT, "mean"): "the mean of the last hidden state over the tokens of the attention mask",
     (TEXT, "cls"): "the last hidden state of the first token",
     (TEXT, "last"): "the last hidden state of the last token of the attention mask",
-    (
-        TEXT,
-        "attention",
-    ): "the model's `pooler_output`: the last hidden state, averaged with learned weights",
+    (TEXT, "attention"): "the `pooler_output` of the model: the last hidden state, averaged with learned weights",
     (IMAGE, "mean"): "the mean of the last hidden state over its positions",
     (IMAGE, "cls"): "the first position of the last hidden state",
     (IMAGE, "last"): "the last position of the last hidden state",

@@ -1,130 +1,127 @@
-"""The command line: parse, call, print. The only module that prints and exits."""
+"""The commands of ``nas-meta``: each parses its arguments, calls one function of the package and prints the result.
+
+Only modules of this folder print and exit. Imports are inside the commands, so that ``--help`` does not load torch.
+"""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from nas_meta.cli import plugins, pretrain
-from nas_meta.cli.plugins import JsonOption, print_json
+from nas_meta.cli import options, plugins, pretrain
+from nas_meta.cli.plugins import print_json
 from nas_meta.errors import ConfigError, NasMetaError, one_line
+
+if TYPE_CHECKING:
+    from nas_meta.journal.run import Run
+    from nas_meta.outputs.report.terminal import LiveProgress
 
 app = typer.Typer(
     name="nas-meta",
-    help="Neural architecture search for transformers that learn a new task from one to five examples per class.",
+    help="Search for transformer architectures that learn a new task from one to five examples per class.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
-LISTED = 100  # trials, where nobody says how many
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="a run directory")]
-AllowOption = Annotated[bool, typer.Option("--allow-plugins", help="run the plugin files and hooks that the run names")]
-
 
 @app.command()
 def search(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="a YAML config")],
-    run_dir: Annotated[Optional[Path], typer.Option(help="a new directory for the run")] = None,
-    set_: Annotated[
-        Optional[list[str]], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="override a key")
-    ] = None,
-    inline: Annotated[bool, typer.Option("--inline", help="run trials in this process, without Ray")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="go on with the run in --run-dir, if it holds one")] = False,
+    config: options.ConfigArgument,
+    run_dir: options.RunDirOption = None,
+    set_: options.SetOption = None,
+    inline: options.InlineOption = False,
+    resume: options.ResumeOption = False,
 ) -> None:
-    """Run a search."""
+    """Run a search and print its best trials."""
     from nas_meta.config.resolved import read_config
 
     resolved = read_config(config, set_ or [])
     if resume and run_dir is None and resolved.sections.run_dir is None:
-        raise ConfigError("--resume needs the directory of the run; expected --run-dir DIR, or run_dir in the config")
+        raise ConfigError("--resume is given without a run directory; expected --run-dir DIR, or run_dir in the config")
     from nas_meta.controller.launch import search as run_search
 
-    watched(lambda watch: run_search(resolved, run_dir, inline, watch, resume))
+    run_and_report(lambda watch: run_search(resolved, run_dir, inline, watch, resume))
 
 
 @app.command()
 def resume(
-    run: RunArgument,
-    set_: Annotated[
-        Optional[list[str]],
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="of budget, resources, watching"),
-    ] = None,
-    inline: Annotated[bool, typer.Option("--inline", help="run trials in this process, without Ray")] = False,
-    allow_plugins: AllowOption = False,
+    run: options.RunArgument,
+    set_: options.ResumeSetOption = None,
+    inline: options.InlineOption = False,
+    allow_plugins: options.AllowOption = False,
 ) -> None:
-    """Go on with a search that was interrupted, or whose budget has grown."""
+    """Resume an interrupted search, or extend one with --set budget.trials=N."""
     from nas_meta.controller.launch import resume as run_resume
 
-    watched(lambda watch: run_resume(run, set_ or [], inline, watch, allow_plugins))
+    run_and_report(lambda watch: run_resume(run, set_ or [], inline, watch, allow_plugins))
 
 
-def watched(run_search: Any) -> None:
-    """Shows a search while it runs, and what came out of it."""
+def run_and_report(run_search: Callable[[LiveProgress], Run]) -> None:
+    """Run a search with live progress, then print its results and the commands to try next.
+
+    Args:
+        run_search: Runs the search; called with the monitor of its progress.
+    """
     from nas_meta.outputs.report.terminal import LiveProgress, console, result_table
 
     out = console()
     with LiveProgress(out) as progress:
         run = run_search(progress)
-    where = run.directory
+    directory = run.directory
     out.print(result_table(run))
-    out.print(f"run        {where}", highlight=False)
-    out.print(f"picture    {where / 'pareto.png'}", highlight=False)
+    out.print(f"run        {directory}", highlight=False)
+    out.print(f"picture    {directory / 'pareto.png'}", highlight=False)
     out.print("next", highlight=False)
-    for command in (
-        f"best {where}",
-        f"trials {where}",
-        f"tensorboard {where}",
-        f"export {where} --to my-model",
-    ):
-        out.print(f"  nas-meta {command}", highlight=False)
+    for command in ("best {}", "trials {}", "tensorboard {}", "export {} --to my-model"):
+        out.print(f"  nas-meta {command.format(directory)}", highlight=False)
 
 
 @app.command()
 def status(
-    run: RunArgument,
-    watch: Annotated[bool, typer.Option("--watch", help="until the search ends, or Ctrl-C")] = False,
-    as_json: JsonOption = False,
+    run: options.RunArgument,
+    watch: Annotated[bool, typer.Option("--watch", help="keep updating until the search ends or Ctrl-C")] = False,
+    as_json: options.JsonOption = False,
 ) -> None:
-    """Show how far a search is, from any terminal that sees its directory."""
+    """Show the progress of a search, from any terminal that sees its directory."""
     from nas_meta.journal.run import load_run
     from nas_meta.journal.status import read_status
 
     opened = load_run(run)
-    now = read_status(opened)
+    current = read_status(opened)
     if as_json:
-        running = [t.as_dict() for t in now.leaderboard.running.values()]
-        print_json(
-            {**now.as_dict(), "failures": now.failures, "finished": now.leaderboard.finished, "running": running}
-        )
+        board = current.leaderboard
+        running = [t.as_dict() for t in board.running.values()]
+        print_json({**current.as_dict(), "failures": current.failures, "finished": board.finished, "running": running})
         return
     from nas_meta.outputs.report.terminal import console, status_view, watch_status
 
     if watch:
         watch_status(lambda: read_status(opened))
     else:
-        console().print(status_view(now), highlight=False)
+        console().print(status_view(current), highlight=False)
 
 
 @app.command()
 def trials(
-    run: RunArgument,
-    as_json: JsonOption = False,
-    sort: Annotated[Optional[str], typer.Option(metavar="METRIC", help="sort by a metric, best first")] = None,
-    last: Annotated[
-        Optional[int], typer.Option(min=0, help=f"only so many; 0 is all. By default {LISTED}, with --json all")
+    run: options.RunArgument,
+    as_json: options.JsonOption = False,
+    sort: Annotated[
+        Optional[str], typer.Option(metavar="METRIC", help="sort by METRIC, best first; by default by ID")
     ] = None,
+    last: options.LastOption = None,
 ) -> None:
-    """Show the trials of a run, also while it runs."""
+    """List the trials of a run, also while the search is running."""
     from nas_meta.journal.run import load_run
 
     opened = load_run(run)
-    limit = last if last is not None else 0 if as_json else LISTED
+    limit = last if last is not None else 0 if as_json else options.LISTED
     rows = opened.listed(limit or None, sort)
     if opened.damage:
         sys.stderr.write(f"nas-meta: {opened.directory} is damaged: {one_line(opened.damage)}\n")
@@ -141,8 +138,8 @@ def trials(
 
 
 @app.command()
-def best(run: RunArgument, as_json: JsonOption = False) -> None:
-    """Show the best trial, its architecture and accuracy."""
+def best(run: options.RunArgument, as_json: options.JsonOption = False) -> None:
+    """Show the best trial by the first objective, its architecture and its accuracy."""
     from nas_meta.journal.run import load_run
 
     opened = load_run(run)
@@ -171,26 +168,24 @@ def best(run: RunArgument, as_json: JsonOption = False) -> None:
 
 @app.command()
 def trial(
-    run: RunArgument,
-    number: Annotated[int, typer.Argument(metavar="ID")],
-    rerun: Annotated[
-        bool, typer.Option("--rerun", help="run it again in this process; errors come with their traceback")
-    ] = False,
-    as_json: JsonOption = False,
-    allow_plugins: AllowOption = False,
+    run: options.RunArgument,
+    number: options.TrialArgument,
+    rerun: options.RerunOption = False,
+    as_json: options.JsonOption = False,
+    allow_plugins: options.AllowOption = False,
 ) -> None:
-    """Show one trial, or run it again from its journal row."""
+    """Show one trial, or reproduce it from its journal row."""
     from nas_meta.journal.run import load_run
 
     opened = load_run(run, allow_plugins)
     row = opened.trial(number)
-    again = None
+    metrics = None
     if rerun:
-        from nas_meta.outputs.rerun import rerun as run_again
+        from nas_meta.outputs.rerun import rerun as run_trial
 
-        again = run_again(opened, row, lambda step: None if as_json else typer.echo(step_line(step.step, step.values)))
+        metrics = run_trial(opened, row, lambda p: None if as_json else typer.echo(step_line(p.step, p.values)))
     if as_json:
-        print_json(row.as_dict() | ({"rerun": again} if rerun else {}))
+        print_json(row.as_dict() | ({"rerun": metrics} if rerun else {}))
         return
     from nas_meta.evaluation.metrics import ACCURACY
     from nas_meta.outputs.report.formatting import choices, trial_line
@@ -199,83 +194,88 @@ def trial(
     out = console()
     objectives = [o.metric for o in opened.objectives]
     out.print("\n".join([trial_line(row, objectives), *choices(row)]), highlight=False)
-    if again is not None:
-        before = row.metrics.get(ACCURACY)
-        same = "the same" if before == again[ACCURACY] else f"the journal has {before}"
-        out.print(f"again: {ACCURACY} {again[ACCURACY]} ({same})", highlight=False)
+    if metrics is not None:
+        recorded = row.metrics.get(ACCURACY)
+        comparison = "identical to the journal" if recorded == metrics[ACCURACY] else f"the journal has {recorded}"
+        out.print(f"rerun: {ACCURACY} {metrics[ACCURACY]} ({comparison})", highlight=False)
 
 
 @app.command()
 def logs(
-    run: RunArgument,
-    trial: Annotated[str, typer.Argument(metavar="ID", help="a trial, or supernet")],
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="until it ends, or Ctrl-C")] = False,
+    run: options.RunArgument,
+    trial: options.LogArgument,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="keep printing until it ends or Ctrl-C")] = False,
 ) -> None:
-    """Print the log of a trial: its steps, what it printed, and why it failed."""
+    """Print the log of a trial: its steps, its output, and the reason of a failure."""
     from nas_meta.journal.run import load_run
-    from nas_meta.outputs.monitors.logs import numbered, read_log
+    from nas_meta.outputs.monitors.logs import log_number, read_log
 
-    for text in read_log(load_run(run), numbered(trial), follow):
+    for text in read_log(load_run(run), log_number(trial), follow):
         sys.stdout.write(text)
         sys.stdout.flush()
 
 
 def step_line(number: int, values: Any) -> str:
-    """What a meta-training step measured."""
+    """Return one line for a meta-training step.
+
+    Args:
+        number: Number of the step, from 1.
+        values: Measured values by name, such as the loss.
+    """
     return f"step {number}  " + "  ".join(f"{name} {value:.4f}" for name, value in values.items())
 
 
 @app.command()
 def export(
-    run: RunArgument,
-    to: Annotated[Path, typer.Option(help="a new folder")],
-    trial: Annotated[Optional[int], typer.Option(metavar="ID", help="by default the best")] = None,
-    allow_plugins: AllowOption = False,
+    run: options.RunArgument,
+    to: options.ToOption,
+    trial: Annotated[Optional[int], typer.Option(metavar="ID", help="trial to export; by default the best")] = None,
+    allow_plugins: options.AllowOption = False,
 ) -> None:
-    """Write the trained model as a Hugging Face folder."""
+    """Write the trained model of a trial as a Hugging Face folder."""
     from nas_meta.journal.run import load_run
     from nas_meta.outputs.export.folder import export as run_export
 
     folder = run_export(load_run(run, allow_plugins), to, trial)
-    typer.echo(f"written to {folder}: its README.md says how it is loaded")
+    typer.echo(f"written to {folder}: its README.md shows how to load it")
 
 
 @app.command()
 def adapt(
-    run: RunArgument,
-    support: Annotated[Path, typer.Option(metavar="FILE", help="JSON Lines or CSV: some examples of every class")],
-    to: Annotated[Path, typer.Option(help="folder to write")],
-    query: Annotated[Optional[Path], typer.Option(metavar="FILE", help="more of them, to measure on")] = None,
-    text: Annotated[str, typer.Option(help="name of the text field")] = "text",
-    label: Annotated[str, typer.Option(help="name of the label field")] = "label",
-    as_json: JsonOption = False,
-    allow_plugins: AllowOption = False,
+    run: options.RunArgument,
+    support: Annotated[Path, typer.Option(metavar="FILE", help="JSON Lines or CSV with a few examples of every class")],
+    to: options.ToOption,
+    query: options.QueryOption = None,
+    text: Annotated[str, typer.Option(metavar="NAME", help="text field of both files")] = "text",
+    label: Annotated[str, typer.Option(metavar="NAME", help="label field of both files")] = "label",
+    as_json: options.JsonOption = False,
+    allow_plugins: options.AllowOption = False,
 ) -> None:
-    """Give a task of your own a model with its own architecture, from a run of metanas."""
+    """Adapt architecture and weights to your own task, with a run of the strategy metanas."""
     from nas_meta.journal.run import load_run
     from nas_meta.outputs.export.task_model import adapt as adapt_run
 
-    made = adapt_run(load_run(run, allow_plugins), support, to, query, text, label)
+    model = adapt_run(load_run(run, allow_plugins), support, to, query, text, label)
     if as_json:
-        print_json(vars(made))
+        print_json(vars(model))
         return
-    typer.echo(f"{len(made.labels)} classes, {made.params / 1e6:.1f} M parameters, written to {made.folder}")
-    for name, value in made.architecture.items():
+    typer.echo(f"{len(model.labels)} classes, {model.params / 1e6:.1f} M parameters, written to {model.folder}")
+    for name, value in model.architecture.items():
         typer.echo(f"  {name}: {value}")
-    if made.accuracy is not None:
-        typer.echo(f"{100 * made.accuracy:.1f} % of {made.examples} examples of {query} are classified correctly")
+    if model.accuracy is not None:
+        typer.echo(f"{100 * model.accuracy:.1f} % of the {model.examples} examples in {query} are classified correctly")
 
 
 @app.command()
 def evaluate(
-    model: Annotated[Path, typer.Argument(metavar="MODEL_DIR", help="a Hugging Face encoder folder")],
-    config: Annotated[Path, typer.Option(help="a YAML config: its tasks and its learner are used")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL_DIR", help="Hugging Face folder of an encoder")],
+    config: Annotated[Path, typer.Option(metavar="CONFIG", help="YAML config with the tasks and the learner")],
     split: Annotated[str, typer.Option(help="meta-train, meta-validation or meta-test")] = "meta-test",
-    episodes: Annotated[int, typer.Option(min=2, help="episodes to score")] = 600,
-    shots: Annotated[Optional[int], typer.Option(min=1, help="by default the config's")] = None,
-    as_json: JsonOption = False,
+    episodes: Annotated[int, typer.Option(min=2, metavar="N", help="number of episodes to score")] = 600,
+    shots: options.ShotsOption = None,
+    as_json: options.JsonOption = False,
 ) -> None:
-    """Score a model on episodes."""
+    """Measure the few-shot accuracy of a model folder on episodes, without training it."""
     from nas_meta.config.resolved import read_config
 
     resolved = read_config(config)
@@ -294,19 +294,17 @@ def evaluate(
 
 @app.command()
 def rank(
-    source: Annotated[Path, typer.Argument(metavar="CONFIG|RUN", help="a YAML config, or a run directory")],
-    scores: Annotated[
-        Optional[str], typer.Option(metavar="NAME,...", help="the first one ranks; by default all")
-    ] = None,
-    architectures: Annotated[int, typer.Option(min=1, help="random ones of a config; of a run its own")] = 20,
-    set_: Annotated[Optional[list[str]], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="of a config")] = None,
-    as_json: JsonOption = False,
-    allow_plugins: AllowOption = False,
+    source: options.SourceArgument,
+    scores: options.ScoresOption = None,
+    architectures: options.ArchitecturesOption = 20,
+    set_: options.SetOption = None,
+    as_json: options.JsonOption = False,
+    allow_plugins: options.AllowOption = False,
 ) -> None:
-    """Rank architectures by zero-cost scores, those of a run with Kendall's τ against their trained accuracy."""
-    from nas_meta.outputs.proxy_ranking import rank_random, rank_run, scores_named
+    """Rank architectures by zero-cost proxies; for a run, compare the ranking with trained accuracy (Kendall's τ)."""
+    from nas_meta.outputs.proxy_ranking import parse_proxies, rank_random, rank_run
 
-    names = scores_named(scores)
+    names = parse_proxies(scores)
     if source.is_dir():
         from nas_meta.journal.run import load_run
 
@@ -325,43 +323,35 @@ def rank(
 
 @app.command()
 def config(
-    path: Annotated[Optional[Path], typer.Argument(metavar="CONFIG")] = None,
-    schema: Annotated[bool, typer.Option("--schema", help="print the JSON Schema of a config")] = False,
-    set_: Annotated[Optional[list[str]], typer.Option("--set", metavar="SECTION.KEY=VALUE")] = None,
+    path: Annotated[Optional[Path], typer.Argument(metavar="CONFIG", help="YAML config file")] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="print the JSON Schema of config files instead")] = False,
+    set_: options.SetOption = None,
 ) -> None:
-    """Print the resolved config, or the JSON Schema for editors."""
+    """Print a config with all defaults, or the JSON Schema for editors."""
     from nas_meta.config.json_schema import schema as json_schema
     from nas_meta.config.resolved import read_config
 
     if schema:
         print_json(json_schema())
     elif path is None:
-        raise ConfigError("name a CONFIG, or ask for --schema")
+        raise ConfigError("CONFIG is missing; expected a config file, or --schema")
     else:
         typer.echo(read_config(path, set_ or []).as_yaml(), nl=False)
 
 
 @app.command()
 def tensorboard(
-    run: RunArgument, port: Annotated[int, typer.Option(help="0 takes a free one")] = 6006,
-    host: Annotated[str, typer.Option(help="address to listen on")] = "127.0.0.1",
-) -> None:  # fmt: skip
-    """Open TensorBoard on a run."""
+    run: options.RunArgument,
+    port: Annotated[int, typer.Option(metavar="PORT", help="port to listen on; 0 picks a free one")] = 6006,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="address to listen on")] = "127.0.0.1",
+) -> None:
+    """Open TensorBoard on a run, until Ctrl-C."""
     from nas_meta.journal.run import load_run
     from nas_meta.outputs.monitors.tensorboard import FOLDER
 
     folder = load_run(run).directory / FOLDER
-    command = [
-        sys.executable,
-        "-m",
-        "tensorboard.main",
-        "--logdir",
-        str(folder),
-        "--host",
-        host,
-        "--port",
-        str(port),
-    ]
+    command = [sys.executable, "-m", "tensorboard.main"]
+    command += ["--logdir", str(folder), "--host", host, "--port", str(port)]
     raise SystemExit(subprocess.run(command).returncode)
 
 
@@ -370,7 +360,13 @@ plugins.add_to(app)
 
 
 def main() -> None:
-    """The entry point: turns every expected failure into one sentence and an exit code."""
+    """Run the command line, the entry point of ``nas-meta``.
+
+    Every expected failure becomes one sentence on standard error and an exit code.
+
+    Raises:
+        SystemExit: With 1 for failures, 2 for wrong usage, 130 for Ctrl-C.
+    """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         app()
@@ -382,6 +378,6 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
-    except OSError as error:  # a disk that is full, a directory that may not be written
+    except OSError as error:  # a full disk, a read-only directory
         sys.stderr.write(f"nas-meta: {error.filename or 'a file'}: {error.strerror or error}\n")
         raise SystemExit(1) from None

@@ -1,4 +1,4 @@
-"""A plugin in plain data: its options, choices and where it comes from."""
+"""Describe a plugin as plain data: its options, its choices and the package it comes from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from nas_meta.tasks.examples import MODALITIES
 
 
 def options_of(model: type[PluginOptions], prefix: str = "") -> Iterator[dict[str, Any]]:
-    """The options of a model, those of nested ones under ``parent.name``."""
+    """Iterate over the options of a plugin, nested ones under ``parent.name``.
+
+    Args:
+        model: Options model of the plugin.
+        prefix: Prefix of every name.
+
+    Yields:
+        The name, the default (``"required"`` for an option without one) and the description of each option.
+    """
     for name, field in model.model_fields.items():
         default = "required" if field.is_required() else field.get_default(call_default_factory=True)
         if isinstance(default, PluginOptions):
@@ -21,10 +29,18 @@ def options_of(model: type[PluginOptions], prefix: str = "") -> Iterator[dict[st
 
 
 def describe(kind: str, name: str) -> dict[str, Any]:
-    """Options with defaults of a plugin; for a space also its choices and the number of architectures.
+    """Describe a plugin.
+
+    Args:
+        kind: Kind of plugin: ``spaces``, ``strategies``, ``learners``, ``stopping`` or ``tasks``.
+        name: Name of the plugin, or ``PATH:CLASS``.
+
+    Returns:
+        Its name, summary, origin and options; for a task source also the modality of its examples (``gives``), and for
+        a search space that of its models (``takes``), the number of architectures and the values of every choice.
 
     Raises:
-        PluginError: there is no such plugin, or it cannot be loaded.
+        PluginError: The plugin does not exist or cannot be loaded.
     """
     plugin = plugins.load(kind, name)
     row = next((r for r in plugins.installed(kind) if r.name == name), None)

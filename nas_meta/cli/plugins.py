@@ -1,4 +1,4 @@
-"""The commands on plugins: what is installed, and starting and checking a search space."""
+"""The commands on plugins: list them, describe one, and write and check a search space."""
 
 from __future__ import annotations
 
@@ -8,11 +8,20 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document and nothing else")]
+from nas_meta.cli.options import JsonOption
+
+NameArgument = Annotated[
+    Optional[str],
+    typer.Argument(metavar="NAME", help="name of a plugin, or PATH:CLASS, to describe; by default list all"),
+]
 
 
 def add_to(app: typer.Typer) -> None:
-    """Adds the commands to the command line."""
+    """Add the commands on plugins to the command line.
+
+    Args:
+        app: The command line.
+    """
     for command in (spaces, strategies, learners, stopping, tasks):
         app.command()(command)
     space = typer.Typer(help="Write and check search-space plugins.", no_args_is_help=True)
@@ -21,41 +30,46 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(space, name="space")
 
 
-def spaces(name: Annotated[Optional[str], typer.Argument()] = None, as_json: JsonOption = False) -> None:
-    """List search spaces, or show one."""
+def spaces(name: NameArgument = None, as_json: JsonOption = False) -> None:
+    """List the search spaces, or describe one with its options and choices."""
     show_plugins("spaces", name, as_json)
 
 
-def strategies(name: Annotated[Optional[str], typer.Argument()] = None, as_json: JsonOption = False) -> None:
-    """List strategies, or show one."""
+def strategies(name: NameArgument = None, as_json: JsonOption = False) -> None:
+    """List the search strategies, or describe one with its options."""
     show_plugins("strategies", name, as_json)
 
 
-def learners(name: Annotated[Optional[str], typer.Argument()] = None, as_json: JsonOption = False) -> None:
-    """List learners, or show one."""
+def learners(name: NameArgument = None, as_json: JsonOption = False) -> None:
+    """List the few-shot learners, or describe one with its options."""
     show_plugins("learners", name, as_json)
 
 
-def stopping(name: Annotated[Optional[str], typer.Argument()] = None, as_json: JsonOption = False) -> None:
-    """List stopping rules, or show one."""
+def stopping(name: NameArgument = None, as_json: JsonOption = False) -> None:
+    """List the rules that stop trials early, or describe one with its options."""
     show_plugins("stopping", name, as_json)
 
 
-def tasks(name: Annotated[Optional[str], typer.Argument()] = None, as_json: JsonOption = False) -> None:
-    """List task sources, or show one."""
+def tasks(name: NameArgument = None, as_json: JsonOption = False) -> None:
+    """List the task sources, or describe one with its options."""
     show_plugins("tasks", name, as_json)
 
 
-def space_new(name: Annotated[str, typer.Argument(help="a class name, such as TinyEncoder")]) -> None:
-    """Write a working search-space plugin of about 20 lines."""
+def space_new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="class name of the space, such as TinyEncoder")],
+) -> None:
+    """Write a working search-space plugin of about 20 lines to a new file in the current folder."""
     from nas_meta.core.scaffold import write_space
 
     file, class_name = write_space(name)
     typer.echo(f"written to {file}; try: nas-meta space check {file}:{class_name}")
 
 
-def space_check(name: Annotated[str, typer.Argument(metavar="PATH_OR_NAME")], seed: int = 0) -> None:
-    """Check a search space: sample, build, run, pickle."""
+def space_check(
+    name: Annotated[str, typer.Argument(metavar="PATH_OR_NAME", help="PATH:CLASS, or the name of an installed space")],
+    seed: Annotated[int, typer.Option(metavar="N", help="seed of the random architectures to check")] = 0,
+) -> None:
+    """Check a search space: sample architectures, build, run and pickle them."""
     from nas_meta.testing import check_space
 
     problems, checked = check_space(name, seed)
@@ -68,7 +82,16 @@ def space_check(name: Annotated[str, typer.Argument(metavar="PATH_OR_NAME")], se
 
 
 def show_plugins(kind: str, name: str | None, as_json: bool) -> None:
-    """Lists the plugins of a kind, or shows one."""
+    """Print the plugins of a kind, or the description of one.
+
+    Args:
+        kind: Kind of plugin: ``spaces``, ``strategies``, ``learners``, ``stopping`` or ``tasks``.
+        name: Name of a plugin, or ``PATH:CLASS``; None lists all.
+        as_json: Whether to print JSON.
+
+    Raises:
+        PluginError: The plugin does not exist or cannot be loaded.
+    """
     from nas_meta.cli.plugin_description import describe
     from nas_meta.core import plugins
 
@@ -97,5 +120,9 @@ def show_plugins(kind: str, name: str | None, as_json: bool) -> None:
 
 
 def print_json(document: Any) -> None:
-    """One JSON document on standard output."""
+    """Print one JSON document to standard output.
+
+    Args:
+        document: Plain data; other values are printed as strings, and infinity and NaN as JavaScript writes them.
+    """
     sys.stdout.write(json.dumps(document, indent=1, allow_nan=True, default=str) + "\n")

@@ -1,60 +1,96 @@
-"""The command that pre-trains one model."""
+"""The command ``nas-meta pretrain``, which pre-trains one model outside a search."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
 
-from nas_meta.cli.plugins import JsonOption, print_json
+from nas_meta.cli.options import SET, JsonOption, ToOption
+from nas_meta.cli.plugins import print_json
 from nas_meta.errors import ConfigError
 
 
 def pretrain(
-    subject: Annotated[str, typer.Argument(metavar="CONFIG|MODEL", help="a YAML config, or a pretrained model")],
-    to: Annotated[Path, typer.Option(help="a new folder")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONFIG|MODEL",
+            help="YAML config with a search space, or a pretrained model: a folder, a hub name, or starter:minilm",
+        ),
+    ],
+    to: ToOption,
     corpus: Annotated[
-        Optional[list[str]], typer.Option(metavar="PATH", help="text files, folders, JSON Lines; or default")
+        Optional[list[str]],
+        typer.Option(
+            metavar="PATH",
+            help="text file, JSON Lines file, folder, or 'default' for the default corpus; may be repeated; "
+            "by default pretraining.corpus",
+        ),
     ] = None,
     architecture: Annotated[
-        Optional[str], typer.Option(metavar="JSON", help="of the config's space; by default its reference model")
+        Optional[str],
+        typer.Option(
+            metavar="JSON",
+            help="architecture of the config's space, as an object of choices; by default the reference model of the "
+            "space. Required for spaces without a reference model, such as those that build models from scratch "
+            "(encoder, decoder, cell-encoder)",
+        ),
     ] = None,
-    steps: Annotated[Optional[int], typer.Option(min=1, help="the budget")] = None,
+    steps: Annotated[
+        Optional[int],
+        typer.Option(
+            min=1, metavar="N", help="number of training steps; by default the budget of the section pretraining"
+        ),
+    ] = None,
     set_: Annotated[
         Optional[list[str]],
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="e.g. pretraining.objective=clm"),
+        typer.Option("--set", metavar=SET, help="override a key, e.g. pretraining.objective=clm; may be repeated"),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Pre-train one architecture from nothing, or a pretrained model further, on unlabelled text."""
-    from nas_meta.outputs.pretrained_model import pretrain_alone, resolved_for
+    """Pre-train an architecture from scratch, or continue the pre-training of a model, on unlabelled text."""
+    from nas_meta.outputs.pretrained_model import pretrain_alone, resolve_pretraining
 
-    resolved, model = resolved_for(subject, corpus, steps, set_ or [])
-    chosen = None if architecture is None else parsed(architecture)
-    if chosen is not None and model is not None:
-        raise ConfigError("--architecture is of a search space, but a pretrained model is named; expected one of them")
+    resolved, model = resolve_pretraining(source, corpus, steps, set_ or [])
+    values = None if architecture is None else parse_architecture(architecture)
+    if values is not None and model is not None:
+        raise ConfigError(
+            f"--architecture needs a search space, but {model} is a pretrained model; expected a config, or no "
+            "--architecture"
+        )
 
-    def watch(look: Any, values: Any) -> None:
+    def watch(status: Any, measured: Any) -> None:
         if not as_json:
-            typer.echo(f"step {look.step}  " + "  ".join(f"{n.partition('/')[2]} {v:.4g}" for n, v in values.items()))
+            shown = "  ".join(f"{name.partition('/')[2]} {value:.4g}" for name, value in measured.items())
+            typer.echo(f"step {status.step}  {shown}")
 
-    done = pretrain_alone(resolved, to, model, chosen, watch)
+    result = pretrain_alone(resolved, to, model, values, watch)
     if as_json:
-        print_json(vars(done))
+        print_json(vars(result))
         return
-    told = f"loss {done.loss:.4f}" + ("" if done.perplexity is None else f", perplexity {done.perplexity:.1f}")
-    typer.echo(f"{done.params / 1e6:.1f} M parameters, {done.steps} steps, {done.tokens:,} tokens: {told}")
-    typer.echo(f"written to {done.folder}: load it with transformers.AutoModel.from_pretrained('{done.folder}')")
+    losses = f"loss {result.loss:.4f}" + ("" if result.perplexity is None else f", perplexity {result.perplexity:.1f}")
+    typer.echo(f"{result.params / 1e6:.1f} M parameters, {result.steps} steps, {result.tokens:,} tokens: {losses}")
+    typer.echo(f"written to {result.folder}: load it with transformers.AutoModel.from_pretrained('{result.folder}')")
 
 
-def parsed(architecture: str) -> dict[str, Any]:
-    """An architecture as typed."""
+def parse_architecture(architecture: str) -> dict[str, Any]:
+    """Parse the value of ``--architecture``.
+
+    Args:
+        architecture: The option as typed.
+
+    Returns:
+        The values by choice; not yet checked against a space.
+
+    Raises:
+        ConfigError: The text is not a JSON object.
+    """
     try:
         values = json.loads(architecture)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"--architecture is not JSON ({error}); expected an object of choices") from error
+        raise ConfigError(f"--architecture is not valid JSON ({error}); expected an object of choices") from error
     if not isinstance(values, dict):
         raise ConfigError(f"--architecture is {values!r}; expected an object of choices")
     return values

@@ -46,7 +46,7 @@ from nas_meta.strategy.protocol import Job, Strategy
 
 if TYPE_CHECKING:
     from nas_meta.controller.domain_adaptation import AdaptationJob
-    from nas_meta.outputs.monitors.observer import Monitors
+    from nas_meta.outputs.monitors.monitor import Monitors
     from nas_meta.tasks.corpus.corpus import Corpus
 
 SUPERNET_JOB = JobKind(JOB, "training the supernet", "the supernet could not be trained", CHECKPOINT)

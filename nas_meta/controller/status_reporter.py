@@ -12,7 +12,7 @@ from nas_meta.core.objectives import Objective
 from nas_meta.core.signals import Stop
 from nas_meta.journal.leaderboard import Leaderboard
 from nas_meta.journal.status import JOB, Status, StatusFile, Watcher
-from nas_meta.outputs.monitors.observer import Monitors
+from nas_meta.outputs.monitors.monitor import Monitors
 
 
 @dataclass

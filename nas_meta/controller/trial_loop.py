@@ -36,7 +36,7 @@ from nas_meta.journal.database import Journal
 from nas_meta.journal.leaderboard import Leaderboard
 from nas_meta.journal.records import Trial
 from nas_meta.journal.run import weights_path, write_atomically
-from nas_meta.outputs.monitors.observer import Monitor
+from nas_meta.outputs.monitors.monitor import Monitor
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.latency_predictor import LatencyTable
 from nas_meta.strategy.protocol import Strategy

@@ -1,1 +1,1 @@
-"""Who sees the result: monitors while a search runs, reports, exported models."""
+"""What users see of a search: monitors while it runs, reports of its results, and exported models."""

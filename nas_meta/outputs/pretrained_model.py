@@ -1,4 +1,8 @@
-"""Pre-training of one model alone: an architecture of a space from nothing, or a pretrained model further."""
+"""Pre-train one model outside a search: an architecture from scratch, or a pretrained model further.
+
+The folder that results is an ordinary Hugging Face folder. While training is unfinished, it holds a checkpoint and a
+description of the training instead; the same call then resumes from the checkpoint and reaches the same weights.
+"""
 
 from __future__ import annotations
 
@@ -38,14 +42,19 @@ ABOUT = "pretraining.json"
 
 
 @dataclass(frozen=True)
-class Pretrained:
-    """What came out.
+class PretrainingResult:
+    """Result of a pre-training.
 
     Attributes:
-        loss: the mean of the last steps.
-        perplexity: its exponential; None where the objective is no language model's.
-        tokens: how many were seen.
-        resumed: whether it went on with one that had been interrupted.
+        folder: Folder of the model.
+        objective: Objective, such as ``mlm``.
+        steps: Number of training steps.
+        tokens: Number of training tokens, without padding.
+        seconds: Training time in seconds, including the time before an interruption.
+        loss: Mean training loss since the last log step.
+        perplexity: Exponential of the loss; None if the objective is not language modelling.
+        params: Number of parameters of the model.
+        resumed: Whether training resumed from a checkpoint.
     """
 
     folder: str
@@ -60,41 +69,50 @@ class Pretrained:
 
 
 @dataclass(frozen=True)
-class _Subject:
-    """What is trained: the model, the name of its tokenizer, and how it is written."""
+class _ModelSetup:
+    """The model to train, its tokenizer, and the function that saves it."""
 
     model: nn.Module
     tokenizer: str
     save: Callable[[nn.Module, Path], None]
-    about: Mapping[str, Any]
-    """What tells it from another."""
+    identity: Mapping[str, Any]
+    """Plain data by which a resumed call recognises the same model."""
     head: str | None = None
-    """Where the head of an earlier pre-training may lie."""
+    """Folder that may hold the head of an earlier pre-training."""
     pooling: str | None = None
-    """That of the architecture, where it chooses it."""
+    """Pooling of the architecture, if the space chooses it."""
 
 
-def resolved_for(
-    subject: str, corpus: Sequence[str] | None, steps: int | None, overrides: Sequence[str]
+def resolve_pretraining(
+    source: str, corpus: Sequence[str] | None, steps: int | None, overrides: Sequence[str]
 ) -> tuple[ResolvedConfig, str | None]:
-    """The config of a stand-alone pre-training, and the pretrained model where one is named instead of a config.
+    """Resolve the config of a pre-training outside a search.
+
+    Args:
+        source: A YAML config (``.yaml``, ``.yml``), or else the name of a pretrained model.
+        corpus: Paths that replace ``pretraining.corpus``; None or none given keeps it.
+        steps: Budget that replaces ``pretraining.steps``; None keeps it.
+        overrides: Overrides of the config, ``SECTION.KEY=VALUE``.
+
+    Returns:
+        The resolved config, and the pretrained model or, if ``source`` is a config, None.
 
     Raises:
-        ConfigError: the config or an override is wrong, or there is no such config.
+        ConfigError: The config does not exist, or the config or an override is wrong.
     """
-    named = Path(subject)
-    said = list(overrides)
+    path = Path(source)
+    settings = list(overrides)
     if corpus:
-        said.append(f"pretraining.corpus={json.dumps(list(corpus) if len(corpus) > 1 else corpus[0])}")
+        settings.append(f"pretraining.corpus={json.dumps(list(corpus) if len(corpus) > 1 else corpus[0])}")
     if steps is not None:
-        said.append(f"pretraining.steps={steps}")
-    is_config = named.suffix.lower() in (".yaml", ".yml")
-    # Of one model there are no candidates.
-    said.append(f"pretraining.of={'candidates' if is_config else 'model'}")
-    said.append("pretraining.inherit=false")
+        settings.append(f"pretraining.steps={steps}")
+    is_config = path.suffix.lower() in (".yaml", ".yml")
+    # A config may pre-train candidates that inherit weights; one model outside a search has no donor.
+    settings.append(f"pretraining.of={'candidates' if is_config else 'model'}")
+    settings.append("pretraining.inherit=false")
     if is_config:
-        return read_config(named, said), None
-    return resolve({}, Source("--set", overridden=[o.partition("=")[0] for o in said]), said), subject
+        return read_config(path, settings), None
+    return resolve({}, Source("--set", overridden=[o.partition("=")[0] for o in settings]), settings), source
 
 
 def pretrain_alone(
@@ -102,91 +120,98 @@ def pretrain_alone(
     folder: str | Path,
     model: str | None = None,
     architecture: Mapping[str, Any] | None = None,
-    watch: Callable[[TrainingStatus, Mapping[str, float]], None] = lambda look, values: None,
-) -> Pretrained:
-    """Pre-trains a model by the section ``pretraining`` of a config and writes it as a Hugging Face folder.
+    watch: Callable[[TrainingStatus, Mapping[str, float]], None] = lambda status, values: None,
+) -> PretrainingResult:
+    """Pre-train a model by the section ``pretraining`` of a config and write it as a Hugging Face folder.
 
-    Killed or interrupted, the same call goes on from its last checkpoint, to the same weights.
+    If the call is killed or interrupted, the same call resumes from its last checkpoint and reaches the same weights.
 
     Args:
-        folder: a new or empty one, or that of the same pre-training which did not end.
-        model: a pretrained model (a folder, a hub name, ``starter:minilm``); None takes the config's space.
-        architecture: of the space; None takes its reference model.
-        watch: called with each look at the training.
+        resolved: The config, as :func:`resolve_pretraining` returns it.
+        folder: A new or empty folder, or the folder of the same pre-training if that is unfinished.
+        model: A pretrained model (a folder, a hub name, ``starter:minilm``); None builds one from the config's space.
+        architecture: Values by choice of the space; None trains the reference model of the space.
+        watch: Called with every training status and its measured values by name.
+
+    Returns:
+        The result.
 
     Raises:
-        ConfigError: the model, the corpus or the architecture cannot be used.
-        RunError: the folder holds something else.
-        Interrupted: by SIGINT; a checkpoint is kept.
+        ConfigError: The model, the corpus or the architecture cannot be used, or the space has no reference model.
+        RunError: The folder holds something else.
+        Interrupted: On SIGINT, after a checkpoint was written.
     """
     from nas_meta.models.profiling import parameters
 
     folder, section = Path(folder), resolved.sections.pretraining
-    _claim(folder)
+    _create_folder(folder)
     corpus = read_corpus(resolved, judged=model is None)
     learn_tokenizer(section, corpus, folder)
-    subject = _subject_of(resolved, section, folder, model, architecture)
+    setup = _make_setup(resolved, section, folder, model, architecture)
     resumed = (folder / CHECKPOINT).is_file()
-    last, objective = _train(resolved, section, corpus, subject, folder, watch)
-    _write(folder, subject, objective, last)
-    return Pretrained(
+    last, objective = _train(resolved, section, corpus, setup, folder, watch)
+    _write(folder, setup, objective, last)
+    return PretrainingResult(
         folder=str(folder), objective=section.objective, steps=last.step, tokens=last.tokens, seconds=last.seconds,
         loss=last.loss, perplexity=last.values(section).get("pretrain/perplexity"),
-        params=parameters(subject.model), resumed=resumed,
+        params=parameters(setup.model), resumed=resumed,
     )  # fmt: skip
 
 
-def _claim(folder: Path) -> None:
-    """Raises RunError where a folder holds something that is no pre-training which can go on."""
+def _create_folder(folder: Path) -> None:
+    """Create a folder; raise RunError if it holds anything but an unfinished pre-training."""
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file; expected a new folder")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / ABOUT).is_file():
-        raise RunError(f"{folder} is not an empty folder; name another one with --to")
+        raise RunError(f"{folder} is not empty; expected a new or empty folder with --to")
     if (folder / "config.json").is_file():
-        raise RunError(f"{folder} holds a pre-trained model already; name another folder with --to")
+        raise RunError(f"{folder} already holds a pre-trained model; expected another folder with --to")
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def _subject_of(
+def _make_setup(
     resolved: ResolvedConfig, section: PretrainingSection, folder: Path, model: str | None,
     architecture: Mapping[str, Any] | None,
-) -> _Subject:  # fmt: skip
+) -> _ModelSetup:  # fmt: skip
+    """Load the pretrained model, or build the architecture or the reference model of the space."""
     import torch
 
     if model is not None:
         if section.tokenizer is not None:
             raise ConfigError("a pretrained model has its own tokenizer; expected no pretraining.tokenizer")
         loaded = load_model(model, "the model", causal=section.objective == "clm")
-        return _Subject(loaded, model, lambda m, f: m.save_pretrained(f), {"model": model}, model_path(model))
+        return _ModelSetup(loaded, model, lambda m, f: m.save_pretrained(f), {"model": model}, model_path(model))
     space = make_space(resolved)
-    learned = folder / TOKENIZER
-    if learned.is_dir():
-        space.tokenizer = str(learned)
+    tokenizer = folder / TOKENIZER
+    if tokenizer.is_dir():
+        space.tokenizer = str(tokenizer)
     torch.manual_seed(resolved.sections.seed)
     if architecture is None:
-        built = space.reference()
-        if built is None:
+        reference = space.reference()
+        if reference is None:
             raise ConfigError(_needs_architecture(resolved, space))
-        about = {"space": resolved.sections.space.name}
-        return _Subject(built, space.tokenizer, lambda m, f: m.save_pretrained(f), about)
-    chosen = space.architecture(architecture)
-    about = {"space": resolved.sections.space.name, "architecture": dict(chosen.values)}
-    model, own = space.build(chosen), space.pooling(chosen)
-    return _Subject(model, space.tokenizer, lambda m, f: space.save(m, chosen, f), about, pooling=own)
+        identity = {"space": resolved.sections.space.name}
+        return _ModelSetup(reference, space.tokenizer, lambda m, f: m.save_pretrained(f), identity)
+    checked = space.architecture(architecture)
+    identity = {"space": resolved.sections.space.name, "architecture": dict(checked.values)}
+    built, pooling = space.build(checked), space.pooling(checked)
+    return _ModelSetup(built, space.tokenizer, lambda m, f: space.save(m, checked, f), identity, pooling=pooling)
 
 
 def _needs_architecture(resolved: ResolvedConfig, space: SearchSpace) -> str:
+    """Return the sentence that asks for ``--architecture``, with a random architecture as the example."""
     example: Architecture = space.sample(np.random.default_rng(0))
     return (
-        f"search space {resolved.sections.space.name} has no reference model; expected an architecture, such as "
+        f"the space {resolved.sections.space.name} has no reference model; expected an architecture, such as "
         f"--architecture '{example.canonical}'"
     )
 
 
 def _train(
-    resolved: ResolvedConfig, section: PretrainingSection, corpus: Corpus, subject: _Subject, folder: Path,
+    resolved: ResolvedConfig, section: PretrainingSection, corpus: Corpus, setup: _ModelSetup, folder: Path,
     watch: Callable[[TrainingStatus, Mapping[str, float]], None],
 ) -> tuple[TrainingStatus, PretrainingLoss]:  # fmt: skip
+    """Train a model in place, from its last checkpoint if there is one; return the last status and the objective."""
     import torch
 
     from nas_meta.evaluation.pretraining.loop import make_loss, pretrain
@@ -195,84 +220,89 @@ def _train(
     config = resolved.sections
     compute = Compute(**config.compute.model_dump() | {"device": config.device})
     compute.check()
-    tokens = tokenise_corpus(corpus, load_tokenizer(subject.tokenizer))
+    tokens = tokenise_corpus(corpus, load_tokenizer(setup.tokenizer))
     torch.manual_seed(config.seed)
-    pooling = subject.pooling or config.tasks.pooling
-    objective = make_loss(subject.model.to(compute.device), tokens, section, pooling)
-    _same(folder, {**subject.about, "corpus": tokens.key, "seed": config.seed, "pretraining": write_summary(section)})
-    if subject.head is not None:
-        restore_head(objective, subject.head)
+    pooling = setup.pooling or config.tasks.pooling
+    objective = make_loss(setup.model.to(compute.device), tokens, section, pooling)
+    settings = {"corpus": tokens.key, "seed": config.seed, "pretraining": result_settings(section)}
+    _check_resumable(folder, {**setup.identity, **settings})
+    if setup.head is not None:
+        restore_head(objective, setup.head)
     checkpoint = folder / CHECKPOINT
     start = np.fromfile(checkpoint, dtype=np.uint8) if checkpoint.is_file() else None
-    looks = pretrain(subject.model, objective, tokens, section, config.seed, compute, start)
+    statuses = pretrain(setup.model, objective, tokens, section, config.seed, compute, start)
     with interruptible() as stop:
         stop.listened = True
-        for look in _kept(looks, checkpoint, section.checkpoint_every, folder, section, watch):
-            if stop.is_set() and not look.over:
-                write_atomically(checkpoint, look.state())
-                raise Interrupted(f"interrupted at step {look.step}; the same command goes on from there")
-    return look, objective
+        for status in _with_checkpoints(statuses, checkpoint, section.checkpoint_every, folder, section, watch):
+            if stop.is_set() and not status.over:
+                write_atomically(checkpoint, status.state())
+                raise Interrupted(f"interrupted at step {status.step}; run the same command again to resume")
+    return status, objective
 
 
-def _kept(
-    looks: Iterator[TrainingStatus], checkpoint: Path, every: int, folder: Path, section: PretrainingSection,
+def _with_checkpoints(
+    statuses: Iterator[TrainingStatus], checkpoint: Path, every: int, folder: Path, section: PretrainingSection,
     watch: Callable[[TrainingStatus, Mapping[str, float]], None],
 ) -> Iterator[TrainingStatus]:  # fmt: skip
-    """The looks of a training, each shown, and now and then a checkpoint written."""
+    """Pass on the statuses of a training; log each, and write a checkpoint about every ``every`` steps."""
     from nas_meta.outputs.monitors.event_file import EventWriter
 
-    board, kept = EventWriter(str(folder / "tensorboard")), None
+    board, last = EventWriter(str(folder / "tensorboard")), None
     try:
-        for look in looks:
-            kept = look.step // every if kept is None else kept
-            values = look.values(section)
+        for status in statuses:
+            last = status.step // every if last is None else last
+            values = status.values(section)
             for name, value in values.items():
-                board.add_scalar(name, value, look.step)
-            if look.step // every > kept and not look.over:
-                write_atomically(checkpoint, look.state())
-                kept = look.step // every
-            watch(look, values)
-            yield look
+                board.add_scalar(name, value, status.step)
+            if status.step // every > last and not status.over:
+                write_atomically(checkpoint, status.state())
+                last = status.step // every
+            watch(status, values)
+            yield status
     finally:
         board.close()
 
 
-def write_summary(section: PretrainingSection) -> dict[str, Any]:
-    """A section as plain data, without what changes nothing of the result."""
+def result_settings(section: PretrainingSection) -> dict[str, Any]:
+    """Return the settings of a pre-training that influence its result, as plain data.
+
+    Args:
+        section: Section ``pretraining`` of the config.
+    """
     return section.model_dump(mode="json", exclude={"of", "inherit", "keep", "checkpoint_every"})
 
 
-def _same(folder: Path, about: Mapping[str, Any]) -> None:
-    """Raises ConfigError where a folder holds an unfinished pre-training of another kind; else notes down this one."""
+def _check_resumable(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Record the identity of this pre-training; raise ConfigError if the folder holds another unfinished one."""
     file = folder / ABOUT
     if file.is_file():
         try:
-            before = dict(json.loads(file.read_text(encoding="utf-8")))
+            recorded = dict(json.loads(file.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
-            raise RunError(f"{file} cannot be read: it is not what a pre-training writes") from error
-        differing = [key for key in {**before, **about} if before.get(key) != about.get(key)]
+            raise RunError(f"{file} cannot be read; expected the JSON object that a pre-training writes") from error
+        differing = [key for key in {**recorded, **identity} if recorded.get(key) != identity.get(key)]
         if differing:
             raise ConfigError(
                 f"{folder} holds an unfinished pre-training with another {', '.join(sorted(differing))}; expected the "
-                "same to go on with it, or another folder with --to"
+                "same settings to resume it, or another folder with --to"
             )
-    write_atomically(file, json.dumps(about, indent=1).encode())
+    write_atomically(file, json.dumps(identity, indent=1).encode())
 
 
-def _write(folder: Path, subject: _Subject, objective: PretrainingLoss, last: TrainingStatus) -> None:
-    """The folder that transformers loads; its ``config.json`` comes with the model, when all else is there."""
+def _write(folder: Path, setup: _ModelSetup, objective: PretrainingLoss, last: TrainingStatus) -> None:
+    """Write the Hugging Face folder; the model, with ``config.json``, comes last because it marks a complete folder."""
     from safetensors.torch import save_file
     from transformers.utils import logging
 
     from nas_meta.evaluation.pretraining.pretrained_head import HEAD
 
     logging.disable_progress_bar()
-    load_tokenizer(subject.tokenizer).save_pretrained(folder)
+    load_tokenizer(setup.tokenizer).save_pretrained(folder)
     if state := objective.state_dict():
         save_file({name: tensor.cpu().contiguous() for name, tensor in state.items()}, folder / HEAD)
     about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
     result = {"steps": last.step, "tokens": last.tokens, "seconds": last.seconds, "loss": last.loss}
     write_atomically(folder / ABOUT, json.dumps({**about, "result": result}, indent=1).encode())
-    subject.save(subject.model.eval().cpu(), folder)
+    setup.save(setup.model.eval().cpu(), folder)
     (folder / CHECKPOINT).unlink(missing_ok=True)
     shutil.rmtree(folder / TOKENIZER, ignore_errors=True)

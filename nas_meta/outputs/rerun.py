@@ -1,4 +1,4 @@
-"""One trial of a run once more, in this process, from its journal row alone."""
+"""Run one trial of a run again in this process, from its journal row alone."""
 
 from __future__ import annotations
 
@@ -21,13 +21,21 @@ from nas_meta.space.search_space import SearchSpace
 
 
 def rerun(run: Run, trial: Trial, watch: Callable[[Progress], None] = lambda progress: None) -> Mapping[str, float]:
-    """Builds, trains and scores a trial again, with the threads that it had; returns its metrics.
+    """Build, train and score a trial again, with the same number of threads.
 
-    A trial that was stopped at a rung ends there again. Whatever the model, the learner or the space raise comes
-    through as it is, for a debugger.
+    A trial that was stopped at a rung stops at the same rung. Exceptions of the model, the learner or the space
+    propagate unchanged, so that a debugger stops where they are raised.
 
     Args:
-        watch: called with every meta-training step.
+        run: The run.
+        trial: A trial of the run.
+        watch: Called with the progress of every step.
+
+    Returns:
+        The metrics of the trial.
+
+    Raises:
+        RunError: The weights from which the trial started are no longer in the run directory.
     """
     resolved = run.config
     space, tasks, shape = load_problem(resolved)
@@ -35,9 +43,9 @@ def rerun(run: Run, trial: Trial, watch: Callable[[Progress], None] = lambda pro
     stopping = resolved.options["stopping"]
     evaluation = evaluation.with_rungs(stopping.rungs, stopping.episodes)
     architecture = Architecture(trial.architecture)
-    start, donor = _start(run, space, architecture), None
+    start, donor = _strategy_weights(run, space, architecture), None
     if resolved.sections.pretraining is not None and resolved.sections.pretraining.of == "candidates":
-        evaluation, start, donor = as_it_was(run, trial, evaluation)
+        evaluation, start, donor = with_pretraining(run, trial, evaluation)
     evaluation.setup()
     steps = evaluation.trial(architecture, trial.seed, start=start, donor=donor)
     while True:
@@ -51,8 +59,8 @@ def rerun(run: Run, trial: Trial, watch: Callable[[Progress], None] = lambda pro
             return progress.metrics
 
 
-def _start(run: Run, space: SearchSpace, architecture: Architecture) -> np.ndarray | None:
-    """The weights that the trial started from, where the strategy gave it some."""
+def _strategy_weights(run: Run, space: SearchSpace, architecture: Architecture) -> np.ndarray | None:
+    """Return the weights from which the strategy started the trial, such as those of a supernet; None if it did not."""
     if not run.findings:
         return None
     strategy = make_strategy(run.config, space)
@@ -63,31 +71,42 @@ def _start(run: Run, space: SearchSpace, architecture: Architecture) -> np.ndarr
         strategy.close()
 
 
-def as_it_was(
+def with_pretraining(
     run: Run, trial: Trial, evaluation: Evaluation
 ) -> tuple[Evaluation, np.ndarray | None, np.ndarray | None]:
-    """The evaluation with its stage, the weights that the trial started from, and those that it inherited.
+    """Add the pre-training of candidates to the evaluation of a trial.
 
-    A trial that had pre-trained its model does so again; one that found the weights of another takes them again.
+    A trial that pre-trained its model repeats the pre-training. A trial that reused the pre-trained weights of an
+    equal architecture (``pretrain_seconds`` is 0) loads them again.
+
+    Args:
+        run: The run.
+        trial: The trial.
+        evaluation: Evaluation of the run, without pre-training.
+
+    Returns:
+        The evaluation with pre-training, the pre-trained weights to reuse (or None), and the donor's weights from which
+        the pre-training starts (or None).
 
     Raises:
-        RunError: it was not pre-trained, or what it began with is no longer kept.
+        RunError: The trial was not pre-trained, or the weights are no longer in the run directory.
     """
     record = run.pretrained(trial.id)
     if record is None:
-        raise RunError(f"trial {trial.id} was not pre-trained: it had not begun when the search ended")
+        raise RunError(f"trial {trial.id} was not pre-trained; the search ended before it started")
     stage = make_stage(run.config, read_corpus(run.config), evaluation.space)
     evaluation = dataclasses.replace(evaluation, pretraining=stage)
     if trial.metrics.get("pretrain_seconds") == 0:
-        return evaluation, _kept(run, trial, record["key"]), None
-    return evaluation, None, record["donor"] and _kept(run, trial, record["donor"])
+        return evaluation, _load_weights(run, trial, record["key"]), None
+    return evaluation, None, record["donor"] and _load_weights(run, trial, record["donor"])
 
 
-def _kept(run: Run, trial: Trial, key: str) -> np.ndarray:
+def _load_weights(run: Run, trial: Trial, key: str) -> np.ndarray:
+    """Return pre-trained weights from the run directory."""
     path = path_of(run.directory, key)
     if not path.is_file():
         raise RunError(
-            f"trial {trial.id} began with weights that are no longer kept ({path.name}); pretraining.keep is "
-            f"{run.config.sections.pretraining.keep}"
+            f"trial {trial.id} started from pre-trained weights that were deleted ({path.name}): pretraining.keep is "
+            f"{run.config.sections.pretraining.keep}; a search with a larger value keeps more"
         )
     return np.fromfile(path, dtype=np.uint8)

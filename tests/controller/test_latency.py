@@ -62,7 +62,7 @@ def test_latency_is_an_objective_and_the_front_is_measured(small_config, tmp_pat
     out = console()
     with out.capture() as shown:
         out.print(result_table(run))
-    assert " ms " in shown.get() and "stood in for it: a table per choice" in shown.get()
+    assert " ms " in shown.get() and "it was estimated by a table per choice" in shown.get()
 
 
 def test_without_latency_as_an_objective_flops_stand_in_and_the_report_says_so(small_config, tmp_path):

@@ -119,7 +119,7 @@ def test_weights_that_were_found_train_as_those_that_were_made(document, tmp_pat
     assert again["accuracy"] == first.metrics["accuracy"] and again["pretrain_seconds"] == 0
     for file in (tmp_path / "run" / FOLDER).iterdir():
         file.unlink()
-    with pytest.raises(RunError, match="began with weights that are no longer kept"):
+    with pytest.raises(RunError, match="started from pre-trained weights that were deleted"):
         rerun(opened, found)
 
 
@@ -314,10 +314,10 @@ def test_an_architecture_is_pre_trained_alone(document, said, tmp_path):
     assert all(torch.equal(tensor, kept[name]) for name, tensor in model.state_dict().items())
     for command, words in (
         (("--to", tmp_path / "none"), "has no reference model; expected an architecture, such as --architecture"),
-        (("--to", tmp_path / "none", "--architecture", "{"), "--architecture is not JSON"),
+        (("--to", tmp_path / "none", "--architecture", "{"), "--architecture is not valid JSON"),
         (("--to", tmp_path / "none", "--architecture", '{"depth": 3}'), "'depth' cannot be 3; expected one of 1, 2"),
-        (("--to", tmp_path / "out", "--architecture", architecture), "holds a pre-trained model already"),
-        (("--to", tmp_path, "--architecture", architecture), "is not an empty folder"),
+        (("--to", tmp_path / "out", "--architecture", architecture), "already holds a pre-trained model"),
+        (("--to", tmp_path, "--architecture", architecture), "is not empty; expected a new or empty folder"),
     ):
         with pytest.raises(NasMetaError, match=words):
             said("pretrain", tmp_path / "c.yaml", *command)

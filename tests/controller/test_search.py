@@ -133,7 +133,7 @@ def test_the_exported_model_gives_the_same_accuracy_and_embeddings(finished, tmp
     assert row["accuracy"] == pytest.approx(run.test_of(run.best)["test_accuracy"])
     assert "meta-test accuracy" in (tmp_path / "model" / "README.md").read_text()
     refused = nas_meta("export", directory, "--to", tmp_path / "model", check=1)
-    assert "not an empty folder" in refused.stderr
+    assert "is not empty; expected a new or empty folder" in refused.stderr
 
 
 def test_a_directory_with_a_run_is_refused(finished):

@@ -20,7 +20,7 @@ from nas_meta.evaluation.proxies import PROXIES, load_proxy
 from nas_meta.evaluation.proxies.base import ProxyInputs
 from nas_meta.evaluation.proxies.scoring import proxy_scores
 from nas_meta.models.encoder import Encoder
-from nas_meta.outputs.proxy_ranking import agreement, prepared, scores_named
+from nas_meta.outputs.proxy_ranking import agreement, load_evaluation, parse_proxies
 from nas_meta.strategy.prefilter import FILE, Prefilter, ProxyScores, read_scores
 
 PREFILTERED = marked(strategy_names(lambda strategy: strategy.withdraws), ["random", "evolution", "tpe", "nsga2"])
@@ -60,7 +60,7 @@ class Normed(nn.Module):
 def evaluation(small_config):
     from nas_meta.config.resolved import resolve
 
-    return prepared(resolve(small_config))
+    return load_evaluation(resolve(small_config))
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_untrained_is_the_loss_of_the_learner_before_training(evaluation, sample
 def test_models_are_scored_whatever_the_learner(learner, small_config):
     from nas_meta.config.resolved import resolve
 
-    evaluation = prepared(resolve(small_config | {"learner": {"name": learner}}))
+    evaluation = load_evaluation(resolve(small_config | {"learner": {"name": learner}}))
     found = proxy_scores(evaluation, evaluation.space.sample(np.random.default_rng(0)), ["untrained"], 0)
     assert found["untrained"] < 0
 
@@ -191,8 +191,8 @@ def test_an_unknown_score_is_a_sentence(small_config, tmp_path):
         ConfigError, match=r"strategy.prefilter.score.*'untraind' is not a zero-cost proxy; did you mean 'untrained'"
     ):
         search(small_config, tmp_path / "run", inline=True)
-    with pytest.raises(ConfigError, match="--scores: there is no score 'x'"):
-        scores_named("x")
+    with pytest.raises(ConfigError, match="--scores: 'x' is not a zero-cost proxy"):
+        parse_proxies("x")
 
 
 def test_a_prefiltered_search_goes_on_as_if_nothing_had_happened(small_config, tmp_path):

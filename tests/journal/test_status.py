@@ -39,13 +39,14 @@ def test_the_command_tells_workers_failures_and_a_search_that_is_silent(small_co
     printed = json.loads(nas_meta("status", tmp_path / "run", "--json").stdout)
     assert printed["phase"] == "failed" and printed["finished"] == 2 and printed["running"] == []
     assert printed["failures"] == {"ZeroDivisionError: too dark": 2}
-    assert (
-        "failed       2 because ZeroDivisionError: too dark" in nas_meta("status", tmp_path / "run", "--watch").stdout
-    )
+    assert "failed       2 × ZeroDivisionError: too dark" in nas_meta("status", tmp_path / "run", "--watch").stdout
     file = tmp_path / "run" / FILE
     file.write_text(json.dumps(json.loads(file.read_text()) | {"phase": "searching", "written": time.time() - 90}))
     said = nas_meta("status", tmp_path / "run").stdout
-    assert re.search(r"no sign of the search for 1:[3-5]\d: nas-meta resume", said) and "workers      1" in said
+    assert (
+        re.search(r"no update from the search for 1:[3-5]\d; if it has died: nas-meta resume", said)
+        and "workers      1" in said
+    )
     told = json.loads(file.read_text())
     for damage in ("", "[]", '{"phase": 3}', json.dumps(told | {"phase": "?"}), json.dumps(told | {"started": "now"})):
         file.write_text(damage)

@@ -90,15 +90,15 @@ def test_a_function_hears_of_searches_that_fail_or_are_interrupted(
 @pytest.mark.parametrize(
     ("hook", "sentence"),
     [
-        (["false"], "watching.on_trial_end failed: false ended with 1"),
+        (["false"], "watching.on_trial_end failed: false exited with 1"),
         (
             [sys.executable, "-c", "print('on the way'); raise SystemExit('no such room')"],
-            "ended with 1, saying: no such room",
+            "exited with 1: no such room",
         ),
         (["sleep", "300"], "watching.on_trial_end failed: sleep 300 took longer than 0.5 seconds"),
         ("breaks", "watching.on_trial_end failed: KeyError: 'no such room'"),
         ("leaves", "watching.on_trial_end failed: SystemExit: no message"),
-        ("hangs", "a hook was still at work 0.5 seconds after the search had ended"),
+        ("hangs", "a hook was still running 0.5 seconds after the end of the search"),
     ],
     ids=["fails", "fails with words", "hangs", "raises", "exits", "a function hangs"],
 )
@@ -114,7 +114,10 @@ def test_a_hook_that_fails_is_told_once_and_the_search_goes_on(hook, sentence, s
 @pytest.mark.parametrize(
     ("value", "sentence"),
     [
-        ("[no-such-program-here, -x]", "c.yaml:2: watching.on_trial_end: there is no command no-such-program-here;"),
+        (
+            "[no-such-program-here, -x]",
+            "c.yaml:2: watching.on_trial_end: the command no-such-program-here does not exist;",
+        ),
         ("missing.py:told", "c.yaml:2: watching.on_trial_end: .*there is no file missing.py"),
         ("{hooks}:wrote", "c.yaml:2: watching.on_trial_end: .*has no function 'wrote'; did you mean 'write'"),
         ("no_such_package.at_all:told", "c.yaml:2: watching.on_trial_end: the module no_such_package.at_all cannot be"),

@@ -74,10 +74,10 @@ def test_a_trial_has_a_log_of_what_it_did_and_said(inline, talkative, tmp_path, 
     fine, fails, *dies = (t for kind in kinds for t in run.trials if t.architecture["kind"] == kind)
     text = log_of(run, fine.id)
     begin, *_, end = text.splitlines()
-    assert f"trial {fine.id} begins: 4 steps, seed 3" in begin
+    assert f"trial {fine.id} starts: 4 steps, seed 3" in begin
     assert f"completed after 4 steps, accuracy {fine.metrics['accuracy']:.4f}" in end
     warned = () if inline else ("UserWarning: a warning about fine",)  # pytest keeps those of its own process
-    for said in ("built for fine\n", "aside\n", "logged about fine", "on the worker ", *warned):
+    for said in ("built for fine\n", "aside\n", "logged about fine", "on worker ", *warned):
         assert text.count(said) == 1, (said, text)
     steps = [line for line in text.splitlines() if "  step " in line]
     assert [line.split("step ")[1].split()[0] for line in steps] == ["1", "2", "3", "4"]
@@ -106,11 +106,13 @@ def test_a_trial_that_prints_without_end_has_a_log_that_ends(talkative, tmp_path
 
 
 def test_a_log_of_endless_steps_keeps_its_end(small_config, tmp_path, monkeypatch):
-    monkeypatch.setattr(logs._Part, "__init__", lambda self, file: vars(self).update(file=file, room=300, worker=""))
+    monkeypatch.setattr(
+        logs._OpenLog, "__init__", lambda self, file: vars(self).update(file=file, remaining=300, worker="")
+    )
     small_config["learner"]["steps"] = 12
     run = search(small_config | {"budget": {"trials": 1}}, tmp_path / "run", inline=True)
     text = log_of(run, 1)
-    assert "step 2" in text and "step 12" not in text and "left out up to the end" in text
+    assert "step 2" in text and "step 12" not in text and "everything up to the last line is omitted" in text
     assert "completed after 12 steps" in text
 
 
@@ -120,9 +122,12 @@ def test_logs_are_read_by_the_command(talkative, tmp_path):
     printed = nas_meta("logs", run, failed, "--follow").stdout  # it has ended: nothing to wait for
     assert printed == log_path(run, failed).read_text()
     assert f"why          nas-meta logs {run} {failed}" in nas_meta("status", run).stdout
-    for number, sentence in (("9", "has no trial 9"), ("x", "'x' is no trial; expected its number, or supernet")):
+    for number, sentence in (
+        ("9", "has no trial 9"),
+        ("x", "'x' is not a trial; expected the ID of a trial, or supernet"),
+    ):
         assert sentence in nas_meta("logs", run, number, check=1).stderr
-    assert "has no log of its supernet" in nas_meta("logs", run, "supernet", check=1).stderr
+    assert "has no log of the training of the supernet" in nas_meta("logs", run, "supernet", check=1).stderr
     log_path(run, failed).write_text("\x1b]0;title\x07 seen\n")
     assert nas_meta("logs", run, failed).stdout == "?]0;title? seen\n"
     log_path(run, failed).unlink()
@@ -143,7 +148,7 @@ def test_a_log_is_followed_to_its_end(small_config, tmp_path):
 
     run = search(small_config, tmp_path / "run", inline=True, watch=watch)
     rest = "".join(followed[0])
-    assert "step 4" in rest and "completed after 4 steps" in rest and "begins" not in rest
+    assert "step 4" in rest and "completed after 4 steps" in rest and "starts" not in rest
     assert log_of(run, 1).endswith(rest)
 
 
@@ -153,7 +158,9 @@ def test_the_supernet_has_a_log(small_config, tmp_path):
     run = search(small_config, tmp_path / "run", inline=True)
     text = nas_meta("logs", run.directory, "supernet", "--follow").stdout
     assert (
-        "step 1  meta-train/" in text and "step 2  meta-train/" in text and text.endswith("the supernet is trained\n")
+        "step 1  meta-train/" in text
+        and "step 2  meta-train/" in text
+        and text.endswith("training of the supernet completed\n")
     )
 
 
@@ -180,7 +187,7 @@ def test_a_link_in_the_place_of_a_log_is_not_written_through(small_config, tmp_p
     run = search(small_config | {"budget": {"trials": 2}}, tmp_path / "run", inline=True, watch=watch)
     assert elsewhere.read_text() == "mine\n" and len(run.trials) == 2
     (trouble,) = read_status(run).troubles
-    assert "trial-0002.log is a link" in trouble and "the search goes on without it" in trouble
+    assert "trial-0002.log is a link" in trouble and "the search continues without it" in trouble
 
 
 def test_logging_set_up_before_is_seen_and_left_as_it_was():
@@ -196,12 +203,12 @@ def test_logging_set_up_before_is_seen_and_left_as_it_was():
     assert stream.drain() == "ERROR a: told\nstill\n" and stream.drain() == ""
 
 
-def test_an_observer_that_breaks_ends_no_search(small_config, tmp_path, caplog):
+def test_a_monitor_that_breaks_ends_no_search(small_config, tmp_path, caplog):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "tensorboard").write_text("a file in its place")
     run = search(small_config | {"budget": {"trials": 2}}, tmp_path / "run", inline=True)
     assert [t.status for t in run.trials] == ["completed"] * 2
     (trouble,) = read_status(run).troubles
-    assert trouble.startswith("TensorBoard: ") and trouble.endswith("; the search goes on without it")
+    assert trouble.startswith("TensorBoard: ") and trouble.endswith("; the search continues without it")
     assert [r.getMessage() for r in caplog.records if r.name == "nas_meta"] == [trouble]
     assert "completed" in log_of(run, 2)

@@ -46,14 +46,14 @@ def test_what_it_needs_is_said_before_anything_runs(small_config, tmp_path, monk
         return str(error.value)
 
     port = free_port()
-    assert "goes through Ray's exporter; expected a search without --inline" in refused(inline=True)
+    assert "needs Ray's exporter; expected a search without --inline" in refused(inline=True)
     monkeypatch.setattr(from_config, "_installed", lambda module: False)
     assert "watching.prometheus: Ray's exporter is not installed" in refused()
     monkeypatch.setattr(from_config, "_installed", lambda module: True)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", port))
         taken.listen()
-        assert f"watching.prometheus: the port {port} cannot be listened on" in refused()
+        assert f"watching.prometheus: port {port} is not available" in refused()
 
 
 @pytest.mark.slow  # Ray's agent needs its time to start and to report

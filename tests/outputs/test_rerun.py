@@ -13,7 +13,7 @@ def test_the_command_shows_every_step_and_the_same_accuracy(small_config, tmp_pa
     run = search(small_config, tmp_path / "run")
     for trial in run.trials[1:2]:
         said = nas_meta("trial", tmp_path / "run", trial.id, "--rerun").stdout
-        assert f"again: accuracy {trial.metrics['accuracy']} (the same)" in said
+        assert f"rerun: accuracy {trial.metrics['accuracy']} (identical to the journal)" in said
         assert [line.split()[1] for line in said.splitlines() if line.startswith("step ")] == ["1", "2", "3", "4"]
     printed = json.loads(nas_meta("trial", tmp_path / "run", 2, "--json").stdout)
     assert printed["architecture"] == run.trial(2).architecture and "rerun" not in printed

@@ -156,12 +156,13 @@ def test_a_search_ends_with_trials_and_a_task_of_ones_own_is_adapted_to(run, lab
     assert np.mean(right) == pytest.approx(made["accuracy"])
 
     again = nas_meta(*arguments, "--to", tmp_path / "own", check=1)
-    assert "not an empty folder" in again.stderr
+    assert "is not empty; expected a new or empty folder" in again.stderr
     (tmp_path / "query.jsonl").write_text(json.dumps({"text": "redfox", "label": "class2"}))
     wrong = nas_meta(*arguments, "--to", tmp_path / "other", check=2)
     assert "the class 'class2' is not in" in wrong.stderr and "did you mean 'class" in wrong.stderr
     assert (
-        "neither .jsonl nor .csv" in nas_meta("adapt", run.directory, "--support", "x.txt", "--to", "y", check=2).stderr
+        "expected a file that ends with .jsonl or .csv"
+        in nas_meta("adapt", run.directory, "--support", "x.txt", "--to", "y", check=2).stderr
     )
 
 
@@ -169,4 +170,4 @@ def test_a_run_of_another_strategy_cannot_adapt(small_config, tmp_path):
     small_config["budget"], small_config["strategy"] = {"trials": 1}, {"name": "random"}
     search(small_config, tmp_path / "run", inline=True)
     said = nas_meta("adapt", tmp_path / "run", "--support", "s.jsonl", "--to", tmp_path / "own", check=2).stderr
-    assert "strategy 'random', which gives tasks no architecture of their own; expected a run of metanas" in said
+    assert "strategy 'random', which does not adapt architectures to tasks; expected a run of metanas" in said

@@ -1,1 +1,1 @@
-"""From a run to a folder that transformers loads, and back."""
+"""Export models of a run as Hugging Face folders, and evaluate such folders."""

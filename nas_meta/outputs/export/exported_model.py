@@ -1,4 +1,7 @@
-"""The winner as a Hugging Face folder, and any such folder scored on episodes."""
+"""Evaluate an exported model, or any Hugging Face encoder folder, on episodes.
+
+An exported folder also holds what the learner learned (``learner.safetensors``) and its config (``nas_meta.yaml``).
+"""
 
 from __future__ import annotations
 
@@ -26,22 +29,35 @@ CONFIG = "nas_meta.yaml"
 
 
 def learned_state(encoder: Encoder) -> dict[str, torch.Tensor]:
-    """What the learner learned beside the space's model: its head, rates or memory, and the adapters it put in."""
-    own = {f"model.{name}" for name in encoder.inserted}
-    return {n: t.contiguous() for n, t in encoder.state_dict().items() if n.startswith("learned.") or n in own}
+    """Return what a learner learned in addition to the weights of the space's model.
+
+    Args:
+        encoder: The trained encoder.
+
+    Returns:
+        Tensors of the learner (such as a head, learning rates or a memory) and of the adapters that it inserted.
+    """
+    adapters = {f"model.{name}" for name in encoder.inserted}
+    return {n: t.contiguous() for n, t in encoder.state_dict().items() if n.startswith("learned.") or n in adapters}
 
 
 def restore_learned(encoder: Encoder, state: dict[str, torch.Tensor], config: ResolvedConfig, folder: Path) -> None:
-    """Takes over what :func:`learned_state` gave.
+    """Load what :func:`learned_state` returned into an encoder.
+
+    Args:
+        encoder: A new encoder of the same learner.
+        state: The tensors.
+        config: Config of the evaluation; named in the error.
+        folder: Folder of the model; named in the error.
 
     Raises:
-        ConfigError: it is not what the config's learner learns.
+        ConfigError: Names or shapes differ from what the config's learner learns.
     """
-    own = learned_state(encoder)
-    if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in state.items()}:
+    expected = learned_state(encoder)
+    if {n: t.shape for n, t in expected.items()} != {n: t.shape for n, t in state.items()}:
         raise ConfigError(
             f"{Path(folder) / LEARNED} does not fit the learner '{config.sections.learner.name}' with "
-            f"{config.sections.tasks.ways} ways; evaluate with the config it was trained with, {Path(folder) / CONFIG}"
+            f"{config.sections.tasks.ways} ways; expected the config of its training, {Path(folder) / CONFIG}"
         )
     encoder.load_state_dict(state, strict=False)
 
@@ -53,10 +69,20 @@ def evaluate_folder(
     episodes: int = 600,
     shots: int | None = None,
 ) -> dict[str, Any]:
-    """Accuracy of a Hugging Face encoder folder on episodes of a config's tasks, without further meta-training.
+    """Measure the accuracy of a Hugging Face encoder folder on episodes, without further meta-training.
+
+    Args:
+        folder: Folder of the model.
+        config: Config with the tasks and the learner, without searched hyperparameters.
+        split: ``meta-train``, ``meta-validation`` or ``meta-test``.
+        episodes: Number of episodes.
+        shots: Support examples per class; None takes those of the config.
+
+    Returns:
+        ``accuracy`` with its 95% interval (``accuracy_ci95``), ``params``, and the shape of the episodes.
 
     Raises:
-        ConfigError: the folder holds no model, or the split does not exist.
+        ConfigError: The folder holds no model of the space, or the split does not exist.
     """
     from safetensors.torch import load_file
     from transformers.utils import logging
@@ -69,12 +95,12 @@ def evaluate_folder(
     if split not in SPLITS:
         raise ConfigError(f"--split is '{split}'; expected one of {', '.join(SPLITS)}")
     if not (Path(folder) / "config.json").is_file():
-        raise ConfigError(f"{folder} is not a Hugging Face folder: it has no config.json")
+        raise ConfigError(f"{folder} is not a Hugging Face folder; expected a folder with config.json")
     logging.disable_progress_bar()
     if config.searched.choices:
         raise ConfigError(
             f"{next(iter(config.searched.choices))} is a choice of the config; expected a config without choices, such "
-            f"as the folder's own, {Path(folder) / CONFIG}"
+            f"as {Path(folder) / CONFIG}"
         )
     section = config.sections.tasks
     source, space = (config.plugin(part)(config.options[part]) for part in ("tasks", "space"))

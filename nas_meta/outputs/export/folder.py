@@ -1,4 +1,4 @@
-"""Writing the folder that a search ends with: weights, tokenizer, config, model card."""
+"""Write the trained model of a trial as a Hugging Face folder: weights, tokenizer, config and model card."""
 
 from __future__ import annotations
 
@@ -22,21 +22,28 @@ if TYPE_CHECKING:
 
 
 def export(run: Run, folder: str | Path, trial_id: int | None = None) -> Path:
-    """Writes a trained model, its tokenizer and image processor where it takes texts and images, and a model card.
+    """Write the trained model of a trial as a Hugging Face folder.
+
+    A model of texts comes with its tokenizer, a model of images with its image processor. The folder also holds a model
+    card, the config of the trial, and what the learner learned in addition to the model.
 
     Args:
-        folder: must not exist, or be empty.
-        trial_id: by default the best trial.
+        run: The run.
+        folder: New or empty folder.
+        trial_id: ID of the trial; by default the best trial.
+
+    Returns:
+        The folder.
 
     Raises:
-        RunError: the trial's weights were not kept, or the folder is not empty.
-        PluginError: the space writes no Hugging Face folder.
+        RunError: The weights of the trial were not kept, or the folder is not empty.
+        PluginError: The space does not write a Hugging Face folder.
     """
     folder = Path(folder)
     trial = run.best if trial_id is None else run.trial(trial_id)
     weights = run.weights_of(trial)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(f"{folder} is not an empty folder; name another one with --to")
+        raise RunError(f"{folder} is not empty; expected a new or empty folder with --to")
     from safetensors.torch import save_file
 
     from nas_meta.models.adapters import without_adapters
@@ -50,7 +57,7 @@ def export(run: Run, folder: str | Path, trial_id: int | None = None) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     if learned := learned_state(encoder):
         save_file(learned, folder / LEARNED)
-    # What the learner put into the model stands in the learner's file; the space saves what it built.
+    # Adapters that the learner inserted are in the learner's file; the space saves only the model that it built.
     model = without_adapters(encoder.model, merge=False) if encoder.inserted else encoder.model
     space.save(model, architecture, folder)
     if not (folder / "config.json").is_file():

@@ -1,4 +1,4 @@
-"""The README of an exported folder."""
+"""Write the model card (``README.md``) of an exported folder."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ tags: [few-shot, neural-architecture-search, nas-meta]
 ---
 # {title}
 
-A {space} found by nas-meta: meta-trained with `{learner}` for {steps} steps of {ways}-way {shots}-shot episodes of
-`{source}`.
+A {space}, found by nas-meta and meta-trained with `{learner}` for {steps} steps on {ways}-way {shots}-shot episodes
+from `{source}`.
 
 | | |
 | --- | --- |
@@ -60,26 +60,28 @@ EMBEDDINGS = {
     (TEXT, "mean"): "the mean of the last hidden state over the tokens of the attention mask",
     (TEXT, "cls"): "the last hidden state of the first token",
     (TEXT, "last"): "the last hidden state of the last token of the attention mask",
-    (TEXT, "attention"): "the model's `pooler_output`: the last hidden state averaged by scores of tokens",
-    (IMAGE, "mean"): "the mean of the last hidden state",
-    (IMAGE, "cls"): "the first of the last hidden state",
-    (IMAGE, "last"): "the last of the last hidden state",
-    (IMAGE, "attention"): "the last hidden state, averaged by scores of its parts",
+    (TEXT, "attention"): "the `pooler_output` of the model: the last hidden state, averaged with learned weights",
+    (IMAGE, "mean"): "the mean of the last hidden state over its positions",
+    (IMAGE, "cls"): "the first position of the last hidden state",
+    (IMAGE, "last"): "the last position of the last hidden state",
+    (IMAGE, "attention"): "the last hidden state, averaged with learned weights",
 } | {
-    (IMAGE_TEXT, pooling): "what the model returns of `pixel_values`, `input_ids` and `attention_mask`"
+    (IMAGE_TEXT, pooling): "the output of the model for `pixel_values`, `input_ids` and `attention_mask`"
     for pooling in ("mean", "cls", "last", "attention")
 }
 
 
 SLICED_NOTE = """
-Heads and neurons that the architecture does not have are stored as zeros, so that plain transformers loads it. With
-nas-meta installed, `search_spaces.slicing.load_sliced("{folder}")` cuts them out: the same outputs, smaller and faster.
+Heads and neurons that are not part of the architecture are stored as zeros, so that plain transformers can load the
+model. With nas-meta installed, `search_spaces.slicing.load_sliced("{folder}")` removes them: the outputs are the same,
+and the model is smaller and faster.
 """
 
 
 DECODER_NOTE = """
-`AutoModelForCausalLM` loads it with its head. Where layers differ in size, the smaller ones are filled up with zeros;
-with nas-meta installed, `search_spaces.decoder_slicing.load_sliced("{folder}")` cuts them out: the same outputs.
+`AutoModelForCausalLM` loads the model with its language-model head. If layers differ in size, smaller layers are padded
+with zeros. With nas-meta installed, `search_spaces.decoder_slicing.load_sliced("{folder}")` removes the padding: the
+outputs are the same.
 """
 
 
@@ -87,15 +89,15 @@ NOTES = {"nas_meta_widths": SLICED_NOTE, "decoder_widths": DECODER_NOTE}  # by a
 
 
 def metric_rows(run: Run, trial: Trial, inputs: str) -> list[str]:
-    """List what was measured of a trial as rows of a Markdown table.
+    """List the metrics of a trial as rows of a Markdown table.
 
     Args:
         run: The run.
         trial: The trial.
-        inputs: What FLOPs are counted for, in words.
+        inputs: Inputs for which FLOPs are counted, such as ``1 × 32 tokens``.
 
     Returns:
-        The accuracies, exact counts, and the other objectives of the search.
+        Rows with the accuracies, exact counts, and the other objectives of the search.
     """
     accuracy = METRICS[ACCURACY]
     test = accuracy.format(run.test_of(trial), prefix="test_") or "not measured"
@@ -110,7 +112,15 @@ def metric_rows(run: Run, trial: Trial, inputs: str) -> list[str]:
 
 
 def model_card(run: Run, trial: Trial, space: SearchSpace, folder: Path, config: Config) -> str:
-    """The model card of a trial, whose own config that is, in Markdown."""
+    """Return the model card of a trial in Markdown.
+
+    Args:
+        run: The run.
+        trial: The exported trial.
+        space: Space of the run.
+        folder: Exported folder with ``config.json``.
+        config: Config of the trial, with its searched hyperparameters filled in.
+    """
     sizes = (folder / "config.json").read_text(encoding="utf-8")
     preparing = CLASSES[space.modality]
     card = CARD.format(
@@ -134,6 +144,6 @@ def model_card(run: Run, trial: Trial, space: SearchSpace, folder: Path, config:
     loading = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("nas_meta_loading")
     if loading is None:
         return card
-    # A model that transformers does not know: its space says in Python how it is loaded.
+    # transformers does not know this model; its config.json holds the Python code that loads it.
     before, _, after = re.split("(?<=```python\n)(.*?)(?=```)", card, maxsplit=1, flags=re.DOTALL)
     return before.replace("library_name: transformers", "library_name: nas-meta") + loading + after

@@ -1,4 +1,4 @@
-"""A model with an architecture of its own for the task of a user's support set, from a run that meta-learned both."""
+"""Adapt architecture and weights to the task of a user's support set, with a run that meta-learned both (MetaNAS)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ tags: [few-shot, neural-architecture-search, nas-meta]
 ---
 # {title}
 
-Adapted by nas-meta to {examples} examples of {classes} classes; weights and architecture are the task's own.
+Architecture and weights were adapted by nas-meta to one task: {examples} examples of {classes} classes.
 
 ```python
 import json, torch
@@ -60,8 +60,8 @@ POOLED = {
 }
 
 
-class _OneTask(TaskSource):
-    """Classes as they are, none left out: a support set is small."""
+class _GivenClasses(TaskSource):
+    """A source whose classes are given and all in meta-test, without a minimum of examples."""
 
     def __init__(self, classes: Classes):
         super().__init__()
@@ -76,7 +76,16 @@ class _OneTask(TaskSource):
 
 @dataclass(frozen=True)
 class TaskModel:
-    """What :func:`adapt` found; ``accuracy`` on the query file, where there is one."""
+    """Model for one task, as :func:`adapt` wrote it.
+
+    Attributes:
+        folder: Folder of the model.
+        labels: Class names; the position is the index of the class.
+        architecture: Values by choice.
+        params: Number of parameters.
+        accuracy: Accuracy on the query file, from 0 to 1; None without a query file.
+        examples: Number of examples in the query file.
+    """
 
     folder: Path
     labels: list[str]
@@ -89,34 +98,41 @@ class TaskModel:
 def adapt(
     run: Run, support: Path, folder: Path, query: Path | None = None, text: str = "text", label: str = "label"
 ) -> TaskModel:
-    """Adapts a run's supernet to a support set and writes the model as a Hugging Face folder, its head beside it.
+    """Adapt the supernet of a run to a support set and write the model as a Hugging Face folder.
+
+    The classifier is written to ``head.safetensors``, the class names to ``labels.json``.
 
     Args:
-        support: JSON Lines or CSV, some examples of every class.
-        folder: must not exist, or be empty.
-        query: more examples of the same classes, to measure the accuracy on.
-        text, label: names of the fields in both files.
+        run: A finished run of the strategy ``metanas``, on texts.
+        support: JSON Lines or CSV file with a few examples of every class, of at least two classes.
+        folder: New or empty folder.
+        query: File with more examples of the same classes, to measure the accuracy on.
+        text: Name of the text field in both files.
+        label: Name of the label field in both files.
+
+    Returns:
+        The model.
 
     Raises:
-        ConfigError: the run's strategy gives tasks no architectures of their own.
-        RunError: the run has no trained supernet, or the folder is not empty.
-        DataError: a file cannot be used.
+        ConfigError: The strategy of the run does not adapt architectures to tasks, or the run is not on texts.
+        RunError: The run has no trained supernet, or the folder is not empty.
+        DataError: A file cannot be read, has another format, or holds unexpected classes.
     """
     from nas_meta.models.profiling import parameters
 
     strategy_class, name = run.config.plugin("strategy"), run.config.sections.strategy.name
     if strategy_class.adapted is Strategy.adapted:
         raise ConfigError(
-            f"{run.directory} was searched with the strategy '{name}', which gives tasks no architecture of their own; "
+            f"{run.directory} was searched with the strategy '{name}', which does not adapt architectures to tasks; "
             "expected a run of metanas"
         )
     if run.supernet is None or not run.findings:
-        raise RunError(f"{run.directory} has no trained supernet yet; let the search finish")
+        raise RunError(f"{run.directory} has no trained supernet yet; expected a finished search")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(f"{folder} is not an empty folder; name another one with --to")
+        raise RunError(f"{folder} is not empty; expected a new or empty folder with --to")
     classes = read_examples(support, text, label)
     if len(classes) < 2:
-        raise DataError(f"{support} has one class, '{next(iter(classes))}'; expected at least two")
+        raise DataError(f"{support} has one class, '{next(iter(classes))}'; expected at least two classes")
     config = run.config.sections
     space, tasks, shape = load_problem(run.config)
     if space.modality != TEXT:
@@ -125,62 +141,73 @@ def adapt(
     strategy = make_strategy(run.config, space)
     strategy.receive(run.findings, run.supernet)
     tokenizer = load_tokenizer(space.tokenizer)
-    pool = load_tasks(_OneTask(classes), tokenizer, config.tasks.max_tokens)["meta-test"]
-    made = strategy.adapted(evaluation, pool, pool.members)
-    scores = None
+    pool = load_tasks(_GivenClasses(classes), tokenizer, config.tasks.max_tokens)["meta-test"]
+    adapted = strategy.adapted(evaluation, pool, pool.members)
+    correct = None
     if query is not None:
-        scores = _scores(made, evaluation.pooling, _queries(query, text, label, classes, support), tokenizer, run)
-    _save(made, space, folder, classes, tokenizer, config.tasks.pooling)
+        queries = _read_queries(query, text, label, classes, support)
+        correct = _correct(adapted, evaluation.pooling, queries, tokenizer, run)
+    _save(adapted, space, folder, classes, tokenizer, config.tasks.pooling)
     return TaskModel(
-        folder, list(classes), dict(made.architecture.values), parameters(made.model),
-        None if scores is None else float(scores.mean()), 0 if scores is None else len(scores),
+        folder, list(classes), dict(adapted.architecture.values), parameters(adapted.model),
+        None if correct is None else float(correct.mean()), 0 if correct is None else len(correct),
     )  # fmt: skip
 
 
 def read_examples(file: Path, text: str, label: str) -> Classes:
-    """The examples of a JSON Lines or CSV file by class, in the order of their names.
+    """Read the examples of a JSON Lines or CSV file.
+
+    Args:
+        file: File that ends with ``.jsonl`` or ``.csv``.
+        text: Name of the text field.
+        label: Name of the label field.
+
+    Returns:
+        Distinct examples by class; classes are sorted by name.
 
     Raises:
-        DataError: it is another kind of file, or cannot be used.
+        DataError: The file has another ending or cannot be read.
     """
     if file.suffix not in READERS:
-        raise DataError(f"{file} is neither {' nor '.join(READERS)}; expected one of these")
-    found = READERS[file.suffix](FileOptions(path=file, text=text, label=label)).read()
-    return {name: list(dict.fromkeys(found[name])) for name in sorted(found)}
+        raise DataError(f"{file} is not a supported file; expected a file that ends with {' or '.join(READERS)}")
+    examples = READERS[file.suffix](FileOptions(path=file, text=text, label=label)).read()
+    return {name: list(dict.fromkeys(examples[name])) for name in sorted(examples)}
 
 
-def _queries(file: Path, text: str, label: str, classes: Classes, support: Path) -> Classes:
-    found = read_examples(file, text, label)
-    for name in found:
+def _read_queries(file: Path, text: str, label: str, classes: Classes, support: Path) -> Classes:
+    """Read the query examples, in the class order of the support set."""
+    examples = read_examples(file, text, label)
+    for name in examples:
         if name not in classes:
             raise DataError(f"{file}: the class '{name}' is not in {support}; {nearest(name, classes)}")
-    return {name: found.get(name, []) for name in classes}
+    return {name: examples.get(name, []) for name in classes}
 
 
-def _scores(made: Adapted, pooling: str, classes: Classes, tokenizer: Any, run: Run) -> np.ndarray:
-    """``[examples]``: whether each is classified correctly."""
+def _correct(adapted: Adapted, pooling: str, classes: Classes, tokenizer: Any, run: Run) -> np.ndarray:
+    """Return ``[examples]`` booleans: whether each example is classified correctly."""
     import torch
     import torch.nn.functional as F
 
     from nas_meta.models.encoder import Encoder
 
-    pool = load_tasks(_OneTask(classes), tokenizer, run.config.sections.tasks.max_tokens)["meta-test"]
+    pool = load_tasks(_GivenClasses(classes), tokenizer, run.config.sections.tasks.max_tokens)["meta-test"]
     with torch.inference_mode():
-        z = Encoder(made.model, pooling).eval().embed(pool, np.arange(len(pool)), rows=64)
-        logits = F.linear(F.normalize(z, dim=-1), made.weight, made.bias)
+        z = Encoder(adapted.model, pooling).eval().embed(pool, np.arange(len(pool)), rows=64)
+        logits = F.linear(F.normalize(z, dim=-1), adapted.weight, adapted.bias)
     return logits.argmax(1).cpu().numpy() == pool.labels
 
 
-def _save(made: Adapted, space: Any, folder: Path, classes: Classes, tokenizer: Any, pooling: str) -> None:
+def _save(adapted: Adapted, space: Any, folder: Path, classes: Classes, tokenizer: Any, pooling: str) -> None:
+    """Write the model, its tokenizer, its classifier and a model card."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    space.save(made.model, made.architecture, folder)
+    space.save(adapted.model, adapted.architecture, folder)
     tokenizer.save_pretrained(folder)
-    save_file({"weight": made.weight.cpu().contiguous(), "bias": made.bias.cpu().contiguous()}, folder / HEAD)
+    save_file({"weight": adapted.weight.cpu().contiguous(), "bias": adapted.bias.cpu().contiguous()}, folder / HEAD)
     (folder / LABELS).write_text(json.dumps(list(classes), ensure_ascii=False), encoding="utf-8")
     card = CARD.format(
         title=folder.name, examples=sum(map(len, classes.values())), classes=len(classes), head=HEAD, labels=LABELS,
-        pooled=POOLED[pooling], architecture=json.dumps(dict(made.architecture.values), indent=1),
+        pooled=POOLED[pooling], architecture=json.dumps(dict(adapted.architecture.values), indent=1),
     )  # fmt: skip
     (folder / "README.md").write_text(card, encoding="utf-8")

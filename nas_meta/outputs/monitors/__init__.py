@@ -1,1 +1,1 @@
-"""What watches a search live: TensorBoard, logs, hooks, Prometheus, W&B. None of them can end it."""
+"""Live monitors of a search: TensorBoard, logs, hooks, Prometheus and W&B. A failing monitor never ends the search."""

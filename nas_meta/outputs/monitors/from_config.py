@@ -1,4 +1,4 @@
-"""From the section ``watching`` of a config to what watches a search."""
+"""Create the monitors of a search from the section ``watching`` of its config."""
 
 from __future__ import annotations
 
@@ -12,18 +12,29 @@ from nas_meta.config.sections import HOOKS
 from nas_meta.errors import ConfigError
 from nas_meta.outputs.monitors.hooks import Hook, Hooks, load_hook
 from nas_meta.outputs.monitors.logs import TrialLogs
-from nas_meta.outputs.monitors.observer import Monitors
+from nas_meta.outputs.monitors.monitor import Monitors
 from nas_meta.outputs.monitors.tensorboard import TensorBoardLog
 from nas_meta.space.search_space import SearchSpace
 
-EXPORTER = ("aiohttp", "opencensus", "opentelemetry.exporter.prometheus", "prometheus_client")  # of ray[default]
+# Modules that Ray's exporter imports, from ray[default].
+EXPORTER = ("aiohttp", "opencensus", "opentelemetry.exporter.prometheus", "prometheus_client")
 
 
 def check_monitors(resolved: ResolvedConfig, inline: bool) -> dict[str, Hook]:
-    """The hooks of a config, loaded; executes the file or module of one that is a function.
+    """Check that the monitors of a config can be created, and load its hooks.
+
+    Loading a hook that is a Python function executes its file or module.
+
+    Args:
+        resolved: The config.
+        inline: Whether the search runs without Ray.
+
+    Returns:
+        Hooks by their key in the config.
 
     Raises:
-        ConfigError: a hook, a package or a port is not there; with the line of the config.
+        ConfigError: A hook does not exist, a package is not installed, or the port is in use; with the line of the
+            config.
     """
     section, hooks = resolved.sections.watching, {}
     for key in HOOKS:
@@ -43,28 +54,31 @@ def check_monitors(resolved: ResolvedConfig, inline: bool) -> dict[str, Hook]:
 
 
 def _check_prometheus(resolved: ResolvedConfig, port: int, inline: bool) -> None:
+    """Raise ConfigError if Ray cannot export metrics on the port."""
     where = _where(resolved, "prometheus")
     if inline:
-        raise ConfigError(f"{where} goes through Ray's exporter; expected a search without --inline")
+        raise ConfigError(f"{where} needs Ray's exporter; expected a search without --inline")
     if not all(map(_installed, EXPORTER)):
         raise ConfigError(f"{where}: Ray's exporter is not installed; expected pip install 'nas-meta[prometheus]'")
     if resolved.sections.resources.address is None:
         with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that was closed just now is free
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a recently closed port is free
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError as error:
-                raise ConfigError(f"{where}: the port {port} cannot be listened on: {error.strerror}") from error
+                raise ConfigError(f"{where}: port {port} is not available: {error.strerror}") from error
 
 
 def _where(resolved: ResolvedConfig, key: str) -> str:
+    """Return the line and the name of a key of the section."""
     return f"{resolved.source.at(('watching', key))}: watching.{key}"
 
 
 def _installed(module: str) -> bool:
+    """Return whether a module can be imported, without importing it."""
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # not even the package that it would be in
+    except ModuleNotFoundError:  # its parent package does not exist
         return False
 
 
@@ -72,20 +86,32 @@ def make_monitors(
     resolved: ResolvedConfig, hooks: dict[str, Hook], directory: Path, space: SearchSpace, document: dict[str, Any],
     created: float,
 ) -> Monitors:  # fmt: skip
-    """Everything that watches the search of a config."""
+    """Create the monitors of a search.
+
+    Args:
+        resolved: The config.
+        hooks: Hooks, as :func:`check_monitors` returns them.
+        directory: Run directory.
+        space: The prepared search space.
+        document: The config as plain data, as W&B shows it.
+        created: When the search was created, in seconds since the epoch.
+
+    Returns:
+        A dispatcher for all monitors. Monitors that cannot be created are reported in its ``troubles``.
+    """
     section, objectives = resolved.sections.watching, resolved.sections.optimised
-    observers = Monitors()
-    observers.add("logs", TrialLogs, directory)
-    observers.add("TensorBoard", TensorBoardLog, directory, space, objectives)
+    monitors = Monitors()
+    monitors.add("logs", TrialLogs, directory)
+    monitors.add("TensorBoard", TensorBoardLog, directory, space, objectives)
     if section.prometheus is not None:
         from nas_meta.outputs.monitors.prometheus import PrometheusMetrics
 
-        observers.add("Prometheus", PrometheusMetrics, directory.resolve().name, objectives[0])
+        monitors.add("Prometheus", PrometheusMetrics, directory.resolve().name, objectives[0])
     if section.wandb is not None:
         from nas_meta.outputs.monitors.wandb import WandbLog
 
         settings = section.wandb
-        observers.add("Weights & Biases", WandbLog, directory, created, document, settings.project, settings.mode)
+        monitors.add("Weights & Biases", WandbLog, directory, created, document, settings.project, settings.mode)
     if hooks:
-        observers.add("hooks", Hooks, hooks, directory, section.hook_seconds, observers.trouble)
-    return observers
+        monitors.add("hooks", Hooks, hooks, directory, section.hook_seconds, monitors.trouble)
+    return monitors

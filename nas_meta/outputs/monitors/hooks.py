@@ -1,8 +1,9 @@
-"""What the user wants run at the end of a trial or of the search: a command, or a Python function.
+"""Hooks: commands or Python functions of the user that run at the end of every trial and of the search.
 
-They run one after the other on a thread of their own, so that no trial waits for them. A command gets the event as JSON
-on its standard input, a function as a dict: ``event`` (``trial_end`` or ``search_end``), ``run_dir``, and ``trial``; at
-the end of the search ``phase``, ``error``, ``best`` (a trial) and ``trials`` (how many there are). There is no shell.
+Hooks run one after another in a separate thread, so that no trial waits for them. A command receives the event as JSON
+on standard input and runs without a shell; a function receives the event as a dict. Every event has ``event``
+(``trial_end`` or ``search_end``) and ``run_dir``. A ``trial_end`` has ``trial``; a ``search_end`` has ``phase``,
+``error``, ``best`` (a trial) and ``trials`` (their number).
 """
 
 from __future__ import annotations
@@ -27,20 +28,21 @@ from nas_meta.core.plugins import load_module
 from nas_meta.errors import ConfigError, NasMetaError, PluginError, nearest
 from nas_meta.journal.leaderboard import Leaderboard
 from nas_meta.journal.records import Trial
-from nas_meta.outputs.monitors.observer import Monitor
+from nas_meta.outputs.monitors.monitor import Monitor
 
 Hook = Callable[[Mapping[str, Any]], None]
-MOST_WAITING = 1000  # events; a hook that is so far behind misses some
-TAIL = 2000  # bytes of what a command said
+QUEUE_SIZE = 1000  # largest number of queued events; further events are dropped
+TAIL = 2000  # bytes at the end of a command's output from which the error quotes the last line
 
 
 class Hooks(Monitor):
-    """Tells hooks of the ends of trials and of the search.
+    """Calls hooks at the end of trials and of the search.
 
     Args:
-        hooks: by their key in the config, as :func:`load_hook` makes them.
-        seconds: how long an event may take, and at the end of the search all that are left together.
-        trouble: called with a sentence where a hook fails.
+        hooks: Hooks by their key in the config, ``on_trial_end`` and ``on_search_end``.
+        directory: Run directory.
+        seconds: Timeout in seconds: of each command, and at the end of the search of all remaining events together.
+        trouble: Called with one sentence for each failure of a hook.
     """
 
     def __init__(
@@ -48,45 +50,48 @@ class Hooks(Monitor):
     ):  # fmt: skip
         self._hooks, self._directory = hooks, directory
         self._seconds, self._trouble = seconds, trouble
-        self._waiting: queue.Queue[tuple[str, Mapping[str, Any]] | None] = queue.Queue(MOST_WAITING)
+        self._queue: queue.Queue[tuple[str, Mapping[str, Any]] | None] = queue.Queue(QUEUE_SIZE)
         self._failures: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="hooks", daemon=True)
+        self._thread = threading.Thread(target=self._run_hooks, name="hooks", daemon=True)
         self._thread.start()
 
     def trial_end(self, trial: Trial, leaderboard: Leaderboard) -> None:
-        self._tell("on_trial_end", {"trial": trial.as_dict()})
+        self._enqueue("on_trial_end", {"trial": trial.as_dict()})
 
     def close(self, leaderboard: Leaderboard, phase: str, error: str | None) -> None:
         best = leaderboard.leader.as_dict() if leaderboard.leader else None
-        self._tell("on_search_end", {"phase": phase, "error": error, "best": best, "trials": len(leaderboard.trials)})
-        until = time.monotonic() + self._seconds
+        event = {"phase": phase, "error": error, "best": best, "trials": len(leaderboard.trials)}
+        self._enqueue("on_search_end", event)
+        deadline = time.monotonic() + self._seconds
         try:
-            self._waiting.put(None, timeout=self._seconds)
+            self._queue.put(None, timeout=self._seconds)
         except queue.Full:
-            self._trouble(f"watching: the hooks were not told of the last {self._waiting.qsize()} events")
-        self._thread.join(max(0.0, until - time.monotonic()))
-        self._told()
+            self._trouble(f"watching: the hooks did not receive the last {self._queue.qsize()} events")
+        self._thread.join(max(0.0, deadline - time.monotonic()))
+        self._report_failures()
         if self._thread.is_alive():
-            self._trouble(f"watching: a hook was still at work {self._seconds:g} seconds after the search had ended")
+            self._trouble(f"watching: a hook was still running {self._seconds:g} seconds after the end of the search")
 
-    def _tell(self, hook: str, event: Mapping[str, Any]) -> None:
-        self._told()
+    def _enqueue(self, hook: str, event: Mapping[str, Any]) -> None:
+        """Queue an event for the thread of the hooks."""
+        self._report_failures()
         if hook not in self._hooks:
             return
-        told = {"event": hook.removeprefix("on_"), "run_dir": str(self._directory.resolve()), **event}
+        document = {"event": hook.removeprefix("on_"), "run_dir": str(self._directory.resolve()), **event}
         try:
-            self._waiting.put_nowait((hook, told))
+            self._queue.put_nowait((hook, document))
         except queue.Full:
-            self._trouble(f"watching.{hook} is {MOST_WAITING} events behind and missed some")
+            self._trouble(f"watching.{hook} is too slow: {QUEUE_SIZE} events were waiting and some were dropped")
 
-    def _told(self) -> None:
-        """Failures of the other thread, said from this one."""
+    def _report_failures(self) -> None:
+        """Report failures of the thread, from the thread of the driver."""
         while not self._failures.empty():
             self._trouble(self._failures.get())
 
-    def _work(self) -> None:
-        while (waiting := self._waiting.get()) is not None:
-            name, event = waiting
+    def _run_hooks(self) -> None:
+        """Call hooks until None is queued; runs in the thread."""
+        while (queued := self._queue.get()) is not None:
+            name, event = queued
             try:
                 self._hooks[name](event)
             except (Exception, SystemExit) as error:
@@ -94,40 +99,49 @@ class Hooks(Monitor):
 
 
 def load_hook(target: Sequence[str] | str, seconds: float) -> Hook:
-    """The hook of a config: a command as a list, or a function as ``path/to/file.py:function`` or ``module:function``.
+    """Load a hook of a config.
+
+    Args:
+        target: A command as a list, or a function as ``path/to/file.py:function`` or ``module:function``.
+        seconds: Timeout of a command, in seconds.
+
+    Returns:
+        The hook.
 
     Raises:
-        ConfigError: there is no such command, file, module or function.
+        ConfigError: The command, file, module or function does not exist.
     """
     return _command(list(target), seconds) if not isinstance(target, str) else _function(target)
 
 
 def _command(command: list[str], seconds: float) -> Hook:
+    """Return a hook that runs a command."""
     if shutil.which(command[0]) is None:
-        raise ConfigError(f"there is no command {command[0]}; expected one on the PATH, or the path of a program")
+        raise ConfigError(f"the command {command[0]} does not exist; expected a command on the PATH, or a path")
     return lambda event: _run(command, json.dumps(event), seconds)
 
 
 def _run(command: list[str], event: str, seconds: float) -> None:
-    said = shlex.join(command)
-    # What it prints goes to a file: a pipe would be held open by whatever it has started itself.
-    with tempfile.TemporaryFile() as printed:
+    """Run a command with the event on its standard input; raise NasMetaError if it fails or takes too long."""
+    shown = shlex.join(command)
+    # Its output goes to a file, because background processes of the command would keep a pipe open.
+    with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=printed, stderr=subprocess.STDOUT, start_new_session=True
+            command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
             process.communicate(event.encode(), timeout=seconds)
         except subprocess.TimeoutExpired:
             _kill(process)
-            raise NasMetaError(f"{said} took longer than {seconds:g} seconds") from None
+            raise NasMetaError(f"{shown} took longer than {seconds:g} seconds") from None
         if process.returncode:
-            printed.seek(-min(TAIL, printed.tell()), os.SEEK_END)
-            lines = printed.read().decode(errors="replace").strip().splitlines()
-            raise NasMetaError(f"{said} ended with {process.returncode}" + (f", saying: {lines[-1]}" if lines else ""))
+            output.seek(-min(TAIL, output.tell()), os.SEEK_END)
+            lines = output.read().decode(errors="replace").strip().splitlines()
+            raise NasMetaError(f"{shown} exited with {process.returncode}" + (f": {lines[-1]}" if lines else ""))
 
 
 def _kill(process: subprocess.Popen) -> None:
-    """Ends a command with what it has started."""
+    """Kill a command and the processes that it started."""
     if hasattr(os, "killpg"):
         os.killpg(process.pid, signal.SIGKILL)
     else:
@@ -136,6 +150,7 @@ def _kill(process: subprocess.Popen) -> None:
 
 
 def _function(name: str) -> Hook:
+    """Return a hook that is a Python function."""
     where, _, attribute = name.rpartition(":")
     try:
         module = (

@@ -1,6 +1,7 @@
-"""A log for each trial, and how others read it.
+"""Write a log file for each trial, and read the logs from other processes.
 
-Written by the driver from what travels with the events, so that it does not matter on which machine a trial runs.
+The driver writes the logs from the output that workers attach to their events, so a log is complete no matter which
+machines the trial ran on.
 """
 
 from __future__ import annotations
@@ -20,46 +21,53 @@ from nas_meta.journal.records import Trial
 from nas_meta.journal.run import Run
 from nas_meta.journal.status import ADAPTATION, JOB, read_status
 from nas_meta.journal.status import JOBS as PHASES_OF_JOBS
-from nas_meta.outputs.monitors.observer import Monitor
+from nas_meta.outputs.monitors.monitor import Monitor
 
 FOLDER = "logs"
 NAMES = {"supernet": JOB, "adapted": ADAPTATION}
-JOBS = {JOB: ("the supernet", "trained"), ADAPTATION: ("the pretrained model", "adapted")}
-MOST = 2_000_000  # characters that one part of a log may have before only its end is told
-TICK = 0.5  # seconds between two looks at a log that is followed
+JOBS = {JOB: "training of the supernet", ADAPTATION: "domain adaptation of the pretrained model"}
+MAX_CHARACTERS = 2_000_000  # of one attempt at a trial; after them only its last line is logged
+TICK = 0.5  # seconds between two reads of a log that is followed
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 @dataclass
-class _Part:
-    """What one attempt at a trial has written."""
+class _OpenLog:
+    """The open log of one attempt at a trial."""
 
     file: TextIO
-    room: int = MOST
+    remaining: int = MAX_CHARACTERS
     worker: str = ""
 
 
 class TrialLogs(Monitor):
-    """``RUN/logs/trial-0001.log`` for each trial and ``supernet.log`` for the strategy's job; open while it runs."""
+    """Writes the logs of a search to ``RUN/logs``.
+
+    A trial has a log such as ``trial-0001.log``, the job of the strategy ``supernet.log``, and domain adaptation
+    ``adapted.log``. A file is open only while its trial or job runs.
+
+    Args:
+        directory: Run directory.
+    """
 
     def __init__(self, directory: Path):
         self._directory = directory
-        self._open: dict[int, _Part] = {}
+        self._open: dict[int, _OpenLog] = {}
         self._job = JOB
 
     def trial_start(self, trial: Trial) -> None:
-        part = self._part(trial.id)
-        if part.file.tell():
-            part.file.write("\n")
+        log = self._log(trial.id)
+        if log.file.tell():
+            log.file.write("\n")
         steps = f"{trial.planned} steps, seed {trial.seed}"
-        part.file.write(f"{now()}  trial {trial.id} begins: {steps}\n{json.dumps(dict(trial.architecture))}\n")
-        part.file.flush()
+        log.file.write(f"{now()}  trial {trial.id} starts: {steps}\n{json.dumps(dict(trial.architecture))}\n")
+        log.file.flush()
 
     def output(self, number: int, text: str, worker: str) -> None:
-        part = self._part(number)
-        if worker and part.worker != worker:
-            part.worker = worker
-            self._write(number, f"{now()}  on the worker {worker}")
+        log = self._log(number)
+        if worker and log.worker != worker:
+            log.worker = worker
+            self._write(number, f"{now()}  on worker {worker}")
         if text:
             self._write(number, text.removesuffix("\n"))
 
@@ -73,10 +81,10 @@ class TrialLogs(Monitor):
         self._step(self._job, step, values)
 
     def job_end(self, error: str | None) -> None:
-        what, done = JOBS[self._job]
-        self._end(self._job, f"{what} is {f'not {done}: {error}' if error else done}")
+        self._end(self._job, f"{JOBS[self._job]} {f'failed: {error}' if error else 'completed'}")
 
     def _step(self, number: int, step: int, values: Mapping[str, float]) -> None:
+        """Log the values of a step."""
         measured = "  ".join(f"{name} {value:.6g}" for name, value in values.items())
         self._write(number, f"{now()}  step {step}  {measured}")
 
@@ -90,82 +98,106 @@ class TrialLogs(Monitor):
 
     def close(self, leaderboard: Leaderboard, phase: str, error: str | None) -> None:
         for number in list(self._open):
-            self._end(number, f"the search is {phase}" + (f": {error}" if error else ""))
+            self._end(number, f"search {phase}" + (f": {error}" if error else ""))
 
-    def _part(self, number: int) -> _Part:
+    def _log(self, number: int) -> _OpenLog:
+        """Return the open log of a trial or job; open it if necessary."""
         if number not in self._open:
             path = log_path(self._directory, number)
-            # A run from somebody else must not lead what is written here to another place.
+            # Do not follow links: a run directory from somebody else could redirect writes to any file.
             if path.is_symlink() or path.parent.is_symlink():
-                raise RunError(f"{path} is a link; expected a file of the run's own")
+                raise RunError(f"{path} is a link; expected a regular file in the run directory")
             path.parent.mkdir(exist_ok=True)
-            self._open[number] = _Part(path.open("a", encoding="utf-8", errors="backslashreplace"))
+            self._open[number] = _OpenLog(path.open("a", encoding="utf-8", errors="backslashreplace"))
         return self._open[number]
 
     def _write(self, number: int, text: str) -> None:
-        part = self._part(number)
-        if part.room <= 0:
+        """Append text to a log, up to ``MAX_CHARACTERS``."""
+        log = self._log(number)
+        if log.remaining <= 0:
             return
-        part.file.write(f"{text}\n")
-        part.room -= len(text) + 1
-        if part.room <= 0:
-            part.file.write(f"[more than {MOST:,} characters: what follows is left out up to the end]\n")
-        part.file.flush()
+        log.file.write(f"{text}\n")
+        log.remaining -= len(text) + 1
+        if log.remaining <= 0:
+            log.file.write(f"[more than {MAX_CHARACTERS:,} characters: everything up to the last line is omitted]\n")
+        log.file.flush()
 
     def _end(self, number: int, sentence: str) -> None:
-        self._part(number).file.write(f"{now()}  {sentence}\n")
+        """Append the last line to a log and close it."""
+        self._log(number).file.write(f"{now()}  {sentence}\n")
         self._open.pop(number).file.close()
 
 
 def now() -> str:
-    """The time as it stands in a log."""
+    """Return the local time as logs show it."""
     return time.strftime("%Y-%m-%d %H:%M:%S")
 
 
 def log_path(directory: Path, number: int) -> Path:
-    """Where the log of a trial lies, or under 0 that of the strategy's job, under -1 that of the adaptation."""
+    """Return the path of a log.
+
+    Args:
+        directory: Run directory.
+        number: ID of a trial, 0 for the job of the strategy, or -1 for domain adaptation.
+    """
     name = next((n for n, job in NAMES.items() if job == number), f"trial-{number:04d}")
     return directory / FOLDER / f"{name}.log"
 
 
-def numbered(name: str) -> int:
-    """The number under which a log is kept, from a trial's id, ``supernet`` or ``adapted``.
+def log_number(name: str) -> int:
+    """Return the number of a log by its name.
+
+    Args:
+        name: ID of a trial, ``supernet`` or ``adapted``.
 
     Raises:
-        RunError: it is neither.
+        RunError: The name is none of them.
     """
     if name in NAMES:
         return NAMES[name]
     if not name.isdecimal() or int(name) == JOB:
-        raise RunError(f"'{name}' is no trial; expected its number, or {' or '.join(NAMES)}")
+        raise RunError(f"'{name}' is not a trial; expected the ID of a trial, or {' or '.join(NAMES)}")
     return int(name)
 
 
 def read_log(run: Run, number: int, follow: bool = False) -> Iterator[str]:
-    """The text of a log, without what would command a terminal; with ``follow`` also what comes until its end.
+    """Read a log; control characters, which could command a terminal, are replaced by question marks.
+
+    Args:
+        run: The run.
+        number: ID of a trial, 0 for the job of the strategy, or -1 for domain adaptation.
+        follow: Whether to wait for new text until the trial or job ends.
+
+    Returns:
+        An iterator over the text in pieces.
 
     Raises:
-        RunError: there is no such trial, or it has no log.
+        RunError: The trial does not exist or has no log.
     """
     path = log_path(run.directory, number)
     job = number in JOBS
-    what = JOBS[number][0].replace("the ", "its ") if job else f"trial {number}"
+    name = f"the {JOBS[number]}" if job else f"trial {number}"
     ended = (lambda: job_ended(run)) if job else lambda: run.trial(number).status != "running"
-    ended()  # refuses a trial that is not there
+    ended()  # raises RunError if the trial does not exist
     if not path.is_file():
-        raise RunError(f"{run.directory} has no log of {what}: it has not begun, or an older nas-meta ran it")
+        raise RunError(f"{run.directory} has no log of {name}; it has not started, or an older nas-meta ran it")
     return _text(path, ended if follow else lambda: True)
 
 
 def job_ended(run: Run) -> bool:
-    """Whether nothing runs any more that comes before the first trial."""
+    """Return whether all jobs before the first trial have ended.
+
+    Args:
+        run: The run.
+    """
     return read_status(run).phase not in ("preparing", *PHASES_OF_JOBS)
 
 
 def _text(path: Path, ended: Callable[[], bool]) -> Iterator[str]:
+    """Yield the text of a file until it ends."""
     with path.open(encoding="utf-8", errors="replace") as file:
         while True:
-            last = ended()  # before the look: what comes with the end is still told
+            last = ended()  # checked before the read, so that the last lines are not missed
             while text := file.read(1 << 16):
                 yield UNPRINTABLE.sub("?", text)
             if last:

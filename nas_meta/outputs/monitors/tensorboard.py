@@ -1,4 +1,4 @@
-"""What a person watches: a TensorBoard run for every trial, and one for the search."""
+"""Write TensorBoard event files: one TensorBoard run per trial, one per job, and one for the search."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nas_meta.evaluation.metrics import ACCURACY, shown_metrics
 from nas_meta.journal.leaderboard import Leaderboard
 from nas_meta.journal.records import Trial
 from nas_meta.journal.status import ADAPTATION
-from nas_meta.outputs.monitors.observer import Monitor
+from nas_meta.outputs.monitors.monitor import Monitor
 from nas_meta.outputs.report.figures import front_figure
 from nas_meta.space.search_space import SearchSpace
 
@@ -25,10 +25,13 @@ FOLDER = "tensorboard"
 
 
 class TensorBoardLog(Monitor):
-    """Writes a run's event files.
+    """Writes the event files of a search, and at its end ``pareto.png``.
 
     Args:
-        every: seconds between two pictures of the front while the search runs, more where drawing takes long.
+        directory: Run directory.
+        space: The search space; its choices become hyperparameters in TensorBoard.
+        objectives: Objectives of the search, the first one first.
+        every: Shortest time between two figures of the Pareto front, in seconds; longer if drawing is slow.
     """
 
     def __init__(self, directory: Path, space: SearchSpace, objectives: Sequence[Objective], every: float = 20):
@@ -36,7 +39,7 @@ class TensorBoardLog(Monitor):
 
         self.directory = directory / FOLDER
         self.objectives = objectives
-        self._every, self._next_picture = every, 0.0
+        self._every, self._next_figure = every, 0.0
         self._writers: dict[int, EventWriter] = {}
         self._search = EventWriter(str(self.directory / "search"))
         self._job: EventWriter | None = None
@@ -44,11 +47,11 @@ class TensorBoardLog(Monitor):
         self._declare(space)
 
     def trial_progress(self, trial: Trial, step: int, values: Mapping[str, float]) -> None:
-        """Training loss, and validation accuracy where it was measured; values of pre-training have their own names."""
+        """Write the values of a step; names with a slash, such as those of pre-training, are tags already."""
         writer = self._writer(trial)
         for name, value in values.items():
-            own = "/" in name or name == ACCURACY
-            writer.add_scalar(tag_of(name) if own else f"meta-train/{name}", value, step)
+            has_tag = "/" in name or name == ACCURACY
+            writer.add_scalar(tag_of(name) if has_tag else f"meta-train/{name}", value, step)
 
     def job_start(self, number: int) -> None:
         from nas_meta.outputs.monitors.event_file import EventWriter
@@ -58,17 +61,17 @@ class TensorBoardLog(Monitor):
         self._job = EventWriter(str(self.directory / ("adapted" if number == ADAPTATION else "supernet")))
 
     def job_progress(self, step: int, values: Mapping[str, float]) -> None:
-        """Scalars of the strategy's job under their own names, such as ``meta-train/loss`` or ``probability/…``."""
+        """Write the values of a step; their names are tags, such as ``meta-train/loss`` or ``probability/…``."""
         for name, value in values.items():
             self._job.add_scalar(name, value, step)
 
     def trial_end(self, trial: Trial, leaderboard: Leaderboard) -> None:
-        """A trial's final metrics and hyper-parameters; best so far, throughput and the picture of the search."""
+        """Write the metrics and hyperparameters of the trial; update the best value, throughput and Pareto front."""
         from tensorboard.plugins.hparams import summary_v2 as api
 
         writer = self._writer(trial)
         for name, value in trial.metrics.items():
-            if name != ACCURACY or trial.status == "completed":  # a stopped trial wrote its accuracy at the rung
+            if name != ACCURACY or trial.status == "completed":  # a stopped trial has already written it at its rung
                 writer.add_scalar(tag_of(name), value, trial.fidelity)
         values = {n: v if v is not None else "none" for n, v in trial.architecture.items()}
         file = writer._get_file_writer()
@@ -80,25 +83,26 @@ class TensorBoardLog(Monitor):
             self._search.add_scalar("search/best", leader.metrics[self.objectives[0].metric], finished)
         minutes = max(time.time() - self._started, 1e-9) / 60
         self._search.add_scalar("search/trials_per_minute", finished / minutes, finished)
-        if leader and time.time() > self._next_picture:
-            self._picture(leaderboard)
+        if leader and time.time() > self._next_figure:
+            self._draw_front(leaderboard)
 
     def forget(self, trial: Trial, reason: str) -> None:
-        """Removes what a trial wrote."""
+        """Remove the event files of a trial."""
         if trial.id in self._writers:
             self._writers.pop(trial.id).close()
         shutil.rmtree(self.directory / trial_name(trial), ignore_errors=True)
 
     def close(self, leaderboard: Leaderboard, phase: str, error: str | None) -> None:
-        """The last picture, also as ``pareto.png`` beside the event files' folder."""
+        """Draw the last figure, also as ``pareto.png`` in the run directory, and close all files."""
         if leaderboard.leader:
-            self._picture(leaderboard)
+            self._draw_front(leaderboard)
             figure = front_figure(list(leaderboard.trials.values()), self.objectives)
             figure.savefig(self.directory.parent / "pareto.png", dpi=120)
         for writer in [*self._writers.values(), self._search, *filter(None, [self._job])]:
             writer.close()
 
     def _writer(self, trial: Trial) -> EventWriter:
+        """Return the writer of a trial; the first call writes its architecture."""
         from nas_meta.outputs.monitors.event_file import EventWriter
 
         if trial.id not in self._writers:
@@ -108,7 +112,7 @@ class TensorBoardLog(Monitor):
         return self._writers[trial.id]
 
     def _declare(self, space: SearchSpace) -> None:
-        # Declared once for the whole search: trials may lack choices that have no effect in them.
+        """Declare hyperparameters and metrics once for the search, because trials may lack inactive choices."""
         from tensorboard.plugins.hparams import summary_v2 as api
 
         hparams = [
@@ -120,29 +124,35 @@ class TensorBoardLog(Monitor):
         metrics = [api.Metric(tag_of(metric.name), display_name=metric.name) for metric in shown]
         self._search._get_file_writer().add_summary(api.hparams_config_pb(hparams, metrics))
 
-    def _picture(self, leaderboard: Leaderboard) -> None:
+    def _draw_front(self, leaderboard: Leaderboard) -> None:
+        """Draw the Pareto front and schedule the next figure."""
         started = time.time()
         figure = front_figure(list(leaderboard.trials.values()), self.objectives)
         self._search.add_figure("search/front", figure, leaderboard.finished)
         self._search.flush()
-        # With many trials it takes long: at most one part in fifty of the driver's time.
-        self._next_picture = time.time() + max(self._every, 50 * (time.time() - started))
+        # Drawing many trials is slow: spend at most 1/50 of the driver's time on it.
+        self._next_figure = time.time() + max(self._every, 50 * (time.time() - started))
 
 
 def tag_of(name: str) -> str:
     """Return the TensorBoard tag of a metric.
 
     Args:
-        name: A metric of a trial, or a tag already (with a slash).
+        name: A metric of a trial, or a tag (any name with a slash).
 
     Returns:
-        The tag: ``meta-validation/accuracy``, ``trial/NAME`` for other metrics.
+        ``meta-validation/accuracy``, ``trial/NAME`` for other metrics, and tags unchanged.
     """
     return name if "/" in name else f"meta-validation/{name}" if name == ACCURACY else f"trial/{name}"
 
 
 def session_end(success: bool, when: float) -> Any:
-    """The summary that tells the HParams tab how a trial ended (TensorBoard's own needs TensorFlow)."""
+    """Return the summary that ends a trial in the HParams tab; TensorBoard's own function needs TensorFlow.
+
+    Args:
+        success: Whether the trial has metrics.
+        when: End of the trial, in seconds since the epoch.
+    """
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
@@ -158,5 +168,9 @@ def session_end(success: bool, when: float) -> Any:
 
 
 def trial_name(trial: Trial) -> str:
-    """The name of a trial's TensorBoard run."""
+    """Return the name of a trial's TensorBoard run.
+
+    Args:
+        trial: The trial.
+    """
     return f"trial-{trial.id:04d}-{trial.architecture_id}"

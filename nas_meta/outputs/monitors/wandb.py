@@ -1,9 +1,9 @@
-"""A logger for Weights & Biases, below the run directory.
+"""A logger for Weights & Biases, with files below the run directory.
 
-One W&B run for each search: a row of its history for each trial, with the choices of the architecture beside the
-metrics, as its charts of parameters against results want them, and the best in its summary. A W&B run for each trial
-would take longer to begin than a short trial takes, and fill a project with thousands of runs; curves within a trial
-are TensorBoard's, and stand in its log.
+Each search is one W&B run. Its history has one row per trial with the choices of the architecture and the metrics, so
+that W&B can plot metrics against choices; its summary holds the best trial. One W&B run per trial would take longer to
+start than a short trial takes, and would fill a project with thousands of runs. For curves within a trial, see
+TensorBoard and the log of the trial.
 """
 
 from __future__ import annotations
@@ -17,17 +17,21 @@ from typing import Any
 
 from nas_meta.journal.leaderboard import Leaderboard
 from nas_meta.journal.records import Trial
-from nas_meta.outputs.monitors.observer import Monitor
+from nas_meta.outputs.monitors.monitor import Monitor
 
 FOLDER = "wandb"
 
 
 class WandbLog(Monitor):
-    """The W&B run of a search; a search that goes on, goes on with the same.
+    """The W&B run of a search; a resumed search continues the same W&B run.
 
     Args:
-        created: when the search was, by its journal: with the directory's name, who it is to W&B.
-        document: its config.
+        directory: Run directory.
+        created: When the search was created, in seconds since the epoch. With the name of the directory, it determines
+            the ID of the W&B run.
+        document: Config of the search as plain data.
+        project: W&B project.
+        mode: ``offline`` or ``online``.
     """
 
     def __init__(
@@ -36,7 +40,7 @@ class WandbLog(Monitor):
         folder = directory / FOLDER
         folder.mkdir(exist_ok=True)
         identity = hashlib.sha256(f"{directory.resolve().name} {created}".encode()).hexdigest()[:12]
-        with _kept_in(folder):
+        with _confine_to(folder):
             import wandb
 
             self._run = wandb.init(
@@ -65,11 +69,11 @@ class WandbLog(Monitor):
 
 
 @contextmanager
-def _kept_in(folder: Path) -> Iterator[None]:
-    """What W&B writes into the user's home otherwise goes to a folder; errors of its own it reports to nobody."""
-    wanted = {"WANDB_CACHE_DIR": str(folder), "WANDB_DATA_DIR": str(folder), "WANDB_ERROR_REPORTING": "false"}
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
+def _confine_to(folder: Path) -> Iterator[None]:
+    """Make W&B write to a folder instead of the user's home, and keep it from reporting its own errors."""
+    settings = {"WANDB_CACHE_DIR": str(folder), "WANDB_DATA_DIR": str(folder), "WANDB_ERROR_REPORTING": "false"}
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
     try:
         yield
     finally:

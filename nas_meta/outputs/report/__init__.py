@@ -1,1 +1,1 @@
-"""Tables, pictures and words for a person."""
+"""Results of a search as tables, figures and text."""

@@ -1,4 +1,4 @@
-"""Pictures of a run."""
+"""Figures of a run."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ def front_figure(trials: Sequence[Trial], objectives: Sequence[Objective]) -> Fi
     """Draw every completed trial and the Pareto front, the first objective against the second.
 
     Args:
-        trials: The trials.
-        objectives: What the search optimises. With one objective, FLOPs are the other axis, or the accuracy where the
-            objective is FLOPs.
+        trials: Trials of any status.
+        objectives: Objectives of the search, the first one first. If there is only one, the other axis shows FLOPs, or
+            the accuracy if that objective is FLOPs.
 
     Returns:
-        The figure.
+        The figure, with 95% intervals over episodes where they are known.
     """
     from matplotlib.figure import Figure
 
-    upright, across = _axes(objectives)
-    y, x = metric_of(upright.metric), metric_of(across.metric)
-    done = [t for t in rank(trials, [upright]) if x.name in t.metrics]
-    front = sorted(pareto(done, [upright, across]), key=lambda t: t.metrics[x.name])
+    vertical, horizontal = _axes(objectives)
+    y, x = metric_of(vertical.metric), metric_of(horizontal.metric)
+    done = [t for t in rank(trials, [vertical]) if x.name in t.metrics]
+    front = sorted(pareto(done, [vertical, horizontal]), key=lambda t: t.metrics[x.name])
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
     intervals = [y.scale * t.metrics.get(y.name + INTERVAL, 0.0) for t in done]
@@ -45,7 +45,7 @@ def front_figure(trials: Sequence[Trial], objectives: Sequence[Objective]) -> Fi
 
 
 def _axes(objectives: Sequence[Objective]) -> tuple[Objective, Objective]:
-    """The objectives of the two axes; accuracy is upright where it is one of them."""
+    """Return the objectives of the vertical and the horizontal axis; accuracy, if among them, is vertical."""
     flops = Objective("flops", METRICS["flops"].direction)
     first, *others = objectives
     other = others[0] if others else flops if first.metric != flops.metric else Objective(ACCURACY)
@@ -53,5 +53,5 @@ def _axes(objectives: Sequence[Objective]) -> tuple[Objective, Objective]:
 
 
 def _points(trials: Sequence[Trial], x: Metric, y: Metric) -> tuple[list[float], list[float]]:
-    """The shown values of two metrics."""
+    """Return the coordinates of trials, in the units in which the metrics are shown."""
     return [x.scale * t.metrics[x.name] for t in trials], [y.scale * t.metrics[y.name] for t in trials]

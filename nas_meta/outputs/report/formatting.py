@@ -1,4 +1,4 @@
-"""Numbers and architectures as words for a person."""
+"""Format durations, metrics, trials and architectures as text."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from nas_meta.journal.records import Trial
 
 
 def clock(seconds: float) -> str:
-    """Seconds as ``m:ss`` or ``h:mm:ss``."""
+    """Format seconds as ``m:ss``, or from one hour as ``h:mm:ss``."""
     minutes, second = divmod(int(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
 def named_value(metric: Metric, metrics: Mapping[str, float]) -> str:
-    """Show a metric within a sentence, such as ``15.9 M parameters``.
+    """Format a metric with its title, such as ``15.9 M parameters``.
 
     Args:
         metric: The metric.
         metrics: Metrics of a trial.
 
     Returns:
-        The value with its title, the accuracy without; empty where the trial does not have it.
+        The value with its title, for the accuracy without; empty if the trial does not have the metric.
     """
     value = metric.format(metrics)
     return value if metric.name == ACCURACY or not value else f"{value} {metric.title}"
 
 
 def trial_line(trial: Trial, objectives: Sequence[str] = ()) -> str:
-    """Show a finished trial in one line.
+    """Format a finished trial as one line.
 
     Args:
         trial: The trial.
-        objectives: Metrics to show besides the overview.
+        objectives: Metrics to show in addition to those that are always shown.
 
     Returns:
-        Its metrics and duration, or the reason why it failed.
+        Its metrics and duration in seconds, or the reason of its failure.
     """
     if not trial.metrics:
         return f"trial {trial.id}: {trial.status}: {one_line(str(trial.error))}"
@@ -50,7 +50,14 @@ def trial_line(trial: Trial, objectives: Sequence[str] = ()) -> str:
 
 
 def short(architecture: Mapping[str, Any]) -> str:
-    """An architecture in a few words: choices of one group (``layer0.keep``) stand together."""
+    """Format an architecture as one short line.
+
+    Choices of one group are listed together and those that are False are left out: ``layer0.heads=4, layer0.keep=True,
+    layer1.keep=False`` becomes ``layer0 heads=4 keep``.
+
+    Args:
+        architecture: Values by choice.
+    """
     groups: dict[str, list[str]] = {}
     for name, value in architecture.items():
         group, _, choice = name.rpartition(".")
@@ -61,5 +68,9 @@ def short(architecture: Mapping[str, Any]) -> str:
 
 
 def choices(trial: Trial) -> list[str]:
-    """An architecture in lines."""
+    """Return the architecture of a trial, one line per choice.
+
+    Args:
+        trial: The trial.
+    """
     return [f"  {one_line(name)}: {one_line(str(value))}" for name, value in trial.architecture.items()]

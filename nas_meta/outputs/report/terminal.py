@@ -1,4 +1,4 @@
-"""What the command line shows: live progress and tables (rich)."""
+"""Live progress and tables in the terminal, drawn with rich."""
 
 from __future__ import annotations
 
@@ -23,26 +23,32 @@ from nas_meta.outputs.report.formatting import clock, short, trial_line
 if TYPE_CHECKING:
     from nas_meta.outputs.proxy_ranking import Ranking
 
-REFRESHES = 4  # a second, of what is shown while it changes
-SHOWN = 20  # trials that run, at most
-OLD = 30  # seconds after which a search that said nothing is taken for dead
+REFRESHES = 4  # redraws of the live progress per second
+SHOWN = 20  # largest number of running trials listed
+OLD = 30  # seconds without an update after which the search may have died
 
 
 def console() -> Console:
-    """Standard output; where it is no terminal, wide enough that tables do not wrap."""
-    # What trials and plugins say is shown as it is: no [tags] of rich's in it.
+    """Return a console for standard output, 160 columns wide if that is not a terminal."""
+    # Messages of trials and plugins are printed verbatim: rich must not interpret their [brackets] as markup.
     plain = {"markup": False, "emoji": False}
     return Console(**plain) if sys.stdout.isatty() else Console(width=160, **plain)
 
 
 class LiveProgress:
-    """Live on a terminal; a line for every finished trial elsewhere. Call it with each :class:`Status`."""
+    """Progress of a search: live on a terminal, otherwise one line per phase and finished trial.
+
+    Use it as a context manager and call it with each :class:`Status`.
+
+    Args:
+        console: Where to print.
+    """
 
     def __init__(self, console: Console):
         self.console = console
         self._live = Live(console=console, refresh_per_second=REFRESHES) if console.is_terminal else None
-        self._told = 0  # trials that ended, so far
-        self._drawn = 0.0
+        self._printed = 0  # ended trials that have been printed
+        self._drawn_at = 0.0
         self._phase = ""
 
     def __enter__(self) -> LiveProgress:
@@ -56,21 +62,26 @@ class LiveProgress:
 
     def __call__(self, status: Status) -> None:
         if self._live:
-            if status.over or status.written - self._drawn > 1 / REFRESHES:
-                self._drawn = status.written
+            if status.over or status.written - self._drawn_at > 1 / REFRESHES:
+                self._drawn_at = status.written
                 self._live.update(panel(status))
             return
         if status.phase != self._phase:
             self._phase = status.phase
             self.console.print(PHASES[status.phase], highlight=False)
-        ended, self._told = status.leaderboard.ended[self._told :], len(status.leaderboard.ended)
+        ended = status.leaderboard.ended[self._printed :]
+        self._printed += len(ended)
         for trial in map(status.leaderboard.trials.get, ended):
             if trial.status != "running":
                 self.console.print(trial_line(trial, status.leaderboard.metrics), highlight=False)
 
 
 def panel(status: Status) -> Group:
-    """How far a search is: trials, the best so far, and each that runs with its step and loss."""
+    """Show the progress of a search: counts of trials, the best trial so far, and the running trials.
+
+    Args:
+        status: Status of the search.
+    """
     if status.phase in JOBS:
         step, of = status.steps.get(JOB, 0), f"/{status.job_steps}" if status.job_steps else ""
         head = Text.assemble((PHASES[status.phase], "bold"), f"  step {step}{of}")
@@ -85,7 +96,7 @@ def panel(status: Status) -> Group:
         f"  {finished}/{status.total} done, {len(running)} running, {failed} failed",
         f", {stopped} stopped early" if stopped else "",
         f"  elapsed {clock(elapsed)}",
-        f"  left about {clock(left)}" if left is not None and status.phase == "searching" else "",
+        f"  about {clock(left)} left" if left is not None and status.phase == "searching" else "",
     )
     lines: list[Any] = [head, ProgressBar(total=status.total, completed=finished, width=60)]
     if leaderboard.leader:
@@ -99,33 +110,50 @@ def panel(status: Status) -> Group:
 
 
 def progress(status: Status, trial: Trial) -> str:
-    """The step of a running trial, and its loss where it has one."""
+    """Format the step of a running trial, and its loss if known.
+
+    Args:
+        status: Status of the search.
+        trial: A running trial.
+    """
     loss = f", loss {status.losses[trial.id]:.3f}" if trial.id in status.losses else ""
     return f"step {status.steps.get(trial.id, 0)}/{trial.fidelity}{loss}"
 
 
 def status_view(status: Status) -> Group:
-    """:func:`panel` as another process sees it: with workers, throughput, failures, and how old the news are."""
+    """Show the progress of a search that runs in another process.
+
+    In addition to :func:`panel`, it shows workers, throughput, reasons of failures, problems of monitors, and a warning
+    if the last update is old.
+
+    Args:
+        status: Status of the search, as read from its directory.
+    """
     done = [t for t in status.trials if t.finished and t.finished >= status.started]
-    minutes = max(status.written - status.started, 1e-9) / 60
+    rate = 60 * len(done) / max(status.written - status.started, 1e-9)
     lines: list[Any] = [
         panel(status),
-        Text(f"workers      {status.workers}, {len(done) / minutes:.1f} trials a minute, on {one_line(status.where)}"),
+        Text(f"workers      {status.workers}, {rate:.1f} trials per minute, on {one_line(status.where)}"),
     ]
     for reason, count in status.failures.items():
-        lines.append(Text(f"failed       {count} because {one_line(reason)}", style="red"))
+        lines.append(Text(f"failed       {count} × {one_line(reason)}", style="red"))
     failed = [t.id for t in status.trials if t.error and not t.metrics]
     if failed:
         lines.append(Text(f"why          nas-meta logs {status.run_dir} {failed[-1]}", style="dim"))
     lines += [Text(f"watching     {one_line(trouble)}", style="yellow") for trouble in status.troubles]
     age = time.time() - status.written
     if not status.over and age > OLD:
-        lines.append(Text(f"no sign of the search for {clock(age)}: nas-meta resume {status.run_dir}", style="yellow"))
+        text = f"no update from the search for {clock(age)}; if it has died: nas-meta resume {status.run_dir}"
+        lines.append(Text(text, style="yellow"))
     return Group(*lines)
 
 
 def watch_status(read: Callable[[], Status]) -> None:
-    """Shows a search that another process runs until it ends."""
+    """Show the progress of a search in another process until it ends.
+
+    Args:
+        read: Reads the current status of the search.
+    """
     with Live(console=console(), refresh_per_second=2) as live:
         while True:
             started = time.time()
@@ -133,19 +161,20 @@ def watch_status(read: Callable[[], Status]) -> None:
             live.update(status_view(status))
             if status.over:
                 return
-            time.sleep(max(1, 5 * (time.time() - started)))  # reading a hundred thousand trials takes seconds
+            # Reading 100,000 trials takes seconds: spend at most a sixth of the time on it.
+            time.sleep(max(1, 5 * (time.time() - started)))
 
 
 def result_table(run: Run) -> Table:
-    """Build the table that a search ends with.
+    """Build the table of results that is printed at the end of a search.
 
     Args:
         run: The run.
 
     Returns:
-        The meta-tested trials, the Pareto front, and the models that they are compared with.
+        The table: meta-tested trials and the Pareto front (at most 12 trials), then the reference models.
     """
-    table = Table(title="The best and the Pareto front", title_justify="left")
+    table = Table(title="Best trials and the Pareto front", title_justify="left")
     accuracy, *others = shown_metrics([o.metric for o in run.objectives])
     others = [m for m in others if m.known != "end"]
     table.add_column("trial")
@@ -176,15 +205,22 @@ def result_table(run: Run) -> Table:
     if timing:
         inputs = timing.get("inputs") or f"{timing['batch']} × {timing['tokens']} tokens"
         table.caption += (
-            f"\nlatency: median for {one_line(inputs)} on {one_line(timing['device'])}, "
-            f"alone on the machine;\nduring the search stood in for it: {one_line(timing['during_search'])}"
+            f"\nlatency: median for {one_line(inputs)} on {one_line(timing['device'])}, measured without other load;"
+            f"\nduring the search it was estimated by {one_line(timing['during_search'])}"
         )
     table.caption_justify = "left"
     return table
 
 
 def ranking_table(ranking: Ranking) -> Table:
-    """Architectures with their scores; of a run, what each score's ranking is worth."""
+    """Build the table of a proxy ranking.
+
+    Args:
+        ranking: The ranking, with at least one architecture.
+
+    Returns:
+        The table; for a run, its last row holds the agreement of each proxy with the trained accuracy.
+    """
     table, first = Table(), ranking.rows[0]
     for name in ([] if first.trial is None else ["trial", METRICS[ACCURACY].title]) + list(first.scores):
         table.add_column(name, justify="right")
@@ -197,9 +233,9 @@ def ranking_table(ranking: Ranking) -> Table:
             short(row.architecture.values),
         )
     if ranking.agreement:
-        found = [f"{a.tau:+.2f} ({a.low:+.2f} to {a.high:+.2f})" for a in ranking.agreement.values()]
+        taus = [f"{a.tau:+.2f} ({a.low:+.2f} to {a.high:+.2f})" for a in ranking.agreement.values()]
         table.add_section()
-        table.add_row("", "τ", *found, "Kendall's τ with the accuracy, 95% interval over bootstrap samples")
+        table.add_row("", "τ", *taus, "Kendall's τ with the accuracy (95% bootstrap interval)")
     return table
 
 
@@ -208,10 +244,10 @@ def trials_table(trials: Sequence[Trial], objectives: Sequence[str] = ()) -> Tab
 
     Args:
         trials: The trials, in the order of the table.
-        objectives: Metrics to show besides the overview.
+        objectives: Metrics to show in addition to those that are always shown.
 
     Returns:
-        The table; the last column holds the architecture, or the reason why the trial failed.
+        The table; its last column holds the architecture, or the reason of a failure.
     """
     table, shown = Table(), shown_metrics(list(objectives))
     table.add_column("trial")

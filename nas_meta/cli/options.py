@@ -1,0 +1,76 @@
+"""Arguments and options that several commands share, with their help texts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+LISTED = 100  # trials that `nas-meta trials` shows by default
+SET = "SECTION.KEY=VALUE"
+
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="run directory of a search")]
+ConfigArgument = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML config file")]
+TrialArgument = Annotated[int, typer.Argument(metavar="ID", help="ID of the trial")]
+LogArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID",
+        help="ID of a trial, 'supernet' for the training of the supernet, or 'adapted' for the domain adaptation of "
+        "the pretrained model",
+    ),
+]
+SourceArgument = Annotated[Path, typer.Argument(metavar="CONFIG|RUN", help="YAML config file, or run directory")]
+
+AllowOption = Annotated[
+    bool,
+    typer.Option("--allow-plugins", help="execute the plugin files and hooks that the run names; refused by default"),
+]
+InlineOption = Annotated[
+    bool,
+    typer.Option("--inline", help="run trials one at a time in this process; by default, Ray workers run them"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document and nothing else")]
+SetOption = Annotated[
+    Optional[list[str]], typer.Option("--set", metavar=SET, help="override a key of the config; may be repeated")
+]
+ResumeSetOption = Annotated[
+    Optional[list[str]],
+    typer.Option("--set", metavar=SET, help="override a key of budget, resources or watching; may be repeated"),
+]
+ToOption = Annotated[Path, typer.Option("--to", metavar="DIR", help="new or empty folder to write")]
+LastOption = Annotated[
+    Optional[int],
+    typer.Option(
+        min=0,
+        metavar="N",
+        help=f"show the last N trials, or with --sort the best N; 0 shows all; by default {LISTED}, with --json all",
+    ),
+]
+RunDirOption = Annotated[
+    Optional[Path],
+    typer.Option(
+        metavar="DIR", help="new directory for the run; by default run_dir of the config, or a new one under runs/"
+    ),
+]
+ResumeOption = Annotated[
+    bool, typer.Option("--resume", help="resume the run in --run-dir if there is one, otherwise start it")
+]
+RerunOption = Annotated[
+    bool,
+    typer.Option("--rerun", help="train and score it again in this process; errors show a traceback"),
+]
+QueryOption = Annotated[
+    Optional[Path], typer.Option(metavar="FILE", help="more examples of the classes, to measure the accuracy on")
+]
+ShotsOption = Annotated[
+    Optional[int], typer.Option(min=1, metavar="K", help="support examples per class; by default tasks.shots")
+]
+ScoresOption = Annotated[
+    Optional[str], typer.Option(metavar="NAME,...", help="proxies to compute, the first one ranks; by default all")
+]
+ArchitecturesOption = Annotated[
+    int,
+    typer.Option(min=1, metavar="N", help="random architectures scored for a config; ignored for a run"),
+]

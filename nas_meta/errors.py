@@ -61,7 +61,7 @@ class StrategyError(NasMetaError):
 
 
 def one_line(text: str) -> str:
-    """Return arbitrary text as one line that is safe to print.
+    r"""Return arbitrary text as one line that is safe to print.
 
     Args:
         text: Any text; it may contain line breaks, terminal escape sequences or other control characters.

@@ -41,7 +41,7 @@ def regular_file(path: str | Path, max_bytes: int | None = None) -> Path:
 
 
 def is_encodable(text: str) -> bool:
-    """Return whether a text can be encoded as UTF-8, as tokenizers require.
+    r"""Return whether a text can be encoded as UTF-8, as tokenizers require.
 
     Args:
         text: Any Python string. Strings with a lone surrogate, such as ``"\\ud800"``, cannot be encoded.

@@ -1,0 +1,1 @@
+"""MetaNAS: weights and architectures meta-learned together, so that every task gets its own architecture."""

@@ -1,0 +1,1 @@
+"""NNI's multi-trial strategies behind one adapter."""

@@ -1,0 +1,1 @@
+"""What several strategies use: mutation, and selection among several objectives."""

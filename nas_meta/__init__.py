@@ -30,6 +30,9 @@ if TYPE_CHECKING:  # the same names once more, for type checkers and editors, wh
     from nas_meta.strategy.protocol import Outcome as Outcome
     from nas_meta.strategy.protocol import SearchContext as SearchContext
     from nas_meta.strategy.protocol import Strategy as Strategy
+    from nas_meta.strategy.stopping.rule import RungOptions as RungOptions
+    from nas_meta.strategy.stopping.rule import RungReport as RungReport
+    from nas_meta.strategy.stopping.rule import StoppingRule as StoppingRule
     from nas_meta.tasks.source import TaskSource as TaskSource
 
 _EXPORTS = {
@@ -46,8 +49,11 @@ _EXPORTS = {
     "Outcome": "nas_meta.strategy.protocol",
     "PluginOptions": "nas_meta.core.options",
     "Run": "nas_meta.journal.run",
+    "RungOptions": "nas_meta.strategy.stopping.rule",
+    "RungReport": "nas_meta.strategy.stopping.rule",
     "SearchContext": "nas_meta.strategy.protocol",
     "SearchSpace": "nas_meta.space.search_space",
+    "StoppingRule": "nas_meta.strategy.stopping.rule",
     "Strategy": "nas_meta.strategy.protocol",
     "SubSpace": "nas_meta.space.composite",
     "Supernet": "nas_meta.space.supernet",

@@ -133,7 +133,7 @@ def test_a_rule_that_is_wrong_is_named(body, words, small_config, tmp_path):
         if "__init__" not in body
         else body + "\n    def should_continue(self, report, others):\n        return True"
     )
-    file.write_text(f"from nas_meta.strategy.stopping.rule import StoppingRule\nclass Wrong(StoppingRule):\n{own}\n")
+    file.write_text(f"from nas_meta import StoppingRule\nclass Wrong(StoppingRule):\n{own}\n")
     small_config["stopping"] = {"name": f"{file}:Wrong", "rungs": [2]}
     with pytest.raises(NasMetaError, match=f"Wrong.*{words}"):
         search(small_config, tmp_path / "run", inline=True)

@@ -136,6 +136,9 @@ class ResourcesSection(Section):
     placement: Literal["packed", "spread"] = Field(
         "packed", description="on a cluster: fill a node before the next, or go round the nodes"
     )
+    niceness: int = Field(
+        0, ge=0, le=19, description="added to the niceness of the search, or of the cluster's Ray, for the workers"
+    )
     retries: int = Field(2, ge=0, description="a trial whose worker dies is run again so many times")
     grace_seconds: float = Field(30, ge=0, description="for what runs to finish after Ctrl-C; a second one ends it")
     address: str | None = Field(None, description="an existing Ray cluster; by default one starts in this process")

@@ -6,6 +6,8 @@ A Ray that is started here serves this search alone:
   only where no other can join.
 - **Token.** Other users of the machine can reach 127.0.0.1, so every request needs a token that only the processes of
   this Ray have. Where the user sets ``RAY_AUTH_MODE``, ``RAY_AUTH_TOKEN`` or ``RAY_AUTH_TOKEN_PATH``, these hold.
+- **Niceness.** Workers run at the niceness of this process; Ray's default adds 15, and beside other programs such
+  workers get next to no time.
 """
 
 from __future__ import annotations
@@ -38,18 +40,23 @@ FAILURES = (RayError, ConnectionError, OSError, RuntimeError, ValueError)
 
 
 @contextmanager
-def connect(resources: Resources) -> Iterator[None]:
+def connect(resources: Resources) -> Iterator[dict[str, Any]]:
     """Connect this process to Ray inside the block; keep the connection if there is one already.
 
     Args:
         resources: Number, size and placement of the workers, and the address of a cluster.
 
+    Yields:
+        Options with which actors start at the niceness in ``resources``.
+
     Raises:
         NasMetaError: Ray cannot be started, the cluster cannot be reached, or it requires a token that is missing.
         ConfigError: This machine has fewer GPUs than the workers need.
     """
+    # The niceness of a Ray that already runs is fixed, but not that of a worker with an environment of its own.
+    on_running_ray = {"runtime_env": {"env_vars": {"RAY_worker_niceness": str(resources.niceness)}}}
     if ray.is_initialized():
-        yield
+        yield on_running_ray
         return
     mode = os.environ.get(MODE)
     try:
@@ -57,7 +64,7 @@ def connect(resources: Resources) -> Iterator[None]:
             _join(resources.address)
         else:
             _start(resources)
-        yield
+        yield on_running_ray if resources.address else {}
     finally:
         ray.shutdown()
         _restore_mode(mode)
@@ -80,10 +87,10 @@ def _join(address: str) -> None:
 
 def _start(resources: Resources) -> None:
     """Start Ray on this machine."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"_system_config": {"worker_niceness": resources.niceness}}
     if resources.metrics_port is not None:
         options["_metrics_export_port"] = resources.metrics_port
-        options["_system_config"] = {"metrics_report_interval_ms": EXPORT_EVERY}
+        options["_system_config"]["metrics_report_interval_ms"] = EXPORT_EVERY
     try:
         with _loopback(), _own_token():
             ray.init(

@@ -138,12 +138,13 @@ class RayEngine:
         self._paused: dict[Any, Any] = {}
         self._failed_starts = 0
         with ExitStack() as connection:
-            connection.enter_context(connect(resources))
+            options = connection.enter_context(connect(resources))
             self._placement = Placement(resources)
             self._placement.warn()
             self._started_at, self._warned = time.monotonic(), False
             self._shared_payload = ray.put(pickled(payload))
-            self._actor = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_restarts=0)(_Worker)
+            options = {"num_cpus": resources.cpus, "num_gpus": resources.gpus, "max_restarts": 0, **options}
+            self._actor = ray.remote(**options)(_Worker)
             for _ in range(resources.workers):
                 self._start_worker()
             self._connection = connection.pop_all()  # it lasts until close()

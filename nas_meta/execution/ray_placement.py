@@ -25,6 +25,7 @@ class Resources:
         address: Address of an existing Ray cluster; None starts Ray on this machine.
         placement: ``packed`` fills a node before the next one, ``spread`` distributes the workers over the nodes.
         metrics_port: Port of 127.0.0.1 on which a Ray started here exports its metrics; None exports nothing.
+        niceness: Added to the niceness of this process, or of the cluster's Ray, for the workers; at most 19.
     """
 
     workers: int
@@ -33,6 +34,7 @@ class Resources:
     address: str | None = None
     placement: Literal["packed", "spread"] = "packed"
     metrics_port: int | None = None
+    niceness: int = 0
 
 
 class Placement:

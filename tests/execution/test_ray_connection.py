@@ -1,10 +1,11 @@
-"""A Ray that a search starts serves that search alone: on 127.0.0.1, behind a token."""
+"""A Ray that a search starts serves that search alone: on 127.0.0.1, behind a token, at the search's own niceness."""
 
 import ipaddress
 import os
 import secrets
 import subprocess
 import sys
+import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -15,8 +16,10 @@ import ray
 from ray._raylet import AuthenticationMode, get_authentication_mode
 from ray.cluster_utils import Cluster
 
+from nas_meta.config.components import make_engine
+from nas_meta.config.resolved import resolve
 from nas_meta.errors import NasMetaError
-from nas_meta.execution import ray_connection
+from nas_meta.execution import ray_connection, ray_engine
 from nas_meta.execution.ray_engine import RayEngine, Resources
 
 # Workers cannot import this file.
@@ -31,8 +34,18 @@ class Worker:
     def setup(self):
         return None
 
-    def process(self):
-        return os.getpid()
+    def niceness(self):
+        return os.nice(0)
+
+    def share_beside(self, pid, cpu):
+        """Share of the time that this process gets of the CPU on which another one is busy, of what both get."""
+        os.sched_setaffinity(0, {cpu})
+        other = psutil.Process(pid)
+        before, own, deadline = sum(other.cpu_times()[:2]), time.process_time(), time.monotonic() + 2
+        while time.monotonic() < deadline:
+            pass
+        own = time.process_time() - own
+        return own / (own + sum(other.cpu_times()[:2]) - before)
 
 
 @pytest.fixture
@@ -43,8 +56,8 @@ def no_token(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "missing"))
 
 
-def result(engine, method):
-    engine.submit("a", method)
+def result(engine, method, *arguments):
+    engine.submit("a", method, *arguments)
     (event,) = [event for event in engine.events() if event is not None]
     assert event.error is None
     return event.value
@@ -59,6 +72,7 @@ def listening():
 
 CONNECT = """
 import sys
+import time
 from ray._private import ray_constants
 ray_constants.ENABLE_RAY_CLUSTER = False  # otherwise Ray would replace 127.0.0.1 by the address of this machine
 from ray._raylet import GcsClient
@@ -93,6 +107,34 @@ def test_ray_listens_on_loopback_only_and_serves_only_those_with_its_token(no_to
     assert "RAY_AUTH_MODE" not in os.environ and get_authentication_mode() == AuthenticationMode.DISABLED
 
 
+def test_workers_run_at_the_niceness_of_the_search_plus_the_given_one():
+    engine = RayEngine(Worker(), Resources(1, 1, niceness=7))
+    try:
+        assert result(engine, "niceness") == os.nice(0) + 7
+    finally:
+        engine.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot bind a process to a CPU")
+def test_a_worker_gets_its_fair_share_of_a_busy_cpu():
+    cpu = min(os.sched_getaffinity(0))
+    engine = RayEngine(Worker(), Resources(1, 1))
+    busy = subprocess.Popen([sys.executable, "-c", f"import os; os.sched_setaffinity(0, {{{cpu}}})\nwhile True: pass"])
+    try:
+        assert result(engine, "niceness") == os.nice(0)
+        assert result(engine, "share_beside", busy.pid, cpu) > 0.4
+    finally:
+        busy.kill()
+        busy.wait()
+        engine.close()
+
+
+def test_the_niceness_of_a_config_reaches_the_engine(small_config, monkeypatch):
+    monkeypatch.setattr(ray_engine, "RayEngine", lambda payload, resources: resources)
+    small_config["resources"]["niceness"] = 3
+    assert make_engine(None, resolve(small_config).sections, inline=False).niceness == 3
+
+
 def test_a_ray_that_other_machines_reach_needs_a_token(no_token, monkeypatch):
     monkeypatch.setattr(ray_connection, "_loopback", nullcontext)
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
@@ -119,9 +161,9 @@ def token_cluster(no_token, monkeypatch):
     cluster.shutdown()
 
 
-def test_a_cluster_is_joined_with_its_token(token_cluster, monkeypatch):
+def test_a_cluster_is_joined_with_its_token_and_its_workers_are_not_nicer_than_their_node(token_cluster, monkeypatch):
     engine = RayEngine(Worker(), Resources(1, 1, address=token_cluster.address))
-    assert result(engine, "process") != os.getpid()
+    assert result(engine, "niceness") == os.nice(0)
     engine.close()
     assert "RAY_AUTH_MODE" not in os.environ and get_authentication_mode() == AuthenticationMode.DISABLED
     monkeypatch.delenv("RAY_AUTH_TOKEN")

@@ -132,7 +132,9 @@ class BudgetSection(Section):
 class ResourcesSection(Section):
     workers: int = Field(2, ge=1, description="trials at a time")
     cpus_per_trial: float | None = Field(None, gt=0, description="CPUs a trial; by default shared out evenly")
-    gpus_per_trial: float = Field(0, ge=0, description="GPUs a trial, may be a fraction")
+    gpus_per_trial: float | None = Field(
+        None, ge=0, description="GPUs per trial; may be a fraction; by default all GPUs are shared out evenly"
+    )
     placement: Literal["packed", "spread"] = Field(
         "packed", description="on a cluster: fill a node before the next, or go round the nodes"
     )
@@ -243,8 +245,14 @@ class Config(Section):
     @property
     def device(self) -> str:
         """Where models compute."""
-        automatic = "cuda" if self.resources.gpus_per_trial else "cpu"
-        return automatic if self.compute.device == "auto" else self.compute.device
+        if self.compute.device != "auto":
+            return self.compute.device
+        gpus = self.resources.gpus_per_trial
+        if gpus is None:  # outside of a search, which shares the GPUs out first
+            from nas_meta.models.compute import available_gpus
+
+            gpus = available_gpus()
+        return "cuda" if gpus else "cpu"
 
     @property
     def optimises_latency(self) -> bool:

@@ -76,6 +76,7 @@ def config_to_resume(
         own = resolve(document, Source(str(directory)))
     finally:
         journal.close()
+    from_file = given is not None
     if given is None:
         _refuse_cluster(own.sections.resources.address, directory, overrides)
         if not allow_plugins:
@@ -87,7 +88,10 @@ def config_to_resume(
             f"{directory} cannot go on with another config: {'; '.join(differences)}; "
             "expected the same but for budget, resources and watching, or another --run-dir"
         )
-    return resolve({**own.document, **{name: given.document[name] for name in MAY_CHANGE}}, Source(str(directory)))
+    changed = {name: given.document[name] for name in MAY_CHANGE}
+    if from_file and changed["resources"]["gpus_per_trial"] is None:  # was decided when the run began
+        changed["resources"] = {**changed["resources"], "gpus_per_trial": own.sections.resources.gpus_per_trial}
+    return resolve({**own.document, **changed}, Source(str(directory)))
 
 
 def _refuse_cluster(address: str | None, directory: Path, overrides: Sequence[str]) -> None:

@@ -169,5 +169,6 @@ def _check_gpus(resources: Resources) -> None:
     if needed > available:
         raise ConfigError(
             f"resources: {resources.workers} workers with {resources.gpus:g} GPUs each need {needed:g}, but this "
-            f"machine has {available:g}; expected fewer workers, or a smaller gpus_per_trial"
+            f"machine has {available:g}; expected fewer workers, a smaller gpus_per_trial, or gpus_per_trial: null, "
+            "which shares the GPUs out"
         )

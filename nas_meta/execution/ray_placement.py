@@ -87,16 +87,20 @@ class Placement:
         self._node_of.pop(worker, None)
 
     @property
+    def room(self) -> float:
+        """Number of these workers that fit on the cluster if nothing else runs there."""
+        return sum(self._capacities().values())
+
+    @property
     def needs(self) -> str:
         """One clause on what the workers need and how many of them fit on the cluster."""
         r = self.resources
         each = " and ".join(f"{n:g} {kind}{'s' * (n != 1)}" for n, kind in ((r.gpus, "GPU"), (r.cpus, "CPU")) if n)
-        room = sum(self._capacities().values())
-        return f"resources.workers is {r.workers}, each with {each}, but the cluster has room for {room:g} of them"
+        return f"resources.workers is {r.workers}, each with {each}, but the cluster has room for {self.room:g} of them"
 
     def warn(self) -> None:
         """Log a warning if the cluster is too small for all workers; it may still grow, so this is not an error."""
-        if sum(self._capacities().values()) < self.resources.workers:
+        if self.room < self.resources.workers:
             log.warning("%s; the others wait for nodes to join", self.needs)
 
     def _capacities(self) -> dict[str, float]:

@@ -53,6 +53,7 @@ class Status:
         troubles: what went wrong with watching it (logs, hooks, ...), in sentences.
         written: when this was so.
         where: host and process.
+        device: where trials run, in words.
     """
 
     phase: str
@@ -67,6 +68,7 @@ class Status:
     troubles: Sequence[str] = ()
     written: float = field(default_factory=time.time)
     where: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
+    device: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, without what the journal holds."""
@@ -120,6 +122,7 @@ def read_status(run: Run) -> Status:
         times = {name: _finite(plain[name]) for name in ("started", "written")}
         counts = {name: int(plain[name]) for name in ("total", "job_steps", "workers")}
         told = {"where": str(plain["where"]), "troubles": tuple(map(str, plain.get("troubles", ())))}
+        told["device"] = str(plain.get("device", ""))  # earlier versions did not write it
         steps = {int(key): int(value) for key, value in plain["steps"].items()}
         losses = {int(key): float(value) for key, value in plain["losses"].items()}
         numbered = {"steps": steps, "losses": losses}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nas_meta.config.components import make_evaluation
+from nas_meta.config.gpu_sharing import on_this_machine
 from nas_meta.config.problem import load_problem
 from nas_meta.config.resolved import ResolvedConfig
 from nas_meta.core.guard import plugin_call
@@ -101,7 +102,7 @@ def rank_run(run: Run, names: Sequence[str], watch: Callable[[int], None] = lamb
 def prepared(config: ResolvedConfig) -> Evaluation:
     """The evaluation of a config, its space prepared as for a search."""
     space, tasks, shape = load_problem(config)
-    return make_evaluation(config, space, tasks, shape, 1)
+    return make_evaluation(on_this_machine(config), space, tasks, shape, 1)
 
 
 def scores_of(evaluation: Evaluation, architecture: Architecture, names: Sequence[str], seed: int) -> dict[str, float]:

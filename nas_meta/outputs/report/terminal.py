@@ -43,7 +43,7 @@ class LiveProgress:
         self._live = Live(console=console, refresh_per_second=REFRESHES) if console.is_terminal else None
         self._told = 0  # trials that ended, so far
         self._drawn = 0.0
-        self._phase = ""
+        self._phase = self._device = ""
 
     def __enter__(self) -> LiveProgress:
         if self._live:
@@ -55,6 +55,9 @@ class LiveProgress:
             self._live.stop()
 
     def __call__(self, status: Status) -> None:
+        if status.device != self._device:
+            self._device = status.device
+            self.console.print(f"trials run on {one_line(status.device)}", highlight=False)
         if self._live:
             if status.over or status.written - self._drawn > 1 / REFRESHES:
                 self._drawn = status.written
@@ -112,6 +115,8 @@ def status_view(status: Status) -> Group:
         panel(status),
         Text(f"workers      {status.workers}, {len(done) / minutes:.1f} trials a minute, on {one_line(status.where)}"),
     ]
+    if status.device:
+        lines.append(Text(f"device       {one_line(status.device)}"))
     for reason, count in status.failures.items():
         lines.append(Text(f"failed       {count} because {one_line(reason)}", style="red"))
     failed = [t.id for t in status.trials if t.error and not t.metrics]

@@ -115,8 +115,8 @@ def make_engine(evaluation: Any, config: Config, inline: bool) -> Engine:
     from nas_meta.execution.ray_placement import Resources
 
     section, cpus = config.resources, cpus_per_trial(config, inline)
-    resources = Resources(section.workers, cpus, section.gpus_per_trial, section.address, section.placement)
-    return RayEngine(evaluation, replace(resources, metrics_port=config.watching.prometheus))
+    resources = Resources(section.workers, cpus, section.gpus_per_trial or 0, section.address, section.placement)
+    return RayEngine(evaluation, replace(resources, metrics_port=config.watching.prometheus, niceness=section.niceness))
 
 
 def most_steps(resolved: ResolvedConfig) -> int:

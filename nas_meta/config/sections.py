@@ -193,9 +193,16 @@ class ResourcesSection(Section):
     cpus_per_trial: float | None = Field(
         None, gt=0, description="CPUs per trial; by default the CPUs of this machine divided by workers"
     )
-    gpus_per_trial: float = Field(0, ge=0, description="GPUs per trial; 0.5 lets two trials share a GPU")
+    gpus_per_trial: float | None = Field(
+        None,
+        ge=0,
+        description="GPUs per trial; 0.5 lets two trials share a GPU; by default all GPUs are divided by workers",
+    )
     placement: Literal["packed", "spread"] = Field(
         "packed", description="on a cluster: packed fills one node before the next, spread uses all nodes"
+    )
+    niceness: int = Field(
+        0, ge=0, le=19, description="added to the niceness of the search, or of the cluster's Ray, for the workers"
     )
     retries: int = Field(
         2, ge=0, description="how often a trial or a supernet training is retried after its worker dies"
@@ -321,8 +328,14 @@ class Config(Section):
     @property
     def device(self) -> str:
         """Device of the models, ``cpu`` or ``cuda``, with ``auto`` decided."""
-        automatic = "cuda" if self.resources.gpus_per_trial else "cpu"
-        return automatic if self.compute.device == "auto" else self.compute.device
+        if self.compute.device != "auto":
+            return self.compute.device
+        gpus = self.resources.gpus_per_trial
+        if gpus is None:  # outside of a search, which shares the GPUs out first
+            from nas_meta.models.compute import available_gpus
+
+            gpus = available_gpus()
+        return "cuda" if gpus else "cpu"
 
     @property
     def optimises_latency(self) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nas_meta.config.gpu_sharing import with_shared_gpus
 from nas_meta.config.resolved import ResolvedConfig, resolve
 from nas_meta.controller.phases import SearchRun
 from nas_meta.controller.sessions import config_to_resume, run_lock
@@ -81,6 +82,7 @@ def _run(
     from nas_meta.outputs.monitors.from_config import check_monitors
 
     hooks = check_monitors(resolved, inline)
+    resolved = with_shared_gpus(resolved, inline)
     folder = Path(directory) if resumed and directory is not None else new_run_dir(directory)
     with run_lock(folder), interruptible() as stop:
         SearchRun(resolved, folder, inline, watch or (lambda status: None), stop, resumed, hooks).run()

@@ -22,6 +22,7 @@ from nas_meta.config.components import (
     most_steps,
     with_prefilter,
 )
+from nas_meta.config.gpu_sharing import describe_device
 from nas_meta.config.pretraining import ADAPTED, with_run_artifacts
 from nas_meta.config.problem import Problem, load_problem, load_space
 from nas_meta.config.resolved import ResolvedConfig
@@ -88,7 +89,10 @@ class SearchRun:
         self.inline, self.stop, self.resumed, self.hooks = inline, stop, resumed, hooks
         self.objectives, self.cpus = self.config.optimised, cpus_per_trial(self.config, inline)
         self.workers = 1 if inline else self.config.resources.workers
-        self.reporter = StatusReporter(directory, self.objectives, self.config.budget.trials, self.workers, stop, watch)
+        device = describe_device(self.config, inline)
+        self.reporter = StatusReporter(
+            directory, self.objectives, self.config.budget.trials, self.workers, device, stop, watch
+        )
 
     def run(self) -> None:
         """Run the phases one after the other.

@@ -110,6 +110,7 @@ def config_to_resume(
         recorded = resolve(document, Source(str(directory)))
     finally:
         journal.close()
+    from_file = given is not None
     if given is None:
         _refuse_cluster(recorded.sections.resources.address, directory, overrides)
         if not allow_plugins:
@@ -121,7 +122,10 @@ def config_to_resume(
             f"{directory} cannot be resumed with a different config: {'; '.join(differences)}; "
             "expected changes only in budget, resources and watching, or another --run-dir for a new run"
         )
-    return resolve({**recorded.document, **{name: given.document[name] for name in MAY_CHANGE}}, Source(str(directory)))
+    changed = {name: given.document[name] for name in MAY_CHANGE}
+    if from_file and changed["resources"]["gpus_per_trial"] is None:  # was decided when the run began
+        changed["resources"] = {**changed["resources"], "gpus_per_trial": recorded.sections.resources.gpus_per_trial}
+    return resolve({**recorded.document, **changed}, Source(str(directory)))
 
 
 def _refuse_cluster(address: str | None, directory: Path, overrides: Sequence[str]) -> None:

@@ -24,6 +24,7 @@ class StatusReporter:
         objectives: What the search optimises.
         total: Trials of the budget.
         workers: Trials at a time.
+        device: Where trials run, in words.
         stop: Whether the search was interrupted.
         watch: Called with every status.
         phase: What the search does now, a key of :data:`nas_meta.journal.status.PHASES`.
@@ -38,6 +39,7 @@ class StatusReporter:
     objectives: Sequence[Objective]
     total: int
     workers: int
+    device: str
     stop: Stop
     watch: Watcher
     phase: str = "preparing"
@@ -91,5 +93,6 @@ class StatusReporter:
             job_steps=self.job_steps,
             losses=dict(self.loop.losses) if self.loop else {},
             workers=self.workers,
+            device=self.device,
             troubles=tuple(self.monitors.troubles) if self.monitors else (),
         )

@@ -144,5 +144,5 @@ def _meeting_place(workers: int, engine: Engine, config: Config) -> Any:
         return nullcontext([None])
     from nas_meta.learners.training.distributed import meeting_place
 
-    one_gpu_each = config.device == "cuda" and config.resources.gpus_per_trial >= 1
+    one_gpu_each = config.device == "cuda" and (config.resources.gpus_per_trial or 0) >= 1
     return meeting_place(engine.host(), workers, "nccl" if one_gpu_each else "gloo")

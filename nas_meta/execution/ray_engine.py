@@ -14,34 +14,29 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-import os
 import pickle
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import cloudpickle
 import numpy as np
-
-from nas_meta.core.guard import first_line
-from nas_meta.errors import ConfigError, NasMetaError
-from nas_meta.execution.captured_output import CapturedOutput
-from nas_meta.execution.engine import Event, call
-from nas_meta.execution.ray_placement import Placement, Resources
-
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-
 import ray
 from ray.exceptions import RayError
+
+from nas_meta.core.guard import first_line
+from nas_meta.errors import NasMetaError
+from nas_meta.execution.captured_output import CapturedOutput
+from nas_meta.execution.engine import Event, call
+from nas_meta.execution.ray_connection import connect
+from nas_meta.execution.ray_placement import Placement, Resources
 
 log = logging.getLogger(__name__)
 TICK = 0.5  # seconds without an event after which the driver gets control
 MAX_FAILED_STARTS = 10
 MESSAGES = 100  # messages per second from all workers together, which take about a tenth of the driver's time
 PATIENCE = 60  # seconds without a first worker after which a warning says what the workers need
-EXPORT_EVERY = 2000  # milliseconds between two exports of metrics; Ray's default of 10 s exceeds a short search
 
 
 class _Worker:
@@ -115,33 +110,6 @@ def pickled(payload: Any) -> tuple[bytes, list[np.ndarray]]:
     return data, [np.frombuffer(buffer.raw(), dtype=np.uint8) for buffer in buffers]
 
 
-@contextmanager
-def _metrics_options(port: int | None) -> Iterator[dict[str, Any]]:
-    """Yield the options of ``ray.init`` that export metrics on a port of 127.0.0.1; none without a port."""
-    if port is None:
-        yield {}
-        return
-    # Ray exports on all interfaces unless its node has the address 127.0.0.1, which only a single node may have.
-    from ray._private import ray_constants
-
-    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
-    try:
-        yield {"_metrics_export_port": port, "_system_config": {"metrics_report_interval_ms": EXPORT_EVERY}}
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
-
-
-def _check_gpus(resources: Resources) -> None:
-    """Raise a ConfigError if this machine has too few GPUs; Ray would wait for them forever."""
-    available, needed = ray.cluster_resources().get("GPU", 0), resources.gpus * resources.workers
-    if needed > available:
-        ray.shutdown()
-        raise ConfigError(
-            f"resources: {resources.workers} workers with {resources.gpus:g} GPUs each need {needed:g}, but this "
-            f"machine has {available:g}; expected fewer workers, or a smaller gpus_per_trial"
-        )
-
-
 class RayEngine:
     """An engine whose workers are Ray actors, on this machine or on a cluster.
 
@@ -157,44 +125,29 @@ class RayEngine:
         resources: Number, size and placement of the workers.
 
     Raises:
-        NasMetaError: Ray cannot be started, or the cluster cannot be reached.
+        NasMetaError: Ray cannot be started, or the cluster cannot be reached or requires a token that is missing.
         ConfigError: This machine has fewer GPUs than the workers need.
     """
 
     def __init__(self, payload: Any, resources: Resources):
         self._resources = resources
-        self._owns_ray = not ray.is_initialized()
-        if self._owns_ray:
-            try:
-                if resources.address:
-                    ray.init(address=resources.address, log_to_driver=False, logging_level=logging.ERROR)
-                else:
-                    with _metrics_options(resources.metrics_port) as options:
-                        ray.init(
-                            address="local",  # not a Ray that already runs on this machine
-                            num_cpus=max(1, round(resources.cpus * resources.workers)),
-                            include_dashboard=False,
-                            log_to_driver=False,
-                            logging_level=logging.ERROR,
-                            **options,
-                        )
-            except (RayError, ConnectionError, RuntimeError, ValueError) as error:
-                raise NasMetaError(f"Ray cannot be started: {first_line(error)}") from error
-            if not resources.address:
-                _check_gpus(resources)
-        self._placement = Placement(resources)
-        self._placement.warn()
         self._bundle_seconds = resources.workers / MESSAGES
-        self._started_at, self._warned = time.monotonic(), False
-        self._shared_payload = ray.put(pickled(payload))
-        self._actor = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_restarts=0)(_Worker)
         self._starting: dict[Any, Any] = {}
         self._idle: list[Any] = []
         self._running: dict[Any, tuple[Any, Any]] = {}
         self._paused: dict[Any, Any] = {}
         self._failed_starts = 0
-        for _ in range(resources.workers):
-            self._start_worker()
+        with ExitStack() as connection:
+            options = connection.enter_context(connect(resources))
+            self._placement = Placement(resources)
+            self._placement.warn()
+            self._started_at, self._warned = time.monotonic(), False
+            self._shared_payload = ray.put(pickled(payload))
+            options = {"num_cpus": resources.cpus, "num_gpus": resources.gpus, "max_restarts": 0, **options}
+            self._actor = ray.remote(**options)(_Worker)
+            for _ in range(resources.workers):
+                self._start_worker()
+            self._connection = connection.pop_all()  # it lasts until close()
 
     def free(self) -> int:
         self._poll_starting(0)
@@ -331,5 +284,4 @@ class RayEngine:
             table.clear()
         for worker in workers:
             ray.kill(worker)
-        if self._owns_ray:
-            ray.shutdown()
+        self._connection.close()

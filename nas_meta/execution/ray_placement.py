@@ -25,6 +25,7 @@ class Resources:
         address: Address of an existing Ray cluster; None starts Ray on this machine.
         placement: ``packed`` fills a node before the next one, ``spread`` distributes the workers over the nodes.
         metrics_port: Port of 127.0.0.1 on which a Ray started here exports its metrics; None exports nothing.
+        niceness: Added to the niceness of this process, or of the cluster's Ray, for the workers; at most 19.
     """
 
     workers: int
@@ -33,6 +34,7 @@ class Resources:
     address: str | None = None
     placement: Literal["packed", "spread"] = "packed"
     metrics_port: int | None = None
+    niceness: int = 0
 
 
 class Placement:
@@ -85,16 +87,20 @@ class Placement:
         self._node_of.pop(worker, None)
 
     @property
+    def room(self) -> float:
+        """Number of these workers that fit on the cluster if nothing else runs there."""
+        return sum(self._capacities().values())
+
+    @property
     def needs(self) -> str:
         """One clause on what the workers need and how many of them fit on the cluster."""
         r = self.resources
         each = " and ".join(f"{n:g} {kind}{'s' * (n != 1)}" for n, kind in ((r.gpus, "GPU"), (r.cpus, "CPU")) if n)
-        room = sum(self._capacities().values())
-        return f"resources.workers is {r.workers}, each with {each}, but the cluster has room for {room:g} of them"
+        return f"resources.workers is {r.workers}, each with {each}, but the cluster has room for {self.room:g} of them"
 
     def warn(self) -> None:
         """Log a warning if the cluster is too small for all workers; it may still grow, so this is not an error."""
-        if sum(self._capacities().values()) < self.resources.workers:
+        if self.room < self.resources.workers:
             log.warning("%s; the others wait for nodes to join", self.needs)
 
     def _capacities(self) -> dict[str, float]:

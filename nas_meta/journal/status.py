@@ -55,6 +55,7 @@ class Status:
         troubles: Sentences about monitors that failed, such as logs and hooks.
         written: When the status was taken, in seconds since the epoch.
         where: Host and process id of the search.
+        device: Where trials run, in words.
     """
 
     phase: str
@@ -69,6 +70,7 @@ class Status:
     troubles: Sequence[str] = ()
     written: float = field(default_factory=time.time)
     where: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
+    device: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the status as plain data, without the trials, which the journal holds.
@@ -140,6 +142,7 @@ def read_status(run: Run) -> Status:
         times = {name: _finite(plain[name]) for name in ("started", "written")}
         counts = {name: int(plain[name]) for name in ("total", "job_steps", "workers")}
         texts = {"where": str(plain["where"]), "troubles": tuple(map(str, plain.get("troubles", ())))}
+        texts["device"] = str(plain.get("device", ""))  # earlier versions did not write it
         steps = {int(key): int(value) for key, value in plain["steps"].items()}
         losses = {int(key): float(value) for key, value in plain["losses"].items()}
         by_trial = {"steps": steps, "losses": losses}

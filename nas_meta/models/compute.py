@@ -73,6 +73,11 @@ class Compute:
         return torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16", cache_enabled=False)
 
 
+def available_gpus() -> int:
+    """Return the number of GPUs on which torch can compute in this process."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
 def compile_model(model: nn.Module) -> Callable[..., Any]:
     """Compile a model's forward pass for any number of texts and tokens.
 

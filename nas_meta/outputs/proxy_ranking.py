@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from nas_meta.config.components import make_evaluation
+from nas_meta.config.gpu_sharing import on_this_machine
 from nas_meta.config.problem import load_problem
 from nas_meta.config.resolved import ResolvedConfig
 from nas_meta.core.guard import plugin_call
@@ -146,7 +147,7 @@ def load_evaluation(config: ResolvedConfig) -> Evaluation:
         config: The config.
     """
     space, tasks, shape = load_problem(config)
-    return make_evaluation(config, space, tasks, shape, 1)
+    return make_evaluation(on_this_machine(config), space, tasks, shape, 1)
 
 
 def proxy_scores_of(

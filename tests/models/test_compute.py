@@ -181,7 +181,8 @@ def test_a_search_on_a_gpu(precision, small_config, tmp_path):
     assert Architecture(run.best.architecture).id == run.best.architecture_id
 
 
-def test_the_device_follows_the_resources_unless_it_is_named(small_config):
+def test_the_device_follows_the_resources_unless_it_is_named(small_config, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert resolve(small_config).sections.device == "cpu"
     small_config["resources"] = {"gpus_per_trial": 0.5}
     assert resolve(small_config).sections.device == "cuda"

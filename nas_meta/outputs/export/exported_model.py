@@ -13,6 +13,7 @@ import numpy as np
 
 from nas_meta.config.compatibility import check_images, check_source
 from nas_meta.config.components import make_evaluation
+from nas_meta.config.gpu_sharing import on_this_machine
 from nas_meta.config.problem import episode_shape, with_learner_prompts
 from nas_meta.config.resolved import ResolvedConfig
 from nas_meta.core.guard import first_line
@@ -110,7 +111,8 @@ def evaluate_folder(
     check_images(space, tasks, config)
     shape = episode_shape(config, shots)
     check_shape(tasks, shape)
-    evaluation = dataclasses.replace(make_evaluation(config, None, tasks, shape, cpus=0), space=space, threads=0)
+    evaluation = make_evaluation(on_this_machine(config), None, tasks, shape, cpus=0)
+    evaluation = dataclasses.replace(evaluation, space=space, threads=0)
     try:
         model = space.load(Path(folder))
     except (OSError, ValueError) as error:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nas_meta.config.components import make_evaluation, make_strategy
+from nas_meta.config.gpu_sharing import on_this_machine
 from nas_meta.config.problem import load_problem
 from nas_meta.errors import ConfigError, DataError, RunError, nearest
 from nas_meta.journal.run import Run
@@ -137,7 +138,7 @@ def adapt(
     space, tasks, shape = load_problem(run.config)
     if space.modality != TEXT:
         raise ConfigError(f"{run.directory} was searched on {MODALITIES[space.modality]}; expected a run on texts")
-    evaluation = make_evaluation(run.config, space, tasks, shape, cpus=0)
+    evaluation = make_evaluation(on_this_machine(run.config), space, tasks, shape, cpus=0)
     strategy = make_strategy(run.config, space)
     strategy.receive(run.findings, run.supernet)
     tokenizer = load_tokenizer(space.tokenizer)

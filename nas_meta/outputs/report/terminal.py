@@ -49,7 +49,7 @@ class LiveProgress:
         self._live = Live(console=console, refresh_per_second=REFRESHES) if console.is_terminal else None
         self._printed = 0  # ended trials that have been printed
         self._drawn_at = 0.0
-        self._phase = ""
+        self._phase = self._device = ""
 
     def __enter__(self) -> LiveProgress:
         if self._live:
@@ -61,6 +61,9 @@ class LiveProgress:
             self._live.stop()
 
     def __call__(self, status: Status) -> None:
+        if status.device != self._device:
+            self._device = status.device
+            self.console.print(f"trials run on {one_line(status.device)}", highlight=False)
         if self._live:
             if status.over or status.written - self._drawn_at > 1 / REFRESHES:
                 self._drawn_at = status.written
@@ -135,6 +138,8 @@ def status_view(status: Status) -> Group:
         panel(status),
         Text(f"workers      {status.workers}, {rate:.1f} trials per minute, on {one_line(status.where)}"),
     ]
+    if status.device:
+        lines.append(Text(f"device       {one_line(status.device)}"))
     for reason, count in status.failures.items():
         lines.append(Text(f"failed       {count} × {one_line(reason)}", style="red"))
     failed = [t.id for t in status.trials if t.error and not t.metrics]

@@ -67,10 +67,13 @@ class Status:
     troubles: Sequence[str] = ()
     written: float = field(default_factory=time.time)
     where: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
+    data_report: Sequence[str] = ()  # how the data were read and what was left out, in sentences
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, without what the journal holds."""
-        return {name: value for name, value in vars(self).items() if name not in ("leaderboard", "run_dir")}
+        return {
+            name: value for name, value in vars(self).items() if name not in ("leaderboard", "run_dir", "data_report")
+        }
 
     @property
     def trials(self) -> tuple[Trial, ...]:

@@ -93,6 +93,8 @@ class TaskSource(ABC):
             raise DataError(f"{self.where()}: modality is '{self.modality}'; {nearest(str(self.modality), MODALITIES)}")
         with plugin_call(self, "read"):
             raw = self.read()
+        with plugin_call(self, "reading_notes"):
+            notes = tuple(self.reading_notes())
         if not isinstance(raw, Mapping):
             raise DataError(
                 f"{self.where()}: read() returned {type_name(raw)}; expected a mapping from classes to "
@@ -122,7 +124,7 @@ class TaskSource(ABC):
             cleaned, report = clean(raw, self.options.min_examples, self.modality)
             splits = split_classes(cleaned, self.options.fractions, self.options.split_seed)
         assert_disjoint(splits)
-        return SplitClasses(splits, tuple(report), self.modality)
+        return SplitClasses(splits, (*notes, *report), self.modality)
 
     def spoken(self, name: str) -> str:
         """Return a class name as words, for learners whose prompts contain it.
@@ -138,6 +140,14 @@ class TaskSource(ABC):
     def where(self) -> str:
         """Return the name of this source in error messages, such as the path of its file."""
         return f"task source {type(self).__name__}"
+
+    def reading_notes(self) -> Sequence[str]:
+        """Return one sentence for everything in which :meth:`read` had to interpret the data, such as their encoding.
+
+        Returns:
+            Sentences for :attr:`SplitClasses.report`; by default none.
+        """
+        return ()
 
     @property
     def _what(self) -> str:

@@ -88,9 +88,9 @@ def test_three_files_with_a_shared_class_are_refused(tmp_path):
         (b'{"text": "a", "label": "x"}\n{"text": "b"}', r"data.jsonl:2: there is no field 'label'"),
         (b'{"txt": "a", "label": "x"}', r":1: there is no field 'text'; did you mean 'txt'"),
         (b"not json", r":1: not JSON"),
-        (b"[1]", r":1: a list; expected an object"),
+        (b"[1]", r":1: a number; expected an object"),
         (b'{"text": ["a"], "label": "x"}', r":1: 'text' is list; expected a string"),
-        (b"\xff\xfe", r"not UTF-8"),
+        (b'{"text": "\x8d"', r":1: the byte 0x8D at offset 10 is not UTF-8"),
         (b"", r"contains no examples"),
     ],
 )

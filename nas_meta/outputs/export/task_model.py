@@ -21,7 +21,7 @@ from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
 
 HEAD = "head.safetensors"
 LABELS = "labels.json"
-READERS = {".jsonl": JSONLines, ".csv": CSV}
+READERS = {".jsonl": JSONLines, ".json": JSONLines, ".csv": CSV, ".tsv": CSV}
 CARD = """---
 library_name: transformers
 tags: [few-shot, neural-architecture-search, nas-meta]

@@ -44,6 +44,7 @@ class LiveProgress:
         self._told = 0  # trials that ended, so far
         self._drawn = 0.0
         self._phase = ""
+        self._data_reported = False
 
     def __enter__(self) -> LiveProgress:
         if self._live:
@@ -55,6 +56,10 @@ class LiveProgress:
             self._live.stop()
 
     def __call__(self, status: Status) -> None:
+        if status.data_report and not self._data_reported:
+            self._data_reported = True
+            for sentence in status.data_report:
+                self.console.print(f"data       {one_line(sentence)}", highlight=False)
         if self._live:
             if status.over or status.written - self._drawn > 1 / REFRESHES:
                 self._drawn = status.written

@@ -35,7 +35,7 @@ $(VENV)/.starter: $(VENV)/.torch pyproject.toml
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.starter
-	$(PIP) --editable ".[starter,rl,prometheus,wandb,datasets,test]"
+	$(PIP) --editable ".[starter,rl,prometheus,wandb,datasets,excel,parquet,test]"
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.test
@@ -43,7 +43,7 @@ $(VENV)/.docs: $(VENV)/.test
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.test
-	$(PIP) --editable ".[starter,rl,prometheus,wandb,datasets,test,bench]"
+	$(PIP) --editable ".[starter,rl,prometheus,wandb,datasets,excel,parquet,test,bench]"
 	@touch $@
 
 clean:  # keeps runs/

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,7 @@ from nas_meta.core.files import is_encodable
 from nas_meta.core.guard import plugin_call, type_name
 from nas_meta.core.options import PluginOptions
 from nas_meta.errors import DataError, nearest
+from nas_meta.tasks.class_names import merge_names, merge_report
 from nas_meta.tasks.examples import MODALITIES, TEXT, Example, content_key, deduplicate, mismatch, size
 
 if TYPE_CHECKING:
@@ -100,37 +102,22 @@ class TaskSource(ABC):
                 f"{self.where()}: read() returned {type_name(raw)}; expected a mapping from classes to "
                 f"their {self._what}"
             )
-        if _split_already(raw):
-            for part in raw.values():
-                self._check(part)
-            shared = [
-                (name, a, b)
-                for i, a in enumerate(SPLITS)
-                for b in SPLITS[i + 1 :]
-                for name in sorted(set(raw[a]) & set(raw[b]))
-            ]
-            if shared:
-                name, a, b = shared[0]
-                raise DataError(
-                    f"{self.where()}: the class '{name}' is in both {a} and {b}; expected every class in one split"
-                )
-            every = {name: texts for part in raw.values() for name, texts in part.items()}
-            self._check_shapes(every)
-            cleaned, report = clean(every, self.options.min_examples, self.modality)
-            splits = {split: {n: cleaned[n] for n in sorted(raw[split]) if n in cleaned} for split in SPLITS}
+        parts, merged = self._named(raw)
+        every = {name: examples for part in parts.values() for name, examples in part.items()}
+        self._check_shapes(every)
+        cleaned, report = clean(every, self.options.min_examples, self.modality)
+        if len(parts) > 1:
+            splits = {split: {n: cleaned[n] for n in sorted(parts[split]) if n in cleaned} for split in SPLITS}
         else:
-            self._check(raw)
-            self._check_shapes(raw)
-            cleaned, report = clean(raw, self.options.min_examples, self.modality)
             splits = split_classes(cleaned, self.options.fractions, self.options.split_seed)
         assert_disjoint(splits)
-        return SplitClasses(splits, (*notes, *report), self.modality)
+        return SplitClasses(splits, (*notes, *merge_report(merged), *report), self.modality)
 
     def spoken(self, name: str) -> str:
         """Return a class name as words, for learners whose prompts contain it.
 
         Args:
-            name: Class name as :meth:`read` returned it.
+            name: Class name as :meth:`read` returned it, without white space around it and in Unicode form C.
 
         Returns:
             Text that is not blank; by default the name with spaces for underscores.
@@ -152,6 +139,28 @@ class TaskSource(ABC):
     @property
     def _what(self) -> str:
         return MODALITIES[self.modality]
+
+    def _named(
+        self, raw: Classes | Mapping[str, Classes]
+    ) -> tuple[dict[str, dict[str, list[Example]]], dict[str, str]]:
+        """Check what :meth:`read` returned, and merge classes whose names are the same once normalised.
+
+        Returns:
+            Examples by class for each split, or for the split ``""`` if the source has no splits; no class is in two.
+            Then the normalised name of each spelling that was merged.
+        """
+        parts: dict[str, dict[str, list[Example]]] = {}
+        merged: dict[str, str] = {}
+        for split, classes in raw.items() if _split_already(raw) else [("", raw)]:
+            self._check(classes)
+            parts[split], others = merge_names(classes)
+            merged |= others
+        for a, b in combinations(SPLITS, 2):
+            for name in sorted(set(parts.get(a, ())) & set(parts.get(b, ()))):
+                raise DataError(
+                    f"{self.where()}: the class '{name}' is in both {a} and {b}; expected every class in one split"
+                )
+        return parts, merged
 
     def _check(self, classes: Classes) -> None:
         for name, examples in classes.items():

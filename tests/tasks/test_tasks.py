@@ -11,7 +11,7 @@ from nas_meta.errors import ConfigError, DataError
 from nas_meta.tasks.episodes import EpisodeShape, check_shape, episode
 from nas_meta.tasks.packaged_models import verify
 from nas_meta.tasks.pool import tokenise
-from nas_meta.tasks.source import SPLITS, SplitClasses, assert_disjoint, clean, split_classes
+from nas_meta.tasks.source import SPLITS, SourceOptions, SplitClasses, TaskSource, assert_disjoint, clean, split_classes
 from nas_meta.tasks.sources.files import CSV, FileOptions, JSONLines
 from nas_meta.tasks.sources.icd10 import ICD10
 
@@ -56,6 +56,55 @@ def test_repeated_ambiguous_and_rare_are_left_out_and_reported():
         "1 texts that belong to several classes left out",
         "1 classes with fewer than 2 distinct texts left out",
     ]
+
+
+class Given(TaskSource):
+    """A source of given examples."""
+
+    def __init__(self, found, **options):
+        super().__init__(SourceOptions(min_examples=2, **options))
+        self.found = found
+
+    def read(self):
+        return self.found
+
+
+def test_class_names_are_normalised_as_texts_are():
+    """Labels typed by people end in spaces; keyboards and file systems write é as one character or as two."""
+    found = {
+        "card": ["a", "b"],
+        "card ": ["c", "a"],
+        "\u00a0card\t": ["d"],
+        "cafe\u0301": ["e\u0301"],
+        "caf\u00e9": ["\u00e9", "f"],
+    }
+    found |= {" alone ": ["g", "h"], "x": ["i", "j"]}
+    split = Given(found).load()
+    classes = {name: examples for part in split.splits.values() for name, examples in part.items()}
+    assert classes == {
+        "card": ["a", "b", "c", "d"], "caf\u00e9": ["\u00e9", "f"], "alone": ["g", "h"], "x": ["i", "j"]
+    }  # fmt: skip
+    assert list(split.report) == [
+        "class names that differ in white space or Unicode form alone merged: 'card ' into 'card', "
+        "'\u00a0card\t' into 'card', 'cafe\\u0301' into 'caf\u00e9'",
+        "2 repeated or empty texts left out",
+    ]
+
+
+def test_class_names_are_normalised_before_splits_are_compared():
+    parts = {SPLITS[0]: {"card": ["a", "b"]}, SPLITS[1]: {"card ": ["c", "d"]}, SPLITS[2]: {"x": ["e", "f"]}}
+    with pytest.raises(DataError, match="the class 'card' is in both meta-train and meta-validation"):
+        Given(parts).load()
+
+
+def test_few_merged_names_are_shown():
+    names = [f"c{i}{space}" for i in range(5) for space in ("", " ")]
+    assert (
+        Given({name: ["a " + name, "b" + name] for name in names})
+        .load()
+        .report[0]
+        .endswith("'c0 ' into 'c0', 'c1 ' into 'c1', 'c2 ' into 'c2' and 2 more")
+    )
 
 
 def test_padding_holds_every_token_once():

@@ -14,6 +14,7 @@ from nas_meta.config.problem import load_problem
 from nas_meta.errors import ConfigError, DataError, RunError, nearest
 from nas_meta.journal.run import Run
 from nas_meta.strategy.protocol import Adapted, Strategy
+from nas_meta.tasks.class_names import merge_names
 from nas_meta.tasks.examples import MODALITIES, TEXT
 from nas_meta.tasks.source import Classes, SplitClasses, TaskSource
 from nas_meta.tasks.sources.files import CSV, FileOptions, JSONLines
@@ -145,7 +146,7 @@ def read_examples(file: Path, text: str, label: str) -> Classes:
     """
     if file.suffix not in READERS:
         raise DataError(f"{file} is neither {' nor '.join(READERS)}; expected one of these")
-    found = READERS[file.suffix](FileOptions(path=file, text=text, label=label)).read()
+    found, _ = merge_names(READERS[file.suffix](FileOptions(path=file, text=text, label=label)).examples())
     return {name: list(dict.fromkeys(found[name])) for name in sorted(found)}
 
 

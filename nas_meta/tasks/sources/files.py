@@ -101,6 +101,10 @@ class FileSource(TaskSource):
         files = (self.options.train, self.options.valid, self.options.test)
         return {split: _joined(self._parts(file)) for split, file in zip(SPLITS, files, strict=True)}
 
+    def examples(self) -> Classes:
+        """Return the examples of the file ``path`` by class, whatever splits it names."""
+        return _joined(self._parts(self.options.path))
+
     def reading_notes(self) -> tuple[str, ...]:
         return tuple(self._notes)
 

@@ -10,6 +10,9 @@ import numpy as np
 from nas_meta.errors import DataError
 from nas_meta.tasks.pool import Pool, Tasks
 
+MIN_WAYS = 2  # classes that can be distinguished at all
+EVEN = "[0.34, 0.33, 0.33]"  # fractions that give each split a third of the classes
+
 
 @dataclass(frozen=True)
 class EpisodeShape:
@@ -129,16 +132,45 @@ def check_shape(tasks: Tasks, shape: EpisodeShape, train: EpisodeShape | None = 
     """
     for split, pool in tasks.pools.items():
         differs = split == "meta-train" and train is not None and train != shape
-        _check_pool(split, pool, train if differs else shape, "tasks.train_" if differs else "tasks.")
+        key, wanted = ("tasks.train_", train) if differs else ("tasks.", shape)
+        if len(pool.classes) < wanted.ways:
+            remedy = _remedy(tasks, wanted, len(pool.classes), differs)
+            raise DataError(f"{key}ways is {wanted.ways}, but {split} has {_classes(len(pool.classes))}; {remedy}")
+        _check_examples(split, pool, wanted, key)
 
 
-def _check_pool(split: str, pool: Pool, shape: EpisodeShape, key: str) -> None:
-    """Check one pool; ``key`` is the prefix of the config keys that set the shape."""
-    if len(pool.classes) < shape.ways:
-        raise DataError(
-            f"{key}ways is {shape.ways}, but {split} has {len(pool.classes)} classes; "
-            f"expected at most {len(pool.classes)}"
-        )
+def _remedy(tasks: Tasks, shape: EpisodeShape, classes: int, differs: bool) -> str:
+    """Return what would suffice where a split has too few classes.
+
+    Args:
+        tasks: Pools of the three splits.
+        shape: Shape of episodes that the split cannot fill.
+        classes: Number of classes of the split.
+        differs: Whether the shape is that of meta-training alone.
+    """
+    left_out = "".join(f"; {sentence}" for sentence in tasks.report if " classes with fewer than " in sentence)
+    if differs and classes >= MIN_WAYS:
+        return f"expected at most {classes}{left_out}"
+    counts = [len(pool.classes) for pool in tasks.pools.values()]
+    total, fewest = sum(counts), min(counts)
+    lower = f"expected at most {fewest}" if fewest >= MIN_WAYS else ""
+    if total >= 3 * shape.ways:
+        even = f"an even division of the {total} classes, such as tasks.fractions: {EVEN}"
+        return f"{f'{lower}, or' if lower else 'expected'} {even}{left_out}"
+    if lower:
+        return f"{lower}, or {3 * shape.ways} classes in all, of which there are {total}{left_out}"
+    return (
+        f"no class is in two splits, so even {MIN_WAYS}-way episodes need {3 * MIN_WAYS} classes with tasks.fractions: "
+        f"{EVEN}, but there {'is' if total == 1 else 'are'} {_classes(total)}{left_out}"
+    )
+
+
+def _classes(count: int) -> str:
+    return "1 class" if count == 1 else f"{count} classes"
+
+
+def _check_examples(split: str, pool: Pool, shape: EpisodeShape, key: str) -> None:
+    """Check the number of examples of each class; ``key`` is the prefix of the config keys that set the shape."""
     fewest = min(len(m) for m in pool.members)
     if fewest < shape.shots + shape.queries:
         smallest = pool.classes[int(np.argmin([len(m) for m in pool.members]))]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING
@@ -37,6 +37,10 @@ class SourceOptions(PluginOptions):
         (0.5, 0.25, 0.25), description="shares of the classes in meta-train, meta-validation and meta-test"
     )
     split_seed: int = Field(0, ge=0, description="seed that decides which classes go to which split")
+    join_splits: bool = Field(
+        False,
+        description="join the splits that the data have, such as files of the same classes, and split all classes",
+    )
 
 
 @dataclass(frozen=True)
@@ -155,10 +159,15 @@ class TaskSource(ABC):
             self._check(classes)
             parts[split], others = merge_names(classes)
             merged |= others
+        if len(parts) > 1 and self.options.join_splits:
+            return {"": joined(parts.values())}, merged
         for a, b in combinations(SPLITS, 2):
-            for name in sorted(set(parts.get(a, ())) & set(parts.get(b, ()))):
+            shared = sorted(set(parts.get(a, ())) & set(parts.get(b, ())))
+            if shared:
+                more = f", as are {len(shared) - 1} more" if len(shared) > 1 else ""
                 raise DataError(
-                    f"{self.where()}: the class '{name}' is in both {a} and {b}; expected every class in one split"
+                    f"{self.where()}: the class '{shared[0]}' is in both {a} and {b}{more}; expected every class in "
+                    "one split, or tasks.join_splits: true, which joins the splits and splits their classes anew"
                 )
         return parts, merged
 
@@ -194,6 +203,19 @@ class TaskSource(ABC):
                         f"{self.where()}: read() returned an image of {size(shape)} in the class '{name}', but the "
                         f"first image is {size(first)}; expected images of one shape"
                     )
+
+
+def joined(parts: Iterable[Classes]) -> dict[str, list[Example]]:
+    """Return the examples of several parts of the data by class.
+
+    Args:
+        parts: Examples by class for each part; parts may share classes.
+    """
+    classes: dict[str, list[Example]] = {}
+    for part in parts:
+        for name, examples in part.items():
+            classes.setdefault(name, []).extend(examples)
+    return classes
 
 
 def _split_already(raw: Classes | Mapping[str, Classes]) -> TypeIs[Mapping[str, Classes]]:

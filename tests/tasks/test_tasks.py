@@ -69,6 +69,69 @@ class Given(TaskSource):
         return self.found
 
 
+def tasks_of(classes, **options):
+    """The tasks of a number of classes of two texts each, which are split by the options."""
+    found = {f"c{i}": [f"{i} a", f"{i} b"] for i in range(classes)}
+    return tokenise(Given(found, **options).load(), lambda texts: ([[1] for _ in texts],) * 2)
+
+
+@pytest.mark.parametrize(
+    ("classes", "ways", "sentence"),
+    [
+        (2, 2, "tasks.ways is 2, but meta-train has 1 class; no class is in two splits, so even 2-way episodes need 6 "
+         "classes with tasks.fractions: [0.34, 0.33, 0.33], but there are 2 classes"),
+        (5, 3, "tasks.ways is 3, but meta-train has 2 classes; no class is in two splits, so even 2-way episodes need "
+         "6 classes with tasks.fractions: [0.34, 0.33, 0.33], but there are 5 classes"),
+        (6, 2, "tasks.ways is 2, but meta-validation has 1 class; expected an even division of the 6 classes, such as "
+         "tasks.fractions: [0.34, 0.33, 0.33]"),
+        (12, 4, "tasks.ways is 4, but meta-validation has 3 classes; expected at most 3, or an even division of the 12 "
+         "classes, such as tasks.fractions: [0.34, 0.33, 0.33]"),
+        (12, 5, "tasks.ways is 5, but meta-validation has 3 classes; expected at most 3, or 15 classes in all, of "
+         "which there are 12"),
+    ],
+)  # fmt: skip
+def test_too_few_classes_are_refused_with_what_would_suffice(classes, ways, sentence):
+    with pytest.raises(DataError) as error:
+        check_shape(tasks_of(classes), EpisodeShape(ways, 1, 1))
+    assert str(error.value) == sentence
+
+
+@pytest.mark.parametrize("classes", [6, 7, 8, 12, 15, 23, 60])
+def test_the_fractions_that_are_suggested_suffice(classes):
+    check_shape(tasks_of(classes, fractions=(0.34, 0.33, 0.33)), EpisodeShape(classes // 3, 1, 1))
+
+
+def test_classes_that_were_left_out_are_part_of_the_reason():
+    found = {f"c{i}": ["a", "b"] if i < 2 else [f"{i}"] for i in range(9)}
+    tasks = tokenise(Given(found).load(), lambda texts: ([[1] for _ in texts],) * 2)
+    with pytest.raises(DataError, match="there are 0 classes; 9 classes with fewer than 2 distinct texts left out"):
+        check_shape(tasks, EpisodeShape(2, 1, 1))
+
+
+def test_splits_of_the_same_classes_are_joined_when_asked_for():
+    parts = {split: {f"c{i}": [f"{split} {i} a", f"{split} {i} b"] for i in range(12)} for split in SPLITS}
+    with pytest.raises(DataError) as error:
+        Given(parts).load()
+    assert str(error.value) == (
+        "task source Given: the class 'c0' is in both meta-train and meta-validation, as are 11 more; expected every "
+        "class in one split, or tasks.join_splits: true, which joins the splits and splits their classes anew"
+    )
+    split = Given(parts, join_splits=True).load()
+    assert [len(split.splits[s]) for s in SPLITS] == [6, 3, 3]
+    assert {len(examples) for part in split.splits.values() for examples in part.values()} == {6}
+
+
+def test_files_of_the_same_classes_are_joined_when_asked_for(tmp_path):
+    for name in ("train", "valid", "test"):
+        rows = [{"text": f"{name} {i}", "label": f"c{i % 12}"} for i in range(24)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    paths = {n: tmp_path / f"{n}.jsonl" for n in ("train", "valid", "test")}
+    with pytest.raises(DataError, match=r"tasks\.join_splits: true"):
+        JSONLines(FileOptions(**paths)).load()
+    split = JSONLines(FileOptions(**paths, join_splits=True)).load()
+    assert [len(split.splits[s]) for s in SPLITS] == [6, 3, 3]
+
+
 def test_class_names_are_normalised_as_texts_are():
     """Labels typed by people end in spaces; keyboards and file systems write é as one character or as two."""
     found = {

@@ -15,7 +15,7 @@ from nas_meta.tasks.examples import Example
 from nas_meta.tasks.reading import delimited, json_rows
 from nas_meta.tasks.reading.encoding import KNOWN, is_text_encoding, text_encoding
 from nas_meta.tasks.reading.row import Row
-from nas_meta.tasks.source import SPLITS, Classes, SourceOptions, TaskSource
+from nas_meta.tasks.source import SPLITS, Classes, SourceOptions, TaskSource, joined
 
 SPLIT_NAMES = {  # names of splits in files of other programs
     **dict.fromkeys(("train", "training", SPLITS[0]), SPLITS[0]),
@@ -99,11 +99,11 @@ class FileSource(TaskSource):
         if self.options.path is not None:
             return self._split(self.options.path)
         files = (self.options.train, self.options.valid, self.options.test)
-        return {split: _joined(self._parts(file)) for split, file in zip(SPLITS, files, strict=True)}
+        return {split: joined(self._parts(file).values()) for split, file in zip(SPLITS, files, strict=True)}
 
     def examples(self) -> Classes:
         """Return the examples of the file ``path`` by class, whatever splits it names."""
-        return _joined(self._parts(self.options.path))
+        return joined(self._parts(self.options.path).values())
 
     def reading_notes(self) -> tuple[str, ...]:
         return tuple(self._notes)
@@ -170,14 +170,12 @@ class FileSource(TaskSource):
         """Read a path whose rows may name their splits: three splits are kept, others are joined."""
         parts = self._parts(path)
         if {SPLIT_NAMES.get(name.lower()) for name in parts} == set(SPLITS):
-            return {
-                split: _joined({n: part for n, part in parts.items() if SPLIT_NAMES[n.lower()] == split})
-                for split in SPLITS
-            }
+            splits = {s: [part for name, part in parts.items() if SPLIT_NAMES[name.lower()] == s] for s in SPLITS}
+            return {split: joined(found) for split, found in splits.items()}
         if len(parts) > 1:
             names = " and ".join(f"'{name}'" for name in parts)
             self.note(f"{path} has the splits {names}, which are joined; its classes are split anew")
-        return _joined(parts)
+        return joined(parts.values())
 
     def _parts(self, file: Path) -> dict[str, Classes]:
         """Read the examples of one file by split and class; rows without a text are left out."""
@@ -206,15 +204,6 @@ class FileSource(TaskSource):
 def _is_null(value: Any) -> bool:
     """Return whether a value is what other programs write for a missing text: null or NaN."""
     return value is None or value != value
-
-
-def _joined(parts: dict[str, Classes]) -> Classes:
-    """Return the examples of several splits by class."""
-    classes: dict[str, list[Example]] = defaultdict(list)
-    for part in parts.values():
-        for name, examples in part.items():
-            classes[name] += examples
-    return dict(classes)
 
 
 class JSONLines(FileSource):

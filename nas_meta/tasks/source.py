@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from pydantic import Field
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("meta-train", "meta-validation", "meta-test")
 Classes = Mapping[str, Sequence[Example]]
+T = TypeVar("T")
 
 
 class SourceOptions(PluginOptions):
@@ -51,11 +52,13 @@ class SplitClasses:
         splits: Examples by class, by the names in :data:`SPLITS`.
         report: One sentence for each reason why examples or classes were left out.
         modality: Kind of the examples: ``text``, ``image`` or ``image-text``.
+        groups: Group of each class (:meth:`TaskSource.group_of`); empty if classes have none.
     """
 
     splits: Mapping[str, Classes]
     report: Sequence[str] = field(default_factory=tuple)
     modality: str = TEXT
+    groups: Mapping[str, str] = field(default_factory=dict)
 
 
 class TaskSource(ABC):
@@ -110,12 +113,19 @@ class TaskSource(ABC):
         every = {name: examples for part in parts.values() for name, examples in part.items()}
         self._check_shapes(every)
         cleaned, report = clean(every, self.options.min_examples, self.modality)
+        groups = self._groups(cleaned)
         if len(parts) > 1:
             splits = {split: {n: cleaned[n] for n in sorted(parts[split]) if n in cleaned} for split in SPLITS}
+        elif groups:
+            divided = split_classes(members_of(groups), self.options.fractions, self.options.split_seed)
+            splits = {
+                split: {name: cleaned[name] for name in sorted(n for names in divided[split].values() for n in names)}
+                for split in SPLITS
+            }
         else:
             splits = split_classes(cleaned, self.options.fractions, self.options.split_seed)
         assert_disjoint(splits)
-        return SplitClasses(splits, (*notes, *merge_report(merged), *report), self.modality)
+        return SplitClasses(splits, (*notes, *merge_report(merged), *report), self.modality, groups)
 
     def spoken(self, name: str) -> str:
         """Return a class name as words, for learners whose prompts contain it.
@@ -127,6 +137,20 @@ class TaskSource(ABC):
             Text that is not blank; by default the name with spaces for underscores.
         """
         return name.replace("_", " ").strip() or name
+
+    def group_of(self, name: str) -> str:
+        """Return the group of a class, for data of many tasks with few classes each, such as moods by product.
+
+        If classes have groups, splits divide the groups instead of the classes, and the classes of an episode are all
+        of one group.
+
+        Args:
+            name: Class name as in :meth:`spoken`.
+
+        Returns:
+            Name of the group; empty, the default, if classes have no groups.
+        """
+        return ""
 
     def where(self) -> str:
         """Return the name of this source in error messages, such as the path of its file."""
@@ -170,6 +194,18 @@ class TaskSource(ABC):
                     "one split, or tasks.join_splits: true, which joins the splits and splits their classes anew"
                 )
         return parts, merged
+
+    def _groups(self, names: Iterable[str]) -> dict[str, str]:
+        """Return the group of each class; empty if classes have no groups."""
+        with plugin_call(self, "group_of"):
+            groups = {name: self.group_of(name) for name in names}
+        for name, group in groups.items():
+            if not isinstance(group, str) or bool(group) != any(groups.values()):
+                raise DataError(
+                    f"{self.where()}: group_of() returned {group!r} for the class '{name}'; expected the name of a "
+                    "group for every class, or an empty string for every class"
+                )
+        return groups if any(groups.values()) else {}
 
     def _check(self, classes: Classes) -> None:
         for name, examples in classes.items():
@@ -253,16 +289,28 @@ def clean(classes: Classes, min_examples: int, modality: str = TEXT) -> tuple[di
     return {n: e for n, e in unambiguous.items() if n not in small}, report
 
 
+def members_of(groups: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the classes of each group.
+
+    Args:
+        groups: Group of each class.
+    """
+    members: dict[str, list[str]] = {}
+    for name, group in groups.items():
+        members.setdefault(group, []).append(name)
+    return members
+
+
 def split_classes(
-    classes: Mapping[str, list[Example]], fractions: Sequence[float], seed: int
-) -> dict[str, dict[str, list[Example]]]:
+    classes: Mapping[str, list[T]], fractions: Sequence[float], seed: int
+) -> dict[str, dict[str, list[T]]]:
     """Split classes at random into meta-train, meta-validation and meta-test.
 
     The sorted class names are shuffled and then cut at the cumulative fractions, so the split depends on the names, the
     fractions and the seed alone.
 
     Args:
-        classes: Examples by class.
+        classes: Examples by class; or classes by group, to split groups.
         fractions: Positive shares of the classes for each name in :data:`SPLITS`; their sum is 1.
         seed: Seed of the shuffle.
 

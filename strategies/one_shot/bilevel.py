@@ -35,7 +35,10 @@ def two_levels(pool: Pool, held_out: float, ways: int, seed: int) -> tuple[Pool,
     Raises:
         ConfigError: a part has fewer classes than an episode.
     """
-    order = np.random.default_rng(seed).permutation(len(pool.classes))
+    rng = np.random.default_rng(seed)
+    if pool.groups:
+        return _two_levels_of_groups(pool, held_out, ways, rng)
+    order = rng.permutation(len(pool.classes))
     cut = len(order) - round(held_out * len(order))
     if min(cut, len(order) - cut) < ways:
         raise ConfigError(
@@ -47,11 +50,26 @@ def two_levels(pool: Pool, held_out: float, ways: int, seed: int) -> tuple[Pool,
     return lower, upper
 
 
+def _two_levels_of_groups(pool: Pool, held_out: float, ways: int, rng: np.random.Generator) -> tuple[Pool, Pool]:
+    """Cut the groups of a pool in two instead of its classes; each part needs one with the classes of an episode."""
+    order = rng.permutation(len(pool.choices))
+    cut = len(order) - round(held_out * len(order))
+    parts = [[pool.choices[group] for group in part] for part in (order[:cut], order[cut:])]
+    if any(max(map(len, part), default=0) < ways for part in parts):
+        raise ConfigError(
+            f"strategy.held_out is {held_out:g}, which gives {cut} of {len(order)} meta-train groups to the weights "
+            f"and {len(order) - cut} to the architecture; expected one of at least {ways} classes for each"
+        )
+    lower, upper = (_classes(pool, np.sort(np.concatenate(part))) for part in parts)
+    return lower, upper
+
+
 def _classes(pool: Pool, kept: np.ndarray) -> Pool:
     """The pool with some of its classes; texts of the others stay, but are no class's."""
     place = np.full(len(pool.classes), -1)
     place[kept] = np.arange(len(kept))
-    return replace(pool, classes=[pool.classes[c] for c in kept], labels=place[pool.labels])
+    groups = [pool.groups[c] for c in kept] if pool.groups else ()
+    return replace(pool, classes=[pool.classes[c] for c in kept], labels=place[pool.labels], groups=groups)
 
 
 class EpisodeLoss(nn.Module):

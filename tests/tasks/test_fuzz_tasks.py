@@ -126,7 +126,7 @@ def hashable(value):
     ("name", "content", "words"),
     [
         ("a.csv", b"text,label\nhello, world,x\n", r"a\.csv:2: the row has 3 values, but the header has 2; expected"),
-        ("a.csv", b"text,label\nhello\n", r"a\.csv:2: the row has 1 of 2 values; expected a value in the column 'l"),
+        ("a.csv", b"text,label\nhello\n", r"a\.csv:2: there is no field 'label'; the row has 1 of the 2 values"),
         ("a.csv", b"text,label,text\na,x,b\n", r"a\.csv:1: 2 columns are named 'text'"),
         ("a.csv", b'text,label\n"a,x\nb,y\n', r"a\.csv:2: not CSV \(a quote that this row opens is never closed"),
         ("a.csv", b"text,label\na,\n", r"a\.csv:2: 'label' is empty; expected a class name"),

@@ -79,9 +79,11 @@ def tasks_of(classes, **options):
     ("classes", "ways", "sentence"),
     [
         (2, 2, "tasks.ways is 2, but meta-train has 1 class; no class is in two splits, so even 2-way episodes need 6 "
-         "classes with tasks.fractions: [0.34, 0.33, 0.33], but there are 2 classes"),
+         "classes with tasks.fractions: [0.34, 0.33, 0.33], but there are 2 classes; or tasks.group, a field that "
+         "divides the examples into tasks of the same few classes"),
         (5, 3, "tasks.ways is 3, but meta-train has 2 classes; no class is in two splits, so even 2-way episodes need "
-         "6 classes with tasks.fractions: [0.34, 0.33, 0.33], but there are 5 classes"),
+         "6 classes with tasks.fractions: [0.34, 0.33, 0.33], but there are 5 classes; or tasks.group, a field that "
+         "divides the examples into tasks of the same few classes"),
         (6, 2, "tasks.ways is 2, but meta-validation has 1 class; expected an even division of the 6 classes, such as "
          "tasks.fractions: [0.34, 0.33, 0.33]"),
         (12, 4, "tasks.ways is 4, but meta-validation has 3 classes; expected at most 3, or an even division of the 12 "

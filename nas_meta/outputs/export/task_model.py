@@ -22,7 +22,7 @@ from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
 
 HEAD = "head.safetensors"
 LABELS = "labels.json"
-READERS = {".jsonl": JSONLines, ".json": JSONLines, ".csv": CSV, ".tsv": CSV}
+READERS = {".jsonl": JSONLines, ".csv": CSV, ".json": JSONLines, ".tsv": CSV}
 CARD = """---
 library_name: transformers
 tags: [few-shot, neural-architecture-search, nas-meta]

@@ -109,8 +109,8 @@ def rows(file: Path, layout: Layout, columns: Sequence[str]) -> Iterator[Row]:
             )
         if len(values) < needed:
             raise DataError(
-                f"{file}:{line}: the row has {len(values)} of {len(header)} values; expected a value in the column "
-                f"'{header[needed - 1]}'"
+                f"{file}:{line}: there is no field '{header[needed - 1]}'; the row has {len(values)} of the "
+                f"{len(header)} values of the header"
             )
         yield Row(f"{file}:{line}", dict(zip(header, values, strict=False)))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from pydantic import Field, field_validator, model_validator
 
 from nas_meta.core.files import is_encodable, regular_file
 from nas_meta.errors import DataError, nearest
-from nas_meta.tasks.examples import Example
+from nas_meta.tasks.class_names import merge_report
+from nas_meta.tasks.examples import Example, normalised
 from nas_meta.tasks.reading import delimited, json_rows
 from nas_meta.tasks.reading.encoding import KNOWN, is_text_encoding, text_encoding
 from nas_meta.tasks.reading.row import Row
@@ -40,7 +41,17 @@ class SplitPaths(SourceOptions):
         return self
 
 
-class ColumnOptions(SplitPaths):
+class RowFiles(SplitPaths):
+    """Options of every task source that reads rows."""
+
+    group: str | None = Field(
+        None,
+        description="field or column that divides the examples into tasks, such as products: the classes of an episode "
+        "are of one task, and splits divide the tasks instead of the classes",
+    )
+
+
+class ColumnOptions(RowFiles):
     """Options of every task source that reads rows with a text and a label."""
 
     text: str = Field("text", description="field or column with the text")
@@ -48,7 +59,7 @@ class ColumnOptions(SplitPaths):
     min_examples: int = Field(2, ge=2, description="classes with fewer distinct texts are left out")
 
 
-class EncodedFiles(SplitPaths):
+class EncodedFiles(RowFiles):
     """Options of every task source that reads text files."""
 
     encoding: str | None = Field(
@@ -93,9 +104,11 @@ class FileSource(TaskSource):
     def __init__(self, options: SourceOptions | None = None):
         super().__init__(options)
         self._notes: list[str] = []
+        self._grouped: dict[str, tuple[str, str]] = {}  # group and label by the name of their class
+        self._spellings: dict[str, str] = {}  # name by every spelling of a group with a label
 
     def read(self) -> Classes | dict[str, Classes]:
-        self._notes = []
+        self._notes, self._grouped, self._spellings = [], {}, {}
         if self.options.path is not None:
             return self._split(self.options.path)
         files = (self.options.train, self.options.valid, self.options.test)
@@ -106,10 +119,23 @@ class FileSource(TaskSource):
         return joined(self._parts(self.options.path).values())
 
     def reading_notes(self) -> tuple[str, ...]:
-        return tuple(self._notes)
+        counts = Counter(self._spellings.values())
+        merged = {spelling: name for spelling, name in self._spellings.items() if counts[name] > 1 and spelling != name}
+        return (*self._notes, *merge_report(merged))
 
     def where(self) -> str:
         return str(self.options.path or self.options.train)
+
+    def group_of(self, name: str) -> str:
+        return self._grouped[name][0] if self._grouped else ""
+
+    def spoken(self, name: str) -> str:
+        return super().spoken(self._grouped[name][1] if self._grouped else name)
+
+    @property
+    def columns(self) -> list[str]:
+        """Fields that a row must have: the text, the label and, if there is one, the group."""
+        return [self.options.text, self.options.label, *([self.options.group] if self.options.group else [])]
 
     def rows(self, file: Path) -> Iterator[Row]:
         """Yield the rows of a file.
@@ -166,6 +192,23 @@ class FileSource(TaskSource):
             raise DataError(f"{where}: '{key}' contains a lone surrogate; expected text that UTF-8 can encode")
         return value
 
+    def _class(self, row: Row, label: str) -> str:
+        """Return the name of the class of a row: its label, after its group if there are groups."""
+        if self.options.group is None:
+            return label
+        given = self.value(row.fields, self.options.group, row.where)
+        group, spelling, label = normalised(given), f"{given}: {label}", normalised(label)
+        if not group:
+            raise DataError(f"{row.where}: '{self.options.group}' is empty; expected the name of a group")
+        name = f"{group}: {label}"
+        if self._grouped.setdefault(name, (group, label)) != (group, label):
+            raise DataError(
+                f"{row.where}: the group '{group}' with the class '{label}' has the name of another group with another "
+                f"class, '{name}'; expected groups without ': '"
+            )
+        self._spellings[spelling] = name
+        return name
+
     def _split(self, path: Path) -> Classes | dict[str, Classes]:
         """Read a path whose rows may name their splits: three splits are kept, others are joined."""
         parts = self._parts(path)
@@ -191,7 +234,7 @@ class FileSource(TaskSource):
                 label = self.value(row.fields, self.options.label, row.where)
                 if not label.strip():
                     raise DataError(f"{row.where}: '{self.options.label}' is empty; expected a class name")
-                parts[row.split][label].append(example)
+                parts[row.split][self._class(row, label)].append(example)
         except OSError as error:
             raise DataError(f"{file} cannot be read: {error.strerror or error}") from error
         if empty:
@@ -212,7 +255,7 @@ class JSONLines(FileSource):
     def rows(self, file: Path) -> Iterator[Row]:
         encoding = text_encoding(regular_file(file), self.options.encoding)
         self.note(encoding.note)
-        yield from json_rows.rows(file, encoding.name, (self.options.text, self.options.label))
+        yield from json_rows.rows(file, encoding.name, self.columns)
 
 
 class CSV(FileSource):
@@ -222,9 +265,8 @@ class CSV(FileSource):
 
     def rows(self, file: Path) -> Iterator[Row]:
         encoding = text_encoding(regular_file(file), self.options.encoding)
-        columns = (self.options.text, self.options.label)
         # Options of the class FileOptions have no delimiter.
-        layout = delimited.recognise(file, encoding.name, columns, getattr(self.options, "delimiter", None))
+        layout = delimited.recognise(file, encoding.name, self.columns, getattr(self.options, "delimiter", None))
         for note in (encoding.note, *layout.notes):
             self.note(note)
-        yield from delimited.rows(file, layout, columns)
+        yield from delimited.rows(file, layout, self.columns)

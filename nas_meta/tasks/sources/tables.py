@@ -21,14 +21,9 @@ DATASETS = ("dataset_info.json", "dataset_dict.json")  # files of a folder that 
 
 
 class Table(FileSource):
-    """Base of task sources that read two columns of a table."""
+    """Base of task sources that read columns of a table."""
 
     Options = ColumnOptions
-
-    @property
-    def columns(self) -> list[str]:
-        """The columns that are read."""
-        return [self.options.text, self.options.label]
 
 
 class Parquet(Table):

@@ -35,11 +35,11 @@ $(VENV)/.starter: $(VENV)/.torch pyproject.toml
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.starter
-	$(PIP) --editable ".[starter,rl,prometheus,wandb,datasets,test,docs]"
+	$(PIP) --editable ".[starter,rl,prometheus,wandb,datasets,excel,parquet,test,docs]"
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.test
-	$(PIP) --editable ".[starter,rl,prometheus,wandb,datasets,test,docs,bench]"
+	$(PIP) --editable ".[starter,rl,prometheus,wandb,datasets,excel,parquet,test,docs,bench]"
 	@touch $@
 
 clean:  # keeps runs/

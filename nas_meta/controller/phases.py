@@ -157,6 +157,7 @@ class SearchRun:
             self.resolved, self.hooks, self.directory, plan.problem.space, document, self.journal.get("created", 0.0)
         )
         self.reporter.monitors = self.monitors
+        self.reporter.data_report = tuple(plan.problem.tasks.report)
 
     def _open_journal(self, info: dict[str, Any]) -> Journal:
         if not self.resumed:

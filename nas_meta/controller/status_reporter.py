@@ -33,6 +33,7 @@ class StatusReporter:
         job_step: Steps that the running job has taken.
         loop: The trials; None until the journal is open.
         monitors: What watches the search; None until the journal is open.
+        data_report: How the data were read and what was left out, in sentences; empty until the journal is open.
     """
 
     directory: Path
@@ -48,6 +49,7 @@ class StatusReporter:
     job_step: int = 0
     loop: TrialLoop | None = None
     monitors: Monitors | None = None
+    data_report: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         self._file = StatusFile(self.directory)
@@ -95,4 +97,5 @@ class StatusReporter:
             workers=self.workers,
             device=self.device,
             troubles=tuple(self.monitors.troubles) if self.monitors else (),
+            data_report=self.data_report,
         )

@@ -71,14 +71,16 @@ class Status:
     written: float = field(default_factory=time.time)
     where: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
     device: str = ""
+    data_report: Sequence[str] = ()  # how the data were read and what was left out, in sentences
 
     def as_dict(self) -> dict[str, Any]:
         """Return the status as plain data, without the trials, which the journal holds.
 
         Returns:
-            The attributes except ``leaderboard`` and ``run_dir``.
+            The attributes except ``leaderboard``, ``run_dir`` and ``data_report``.
         """
-        return {name: value for name, value in vars(self).items() if name not in ("leaderboard", "run_dir")}
+        recorded = ("leaderboard", "run_dir", "data_report")
+        return {name: value for name, value in vars(self).items() if name not in recorded}
 
     @property
     def trials(self) -> tuple[Trial, ...]:

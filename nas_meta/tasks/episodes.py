@@ -8,7 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from nas_meta.errors import DataError
+from nas_meta.tasks.examples import IMAGE
 from nas_meta.tasks.pool import Pool, Tasks
+
+MIN_WAYS = 2  # classes that can be distinguished at all
+EVEN = "[0.34, 0.33, 0.33]"  # fractions that give each split a third of the classes
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,8 @@ class Episode:
 def episode(pool: Pool, shape: EpisodeShape, seed: int, index: int) -> Episode:
     """Draw an episode: first its classes, then the examples of each, uniformly without replacement.
 
+    If classes have groups, a group with enough classes is drawn before them.
+
     Args:
         pool: Pool to draw from.
         shape: Number of classes, support examples and query examples.
@@ -93,9 +99,11 @@ def episode(pool: Pool, shape: EpisodeShape, seed: int, index: int) -> Episode:
         ValueError: The pool has too few classes, or a drawn class too few examples; see :func:`check_shape`.
     """
     rng = np.random.default_rng([seed, index])
+    choices = [classes for classes in pool.choices if len(classes) >= shape.ways] or pool.choices
+    classes = choices[rng.integers(len(choices))] if pool.groups else choices[0]
     rows = [
         rng.choice(pool.members[c], shape.shots + shape.queries, replace=False)
-        for c in rng.choice(len(pool.classes), shape.ways, replace=False)
+        for c in rng.choice(classes, shape.ways, replace=False)
     ]
     block = np.stack(rows)
     return Episode(block[:, : shape.shots], block[:, shape.shots :])
@@ -125,20 +133,65 @@ def check_shape(tasks: Tasks, shape: EpisodeShape, train: EpisodeShape | None = 
         train: Shape of meta-training episodes; ``shape`` if None.
 
     Raises:
-        DataError: A split has too few classes, or one of its classes too few examples.
+        DataError: A split has too few classes, or no group with enough of them, or a class has too few examples.
     """
     for split, pool in tasks.pools.items():
         differs = split == "meta-train" and train is not None and train != shape
-        _check_pool(split, pool, train if differs else shape, "tasks.train_" if differs else "tasks.")
+        key, wanted = ("tasks.train_", train) if differs else ("tasks.", shape)
+        if pool.most_ways < wanted.ways and any(other.groups for other in tasks.pools.values()):
+            remedy = _group_remedy(tasks, wanted.ways)
+            raise DataError(f"{key}ways is {wanted.ways}, but no group of {split} has as many classes; {remedy}")
+        if len(pool.classes) < wanted.ways:
+            remedy = _remedy(tasks, wanted, len(pool.classes), differs)
+            raise DataError(f"{key}ways is {wanted.ways}, but {split} has {_classes(len(pool.classes))}; {remedy}")
+        _check_examples(split, pool, wanted, key)
 
 
-def _check_pool(split: str, pool: Pool, shape: EpisodeShape, key: str) -> None:
-    """Check one pool; ``key`` is the prefix of the config keys that set the shape."""
-    if len(pool.classes) < shape.ways:
-        raise DataError(
-            f"{key}ways is {shape.ways}, but {split} has {len(pool.classes)} classes; "
-            f"expected at most {len(pool.classes)}"
-        )
+def _remedy(tasks: Tasks, shape: EpisodeShape, classes: int, differs: bool) -> str:
+    """Return what would suffice where a split has too few classes.
+
+    Args:
+        tasks: Pools of the three splits.
+        shape: Shape of episodes that the split cannot fill.
+        classes: Number of classes of the split.
+        differs: Whether the shape is that of meta-training alone.
+    """
+    left_out = "".join(f"; {sentence}" for sentence in tasks.report if " classes with fewer than " in sentence)
+    if differs and classes >= MIN_WAYS:
+        return f"expected at most {classes}{left_out}"
+    counts = [len(pool.classes) for pool in tasks.pools.values()]
+    total, fewest = sum(counts), min(counts)
+    lower = f"expected at most {fewest}" if fewest >= MIN_WAYS else ""
+    if total >= 3 * shape.ways:
+        even = f"an even division of the {total} classes, such as tasks.fractions: {EVEN}"
+        return f"{f'{lower}, or' if lower else 'expected'} {even}{left_out}"
+    if lower:
+        return f"{lower}, or {3 * shape.ways} classes in all, of which there are {total}{left_out}"
+    images = any(pool.modality == IMAGE for pool in tasks.pools.values())
+    group = "" if images else "; or tasks.group, a field that divides the examples into tasks of the same few classes"
+    return (
+        f"no class is in two splits, so even {MIN_WAYS}-way episodes need {3 * MIN_WAYS} classes with tasks.fractions: "
+        f"{EVEN}, but there {'is' if total == 1 else 'are'} {_classes(total)}{left_out}{group}"
+    )
+
+
+def _group_remedy(tasks: Tasks, ways: int) -> str:
+    """Return what would suffice where a split has no group with enough classes."""
+    sizes = [len(classes) for pool in tasks.pools.values() if pool.groups for classes in pool.choices]
+    if max(sizes) < ways:
+        return f"expected at most {max(sizes)}, the classes of the largest group"
+    enough = sum(size >= ways for size in sizes)
+    if enough >= 3:
+        return f"expected such a group in each split, as with tasks.fractions: {EVEN}; the data have {enough}"
+    return f"expected such a group in each split, but the data have {enough}"
+
+
+def _classes(count: int) -> str:
+    return "1 class" if count == 1 else f"{count} classes"
+
+
+def _check_examples(split: str, pool: Pool, shape: EpisodeShape, key: str) -> None:
+    """Check the number of examples of each class; ``key`` is the prefix of the config keys that set the shape."""
     fewest = min(len(m) for m in pool.members)
     if fewest < shape.shots + shape.queries:
         smallest = pool.classes[int(np.argmin([len(m) for m in pool.members]))]

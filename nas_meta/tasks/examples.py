@@ -7,6 +7,7 @@ processors of most vision transformers prepare it. An image with a text is a tup
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Hashable, Sequence
 from typing import Any, TypeAlias
 
@@ -47,18 +48,26 @@ def mismatch(example: Any, modality: str) -> tuple[str, str] | None:
     return None
 
 
+def normalised(text: str) -> str:
+    """Return a text in Unicode normalisation form C, without white space around it.
+
+    Keyboards and file systems write an accented letter as one character or as two; both look the same.
+    """
+    return text.strip() if text.isascii() else unicodedata.normalize("NFC", text).strip()
+
+
 def deduplicate(examples: Sequence[Example]) -> dict[Hashable, Example]:
     """Return the distinct examples by their content key, in the order of their first occurrence.
 
     Args:
-        examples: Examples of one class. Texts are stripped, and empty texts are left out.
+        examples: Examples of one class. Texts are normalised, and empty texts are left out.
 
     Returns:
         One example for each value of :func:`content_key`.
     """
     unique: dict[Hashable, Example] = {}
     for example in examples:
-        example = example.strip() if isinstance(example, str) else example
+        example = normalised(example) if isinstance(example, str) else example
         if not isinstance(example, str) or example:
             unique.setdefault(content_key(example), example)
     return unique
@@ -68,16 +77,16 @@ def content_key(example: Example) -> Hashable:
     """Return a key that two examples share only if their contents are equal.
 
     Args:
-        example: Text, image, or image with a text. Leading and trailing white space of a text is ignored.
+        example: Text, image, or image with a text. White space around a text, and its Unicode form, are ignored.
 
     Returns:
-        The stripped text; for an image its shape and SHA-256 digest; for an image with a text the pair of both keys.
+        The normalised text; for an image its shape and SHA-256 digest; for an image with a text the pair of both keys.
     """
     if isinstance(example, tuple):
         return content_key(example[0]), content_key(example[1])
     if isinstance(example, np.ndarray):
         return example.shape, hashlib.sha256(example.tobytes()).digest()
-    return example.strip()
+    return normalised(example)
 
 
 def images_of(examples: Sequence[Example]) -> np.ndarray:

@@ -39,6 +39,7 @@ class Pool:
         pixels: Bytes ``[examples, channels, height, width]``; None if examples are texts without images.
         spoken: Each class in words; empty if the class names serve as words.
         prompts: Tokenised prompts by their template; empty unless the learner uses prompts.
+        groups: Group of each class, in the order of ``classes``; empty if an episode may take any classes.
     """
 
     classes: Sequence[str]
@@ -52,6 +53,7 @@ class Pool:
     pixels: np.ndarray | None = None
     spoken: Sequence[str] = ()
     prompts: Mapping[str, Prompts] = field(default_factory=dict)
+    groups: Sequence[str] = ()
 
     def __len__(self) -> int:
         """Return the number of examples."""
@@ -75,6 +77,19 @@ class Pool:
         order = np.argsort(self.labels, kind="stable")
         starts = np.searchsorted(self.labels[order], np.arange(len(self.classes) + 1))
         return np.split(order, starts)[1:-1]
+
+    @cached_property
+    def choices(self) -> list[np.ndarray]:
+        """Indices of the classes of each group, sorted by its name; those of all classes if there are no groups."""
+        if not self.groups:
+            return [np.arange(len(self.classes))]
+        groups = np.asarray(self.groups)
+        return [np.flatnonzero(groups == group) for group in sorted(set(self.groups))]
+
+    @property
+    def most_ways(self) -> int:
+        """The largest number of classes of an episode."""
+        return max(map(len, self.choices))
 
     @cached_property
     def lengths(self) -> np.ndarray:
@@ -194,16 +209,17 @@ def tokenise(
         classes = split.splits[name]
         examples = [e for members in classes.values() for e in members]
         labels = np.repeat(np.arange(len(classes)), [len(v) for v in classes.values()])
+        groups = [split.groups[name] for name in classes] if split.groups else ()
         pixels = None if split.modality == TEXT else images_of(examples)
         if split.modality == IMAGE:
-            pools[name] = Pool(list(classes), (), labels, pixels=pixels)
+            pools[name] = Pool(list(classes), (), labels, pixels=pixels, groups=groups)
             continue
         texts = texts_of(examples)
         ids, words = encode(texts) if texts else ([], [])
         offsets = np.concatenate([[0], np.cumsum([len(i) for i in ids])]).astype(np.int64)
         tokens = np.concatenate([np.asarray(i, dtype=np.int32) for i in ids]) if ids else _no_tokens()
         words_flat = np.concatenate([np.asarray(w, dtype=np.int32) for w in words]) if words else _no_tokens()
-        pools[name] = Pool(list(classes), texts, labels, tokens, offsets, words_flat, pixels=pixels)
+        pools[name] = Pool(list(classes), texts, labels, tokens, offsets, words_flat, pixels=pixels, groups=groups)
     return Tasks(pools, split.report)
 
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from itertools import combinations
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from pydantic import Field
@@ -18,6 +19,7 @@ from nas_meta.core.files import is_encodable
 from nas_meta.core.guard import plugin_call, type_name
 from nas_meta.core.options import PluginOptions
 from nas_meta.errors import DataError, nearest
+from nas_meta.tasks.class_names import merge_names, merge_report
 from nas_meta.tasks.examples import MODALITIES, TEXT, Example, content_key, deduplicate, mismatch, size
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("meta-train", "meta-validation", "meta-test")
 Classes = Mapping[str, Sequence[Example]]
+T = TypeVar("T")
 
 
 class SourceOptions(PluginOptions):
@@ -35,6 +38,10 @@ class SourceOptions(PluginOptions):
         (0.5, 0.25, 0.25), description="shares of the classes in meta-train, meta-validation and meta-test"
     )
     split_seed: int = Field(0, ge=0, description="seed that decides which classes go to which split")
+    join_splits: bool = Field(
+        False,
+        description="join the splits that the data have, such as files of the same classes, and split all classes",
+    )
 
 
 @dataclass(frozen=True)
@@ -45,11 +52,13 @@ class SplitClasses:
         splits: Examples by class, by the names in :data:`SPLITS`.
         report: One sentence for each reason why examples or classes were left out.
         modality: Kind of the examples: ``text``, ``image`` or ``image-text``.
+        groups: Group of each class (:meth:`TaskSource.group_of`); empty if classes have none.
     """
 
     splits: Mapping[str, Classes]
     report: Sequence[str] = field(default_factory=tuple)
     modality: str = TEXT
+    groups: Mapping[str, str] = field(default_factory=dict)
 
 
 class TaskSource(ABC):
@@ -93,55 +102,110 @@ class TaskSource(ABC):
             raise DataError(f"{self.where()}: modality is '{self.modality}'; {nearest(str(self.modality), MODALITIES)}")
         with plugin_call(self, "read"):
             raw = self.read()
+        with plugin_call(self, "reading_notes"):
+            notes = tuple(self.reading_notes())
         if not isinstance(raw, Mapping):
             raise DataError(
                 f"{self.where()}: read() returned {type_name(raw)}; expected a mapping from classes to "
                 f"their {self._what}"
             )
-        if _split_already(raw):
-            for part in raw.values():
-                self._check(part)
-            shared = [
-                (name, a, b)
-                for i, a in enumerate(SPLITS)
-                for b in SPLITS[i + 1 :]
-                for name in sorted(set(raw[a]) & set(raw[b]))
-            ]
-            if shared:
-                name, a, b = shared[0]
-                raise DataError(
-                    f"{self.where()}: the class '{name}' is in both {a} and {b}; expected every class in one split"
-                )
-            every = {name: texts for part in raw.values() for name, texts in part.items()}
-            self._check_shapes(every)
-            cleaned, report = clean(every, self.options.min_examples, self.modality)
-            splits = {split: {n: cleaned[n] for n in sorted(raw[split]) if n in cleaned} for split in SPLITS}
+        parts, merged = self._named(raw)
+        every = {name: examples for part in parts.values() for name, examples in part.items()}
+        self._check_shapes(every)
+        cleaned, report = clean(every, self.options.min_examples, self.modality)
+        groups = self._groups(cleaned)
+        if len(parts) > 1:
+            splits = {split: {n: cleaned[n] for n in sorted(parts[split]) if n in cleaned} for split in SPLITS}
+        elif groups:
+            divided = split_classes(members_of(groups), self.options.fractions, self.options.split_seed)
+            splits = {
+                split: {name: cleaned[name] for name in sorted(n for names in divided[split].values() for n in names)}
+                for split in SPLITS
+            }
         else:
-            self._check(raw)
-            self._check_shapes(raw)
-            cleaned, report = clean(raw, self.options.min_examples, self.modality)
             splits = split_classes(cleaned, self.options.fractions, self.options.split_seed)
         assert_disjoint(splits)
-        return SplitClasses(splits, tuple(report), self.modality)
+        return SplitClasses(splits, (*notes, *merge_report(merged), *report), self.modality, groups)
 
     def spoken(self, name: str) -> str:
         """Return a class name as words, for learners whose prompts contain it.
 
         Args:
-            name: Class name as :meth:`read` returned it.
+            name: Class name as :meth:`read` returned it, without white space around it and in Unicode form C.
 
         Returns:
             Text that is not blank; by default the name with spaces for underscores.
         """
         return name.replace("_", " ").strip() or name
 
+    def group_of(self, name: str) -> str:
+        """Return the group of a class, for data of many tasks with few classes each, such as moods by product.
+
+        If classes have groups, splits divide the groups instead of the classes, and the classes of an episode are all
+        of one group.
+
+        Args:
+            name: Class name as in :meth:`spoken`.
+
+        Returns:
+            Name of the group; empty, the default, if classes have no groups.
+        """
+        return ""
+
     def where(self) -> str:
         """Return the name of this source in error messages, such as the path of its file."""
         return f"task source {type(self).__name__}"
 
+    def reading_notes(self) -> Sequence[str]:
+        """Return one sentence for everything in which :meth:`read` had to interpret the data, such as their encoding.
+
+        Returns:
+            Sentences for :attr:`SplitClasses.report`; by default none.
+        """
+        return ()
+
     @property
     def _what(self) -> str:
         return MODALITIES[self.modality]
+
+    def _named(
+        self, raw: Classes | Mapping[str, Classes]
+    ) -> tuple[dict[str, dict[str, list[Example]]], dict[str, str]]:
+        """Check what :meth:`read` returned, and merge classes whose names are the same once normalised.
+
+        Returns:
+            Examples by class for each split, or for the split ``""`` if the source has no splits; no class is in two.
+            Then the normalised name of each spelling that was merged.
+        """
+        parts: dict[str, dict[str, list[Example]]] = {}
+        merged: dict[str, str] = {}
+        for split, classes in raw.items() if _split_already(raw) else [("", raw)]:
+            self._check(classes)
+            parts[split], others = merge_names(classes)
+            merged |= others
+        if len(parts) > 1 and self.options.join_splits:
+            return {"": joined(parts.values())}, merged
+        for a, b in combinations(SPLITS, 2):
+            shared = sorted(set(parts.get(a, ())) & set(parts.get(b, ())))
+            if shared:
+                more = f", as are {len(shared) - 1} more" if len(shared) > 1 else ""
+                raise DataError(
+                    f"{self.where()}: the class '{shared[0]}' is in both {a} and {b}{more}; expected every class in "
+                    "one split, or tasks.join_splits: true, which joins the splits and splits their classes anew"
+                )
+        return parts, merged
+
+    def _groups(self, names: Iterable[str]) -> dict[str, str]:
+        """Return the group of each class; empty if classes have no groups."""
+        with plugin_call(self, "group_of"):
+            groups = {name: self.group_of(name) for name in names}
+        for name, group in groups.items():
+            if not isinstance(group, str) or bool(group) != any(groups.values()):
+                raise DataError(
+                    f"{self.where()}: group_of() returned {group!r} for the class '{name}'; expected the name of a "
+                    "group for every class, or an empty string for every class"
+                )
+        return groups if any(groups.values()) else {}
 
     def _check(self, classes: Classes) -> None:
         for name, examples in classes.items():
@@ -175,6 +239,19 @@ class TaskSource(ABC):
                         f"{self.where()}: read() returned an image of {size(shape)} in the class '{name}', but the "
                         f"first image is {size(first)}; expected images of one shape"
                     )
+
+
+def joined(parts: Iterable[Classes]) -> dict[str, list[Example]]:
+    """Return the examples of several parts of the data by class.
+
+    Args:
+        parts: Examples by class for each part; parts may share classes.
+    """
+    classes: dict[str, list[Example]] = {}
+    for part in parts:
+        for name, examples in part.items():
+            classes.setdefault(name, []).extend(examples)
+    return classes
 
 
 def _split_already(raw: Classes | Mapping[str, Classes]) -> TypeIs[Mapping[str, Classes]]:
@@ -212,16 +289,28 @@ def clean(classes: Classes, min_examples: int, modality: str = TEXT) -> tuple[di
     return {n: e for n, e in unambiguous.items() if n not in small}, report
 
 
+def members_of(groups: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the classes of each group.
+
+    Args:
+        groups: Group of each class.
+    """
+    members: dict[str, list[str]] = {}
+    for name, group in groups.items():
+        members.setdefault(group, []).append(name)
+    return members
+
+
 def split_classes(
-    classes: Mapping[str, list[Example]], fractions: Sequence[float], seed: int
-) -> dict[str, dict[str, list[Example]]]:
+    classes: Mapping[str, list[T]], fractions: Sequence[float], seed: int
+) -> dict[str, dict[str, list[T]]]:
     """Split classes at random into meta-train, meta-validation and meta-test.
 
     The sorted class names are shuffled and then cut at the cumulative fractions, so the split depends on the names, the
     fractions and the seed alone.
 
     Args:
-        classes: Examples by class.
+        classes: Examples by class; or classes by group, to split groups.
         fractions: Positive shares of the classes for each name in :data:`SPLITS`; their sum is 1.
         seed: Seed of the shuffle.
 

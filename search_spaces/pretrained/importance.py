@@ -53,7 +53,7 @@ def importance(
         norm, as Michel et al. do.
     """
     model.eval()
-    ways = min(5, len(pool.classes))
+    ways = min(5, pool.most_ways)
     tasks = list(episodes(pool, EpisodeShape(ways, 1, 1), seed, count))
     parts = parts or [parts_of(layer) for layer in layers_of(model)]
     heads, neurons = METHODS[by](Encoder(model, pooling), parts, pool, tasks)

@@ -40,7 +40,10 @@ def split_classes(pool: Pool, held_out: float, ways: int, seed: int) -> tuple[Po
     Raises:
         ConfigError: A part has fewer classes than an episode.
     """
-    order = np.random.default_rng(seed).permutation(len(pool.classes))
+    rng = np.random.default_rng(seed)
+    if pool.groups:
+        return _split_groups(pool, held_out, ways, rng)
+    order = rng.permutation(len(pool.classes))
     cut = len(order) - round(held_out * len(order))
     if min(cut, len(order) - cut) < ways:
         raise ConfigError(
@@ -52,11 +55,27 @@ def split_classes(pool: Pool, held_out: float, ways: int, seed: int) -> tuple[Po
     return lower, upper
 
 
+def _split_groups(pool: Pool, held_out: float, ways: int, rng: np.random.Generator) -> tuple[Pool, Pool]:
+    """Split the groups of a pool instead of its classes; each part needs a group with the classes of an episode."""
+    order = rng.permutation(len(pool.choices))
+    cut = len(order) - round(held_out * len(order))
+    parts = [[pool.choices[group] for group in part] for part in (order[:cut], order[cut:])]
+    if any(max(map(len, part), default=0) < ways for part in parts):
+        raise ConfigError(
+            f"strategy.held_out is {held_out:g}, which gives {cut} of {len(order)} meta-train groups to the weights "
+            f"and {len(order) - cut} to the architecture; expected a group of at least {ways} classes for each"
+        )
+    lower, upper = (_classes(pool, np.sort(np.concatenate(part))) for part in parts)
+    return lower, upper
+
+
 def _classes(pool: Pool, selected: np.ndarray) -> Pool:
     """The pool restricted to some classes; examples of the others stay in it, with the label -1."""
     new_label = np.full(len(pool.classes), -1)
     new_label[selected] = np.arange(len(selected))
-    return replace(pool, classes=[pool.classes[c] for c in selected], labels=new_label[pool.labels])
+    groups = [pool.groups[c] for c in selected] if pool.groups else ()
+    classes = [pool.classes[c] for c in selected]
+    return replace(pool, classes=classes, labels=new_label[pool.labels], groups=groups)
 
 
 class EpisodeLoss(nn.Module):

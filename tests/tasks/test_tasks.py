@@ -11,7 +11,7 @@ from nas_meta.errors import ConfigError, DataError
 from nas_meta.tasks.episodes import EpisodeShape, check_shape, episode
 from nas_meta.tasks.packaged_models import verify
 from nas_meta.tasks.pool import tokenise
-from nas_meta.tasks.source import SPLITS, SplitClasses, assert_disjoint, clean, split_classes
+from nas_meta.tasks.source import SPLITS, SourceOptions, SplitClasses, TaskSource, assert_disjoint, clean, split_classes
 from nas_meta.tasks.sources.files import CSV, FileOptions, JSONLines
 from nas_meta.tasks.sources.icd10 import ICD10
 
@@ -58,6 +58,120 @@ def test_repeated_ambiguous_and_rare_are_left_out_and_reported():
     ]
 
 
+class Given(TaskSource):
+    """A source of given examples."""
+
+    def __init__(self, found, **options):
+        super().__init__(SourceOptions(min_examples=2, **options))
+        self.found = found
+
+    def read(self):
+        return self.found
+
+
+def tasks_of(classes, **options):
+    """The tasks of a number of classes of two texts each, which are split by the options."""
+    found = {f"c{i}": [f"{i} a", f"{i} b"] for i in range(classes)}
+    return tokenise(Given(found, **options).load(), lambda texts: ([[1] for _ in texts],) * 2)
+
+
+@pytest.mark.parametrize(
+    ("classes", "ways", "sentence"),
+    [
+        (2, 2, "tasks.ways is 2, but meta-train has 1 class; no class is in two splits, so even 2-way episodes need 6 "
+         "classes with tasks.fractions: [0.34, 0.33, 0.33], but there are 2 classes; or tasks.group, a field that "
+         "divides the examples into tasks of the same few classes"),
+        (5, 3, "tasks.ways is 3, but meta-train has 2 classes; no class is in two splits, so even 2-way episodes need "
+         "6 classes with tasks.fractions: [0.34, 0.33, 0.33], but there are 5 classes; or tasks.group, a field that "
+         "divides the examples into tasks of the same few classes"),
+        (6, 2, "tasks.ways is 2, but meta-validation has 1 class; expected an even division of the 6 classes, such as "
+         "tasks.fractions: [0.34, 0.33, 0.33]"),
+        (12, 4, "tasks.ways is 4, but meta-validation has 3 classes; expected at most 3, or an even division of the 12 "
+         "classes, such as tasks.fractions: [0.34, 0.33, 0.33]"),
+        (12, 5, "tasks.ways is 5, but meta-validation has 3 classes; expected at most 3, or 15 classes in all, of "
+         "which there are 12"),
+    ],
+)  # fmt: skip
+def test_too_few_classes_are_refused_with_what_would_suffice(classes, ways, sentence):
+    with pytest.raises(DataError) as error:
+        check_shape(tasks_of(classes), EpisodeShape(ways, 1, 1))
+    assert str(error.value) == sentence
+
+
+@pytest.mark.parametrize("classes", [6, 7, 8, 12, 15, 23, 60])
+def test_the_fractions_that_are_suggested_suffice(classes):
+    check_shape(tasks_of(classes, fractions=(0.34, 0.33, 0.33)), EpisodeShape(classes // 3, 1, 1))
+
+
+def test_classes_that_were_left_out_are_part_of_the_reason():
+    found = {f"c{i}": ["a", "b"] if i < 2 else [f"{i}"] for i in range(9)}
+    tasks = tokenise(Given(found).load(), lambda texts: ([[1] for _ in texts],) * 2)
+    with pytest.raises(DataError, match="there are 0 classes; 9 classes with fewer than 2 distinct texts left out"):
+        check_shape(tasks, EpisodeShape(2, 1, 1))
+
+
+def test_splits_of_the_same_classes_are_joined_when_asked_for():
+    parts = {split: {f"c{i}": [f"{split} {i} a", f"{split} {i} b"] for i in range(12)} for split in SPLITS}
+    with pytest.raises(DataError) as error:
+        Given(parts).load()
+    assert str(error.value) == (
+        "task source Given: the class 'c0' is in both meta-train and meta-validation, as are 11 more; expected every "
+        "class in one split, or tasks.join_splits: true, which joins the splits and splits their classes anew"
+    )
+    split = Given(parts, join_splits=True).load()
+    assert [len(split.splits[s]) for s in SPLITS] == [6, 3, 3]
+    assert {len(examples) for part in split.splits.values() for examples in part.values()} == {6}
+
+
+def test_files_of_the_same_classes_are_joined_when_asked_for(tmp_path):
+    for name in ("train", "valid", "test"):
+        rows = [{"text": f"{name} {i}", "label": f"c{i % 12}"} for i in range(24)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    paths = {n: tmp_path / f"{n}.jsonl" for n in ("train", "valid", "test")}
+    with pytest.raises(DataError, match=r"tasks\.join_splits: true"):
+        JSONLines(FileOptions(**paths)).load()
+    split = JSONLines(FileOptions(**paths, join_splits=True)).load()
+    assert [len(split.splits[s]) for s in SPLITS] == [6, 3, 3]
+
+
+def test_class_names_are_normalised_as_texts_are():
+    """Labels typed by people end in spaces; keyboards and file systems write é as one character or as two."""
+    found = {
+        "card": ["a", "b"],
+        "card ": ["c", "a"],
+        "\u00a0card\t": ["d"],
+        "cafe\u0301": ["e\u0301"],
+        "caf\u00e9": ["\u00e9", "f"],
+    }
+    found |= {" alone ": ["g", "h"], "x": ["i", "j"]}
+    split = Given(found).load()
+    classes = {name: examples for part in split.splits.values() for name, examples in part.items()}
+    assert classes == {
+        "card": ["a", "b", "c", "d"], "caf\u00e9": ["\u00e9", "f"], "alone": ["g", "h"], "x": ["i", "j"]
+    }  # fmt: skip
+    assert list(split.report) == [
+        "class names that differ in white space or Unicode form alone merged: 'card ' into 'card', "
+        "'\u00a0card\t' into 'card', 'cafe\\u0301' into 'caf\u00e9'",
+        "2 repeated or empty texts left out",
+    ]
+
+
+def test_class_names_are_normalised_before_splits_are_compared():
+    parts = {SPLITS[0]: {"card": ["a", "b"]}, SPLITS[1]: {"card ": ["c", "d"]}, SPLITS[2]: {"x": ["e", "f"]}}
+    with pytest.raises(DataError, match="the class 'card' is in both meta-train and meta-validation"):
+        Given(parts).load()
+
+
+def test_few_merged_names_are_shown():
+    names = [f"c{i}{space}" for i in range(5) for space in ("", " ")]
+    assert (
+        Given({name: ["a " + name, "b" + name] for name in names})
+        .load()
+        .report[0]
+        .endswith("'c0 ' into 'c0', 'c1 ' into 'c1', 'c2 ' into 'c2' and 2 more")
+    )
+
+
 def test_padding_holds_every_token_once():
     pool = pool_of([3, 3])["meta-train"]
     ids, mask = pool.batch(np.array([4, 0]))
@@ -88,9 +202,9 @@ def test_three_files_with_a_shared_class_are_refused(tmp_path):
         (b'{"text": "a", "label": "x"}\n{"text": "b"}', r"data.jsonl:2: there is no field 'label'"),
         (b'{"txt": "a", "label": "x"}', r":1: there is no field 'text'; did you mean 'txt'"),
         (b"not json", r":1: not JSON"),
-        (b"[1]", r":1: a list; expected an object"),
+        (b"[1]", r":1: a number; expected an object"),
         (b'{"text": ["a"], "label": "x"}', r":1: 'text' is list; expected a string"),
-        (b"\xff\xfe", r"not UTF-8"),
+        (b'{"text": "\x8d"', r":1: the byte 0x8D at offset 10 is not UTF-8"),
         (b"", r"contains no examples"),
     ],
 )

@@ -15,6 +15,7 @@ from nas_meta.config.problem import load_problem
 from nas_meta.errors import ConfigError, DataError, RunError, nearest
 from nas_meta.journal.run import Run
 from nas_meta.strategy.protocol import Adapted, Strategy
+from nas_meta.tasks.class_names import merge_names
 from nas_meta.tasks.examples import MODALITIES, TEXT
 from nas_meta.tasks.source import Classes, SplitClasses, TaskSource
 from nas_meta.tasks.sources.files import CSV, FileOptions, JSONLines
@@ -22,7 +23,7 @@ from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
 
 HEAD = "head.safetensors"
 LABELS = "labels.json"
-READERS = {".jsonl": JSONLines, ".csv": CSV}
+READERS = {".jsonl": JSONLines, ".csv": CSV, ".json": JSONLines, ".tsv": CSV}
 CARD = """---
 library_name: transformers
 tags: [few-shot, neural-architecture-search, nas-meta]
@@ -171,7 +172,7 @@ def read_examples(file: Path, text: str, label: str) -> Classes:
     """
     if file.suffix not in READERS:
         raise DataError(f"{file} is not a supported file; expected a file that ends with {' or '.join(READERS)}")
-    examples = READERS[file.suffix](FileOptions(path=file, text=text, label=label)).read()
+    examples, _ = merge_names(READERS[file.suffix](FileOptions(path=file, text=text, label=label)).examples())
     return {name: list(dict.fromkeys(examples[name])) for name in sorted(examples)}
 
 

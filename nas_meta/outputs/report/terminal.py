@@ -50,6 +50,7 @@ class LiveProgress:
         self._printed = 0  # ended trials that have been printed
         self._drawn_at = 0.0
         self._phase = self._device = ""
+        self._data_reported = False
 
     def __enter__(self) -> LiveProgress:
         if self._live:
@@ -64,6 +65,10 @@ class LiveProgress:
         if status.device != self._device:
             self._device = status.device
             self.console.print(f"trials run on {one_line(status.device)}", highlight=False)
+        if status.data_report and not self._data_reported:
+            self._data_reported = True
+            for sentence in status.data_report:
+                self.console.print(f"data       {one_line(sentence)}", highlight=False)
         if self._live:
             if status.over or status.written - self._drawn_at > 1 / REFRESHES:
                 self._drawn_at = status.written

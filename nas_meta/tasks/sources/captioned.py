@@ -8,11 +8,11 @@ from pydantic import Field
 
 from nas_meta.errors import DataError
 from nas_meta.tasks.examples import IMAGE_TEXT, Example
-from nas_meta.tasks.sources.files import JSONLines
+from nas_meta.tasks.sources.files import EncodedFiles, JSONLines
 from nas_meta.tasks.sources.images import ImageOptions, read_image
 
 
-class ImageTextOptions(ImageOptions):
+class ImageTextOptions(EncodedFiles, ImageOptions):
     """Options of the task source ``image-text``."""
 
     image: str = Field("image", description="field with the path of the image, relative to the JSON Lines file")

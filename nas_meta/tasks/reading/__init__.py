@@ -1,0 +1,1 @@
+"""Reading of files that other programs wrote: encodings, delimited text, JSON and tables."""

@@ -4,6 +4,9 @@ import json
 import random
 
 import pytest
+from fuzzing import many, tried
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from nas_meta.errors import DataError
@@ -216,3 +219,21 @@ def test_a_search_prints_how_its_data_were_read(tmp_path):
         progress(status)
     assert printed.get().splitlines() == ["data       a.csv is read as UTF-16", "searching"]
     assert "data_report" not in status.as_dict()  # it is in the journal
+
+
+@tried(150, 4000)
+def test_what_a_csv_writer_writes_is_read_back(cases, tmp_path):
+    import csv
+    import io
+
+    text = st.text(st.sampled_from("ab \\\",;\t|\n\r'é"), min_size=1, max_size=8).filter(str.strip)
+
+    @many(cases)
+    @given(st.lists(text, min_size=1, max_size=6), st.sampled_from(",;\t|"), st.sampled_from(["utf-8", "utf-16"]))
+    def property(texts, delimiter, encoding):
+        written = io.StringIO()
+        writer = csv.writer(written, delimiter=delimiter, quoting=csv.QUOTE_ALL)
+        writer.writerows([("text", "label"), *((t, "x") for t in texts)])
+        assert read(tmp_path, written.getvalue().encode(encoding))[0] == {"x": texts}
+
+    property()

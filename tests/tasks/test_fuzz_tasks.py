@@ -193,8 +193,8 @@ def test_classes_of_one_example_are_left_out_and_counted(tmp_path):
 MILLION = """
 import json, resource, sys, time
 from pathlib import Path
-from nas_meta.tasks.files import FileOptions, JSONLines
-from nas_meta.tasks.tokens import load_tasks, load_tokenizer
+from nas_meta.tasks.sources.files import FileOptions, JSONLines
+from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
 file, model = Path(sys.argv[1]), sys.argv[2]
 with file.open("w") as stream:
     for i in range(10**6):

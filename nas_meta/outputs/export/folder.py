@@ -13,6 +13,7 @@ from nas_meta.journal.run import Run
 from nas_meta.models.compute import Compute
 from nas_meta.outputs.export.exported_model import CONFIG, LEARNED, learned_state
 from nas_meta.outputs.export.model_card import model_card
+from nas_meta.outputs.export.own_code import drop_foreign_code
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.wrappers import space_name
 from nas_meta.tasks.examples import IMAGE, TEXT
@@ -66,6 +67,7 @@ def export(run: Run, folder: str | Path, trial_id: int | None = None) -> Path:
         load_tokenizer(space.tokenizer).save_pretrained(folder)
     if space.modality != TEXT:
         save_processor(space.image_shape, folder)
+    drop_foreign_code(folder)
     config = run.config.at(architecture, space.pooling(architecture))
     (folder / CONFIG).write_text(config.as_yaml(), encoding="utf-8")
     (folder / "README.md").write_text(model_card(run, trial, space, folder, config.sections), encoding="utf-8")

@@ -8,10 +8,11 @@ reported at rungs) and ``said`` (the ask and tell events of the strategy). Their
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence, Set
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -123,6 +124,10 @@ class Journal:
 
     @staticmethod
     def _writable(path: Path, exists: bool = False) -> sqlite3.Connection:
+        # The config in it may hold secrets. SQLite gives the files next to it the same permissions.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        with suppress(OSError):  # the owner may be somebody else
+            path.chmod(0o600)
         db = sqlite3.connect(path, isolation_level=None)
         try:
             limit(db)

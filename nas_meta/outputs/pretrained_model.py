@@ -19,6 +19,7 @@ from nas_meta.config.pretraining import TOKENIZER, learn_tokenizer, load_model, 
 from nas_meta.config.problem import make_space
 from nas_meta.config.provenance import Source
 from nas_meta.config.resolved import ResolvedConfig, read_config, resolve
+from nas_meta.core.files import make_public
 from nas_meta.core.signals import Interrupted, interruptible
 from nas_meta.errors import ConfigError, RunError
 from nas_meta.evaluation.pretraining.options import PretrainingSection
@@ -308,3 +309,4 @@ def _write(folder: Path, setup: _ModelSetup, objective: PretrainingLoss, last: T
     drop_foreign_code(folder)
     (folder / CHECKPOINT).unlink(missing_ok=True)
     shutil.rmtree(folder / TOKENIZER, ignore_errors=True)
+    make_public(folder)

@@ -11,6 +11,7 @@ import numpy as np
 
 from nas_meta.config.components import make_evaluation, make_strategy
 from nas_meta.config.problem import load_problem
+from nas_meta.core.files import make_public
 from nas_meta.errors import ConfigError, DataError, RunError, nearest
 from nas_meta.journal.run import Run
 from nas_meta.outputs.export.own_code import drop_foreign_code, names_code
@@ -214,3 +215,4 @@ def _save(adapted: Adapted, space: Any, folder: Path, classes: Classes, tokenize
         pooled=POOLED[pooling], architecture=json.dumps(dict(adapted.architecture.values), indent=1),
     )  # fmt: skip
     (folder / "README.md").write_text(card, encoding="utf-8")
+    make_public(folder)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # the same names once more, for type checkers and editors, wh
     from nas_meta.controller.launch import resume as resume
     from nas_meta.controller.launch import search as search
     from nas_meta.core.objectives import Objective as Objective
+    from nas_meta.core.options import CodeName as CodeName
     from nas_meta.core.options import PluginOptions as PluginOptions
     from nas_meta.errors import NasMetaError as NasMetaError
     from nas_meta.journal.run import Run as Run
@@ -41,6 +42,7 @@ _EXPORTS = {
     "ChoiceInput": "nas_meta.space.choice_supernet",
     "ChoiceLayer": "nas_meta.space.choice_supernet",
     "ChoiceSupernet": "nas_meta.space.choice_supernet",
+    "CodeName": "nas_meta.core.options",
     "ComposedSpace": "nas_meta.space.composite",
     "Learner": "nas_meta.learners.base",
     "LearnerOptions": "nas_meta.learners.base",

@@ -6,6 +6,7 @@ The command line prints the sentence and exits with ``exit_code``; no other modu
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 LONGEST = 1000  # characters of a message; longer ones are shortened in the middle
@@ -74,6 +75,25 @@ def one_line(text: str) -> str:
         half = LONGEST // 2
         text = f"{text[:half]} [...] {text[-half:]}"
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def printable(text: str) -> str:
+    r"""Return arbitrary text of several lines as text that is safe to print: everything printed passes through here.
+
+    A terminal acts on control characters, also on those of the range C1 (U+0080 to U+009F), and shows text in another
+    order after a bidirectional override.
+
+    Args:
+        text: Any text.
+
+    Returns:
+        The text with every unprintable character, except line breaks, tabs and spaces, as an escape such as ``\x1b``.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c in "\n\t" or unicodedata.category(c) == "Zs" else repr(c)[1:-1] for c in text
+    )
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

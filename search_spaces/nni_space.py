@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from nas_meta import Architecture, Choice, PluginOptions, SearchSpace
 from nas_meta.core.guard import first_line
+from nas_meta.core.options import CodeName
 from nas_meta.core.plugins import load_module
 from nas_meta.errors import ConfigError, PluginError, nearest
 from nas_meta.space.architecture import Value
@@ -57,7 +58,9 @@ Condition = dict[str, tuple[Value, ...]]
 class NNISpaceOptions(PluginOptions):
     """Options of the search space ``nni-space``; the defaults give a small AutoFormer for the digits."""
 
-    model_space: str = Field(AUTOFORMER, description="model space class, path/to/file.py:Name or package.module:Name")
+    model_space: CodeName = Field(
+        AUTOFORMER, description="model space class, path/to/file.py:Name or package.module:Name"
+    )
     arguments: dict[str, Any] = Field(
         default_factory=lambda: dict(SMALL),
         description="keyword arguments of the constructor of model_space; none by default if model_space is set",

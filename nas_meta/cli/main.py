@@ -16,6 +16,7 @@ import typer
 
 from nas_meta.cli import options, plugins, pretrain
 from nas_meta.cli.plugins import print_json
+from nas_meta.cli.printing import echo
 from nas_meta.errors import ConfigError, NasMetaError, one_line
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def trials(
     limit = last if last is not None else 0 if as_json else options.LISTED
     rows = opened.listed(limit or None, sort)
     if opened.damage:
-        sys.stderr.write(f"nas-meta: {opened.directory} is damaged: {one_line(opened.damage)}\n")
+        echo(f"nas-meta: {opened.directory} is damaged: {one_line(opened.damage)}", err=True)
     if as_json:
         print_json([t.as_dict() for t in rows])
         return
@@ -183,7 +184,7 @@ def trial(
     if rerun:
         from nas_meta.outputs.rerun import rerun as run_trial
 
-        metrics = run_trial(opened, row, lambda p: None if as_json else typer.echo(step_line(p.step, p.values)))
+        metrics = run_trial(opened, row, lambda p: None if as_json else echo(step_line(p.step, p.values)))
     if as_json:
         print_json(row.as_dict() | ({"rerun": metrics} if rerun else {}))
         return
@@ -211,8 +212,7 @@ def logs(
     from nas_meta.outputs.monitors.logs import log_number, read_log
 
     for text in read_log(load_run(run), log_number(trial), follow):
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        echo(text, nl=False)
 
 
 def step_line(number: int, values: Any) -> str:
@@ -237,7 +237,7 @@ def export(
     from nas_meta.outputs.export.folder import export as run_export
 
     folder = run_export(load_run(run, allow_plugins), to, trial)
-    typer.echo(f"written to {folder}: its README.md shows how to load it")
+    echo(f"written to {folder}: its README.md shows how to load it")
 
 
 @app.command()
@@ -259,11 +259,11 @@ def adapt(
     if as_json:
         print_json(vars(model))
         return
-    typer.echo(f"{len(model.labels)} classes, {model.params / 1e6:.1f} M parameters, written to {model.folder}")
+    echo(f"{len(model.labels)} classes, {model.params / 1e6:.1f} M parameters, written to {model.folder}")
     for name, value in model.architecture.items():
-        typer.echo(f"  {name}: {value}")
+        echo(f"  {name}: {value}")
     if model.accuracy is not None:
-        typer.echo(f"{100 * model.accuracy:.1f} % of the {model.examples} examples in {query} are classified correctly")
+        echo(f"{100 * model.accuracy:.1f} % of the {model.examples} examples in {query} are classified correctly")
 
 
 @app.command()
@@ -286,7 +286,7 @@ def evaluate(
     if as_json:
         print_json(row)
     else:
-        typer.echo(
+        echo(
             f"{METRICS['accuracy'].format(row)} on {row['episodes']} {row['split']} episodes "
             f"({row['ways']}-way {row['shots']}-shot), {METRICS['params'].format(row)} parameters"
         )
@@ -336,7 +336,7 @@ def config(
     elif path is None:
         raise ConfigError("CONFIG is missing; expected a config file, or --schema")
     else:
-        typer.echo(read_config(path, set_ or []).as_yaml(), nl=False)
+        echo(read_config(path, set_ or []).as_yaml(), nl=False)
 
 
 @app.command()
@@ -371,7 +371,7 @@ def main() -> None:
     try:
         app()
     except NasMetaError as error:
-        sys.stderr.write(f"nas-meta: {error}\n")
+        echo(f"nas-meta: {error}", err=True)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
@@ -379,5 +379,5 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
     except OSError as error:  # a full disk, a read-only directory
-        sys.stderr.write(f"nas-meta: {error.filename or 'a file'}: {error.strerror or error}\n")
+        echo(f"nas-meta: {error.filename or 'a file'}: {error.strerror or error}", err=True)
         raise SystemExit(1) from None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import Annotated, Any, Optional
 
 import typer
 
 from nas_meta.cli.options import JsonOption
+from nas_meta.cli.printing import echo
 
 NameArgument = Annotated[
     Optional[str],
@@ -62,7 +62,7 @@ def space_new(
     from nas_meta.core.scaffold import write_space
 
     file, class_name = write_space(name)
-    typer.echo(f"written to {file}; try: nas-meta space check {file}:{class_name}")
+    echo(f"written to {file}; try: nas-meta space check {file}:{class_name}")
 
 
 def space_check(
@@ -74,9 +74,9 @@ def space_check(
 
     problems, checked = check_space(name, seed)
     for line in checked:
-        typer.echo(f"ok    {line}")
+        echo(f"ok    {line}")
     for line in problems:
-        typer.echo(f"wrong {line}")
+        echo(f"wrong {line}")
     if problems:
         raise SystemExit(1)
 
@@ -101,22 +101,22 @@ def show_plugins(kind: str, name: str | None, as_json: bool) -> None:
             print_json([vars(row) for row in rows])
             return
         for row in rows:
-            typer.echo(f"{row.name:<14} {row.distribution} {row.version:<8} {row.broken or row.summary}")
+            echo(f"{row.name:<14} {row.distribution} {row.version:<8} {row.broken or row.summary}")
         return
     description = describe(kind, name)
     if as_json:
         print_json(description)
         return
-    typer.echo(f"{name}: {description['summary']}\nfrom {description['origin']}")
+    echo(f"{name}: {description['summary']}\nfrom {description['origin']}")
     for word in ("takes", "gives"):
         if word in description:
-            typer.echo(f"{word} {description[word]}")
+            echo(f"{word} {description[word]}")
     for option in description["options"]:
-        typer.echo(f"  {option['name']} = {option['default']}  {option['description']}")
+        echo(f"  {option['name']} = {option['default']}  {option['description']}")
     if "choices" in description:
-        typer.echo(f"choices ({description['architectures']:,} architectures):")
+        echo(f"choices ({description['architectures']:,} architectures):")
         for choice, values in description["choices"].items():
-            typer.echo(f"  {choice}: {values}")
+            echo(f"  {choice}: {values}")
 
 
 def print_json(document: Any) -> None:
@@ -125,4 +125,5 @@ def print_json(document: Any) -> None:
     Args:
         document: Plain data; other values are printed as strings, and infinity and NaN as JavaScript writes them.
     """
-    sys.stdout.write(json.dumps(document, indent=1, allow_nan=True, default=str) + "\n")
+    # JSON leaves one control character of ASCII as it is, and has its own escape for it.
+    echo(json.dumps(document, indent=1, allow_nan=True, default=str).replace("\x7f", "\\u007f"))

@@ -9,6 +9,7 @@ import typer
 
 from nas_meta.cli.options import SET, JsonOption, ToOption
 from nas_meta.cli.plugins import print_json
+from nas_meta.cli.printing import echo
 from nas_meta.errors import ConfigError
 
 
@@ -64,15 +65,15 @@ def pretrain(
     def watch(status: Any, measured: Any) -> None:
         if not as_json:
             shown = "  ".join(f"{name.partition('/')[2]} {value:.4g}" for name, value in measured.items())
-            typer.echo(f"step {status.step}  {shown}")
+            echo(f"step {status.step}  {shown}")
 
     result = pretrain_alone(resolved, to, model, values, watch)
     if as_json:
         print_json(vars(result))
         return
     losses = f"loss {result.loss:.4f}" + ("" if result.perplexity is None else f", perplexity {result.perplexity:.1f}")
-    typer.echo(f"{result.params / 1e6:.1f} M parameters, {result.steps} steps, {result.tokens:,} tokens: {losses}")
-    typer.echo(f"written to {result.folder}: load it with transformers.AutoModel.from_pretrained('{result.folder}')")
+    echo(f"{result.params / 1e6:.1f} M parameters, {result.steps} steps, {result.tokens:,} tokens: {losses}")
+    echo(f"written to {result.folder}: load it with transformers.AutoModel.from_pretrained('{result.folder}')")
 
 
 def parse_architecture(architecture: str) -> dict[str, Any]:

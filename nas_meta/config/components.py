@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from nas_meta.config.environment import concealed, expanded
 from nas_meta.config.problem import train_shape
 from nas_meta.config.resolved import ResolvedConfig
 from nas_meta.config.sections import Config
 from nas_meta.core import plugins
 from nas_meta.core.guard import plugin_call
-from nas_meta.errors import ConfigError
+from nas_meta.errors import ConfigError, NasMetaError
 from nas_meta.evaluation.trial import Evaluation
 from nas_meta.execution.engine import Engine
 from nas_meta.space.search_space import SearchSpace
@@ -115,8 +116,15 @@ def make_engine(evaluation: Any, config: Config, inline: bool) -> Engine:
     from nas_meta.execution.ray_placement import Resources
 
     section, cpus = config.resources, cpus_per_trial(config, inline)
-    resources = Resources(section.workers, cpus, section.gpus_per_trial or 0, section.address, section.placement)
-    return RayEngine(evaluation, replace(resources, metrics_port=config.watching.prometheus, niceness=section.niceness))
+    address = None if section.address is None else expanded(section.address, "resources.address")
+    resources = Resources(section.workers, cpus, section.gpus_per_trial or 0, address, section.placement)
+    resources = replace(resources, metrics_port=config.watching.prometheus, niceness=section.niceness)
+    try:
+        return RayEngine(evaluation, resources)
+    except NasMetaError as error:
+        if section.address is None:
+            raise
+        raise type(error)(concealed(str(error), section.address)) from None
 
 
 def most_steps(resolved: ResolvedConfig) -> int:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from nas_meta.core.objectives import Limit, Objective
+from nas_meta.core.options import CodeName
 from nas_meta.errors import nearest
 from nas_meta.evaluation.metrics import METRICS, metric_of
 from nas_meta.evaluation.pretraining.options import PretrainingSection
@@ -235,8 +236,8 @@ HOOK = (
 class WatchingSection(Section):
     """Section ``watching``: hooks and monitors of a search."""
 
-    on_trial_end: list[str] | str | None = Field(None, description=HOOK.format("hook called after every trial"))
-    on_search_end: list[str] | str | None = Field(None, description=HOOK.format("hook called after the search"))
+    on_trial_end: list[str] | CodeName | None = Field(None, description=HOOK.format("hook called after every trial"))
+    on_search_end: list[str] | CodeName | None = Field(None, description=HOOK.format("hook called after the search"))
     hook_seconds: float = Field(60, gt=0, description="timeout of one hook call, in seconds")
     prometheus: int | None = Field(
         None, ge=1, le=65535, description="port on which Ray serves metrics for Prometheus; by default none"

@@ -32,6 +32,7 @@ from nas_meta.controller.sessions import Session, new_session, next_session
 from nas_meta.controller.status_reporter import StatusReporter
 from nas_meta.controller.supernet_job import JobKind, check_workers, run_job
 from nas_meta.controller.trial_loop import TrialLoop
+from nas_meta.core.files import write_private
 from nas_meta.core.guard import first_line, plugin_call
 from nas_meta.core.signals import Interrupted, Stop
 from nas_meta.errors import NasMetaError
@@ -150,7 +151,7 @@ class SearchRun:
             "cpus": self.cpus,
         }  # fmt: skip
         self.journal = self._open_journal(info)
-        (self.directory / "config.yaml").write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+        write_private(self.directory / "config.yaml", yaml.safe_dump(document, sort_keys=False).encode())
         from nas_meta.outputs.monitors.from_config import make_monitors
 
         self.monitors = make_monitors(

@@ -40,6 +40,34 @@ def regular_file(path: str | Path, max_bytes: int | None = None) -> Path:
     return Path(path)
 
 
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file that only its owner can read, through a temporary one, so that readers never see a part of it.
+
+    Args:
+        path: The file.
+        data: Its bytes.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    temporary = path.with_suffix(".part")
+    temporary.unlink(missing_ok=True)
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(data)
+    temporary.replace(path)
+
+
+def make_public(folder: Path) -> None:
+    """Let everybody read the files of a folder: libraries write some of them for their owner only.
+
+    Args:
+        folder: The folder; its own permissions and those of its subfolders stay.
+    """
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(0o644)
+
+
 def is_encodable(text: str) -> bool:
     r"""Return whether a text can be encoded as UTF-8, as tokenizers require.
 

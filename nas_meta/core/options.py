@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict
+
+
+@dataclass(frozen=True)
+class NamesCode:
+    """Marks the type of an option whose value names code that is executed; see :data:`CodeName`."""
+
+
+CodeName = Annotated[str, NamesCode()]
+"""Type of an option that names code, ``path/to/file.py:Name`` or ``package.module:Name``.
+
+Give every option this type whose value leads to an import. A run directory from somebody else may name any code there,
+so nas-meta asks before it validates such an option. The default of the option is trusted.
+"""
 
 
 class PluginOptions(BaseModel):
@@ -36,3 +51,44 @@ def fields_at(model: type[BaseModel], path: tuple[str | int, ...]) -> set[str]:
             else:
                 model = next((a for a in get_args(annotation) if issubclass(a, BaseModel)), model)
     return set(model.model_fields)
+
+
+def code_names(model: type[BaseModel], document: Mapping[str, Any]) -> Iterator[str]:
+    """Iterate over the code that a document names, without validating it: validation may already import the code.
+
+    Args:
+        model: Options model, or a section of the config.
+        document: Its values as plain data; values of the wrong type are skipped.
+
+    Yields:
+        The value of every option of the type :data:`CodeName` that differs from the default, also in nested models,
+        lists and mappings, and each value of a ``choice``.
+    """
+    for name, field in model.model_fields.items():
+        for key in {name, field.alias, field.validation_alias} & document.keys():
+            default = None if field.is_required() else field.get_default(call_default_factory=True)
+            if document[key] != default:
+                marks = (type(mark) is NamesCode for mark in field.metadata)
+                yield from _code_in(field.annotation, document[key], any(marks))
+
+
+def _code_in(kind: Any, value: Any, marked: bool = False) -> Iterator[str]:
+    """Iterate over the code that a value of a type names."""
+    if marked and isinstance(value, str):
+        yield value
+    if isinstance(value, Mapping) and "choice" in value:
+        yield from _code_in(kind, value["choice"], marked)
+    if isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _code_in(kind, inner, marked)
+    elif isinstance(value, Mapping) and isinstance(kind, type) and issubclass(kind, BaseModel):
+        yield from code_names(kind, value)
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _code_in(kind, inner, marked)
+    if hasattr(kind, "code_names"):
+        yield from kind.code_names(value)
+    marks = getattr(kind, "__metadata__", ())
+    for argument in get_args(kind):
+        if argument not in marks:
+            yield from _code_in(argument, value, marked or any(type(mark) is NamesCode for mark in marks))

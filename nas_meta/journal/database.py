@@ -8,10 +8,11 @@ reported at rungs) and ``said`` (the ask and tell events of the strategy). Their
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence, Set
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,24 +21,12 @@ import numpy as np
 from nas_meta.errors import RunError
 from nas_meta.journal.records import AskTellEvent, Trial
 from nas_meta.journal.row_checks import parse_json, problem_of_row, validated
-from nas_meta.journal.sqlite_reader import read_rows, read_some
+from nas_meta.journal.schema import STATEMENTS, check_rollback, check_tables, limit
+from nas_meta.journal.sqlite_reader import SIBLINGS, check_files, read_rows, read_some
 from nas_meta.strategy.stopping.rule import RungReport
 
 FILE = "journal.sqlite"
 VERSION = 2
-SCHEMA = """
-CREATE TABLE info (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE trials (
-    id INTEGER PRIMARY KEY, architecture_id TEXT NOT NULL, architecture TEXT NOT NULL, seed INTEGER NOT NULL,
-    fidelity INTEGER NOT NULL, planned INTEGER NOT NULL, status TEXT NOT NULL, metrics TEXT NOT NULL, error TEXT,
-    started REAL NOT NULL, finished REAL
-);
-CREATE TABLE reports (
-    number INTEGER PRIMARY KEY, trial INTEGER NOT NULL, step INTEGER NOT NULL, reported TEXT NOT NULL,
-    scores TEXT NOT NULL, went_on INTEGER NOT NULL
-);
-CREATE TABLE said (number INTEGER PRIMARY KEY, kind TEXT NOT NULL, trial INTEGER);
-"""
 
 
 class Journal:
@@ -65,15 +54,23 @@ class Journal:
         Raises:
             RunError: The directory cannot be written.
         """
+        path = Path(run_dir) / FILE
+        if cls.exists(run_dir):
+            raise RunError(f"{run_dir} already holds a run")
         try:
-            journal = cls(run_dir / FILE, cls._writable(run_dir / FILE))
+            # What a writer left that was killed here holds nothing; SQLite must not act on the files next to it.
+            for sibling in ("", *SIBLINGS):
+                path.with_name(path.name + sibling).unlink(missing_ok=True)
+            journal = cls(path, cls._writable(path))
             with journal._transaction() as db:
-                for statement in filter(None, map(str.strip, SCHEMA.split(";"))):
+                for statement in STATEMENTS:
                     db.execute(statement)
                 for key, value in {"version": VERSION, "created": time.time(), **info}.items():
                     journal.set(key, value)
         except sqlite3.Error as error:
-            raise RunError(f"the journal {run_dir / FILE} cannot be written: {error}") from error
+            raise RunError(f"the journal {path} cannot be written: {error}") from error
+        except OSError as error:
+            raise RunError(f"the journal {path} cannot be written: {error.strerror}") from error
         return journal
 
     @staticmethod
@@ -91,7 +88,7 @@ class Journal:
         if not path.is_file():
             return False
         try:
-            return bool(read_rows(path, "SELECT 1 FROM sqlite_master WHERE name = 'info'"))
+            return bool(read_rows(path, "SELECT 1 FROM sqlite_master LIMIT 1"))
         except RunError:
             return True
 
@@ -117,16 +114,31 @@ class Journal:
                 "the run can be read, but not resumed"
             )
         try:
-            return cls(path, cls._writable(path))
+            check_files(path)
+            check_rollback(path)
+            return cls(path, cls._writable(path, exists=True))
         except sqlite3.Error as error:
             raise RunError(f"the journal {path} cannot be written: {error}") from error
+        except OSError as error:
+            raise RunError(f"the journal {path} cannot be written: {error.strerror}") from error
 
     @staticmethod
-    def _writable(path: Path) -> sqlite3.Connection:
+    def _writable(path: Path, exists: bool = False) -> sqlite3.Connection:
+        # The config in it may hold secrets. SQLite gives the files next to it the same permissions.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        with suppress(OSError):  # the owner may be somebody else
+            path.chmod(0o600)
         db = sqlite3.connect(path, isolation_level=None)
-        db.execute("PRAGMA journal_mode=WAL")
-        # A commit survives a crash of the machine, not only of the process.
-        db.execute("PRAGMA synchronous=FULL")
+        try:
+            limit(db)
+            if exists:
+                check_tables(db, path, exact=True)
+            db.execute("PRAGMA journal_mode=WAL")
+            # A commit survives a crash of the machine, not only of the process.
+            db.execute("PRAGMA synchronous=FULL")
+        except BaseException:
+            db.close()
+            raise
         return db
 
     @classmethod
@@ -297,7 +309,7 @@ class Journal:
         Raises:
             RunError: The journal cannot be read.
         """
-        query = "SELECT COUNT(*) FROM trials"
+        query = "SELECT COUNT(id) FROM trials"  # COUNT(*) could not be interrupted
         if self._db is not None:
             return self._rows(query)[0][0]
         rows, damage = read_some(self._path, query)

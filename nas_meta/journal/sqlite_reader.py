@@ -17,8 +17,11 @@ from urllib.parse import quote
 
 from nas_meta.core.files import regular_file
 from nas_meta.errors import RunError
+from nas_meta.journal.schema import INTERRUPTED, MOST_SECONDS, check_tables, limit, limit_time
 
 SIBLINGS = ("-wal", "-shm", "-journal")
+MOST_BYTES = 2**30  # of the rows of one query, also of a larger file
+SLACK = 2**20  # bytes of rows beyond the size of the file
 
 
 def read_rows(path: Path, query: str, *values: object) -> list[tuple]:
@@ -53,17 +56,25 @@ def read_some(path: Path, query: str, *values: object) -> tuple[list[tuple], str
         The rows, and what SQLite says about the damage; None without damage.
 
     Raises:
-        RunError: The path is not a regular file, or it cannot be opened.
+        RunError: The path is not a regular file, it cannot be opened, or it holds more than the tables of a journal.
     """
     try:
         while True:
             before, rows, damage = path.stat(), [], None
             try:
                 with _connected(path) as db, closing(db.execute(query, values)) as cursor:
+                    left = _most_bytes(path)
                     for row in cursor:
                         rows.append(row)
+                        left -= sum(len(value) if isinstance(value, (str, bytes)) else 1 for value in row)
+                        if left < 0:
+                            raise RunError(f"{path} cannot be read: its rows are larger than the file")
             except sqlite3.Error as error:
                 damage = str(error)
+                if damage == INTERRUPTED:
+                    raise RunError(
+                        f"{path} cannot be read: a query did not end within {MOST_SECONDS:g} seconds"
+                    ) from error
             after = path.stat()
             # Read again if the file was written in the meantime: an immutable file is read without locks.
             if (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size):
@@ -72,17 +83,39 @@ def read_some(path: Path, query: str, *values: object) -> tuple[list[tuple], str
         raise RunError(f"{path} cannot be read: {error.strerror}") from error
 
 
-@contextmanager
-def _connected(path: Path) -> Iterator[sqlite3.Connection]:
+def _most_bytes(path: Path) -> int:
+    """Return the largest size of the rows of a query.
+
+    A crafted file can name the same page again and again, so that a few kilobytes become endless rows.
+    """
+    wal = path.with_name(f"{path.name}-wal")
+    return min(path.stat().st_size + (wal.stat().st_size if wal.exists() else 0), MOST_BYTES) + SLACK
+
+
+def check_files(path: Path) -> None:
+    """Check that an SQLite file and the files next to it are regular files.
+
+    Args:
+        path: The SQLite file.
+
+    Raises:
+        OSError: One of them is a link, a folder, a pipe or a device.
+    """
     regular_file(path)
     for sibling in SIBLINGS:
         neighbour = path.with_name(path.name + sibling)
         if neighbour.is_symlink() or (neighbour.exists() and not neighbour.is_file()):
             raise OSError(0, f"{neighbour.name} next to it is not a regular file", str(path))
+
+
+@contextmanager
+def _connected(path: Path) -> Iterator[sqlite3.Connection]:
+    check_files(path)
     wal = path.with_name(f"{path.name}-wal")
     if not wal.exists() or wal.stat().st_size == 0:
         # The journal is closed and complete.
         with closing(_opened(path, "immutable=1")) as db:
+            check_tables(db, path)
             yield db
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -96,19 +129,15 @@ def _connected(path: Path) -> Iterator[sqlite3.Connection]:
                 shutil.copyfile(name, Path(folder) / name.name)
             db = _opened(Path(folder) / path.name, "mode=rwc")
         with closing(db):
+            check_tables(db, path)
             yield db
 
 
 def _opened(path: Path, mode: str) -> sqlite3.Connection:
     db = sqlite3.connect(f"file:{quote(str(path.absolute()))}?{mode}", uri=True, isolation_level=None)
-    # An untrusted file must not execute anything: neither functions in its views, nor views, which may never end.
+    limit(db)
+    limit_time(db)
     # With writable_schema, SQLite also reads the undamaged part of a truncated file.
-    for setting in ("query_only=ON", "trusted_schema=OFF", "cell_size_check=ON", "writable_schema=ON"):
+    for setting in ("query_only=ON", "writable_schema=ON"):
         db.execute(f"PRAGMA {setting}")
-    db.set_authorizer(_only_tables)
     return db
-
-
-def _only_tables(action: int, first: str | None, second: str | None, database: str | None, view: str | None) -> int:
-    """Authorise an access of SQLite unless it comes from a view or trigger."""
-    return sqlite3.SQLITE_DENY if view else sqlite3.SQLITE_OK

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nas_meta.core.files import regular_file
+from nas_meta.core.files import regular_file, write_private
 from nas_meta.errors import RunError
 from nas_meta.journal.leaderboard import Leaderboard
 from nas_meta.journal.records import Trial
-from nas_meta.journal.run import Run, write_atomically
+from nas_meta.journal.run import Run
 
 FILE = "status.json"
 MOST_BYTES = 16 * 2**20  # of a status file
@@ -122,7 +122,7 @@ class StatusFile:
         self._last = status.written
         # The file only informs readers: a full disk must not end the search here.
         with suppress(OSError):
-            write_atomically(self.path, json.dumps(status.as_dict()).encode())
+            write_private(self.path, json.dumps(status.as_dict()).encode())
 
 
 def read_status(run: Run) -> Status:

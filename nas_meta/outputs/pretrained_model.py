@@ -19,11 +19,13 @@ from nas_meta.config.pretraining import TOKENIZER, learn_tokenizer, load_model, 
 from nas_meta.config.problem import make_space
 from nas_meta.config.provenance import Source
 from nas_meta.config.resolved import ResolvedConfig, read_config, resolve
+from nas_meta.core.files import make_public
 from nas_meta.core.signals import Interrupted, interruptible
 from nas_meta.errors import ConfigError, RunError
 from nas_meta.evaluation.pretraining.options import PretrainingSection
 from nas_meta.journal.run import write_atomically
 from nas_meta.models.compute import Compute
+from nas_meta.outputs.export.own_code import drop_foreign_code
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.search_space import SearchSpace
 from nas_meta.tasks.corpus.corpus import Corpus
@@ -304,5 +306,7 @@ def _write(folder: Path, setup: _ModelSetup, objective: PretrainingLoss, last: T
     result = {"steps": last.step, "tokens": last.tokens, "seconds": last.seconds, "loss": last.loss}
     write_atomically(folder / ABOUT, json.dumps({**about, "result": result}, indent=1).encode())
     setup.save(setup.model.eval().cpu(), folder)
+    drop_foreign_code(folder)
     (folder / CHECKPOINT).unlink(missing_ok=True)
     shutil.rmtree(folder / TOKENIZER, ignore_errors=True)
+    make_public(folder)

@@ -27,7 +27,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
 from nas_meta.core import plugins
 from nas_meta.core.guard import plugin_call
-from nas_meta.core.options import PluginOptions, fields_at
+from nas_meta.core.options import PluginOptions, code_names, fields_at
 from nas_meta.errors import ConfigError, PluginError, nearest
 from nas_meta.space.architecture import Architecture, Choice, Value
 from nas_meta.space.enumeration import assignments
@@ -72,6 +72,26 @@ class SubSpace:
                 return plugin(self.options)
         except ConfigError as error:
             raise ConfigError(f"space.{part}: {error}") from error
+
+    @staticmethod
+    def code_names(given: Any) -> Iterator[str]:
+        """Iterate over the code that a value of a config names, without importing it.
+
+        Args:
+            given: A name, or a mapping with the key ``name``; other values are skipped.
+
+        Yields:
+            The file of the space, or what the options of an installed space name.
+        """
+        name = given.get("name") if isinstance(given, Mapping) else given
+        if isinstance(name, str) and ".py:" in name:
+            yield name
+        elif isinstance(name, str) and isinstance(given, Mapping):
+            try:
+                model = plugins.options_of("spaces", name)
+            except PluginError:
+                return
+            yield from code_names(model, given)
 
     @property
     def document(self) -> dict[str, Any]:

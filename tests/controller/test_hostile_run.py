@@ -5,16 +5,22 @@ import os
 import pickle
 import shutil
 import sqlite3
+import sys
 
 import numpy as np
 import pytest
 import torch
 from command_line import nas_meta
+from pydantic import Field
 
 from nas_meta import load_run, resume, search
+from nas_meta.config.sections import WatchingSection
+from nas_meta.core.options import CodeName, PluginOptions, code_names
 from nas_meta.errors import ConfigError, PluginError
+from nas_meta.journal.database import Journal
 from nas_meta.journal.run import CHECKPOINT
 from nas_meta.models.state import restore_training
+from nas_meta.space.composite import SubSpace
 
 
 @pytest.fixture
@@ -142,6 +148,70 @@ def test_a_hook_that_only_the_run_names_is_not_run(small_config, tmp_path):
         assert not mark.exists()
     resume(run, inline=True, allow_plugins=True)
     assert mark.exists() and len(load_run(run).trials) == 3
+
+
+NNI = {"name": "nni-space", "model_space": "this_is_mine:Space"}
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        NNI,
+        {"name": "tower", "image": NNI},
+        {"name": "tower", "text": NNI | {"arguments": {}}},
+        NNI | {"model_space": "files.py:Space"},
+    ],
+    ids=["space", "part", "part with options", "file"],
+)
+def test_a_module_that_only_the_run_names_is_not_imported(space, small_config, tmp_path, monkeypatch):
+    mark, run = tmp_path / "mark", tmp_path / "run"
+    for name in ("this_is_mine.py", "files.py"):
+        (tmp_path / name).write_text(f"from pathlib import Path\nPath({str(mark)!r}).touch()\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "this_is_mine", raising=False)
+    run.mkdir()
+    Journal.create(run, config=small_config | {"space": space}).close()
+    for use in (lambda: resume(run, inline=True), lambda: load_run(run).config):
+        with pytest.raises(PluginError, match=r"names the (class|plugin file) .*:Space, whose code would be run"):
+            use()
+    with pytest.raises(PluginError, match="whose code would be run"):
+        search(small_config, run, inline=True, resume=True)
+    assert not mark.exists()
+    with pytest.raises(ConfigError):
+        resume(run, inline=True, allow_plugins=True)
+    assert mark.exists()
+
+
+class Inner(PluginOptions):
+    metric: CodeName = "json:dumps"
+
+
+class Outer(PluginOptions):
+    plain: str = ""
+    one: CodeName | None = None
+    several: list[CodeName] = Field(default_factory=list)
+    named: dict[str, CodeName | int] = Field(default_factory=dict)
+    inner: Inner = Inner()
+    inners: list[Inner] = Field(default_factory=list)
+    part: SubSpace | None = None
+
+
+def test_options_that_name_code_are_found_by_their_type_wherever_they_stand():
+    document = {
+        "plain": "a:b",
+        "one": {"choice": ["a:one", "b:one"]},
+        "several": ["a:several"],
+        "named": {"x": "a:named", "y": 1},
+        "inner": {"metric": "a:inner"},
+        "inners": [{"metric": "json:dumps"}, {"metric": "a:inners"}],
+        "part": {"name": "tower", "image": NNI},
+    }
+    found = {"a:one", "b:one", "a:several", "a:named", "a:inner", "a:inners", "this_is_mine:Space"}
+    assert set(code_names(Outer, document)) == found
+    assert not set(code_names(Outer, Outer().model_dump()))
+    assert set(code_names(WatchingSection, {"on_trial_end": "a:b", "hook_seconds": 3})) == {"a:b"}
+    assert list(code_names(Outer, {"inner": 3, "several": {"a": None}, "named": [], "part": 5})) == []
 
 
 @pytest.fixture

@@ -129,7 +129,7 @@ def test_logs_are_read_by_the_command(talkative, tmp_path):
         assert sentence in nas_meta("logs", run, number, check=1).stderr
     assert "has no log of the training of the supernet" in nas_meta("logs", run, "supernet", check=1).stderr
     log_path(run, failed).write_text("\x1b]0;title\x07 seen\n")
-    assert nas_meta("logs", run, failed).stdout == "?]0;title? seen\n"
+    assert nas_meta("logs", run, failed).stdout == r"\x1b]0;title\x07 seen" + "\n"
     log_path(run, failed).unlink()
     assert f"has no log of trial {failed}" in nas_meta("logs", run, failed, check=1).stderr
 

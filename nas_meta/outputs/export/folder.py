@@ -6,13 +6,18 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
+
 from nas_meta.config.components import make_evaluation
+from nas_meta.config.environment import shareable
 from nas_meta.config.problem import episode_shape, make_space
+from nas_meta.core.files import make_public
 from nas_meta.errors import PluginError, RunError
 from nas_meta.journal.run import Run
 from nas_meta.models.compute import Compute
 from nas_meta.outputs.export.exported_model import CONFIG, LEARNED, learned_state
 from nas_meta.outputs.export.model_card import model_card
+from nas_meta.outputs.export.own_code import drop_foreign_code
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.wrappers import space_name
 from nas_meta.tasks.examples import IMAGE, TEXT
@@ -66,7 +71,10 @@ def export(run: Run, folder: str | Path, trial_id: int | None = None) -> Path:
         load_tokenizer(space.tokenizer).save_pretrained(folder)
     if space.modality != TEXT:
         save_processor(space.image_shape, folder)
+    drop_foreign_code(folder)
     config = run.config.at(architecture, space.pooling(architecture))
-    (folder / CONFIG).write_text(config.as_yaml(), encoding="utf-8")
+    public = yaml.safe_dump(shareable(config.document), sort_keys=False)
+    (folder / CONFIG).write_text(public, encoding="utf-8")
     (folder / "README.md").write_text(model_card(run, trial, space, folder, config.sections), encoding="utf-8")
+    make_public(folder)
     return folder

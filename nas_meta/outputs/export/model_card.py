@@ -11,6 +11,7 @@ from nas_meta.evaluation.metrics import ACCURACY, METRICS, shown_metrics
 from nas_meta.journal.records import Trial
 from nas_meta.journal.run import Run
 from nas_meta.models.inputs import describe_inputs
+from nas_meta.outputs.export.own_code import names_code
 from nas_meta.space.search_space import SearchSpace
 from nas_meta.tasks.examples import IMAGE, IMAGE_TEXT, TEXT
 
@@ -137,7 +138,7 @@ def model_card(run: Run, trial: Trial, space: SearchSpace, folder: Path, config:
         classes=", ".join(sorted(("AutoModel", *preparing))),
         preparing="\n".join(PREPARING[name].format(folder=folder.name) for name in preparing),
         folder=folder.name,
-        own_code=", trust_remote_code=True" if '"auto_map"' in sizes else "",
+        own_code=", trust_remote_code=True" if names_code(folder) else "",
         note="".join(note.format(folder=folder.name) for key, note in NOTES.items() if f'"{key}"' in sizes),
         architecture=json.dumps(dict(trial.architecture), indent=1),
     )

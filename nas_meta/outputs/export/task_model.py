@@ -12,8 +12,10 @@ import numpy as np
 from nas_meta.config.components import make_evaluation, make_strategy
 from nas_meta.config.gpu_sharing import on_this_machine
 from nas_meta.config.problem import load_problem
+from nas_meta.core.files import make_public
 from nas_meta.errors import ConfigError, DataError, RunError, nearest
 from nas_meta.journal.run import Run
+from nas_meta.outputs.export.own_code import drop_foreign_code, names_code
 from nas_meta.strategy.protocol import Adapted, Strategy
 from nas_meta.tasks.class_names import merge_names
 from nas_meta.tasks.examples import MODALITIES, TEXT
@@ -38,7 +40,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("{title}")
-model = AutoModel.from_pretrained("{title}", trust_remote_code=True).eval()
+model = AutoModel.from_pretrained("{title}"{own_code}).eval()
 head, labels = load_file("{title}/{head}"), json.load(open("{title}/{labels}"))
 batch = tokenizer(["a text"], return_tensors="pt", padding=True)
 batch.pop("token_type_ids", None)
@@ -206,10 +208,13 @@ def _save(adapted: Adapted, space: Any, folder: Path, classes: Classes, tokenize
     folder.mkdir(parents=True, exist_ok=True)
     space.save(adapted.model, adapted.architecture, folder)
     tokenizer.save_pretrained(folder)
+    drop_foreign_code(folder)
     save_file({"weight": adapted.weight.cpu().contiguous(), "bias": adapted.bias.cpu().contiguous()}, folder / HEAD)
     (folder / LABELS).write_text(json.dumps(list(classes), ensure_ascii=False), encoding="utf-8")
     card = CARD.format(
         title=folder.name, examples=sum(map(len, classes.values())), classes=len(classes), head=HEAD, labels=LABELS,
+        own_code=", trust_remote_code=True" if names_code(folder) else "",
         pooled=POOLED[pooling], architecture=json.dumps(dict(adapted.architecture.values), indent=1),
     )  # fmt: skip
     (folder / "README.md").write_text(card, encoding="utf-8")
+    make_public(folder)

@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nas_meta.config.environment import concealed, expanded_command
 from nas_meta.core.guard import first_line
 from nas_meta.core.plugins import load_module
 from nas_meta.errors import ConfigError, NasMetaError, PluginError, nearest
@@ -116,18 +117,22 @@ def load_hook(target: Sequence[str] | str, seconds: float) -> Hook:
 
 def _command(command: list[str], seconds: float) -> Hook:
     """Return a hook that runs a command."""
-    if shutil.which(command[0]) is None:
+    if shutil.which(expanded_command(command, "the hook")[0]) is None:
         raise ConfigError(f"the command {command[0]} does not exist; expected a command on the PATH, or a path")
     return lambda event: _run(command, json.dumps(event), seconds)
 
 
 def _run(command: list[str], event: str, seconds: float) -> None:
     """Run a command with the event on its standard input; raise NasMetaError if it fails or takes too long."""
-    shown = shlex.join(command)
+    shown, secrets = shlex.join(command), "\n".join(command)
     # Its output goes to a file, because background processes of the command would keep a pipe open.
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            expanded_command(command, "the hook"),
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         try:
             process.communicate(event.encode(), timeout=seconds)
@@ -137,7 +142,9 @@ def _run(command: list[str], event: str, seconds: float) -> None:
         if process.returncode:
             output.seek(-min(TAIL, output.tell()), os.SEEK_END)
             lines = output.read().decode(errors="replace").strip().splitlines()
-            raise NasMetaError(f"{shown} exited with {process.returncode}" + (f": {lines[-1]}" if lines else ""))
+            raise NasMetaError(
+                f"{shown} exited with {process.returncode}" + (f": {concealed(lines[-1], secrets)}" if lines else "")
+            )
 
 
 def _kill(process: subprocess.Popen) -> None:

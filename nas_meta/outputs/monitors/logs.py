@@ -7,14 +7,13 @@ machines the trial ran on.
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from nas_meta.errors import RunError
+from nas_meta.errors import RunError, printable
 from nas_meta.evaluation.metrics import ACCURACY
 from nas_meta.journal.leaderboard import Leaderboard
 from nas_meta.journal.records import Trial
@@ -28,7 +27,6 @@ NAMES = {"supernet": JOB, "adapted": ADAPTATION}
 JOBS = {JOB: "training of the supernet", ADAPTATION: "domain adaptation of the pretrained model"}
 MAX_CHARACTERS = 2_000_000  # of one attempt at a trial; after them only its last line is logged
 TICK = 0.5  # seconds between two reads of a log that is followed
-UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 @dataclass
@@ -161,7 +159,7 @@ def log_number(name: str) -> int:
 
 
 def read_log(run: Run, number: int, follow: bool = False) -> Iterator[str]:
-    """Read a log; control characters, which could command a terminal, are replaced by question marks.
+    """Read a log; control characters, which could command a terminal, are escaped.
 
     Args:
         run: The run.
@@ -199,7 +197,7 @@ def _text(path: Path, ended: Callable[[], bool]) -> Iterator[str]:
         while True:
             last = ended()  # checked before the read, so that the last lines are not missed
             while text := file.read(1 << 16):
-                yield UNPRINTABLE.sub("?", text)
+                yield printable(text)
             if last:
                 return
             time.sleep(TICK)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from nas_meta.config.environment import shareable
 from nas_meta.journal.leaderboard import Leaderboard
 from nas_meta.journal.records import Trial
 from nas_meta.outputs.monitors.monitor import Monitor
@@ -29,7 +30,7 @@ class WandbLog(Monitor):
         directory: Run directory.
         created: When the search was created, in seconds since the epoch. With the name of the directory, it determines
             the ID of the W&B run.
-        document: Config of the search as plain data.
+        document: Config of the search as plain data; W&B gets it without hooks and the address of the cluster.
         project: W&B project.
         mode: ``offline`` or ``online``.
     """
@@ -44,8 +45,9 @@ class WandbLog(Monitor):
             import wandb
 
             self._run = wandb.init(
-                project=project, mode=mode, dir=str(directory), name=directory.resolve().name, config=dict(document),
-                id=identity, resume="allow" if mode == "online" else None, reinit="create_new",
+                project=project, mode=mode, dir=str(directory), name=directory.resolve().name,
+                config=shareable(document), id=identity,
+                resume="allow" if mode == "online" else None, reinit="create_new",
                 settings=wandb.Settings(
                     silent=True, console="off", disable_git=True, save_code=False,
                     x_disable_stats=True, x_disable_meta=True,

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from nas_meta.errors import one_line
+from nas_meta.errors import one_line, printable
 from nas_meta.evaluation.metrics import ACCURACY, METRICS, shown_metrics
 from nas_meta.journal.records import Trial
 from nas_meta.journal.run import Run, rank
@@ -28,11 +29,20 @@ SHOWN = 20  # largest number of running trials listed
 OLD = 30  # seconds without an update after which the search may have died
 
 
+class SafeConsole(Console):
+    """A console that escapes what it prints, whatever table or text that is part of."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render as rich does; only its own control codes reach the terminal as they are."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
 def console() -> Console:
     """Return a console for standard output, 160 columns wide if that is not a terminal."""
     # Messages of trials and plugins are printed verbatim: rich must not interpret their [brackets] as markup.
     plain = {"markup": False, "emoji": False}
-    return Console(**plain) if sys.stdout.isatty() else Console(width=160, **plain)
+    return SafeConsole(**plain) if sys.stdout.isatty() else SafeConsole(width=160, **plain)
 
 
 class LiveProgress:

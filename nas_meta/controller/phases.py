@@ -237,8 +237,9 @@ class SearchRun:
         self.reporter.enter("measuring latencies")
         models = self.config.latency.models
         self.loop.table = fit_latency_table(
-            engine, problem.space, models, self._latency_settings, self.config.seed, self.journal, self.stop.is_set
-        )
+            engine, problem.space, models, self._latency_settings, self.config.seed, self.journal, self._stopped,
+            self.config.resources.retries,
+        )  # fmt: skip
 
     def _train_supernet(self, engine: Engine) -> None:
         """Run the job that the strategy asks for before it proposes anything, such as training a supernet."""
@@ -296,25 +297,29 @@ class SearchRun:
         self.reporter.enter("meta-testing")
         best = self.loop.leaderboard.best(self.config.evaluation.test_best)
         before = space_before_adaptation(self.resolved, self.directory, problem.tasks)
-        report = meta_test(engine, self.directory, best, problem.space, self.stop.is_set, before)
-        report = report | {"latency": self._measure_latencies(engine, problem)}
+        retries = self.config.resources.retries
+        report = meta_test(engine, self.directory, best, problem.space, self._stopped, before, retries)
+        latency, unmeasured = self._measure_latencies(engine, problem)
+        report = report | {"latency": latency, "unmeasured": report.get("unmeasured", {}) | unmeasured}
         if not self.stop.is_set():
             self.journal.set("report", report)
             self.reporter.enter("done")
 
-    def _measure_latencies(self, engine: Engine, problem: Problem) -> dict[str, Any]:
-        """Measure the latency of every trial on the Pareto front while nothing else runs."""
+    def _measure_latencies(self, engine: Engine, problem: Problem) -> tuple[dict[str, Any], dict[str, str]]:
+        """Measure the latency of every trial on the Pareto front while nothing else runs; also why some have none."""
         self.reporter.enter("measuring latencies")
         front, settings = pareto(list(self.loop.trials.values()), self.objectives), self._latency_settings
         architectures = [Architecture(t.architecture) for t in front]
-        measured = measure_each(engine, architectures, settings, self.stop.is_set)
-        return latency_report(
-            self.loop.table,
-            settings,
-            self.config,
-            {str(t.id): m for t, m in zip(front, measured, strict=False)},
-            inputs.describe_inputs(problem.space, settings.batch, settings.tokens),
-        )
+        events = measure_each(engine, architectures, settings, self._stopped, self.config.resources.retries)
+        measured = {str(t.id): dict(e.value.metrics) for t, e in zip(front, events, strict=False) if not e.error}
+        unmeasured = {f"latency of trial {t.id}": e.error for t, e in zip(front, events, strict=False) if e.error}
+        described = inputs.describe_inputs(problem.space, settings.batch, settings.tokens)
+        return latency_report(self.loop.table, settings, self.config, measured, described), unmeasured
+
+    def _stopped(self) -> bool:
+        """Publish the status while calls run, and return whether the search was interrupted."""
+        self.reporter.publish()
+        return self.stop.is_set()
 
     @property
     def _latency_settings(self) -> LatencySettings:

@@ -119,7 +119,8 @@ class Run:
     def report(self) -> Mapping[str, Any]:
         """The meta-test results of trials and references; empty until the search has ended.
 
-        ``trials`` holds metrics by trial id, ``references`` metrics by name, and ``latency`` the measured latencies.
+        ``trials`` holds metrics by trial id, ``references`` metrics by name, ``latency`` the measured latencies, and
+        ``unmeasured`` the reasons why some of them are missing, by name.
         """
         return self._value("report", MetaTest, {})
 

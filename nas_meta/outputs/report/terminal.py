@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -197,11 +198,16 @@ def result_table(run: Run) -> Table:
     for name, test in report.get("references", {}).items():
         cells = [metric.format(test) for metric in others]
         table.add_row(one_line(name), "", accuracy.format(test, prefix="test_"), *cells, "", "", style="dim")
+    unmeasured = report.get("unmeasured", {})
+    for name in unmeasured:
+        table.add_row(one_line(name), "", "not measured", *[""] * len(others), "", "", style="dim")
     steps = run.steps
     saved = f" of {steps.planned:,}: {steps.saved:.0%} saved by stopping early" if steps.saved else ""
     table.caption = (
         f"* on the Pareto front; ± is the 95% interval over episodes\n{steps.taken:,} meta-training steps{saved}"
     )
+    for name, reason in unmeasured.items():
+        table.caption += escape(f"\n{one_line(name)} was not measured: {one_line(reason)}")
     if timing:
         inputs = timing.get("inputs") or f"{timing['batch']} × {timing['tokens']} tokens"
         table.caption += (

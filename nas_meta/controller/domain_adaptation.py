@@ -21,6 +21,7 @@ from nas_meta.evaluation.pretraining.loop import make_loss, pretrain
 from nas_meta.evaluation.pretraining.options import PretrainingSection
 from nas_meta.evaluation.pretraining.pretrained_head import restore_head
 from nas_meta.evaluation.progress import JobResult, Progress
+from nas_meta.journal.run import sync
 from nas_meta.models.compute import Compute
 from nas_meta.models.profiling import release_memory
 from nas_meta.models.state import deserialize_state, serialize_state
@@ -217,4 +218,8 @@ def write_adapted(job: AdaptationJob, weights: np.ndarray, directory: Path) -> N
     part = (directory / ADAPTED).with_suffix(".part")
     job.model(weights).save_pretrained(part)
     load_tokenizer(job.name).save_pretrained(part)
+    for file in part.rglob("*"):
+        sync(file)
+    sync(part)
     part.rename(directory / ADAPTED)
+    sync(directory)

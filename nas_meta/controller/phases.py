@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from nas_meta.controller.supernet_job import JobKind, check_workers, run_job
 from nas_meta.controller.trial_loop import TrialLoop
 from nas_meta.core.guard import first_line, plugin_call
 from nas_meta.core.signals import Interrupted, Stop
-from nas_meta.errors import NasMetaError
+from nas_meta.errors import NasMetaError, RunError
 from nas_meta.evaluation.progress import JobResult
 from nas_meta.execution.engine import Engine, Event
 from nas_meta.journal.database import Journal
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from nas_meta.outputs.monitors.monitor import Monitors
     from nas_meta.tasks.corpus.corpus import Corpus
 
+log = logging.getLogger(__name__)
 SUPERNET_JOB = JobKind(JOB, "training the supernet", "the supernet could not be trained", CHECKPOINT)
 ADAPTATION_JOB = JobKind(
     ADAPTATION, "adapting the model", "the pretrained model could not be adapted", "adapted.checkpoint"
@@ -146,7 +148,7 @@ class SearchRun:
             "cpus": self.cpus,
         }  # fmt: skip
         self.journal = self._open_journal(info)
-        (self.directory / "config.yaml").write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+        write_atomically(self.directory / "config.yaml", yaml.safe_dump(document, sort_keys=False).encode())
         from nas_meta.outputs.monitors.from_config import make_monitors
 
         self.monitors = make_monitors(
@@ -249,9 +251,14 @@ class SearchRun:
             return
         findings = self.journal.get("job")
         if findings is not None:
-            with plugin_call(self.strategy, "receive"):
-                self.strategy.receive(findings, Run(self.directory).supernet)
-            return
+            try:
+                weights = Run(self.directory).supernet
+            except RunError as error:
+                log.warning("the supernet is trained again: %s", error)
+            else:
+                with plugin_call(self.strategy, "receive"):
+                    self.strategy.receive(findings, weights)
+                return
         check_workers(job, self.workers)
         result = self._run_job(engine, job, SUPERNET_JOB)
         if result is None:

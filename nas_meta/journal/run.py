@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -131,8 +133,19 @@ class Run:
 
     @property
     def supernet(self) -> np.ndarray | None:
-        """The weights at the end of the strategy's job (safetensors); None without any."""
+        """The weights at the end of the strategy's job (safetensors); None without any.
+
+        Raises:
+            RunError: The file is damaged.
+        """
+        from nas_meta.models.state import damage_of_weights
+
         path = self.directory / SUPERNET
+        damage = damage_of_weights(path) if path.is_file() else None
+        if damage is not None:
+            raise RunError(
+                f"the supernet cannot be read: {path} is damaged ({damage}); 'nas-meta resume' trains it again"
+            )
         return np.fromfile(path, dtype=np.uint8) if path.is_file() else None
 
     @property
@@ -233,13 +246,20 @@ class Run:
             The weights (safetensors).
 
         Raises:
-            RunError: The weights were not kept.
+            RunError: The weights were not kept, or the file is damaged.
         """
         path = weights_path(self.directory, trial.id)
         if not path.is_file():
             kept = sorted(int(p.stem) for p in path.parent.glob("*.safetensors") if p.stem.isdecimal())
             hint = f"expected one of the trials {', '.join(map(str, kept))}" if kept else "this run has no weights"
             raise RunError(f"the weights of trial {trial.id} were not kept; {hint}")
+        from nas_meta.models.state import damage_of_weights
+
+        damage = damage_of_weights(path)
+        if damage is not None:
+            raise RunError(
+                f"the weights of trial {trial.id} cannot be read: {path} is damaged ({damage}); expected another trial"
+            )
         return path.read_bytes()
 
 
@@ -301,16 +321,41 @@ def weights_path(directory: Path, trial_id: int) -> Path:
     return directory / "weights" / f"{trial_id}.safetensors"
 
 
-def write_atomically(path: Path, data: Any) -> None:
-    """Write a file through a temporary one, so that readers never see a part of it.
+def write_atomically(path: Path, data: Any, durable: bool = True) -> None:
+    """Write a file through a temporary one, so that readers never see a part of it, also after a crash of the machine.
 
     Args:
         path: The file.
         data: Its bytes.
+        durable: Whether the file is on disk when the call returns; False is faster.
     """
     temporary = path.with_suffix(".part")
-    temporary.write_bytes(data)
-    temporary.rename(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        temporary.rename(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    if durable:
+        sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Write a file, or the names in a folder, from memory to disk.
+
+    Args:
+        path: The file or folder; nothing happens where the system cannot do that.
+    """
+    with suppress(OSError):  # Windows cannot open folders, and some file systems cannot sync them
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def rank(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Trial]:

@@ -118,7 +118,7 @@ class StatusFile:
         self._last = status.written
         # The file only informs readers: a full disk must not end the search here.
         with suppress(OSError):
-            write_atomically(self.path, json.dumps(status.as_dict()).encode())
+            write_atomically(self.path, json.dumps(status.as_dict()).encode(), durable=False)
 
 
 def read_status(run: Run) -> Status:

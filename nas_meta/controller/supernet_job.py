@@ -87,8 +87,8 @@ def run_job(
 ) -> JobResult | None:
     """Run a job to its end, from its last checkpoint if there is one.
 
-    If a worker dies, the job is restarted from the last checkpoint, up to ``resources.retries`` times. If the checkpoint
-    of an earlier session cannot be read, the job is restarted from its beginning.
+    If a worker dies, the job is restarted from the last checkpoint, up to ``resources.retries`` times. If the
+    checkpoint of an earlier session cannot be read, the job is restarted from its beginning.
 
     Args:
         job: The job.

@@ -153,9 +153,10 @@ class TrialLoop:
     def abandon(self) -> None:
         """End the trials that still run; a resumed search reruns them.
 
-        They are stored as stopped, but not reported to the strategy, so replay finds them in flight.
+        They are stored as stopped, but not reported to the strategy, so replay finds them in flight. The last one comes
+        first: if its first write to the journal failed, the events that the journal lacks name it.
         """
-        for trial in list(self.leaderboard.running.values()):
+        for trial in sorted(self.leaderboard.running.values(), key=lambda trial: -trial.id):
             self._store(trial, "stopped", {}, INTERRUPTED)
             self._publish_end(self.trials[trial.id])
 
@@ -199,14 +200,14 @@ class TrialLoop:
         if self.weight_pool is not None:
             weights = self.weight_pool.acquire(trial)
             if weights is None:  # another trial is computing them; this one starts when they are ready
-                self.journal.write(trial, self.proposals.drain_events())
+                self._write(trial)
                 return
         else:
             with plugin_call(self.strategy, "start_of"):
                 weights = [self.strategy.start_of(architecture)]
         self._started_at[trial.id] = time.time()
         self.engine.submit(trial.id, "trial", architecture, trial.seed, self._keep_threshold(), *weights)
-        self.journal.write(trial, self.proposals.drain_events())
+        self._write(trial)
         self.monitors.trial_start(trial)
 
     def _handle_event(self, event: Event) -> None:
@@ -317,10 +318,15 @@ class TrialLoop:
             trial, fidelity=self.steps.get(trial.id, 0), status=status, metrics=self._with_latency(trial, metrics),
             error=error, finished=time.time(),
         )  # fmt: skip
+        # On disk before anything depends on it. If the write fails, the trial still runs for all, and is rerun later.
+        self._write(trial, reported)
         self.leaderboard.put(trial)
-        # On disk before the strategy or any monitor is notified.
-        self.journal.write(trial, self.proposals.drain_events(trial if reported else None))
         return trial
+
+    def _write(self, trial: Trial, reported: bool = False) -> None:
+        """Write a trial to the journal with the events that it lacks."""
+        with self.proposals.events_to_write(trial if reported else None) as events:
+            self.journal.write(trial, events)
 
     def _with_latency(self, trial: Trial, metrics: Mapping[str, float]) -> Mapping[str, float]:
         """Add the latency that the table predicts to the metrics of a trial."""

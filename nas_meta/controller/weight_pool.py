@@ -86,7 +86,7 @@ class WeightPool:
     _waiting: dict[str, list[int]] = field(default_factory=dict)  # key -> trials that wait for its weights
 
     def restore(self, trials: Iterable[Trial]) -> None:
-        """Restore the records of earlier trials from the journal, and delete damaged weights: trials compute them again.
+        """Restore the records of earlier trials from the journal, and delete damaged weights, to compute them again.
 
         Args:
             trials: The trials of the journal.

@@ -99,12 +99,13 @@ class SearchRun:
             NasMetaError: The search cannot be run, or no trial was completed.
             Interrupted: By SIGINT.
         """
-        self.reporter.publish()
-        plan = self._prepare()
-        self.strategy = self._make_strategy(plan.problem, plan.session)
-        self._open(plan)
         with ExitStack() as ends:  # each of them runs, whatever the others raise; the last one comes first
+            ends.enter_context(self.reporter.heartbeat())
             ends.push(self._on_crash)
+            self.reporter.publish()
+            plan = self._prepare()
+            self.strategy = self._make_strategy(plan.problem, plan.session)
+            self._open(plan)
             ends.callback(self.journal.close)
             ends.push(self._on_exit)
             ends.callback(lambda: self.strategy.close())
@@ -176,8 +177,7 @@ class SearchRun:
         from nas_meta.controller import domain_adaptation
 
         job = domain_adaptation.make_job(self.resolved, plan.corpus, plan.problem.space.tokenizer)
-        engine = make_engine(domain_adaptation.make_worker(self.config, self.cpus), self.config, self.inline)
-        self.stop.listened = True
+        engine = self._start_engine(domain_adaptation.make_worker(self.config, self.cpus))
         try:
             result = self._run_job(engine, job, ADAPTATION_JOB)
         finally:
@@ -218,11 +218,10 @@ class SearchRun:
             earlier_seconds=plan.session.before,
             weight_pool=weight_pool,
         )
-        engine = make_engine(evaluation, self.config, self.inline)
+        engine = self._start_engine(evaluation)
         ends.callback(engine.close)
         ends.callback(self.loop.abandon)
         self.reporter.started = time.time()
-        self.stop.listened = True
         self._fit_latency(engine, plan.problem)
         self._train_supernet(engine)
         if not self.stop.is_set():
@@ -231,6 +230,13 @@ class SearchRun:
             self.loop.run(engine, evaluation)
         if not self.stop.is_set():
             self._conclude(engine, plan.problem)
+
+    def _start_engine(self, payload: Any) -> Engine:
+        """Start the workers; from now on, signals are polled."""
+        engine = make_engine(payload, self.config, self.inline)
+        self.stop.install()
+        self.stop.listened = True
+        return engine
 
     def _fit_latency(self, engine: Engine, problem: Problem) -> None:
         """Where latency is an objective: fit a table that predicts it until the end of the search."""

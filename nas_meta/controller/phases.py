@@ -368,6 +368,8 @@ class SearchRun:
         else:
             reason = self._failure_reason()
             self.monitors.close(leaderboard, "failed" if reason else "done", reason)
+        if self.reporter.loop is not None:
+            self.reporter.loop.note_shown()
 
     def _on_crash(self, kind: type[BaseException] | None, *_: Any) -> None:
         """Write the last status of a search that an exception ends."""

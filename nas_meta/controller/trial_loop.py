@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas_meta.config.resolved import Config
 from nas_meta.controller.proposals import Proposals
+from nas_meta.controller.shown_trials import ShownTrials
 from nas_meta.core.guard import plugin_call
 from nas_meta.core.objectives import signed_values
 from nas_meta.core.signals import Stop
@@ -91,13 +92,16 @@ class TrialLoop:
         self._started_at: dict[int, float] = {}  # trials on workers, in the order of their start
         self._deaths: dict[int, int] = {}  # how many workers died, by trial id
         self._stored_weights: set[int] = set()  # trials whose weights are on disk
+        self._shown = ShownTrials(self.directory)
+        self._published: set[int] = set()  # trials that the monitors received, but may not have handled yet
         self._waiting_for_worker = False  # whether a trial could start if a worker were free
 
     def restore(self) -> None:
         """Restore the state at the end of the journal, and queue the trials that were running then for a rerun.
 
         Does nothing for a new search. The strategy is replayed, and the stopping rule gets the reports of trials that
-        ended. Reports of trials that are rerun are deleted: the rerun sends them again.
+        ended. Reports of trials that are rerun are deleted: the rerun sends them again. The monitors get the trials whose
+        end they have not shown.
 
         Raises:
             RunError: The strategy does not repeat its proposals, or trials are missing from the journal.
@@ -123,6 +127,9 @@ class TrialLoop:
             again = report.trial in self._retry_queue
             if not again and self.trials[report.trial].status in ("completed", "stopped"):
                 self.rule.recall(report, continued)
+        ended = self.trials.keys() - self._retry_queue
+        for number in self._shown.restore(ended):
+            self._publish_end(self.trials[number])
 
     def run(self, engine: Engine, evaluation: Evaluation) -> None:
         """Run trials until none are left, or until the grace period after an interruption is over.
@@ -348,6 +355,14 @@ class TrialLoop:
     def _publish_end(self, trial: Trial) -> None:
         self._forget_progress(trial)
         self.monitors.trial_end(trial, self.leaderboard)
+        self._published.add(trial.id)
+        self.note_shown()
+
+    def note_shown(self) -> None:
+        """Note which trials the monitors have handled, so that a resumed search does not show them again."""
+        shown = self._published - self.monitors.behind()
+        self._published -= shown
+        self._shown.add(shown)
 
     def _keep_threshold(self) -> float:
         """Return the signed first objective below which a worker does not send the weights of a trial."""

@@ -216,6 +216,7 @@ class SearchRun:
             stop=self.stop,
             on_event=self.reporter.publish,
             earlier_seconds=plan.session.before,
+            clock=self.reporter.clock,
             weight_pool=weight_pool,
         )
         engine = self._start_engine(evaluation)

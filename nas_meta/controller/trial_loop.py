@@ -26,7 +26,9 @@ from typing import TYPE_CHECKING, Any
 
 from nas_meta.config.resolved import Config
 from nas_meta.controller.proposals import Proposals
+from nas_meta.controller.sessions import SECONDS
 from nas_meta.controller.shown_trials import ShownTrials
+from nas_meta.core.active_clock import ActiveClock
 from nas_meta.core.guard import plugin_call
 from nas_meta.core.objectives import signed_values
 from nas_meta.core.signals import Stop
@@ -46,6 +48,7 @@ from nas_meta.strategy.stopping.rule import RungReport, StoppingRule
 if TYPE_CHECKING:
     from nas_meta.controller.weight_pool import WeightPool
 
+KEEP_SECONDS_EVERY = 10.0
 INTERRUPTED = "the search was interrupted"
 
 
@@ -65,6 +68,7 @@ class TrialLoop:
         steps: Meta-training steps that running trials have taken, by trial id.
         losses: The loss at the last of these steps, by trial id.
         earlier_seconds: Seconds that earlier sessions of this search took.
+        clock: Counts the time in which this session runs.
         table: Predicts latencies; None unless latency is an objective.
         weight_pool: Pre-trained weights of candidates; None if candidates are not pre-trained.
     """
@@ -80,6 +84,7 @@ class TrialLoop:
     steps: dict[int, int] = field(default_factory=dict)
     losses: dict[int, float] = field(default_factory=dict)
     earlier_seconds: float = 0.0
+    clock: ActiveClock = field(default_factory=ActiveClock)
     table: LatencyTable | None = None
     weight_pool: WeightPool | None = None
 
@@ -89,7 +94,9 @@ class TrialLoop:
         self.trials = self.leaderboard.trials
         self.proposals = Proposals(self.strategy, self.objectives, self.trials)
         self._retry_queue: deque[int] = deque()  # trials that start before any new proposal
-        self._started_at: dict[int, float] = {}  # trials on workers, in the order of their start
+        self._started_at: dict[int, float] = {}  # trials on workers, in the order of their start; on the clock
+        self._began: dict[int, float] = {}  # the same for all trials of this session
+        self._seconds_kept = -math.inf  # on the clock, when the journal last got the time
         self._deaths: dict[int, int] = {}  # how many workers died, by trial id
         self._stored_weights: set[int] = set()  # trials whose weights are on disk
         self._shown = ShownTrials(self.directory)
@@ -100,8 +107,8 @@ class TrialLoop:
         """Restore the state at the end of the journal, and queue the trials that were running then for a rerun.
 
         Does nothing for a new search. The strategy is replayed, and the stopping rule gets the reports of trials that
-        ended. Reports of trials that are rerun are deleted: the rerun sends them again. The monitors get the trials whose
-        end they have not shown.
+        ended. Reports of trials that are rerun are deleted: the rerun sends them again. Monitors get the ends of trials
+        that they have not shown.
 
         Raises:
             RunError: The strategy does not repeat its proposals, or trials are missing from the journal.
@@ -138,7 +145,7 @@ class TrialLoop:
             engine: Runs the trials on its workers.
             evaluation: What every trial goes through.
         """
-        self.engine, self.evaluation, self.started = engine, evaluation, time.time()
+        self.engine, self.evaluation, self.started = engine, evaluation, self.clock.seconds()
         self._fill()
         self.on_event()
         while self._started_at or self._waiting_for_worker:
@@ -150,6 +157,8 @@ class TrialLoop:
                 elif self._waiting_for_worker:
                     self._fill()
                 self._end_overdue()
+                if self.clock.seconds() - self._seconds_kept > KEEP_SECONDS_EVERY:
+                    self._keep_seconds()
                 self.on_event()
 
     def _await_worker(self) -> Iterator[None]:
@@ -166,6 +175,12 @@ class TrialLoop:
         for trial in sorted(self.leaderboard.running.values(), key=lambda trial: -trial.id):
             self._store(trial, "stopped", {}, INTERRUPTED)
             self._publish_end(self.trials[trial.id])
+        self._keep_seconds()
+
+    def _keep_seconds(self) -> None:
+        """Write the time of all sessions to the journal, for ``budget.hours`` of a resumed search."""
+        self._seconds_kept = self.clock.seconds()
+        self.journal.set(SECONDS, self.earlier_seconds + self._seconds_kept)
 
     def _fill(self) -> None:
         """Start trials until no worker is free, or until the budget, the time or the proposals run out.
@@ -203,6 +218,7 @@ class TrialLoop:
             started=time.time(),
             finished=None,
         )
+        self._began[trial.id] = self.clock.seconds()
         self.leaderboard.put(trial)
         if self.weight_pool is not None:
             weights = self.weight_pool.acquire(trial)
@@ -212,7 +228,7 @@ class TrialLoop:
         else:
             with plugin_call(self.strategy, "start_of"):
                 weights = [self.strategy.start_of(architecture)]
-        self._started_at[trial.id] = time.time()
+        self._started_at[trial.id] = self.clock.seconds()
         self.engine.submit(trial.id, "trial", architecture, trial.seed, self._keep_threshold(), *weights)
         self._write(trial)
         self.monitors.trial_start(trial)
@@ -295,7 +311,7 @@ class TrialLoop:
         if minutes is None:
             return
         # The oldest trial comes first: a dict keeps the order of insertion.
-        while self._started_at and time.time() - next(iter(self._started_at.values())) > 60 * minutes:
+        while self._started_at and self.clock.seconds() - next(iter(self._started_at.values())) > 60 * minutes:
             number = next(iter(self._started_at))
             self.engine.cancel(number)
             del self._started_at[number]
@@ -323,7 +339,7 @@ class TrialLoop:
         """Write the end of a trial to the journal; ``reported``: with the event of its report to the strategy."""
         trial = dataclasses.replace(
             trial, fidelity=self.steps.get(trial.id, 0), status=status, metrics=self._with_latency(trial, metrics),
-            error=error, finished=time.time(),
+            error=error, finished=trial.started + self.clock.seconds() - self._began[trial.id],
         )  # fmt: skip
         # On disk before anything depends on it. If the write fails, the trial still runs for all, and is rerun later.
         self._write(trial, reported)
@@ -379,5 +395,5 @@ class TrialLoop:
 
     def _out_of_time(self) -> bool:
         hours = self.config.budget.hours
-        seconds = self.earlier_seconds + time.time() - self.started
+        seconds = self.earlier_seconds + self.clock.seconds() - self.started
         return self.stop.is_set() or (hours is not None and seconds > hours * 3600)

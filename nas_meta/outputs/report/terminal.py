@@ -90,7 +90,7 @@ def panel(status: Status) -> Group:
     leaderboard = status.leaderboard
     finished, running = leaderboard.finished, list(leaderboard.running.values())
     failed, stopped = leaderboard.counts["failed"], leaderboard.counts["stopped"]
-    elapsed = (status.written if status.over else time.time()) - status.started
+    elapsed = max(0.0, (status.written if status.over else time.time()) - status.started)
     left = elapsed / finished * (status.total - finished) if finished else None
     head = Text.assemble(
         (PHASES[status.phase], "bold"),
@@ -267,7 +267,7 @@ def trials_table(trials: Sequence[Trial], objectives: Sequence[str] = ()) -> Tab
             str(trial.id),
             f"stopped at {trial.fidelity}" if trial.status == "stopped" else trial.status,
             *(metric.format(trial.metrics) for metric in shown),
-            f"{(trial.finished or time.time()) - trial.started:.1f}",
+            f"{max(0.0, (trial.finished or time.time()) - trial.started):.1f}",
             one_line(trial.error) if trial.error else short(trial.architecture),
         )
     return table

@@ -107,7 +107,7 @@ def fit_latency_table(
             log.warning("the latency table lacks a model that could not be measured: %s", error)
         journal.set("latencies", seconds)
     measured = [(a, s) for a, s in zip(architectures, seconds, strict=False) if s is not None]
-    table = LatencyTable(timed_space(space).space, *map(list, zip(*measured, strict=True)), settings.tokens)
+    table = LatencyTable(timed_space(space).space, [a for a, _ in measured], [s for _, s in measured], settings.tokens)
     timed_space(space).latencies = table
     space.sample(np.random.default_rng(seed))
     return table

@@ -171,7 +171,7 @@ class Monitors(Monitor):
         self._dispatch("forget", trial, reason)
 
     def behind(self) -> set[int]:
-        return set().union(*(monitor.behind() for monitor in self._all.values()))
+        return set[int]().union(*(monitor.behind() for monitor in self._all.values()))
 
     def close(self, leaderboard: Leaderboard, phase: str, error: str | None) -> None:
         self._dispatch("close", leaderboard, phase, error)

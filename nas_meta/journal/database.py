@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from nas_meta.errors import RunError
+from nas_meta.journal.patient_connection import TRY, PatientConnection
 from nas_meta.journal.records import AskTellEvent, Trial
 from nas_meta.journal.row_checks import parse_json, problem_of_row, validated
 from nas_meta.journal.sqlite_reader import read_rows, read_some
@@ -123,7 +124,7 @@ class Journal:
 
     @staticmethod
     def _writable(path: Path) -> sqlite3.Connection:
-        db = sqlite3.connect(path, isolation_level=None)
+        db = sqlite3.connect(path, timeout=TRY, isolation_level=None, factory=PatientConnection)
         db.execute("PRAGMA journal_mode=WAL")
         # A commit survives a crash of the machine, not only of the process.
         db.execute("PRAGMA synchronous=FULL")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nas_meta.config.sections import PLUGIN_SECTIONS
+from nas_meta.core.paths import absolute_plugin
 from nas_meta.errors import PluginError
 
 
@@ -22,7 +23,7 @@ def plugin_files(document: Mapping[str, Any]) -> set[str]:
 
     def files_in(value: Any) -> Iterator[str]:
         if isinstance(value, str) and ".py:" in value:
-            yield value
+            yield absolute_plugin(value)
         elif isinstance(value, (Mapping, list)):
             for inner in value.values() if isinstance(value, Mapping) else value:
                 yield from files_in(inner)

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from pathlib import Path
+from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from nas_meta.core.paths import absolute
 
 
 class PluginOptions(BaseModel):
     """Base class of the options of every plugin.
 
-    Unknown keys, infinite numbers and NaN are refused, and defaults are validated like given values. Give every field a
-    ``description``: help texts and the documentation show it.
+    Unknown keys, infinite numbers and NaN are refused, and defaults are validated like given values. Values of the type
+    ``Path`` become absolute. Give every field a ``description``: help texts and the documentation show it.
     """
 
     model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _absolute_path(cls, value: Any) -> Any:
+        return Path(absolute(value)) if isinstance(value, Path) else value
 
 
 def fields_at(model: type[BaseModel], path: tuple[str | int, ...]) -> set[str]:

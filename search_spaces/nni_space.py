@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from nas_meta import Architecture, Choice, PluginOptions, SearchSpace
 from nas_meta.core.guard import first_line
 from nas_meta.core.options import CodeName
+from nas_meta.core.paths import ModelName
 from nas_meta.core.plugins import load_module
 from nas_meta.errors import ConfigError, PluginError, nearest
 from nas_meta.space.architecture import Value
@@ -68,7 +69,7 @@ class NNISpaceOptions(PluginOptions):
     image_shape: tuple[int, int, int] = Field(
         (1, 8, 8), description="channels, height and width of the images; ignored if the models take text"
     )
-    tokenizer: str = Field(
+    tokenizer: ModelName = Field(
         MINILM, description="tokenizer, as a folder, a hub name, or starter:minilm; ignored if the models take images"
     )
 

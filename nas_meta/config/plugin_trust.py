@@ -12,6 +12,7 @@ from typing import Any
 from nas_meta.config.sections import PLUGIN_SECTIONS
 from nas_meta.core import plugins
 from nas_meta.core.options import code_names
+from nas_meta.core.paths import absolute_plugin
 from nas_meta.errors import PluginError
 
 
@@ -29,7 +30,7 @@ def plugin_files(document: Mapping[str, Any]) -> set[str]:
 
     def files_in(value: Any) -> Iterator[str]:
         if isinstance(value, str) and ".py:" in value:
-            yield value
+            yield absolute_plugin(value)
         elif isinstance(value, (Mapping, list)):
             for inner in value.values() if isinstance(value, Mapping) else value:
                 yield from files_in(inner)
@@ -52,7 +53,7 @@ def _code_in_section(section: str, given: Any) -> Iterator[str]:
         except PluginError:
             continue  # reading the config reports it
         if options is not None:
-            yield from code_names(options, given)
+            yield from map(absolute_plugin, code_names(options, given))
 
 
 def refuse_plugin_files(document: Mapping[str, Any], run_dir: Path, trusted: Collection[str] = ()) -> None:

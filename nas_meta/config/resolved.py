@@ -25,6 +25,7 @@ from nas_meta.config.yaml_loader import read_yaml
 from nas_meta.core import plugins
 from nas_meta.core.files import regular_file
 from nas_meta.core.options import PluginOptions
+from nas_meta.core.paths import with_absolute_plugins
 from nas_meta.errors import ConfigError, PluginError, nearest
 from nas_meta.evaluation.hyperparameters import (
     CHOICE,
@@ -188,6 +189,7 @@ def resolve(document: Mapping[str, Any], source: Source | None = None, overrides
             )
     if isinstance(document.get("stopping"), str):  # short form: only the name of a rule
         document = {**document, "stopping": {"name": document["stopping"]}}
+    document = {**document, **{n: with_absolute_plugins(document[n]) for n in PLUGIN_SECTIONS if n in document}}
     sections = {name: _resolve_section(name, document.get(name) or {}, source) for name in PLUGIN_SECTIONS}
     plain = {**document, **{name: section.section_keys for name, section in sections.items()}}
     config = validate(Config, plain, source, (), set())

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from nas_meta.core.objectives import Limit, Objective
 from nas_meta.core.options import CodeName
+from nas_meta.core.paths import absolute, absolute_if_any, absolute_plugin
 from nas_meta.errors import nearest
 from nas_meta.evaluation.metrics import METRICS, metric_of
 from nas_meta.evaluation.pretraining.options import PretrainingSection
@@ -258,6 +259,14 @@ class WatchingSection(Section):
             )
         return given
 
+    @field_validator(*HOOKS)
+    @classmethod
+    def _absolute_hook(cls, hook: list[str] | str | None) -> list[str] | str | None:
+        if isinstance(hook, str):
+            return absolute_plugin(hook)
+        # A command without a slash is on the PATH, whatever files the current folder has.
+        return [absolute_if_any(hook[0]), *hook[1:]] if hook and "/" in hook[0] else hook
+
 
 DEFAULT_OBJECTIVES = [
     {"metric": "accuracy", "direction": "maximize"},
@@ -287,6 +296,11 @@ class Config(Section):
     watching: WatchingSection = Field(default_factory=WatchingSection)
     seed: int = Field(0, ge=0, description="seed of all random numbers")
     run_dir: Path | None = Field(None, description="run directory; by default a new folder under runs/")
+
+    @field_validator("run_dir")
+    @classmethod
+    def _absolute_run_dir(cls, directory: Path | None) -> Path | None:
+        return None if directory is None else Path(absolute(directory))
 
     @field_validator("objectives", mode="before")
     @classmethod

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from nas_meta.config.pretraining import ADAPTED, load_model
+from nas_meta.core.files import sync
 from nas_meta.errors import ConfigError
 from nas_meta.evaluation.pretraining.loop import make_loss, pretrain
 from nas_meta.evaluation.pretraining.options import PretrainingSection
@@ -217,4 +218,8 @@ def write_adapted(job: AdaptationJob, weights: np.ndarray, directory: Path) -> N
     part = (directory / ADAPTED).with_suffix(".part")
     job.model(weights).save_pretrained(part)
     load_tokenizer(job.name).save_pretrained(part)
+    for file in part.rglob("*"):
+        sync(file)
+    sync(part)
     part.rename(directory / ADAPTED)
+    sync(directory)

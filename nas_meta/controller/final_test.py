@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nas_meta.core.guard import plugin_call
+from nas_meta.controller.calls import Call, run_calls
+from nas_meta.core.guard import first_line, plugin_call
 from nas_meta.errors import NasMetaError
 from nas_meta.evaluation.baselines import BASELINES
 from nas_meta.execution.engine import Engine
@@ -18,9 +19,11 @@ from nas_meta.space.search_space import SearchSpace
 
 def meta_test(
     engine: Engine, directory: Path, trials: Sequence[Trial], space: SearchSpace, stopped: Callable[[], bool],
-    before: SearchSpace | None = None,
+    before: SearchSpace | None = None, retries: int = 0,
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
     """Meta-test trials, the unsearched model of the space and the baselines.
+
+    A test that fails, for example because weights are damaged or a baseline cannot be fitted, does not end the search.
 
     Args:
         engine: Runs the tests on its workers.
@@ -29,41 +32,43 @@ def meta_test(
         space: The search space; its unsearched model is tested if there is one.
         stopped: Called after every event; returns whether to stop with the results so far.
         before: The space before domain adaptation; its unsearched model is tested, too. None without adaptation.
+        retries: How often a test is retried after the death of its worker.
 
     Returns:
-        The metrics of trials by id under ``trials``, and those of the unsearched model and of baselines by name under
-        ``references``.
-
-    Raises:
-        NasMetaError: One of the tests failed.
+        The metrics of trials by id under ``trials``, those of the unsearched model and of baselines by name under
+        ``references``, and under ``unmeasured`` the reasons of failed tests by name.
     """
-    calls: list[tuple[Any, ...]] = []
+    report: dict[str, dict[str, Any]] = {"trials": {}, "references": {}, "unmeasured": {}}
+    calls: list[Call] = []
     for trial in trials:
         weights = weights_path(directory, trial.id)
         if weights.is_file():
-            key = ("trials", str(trial.id))
-            calls.append((key, "test", Architecture(trial.architecture), weights.read_bytes()))
-    with plugin_call(space, "reference"):
-        reference = space.reference()
+            try:
+                arguments = Architecture(trial.architecture), weights.read_bytes()
+            except OSError as error:
+                report["unmeasured"][_title("trials", str(trial.id))] = f"{weights} cannot be read: {error.strerror}"
+            else:
+                calls.append(Call(("trials", str(trial.id)), "test", arguments))
+    untrained = "unsearched model, no training"
+    try:
+        with plugin_call(space, "reference"):
+            reference = space.reference()
+    except NasMetaError as error:
+        reference, report["unmeasured"][untrained] = None, first_line(error)
     if reference is not None:
-        calls.append((("references", "unsearched model, no training"), "test_reference"))
+        calls.append(Call(("references", untrained), "test_reference"))
         if before is not None:
-            calls.append((("references", "unsearched model before adaptation"), "test_reference", before))
-    calls += [(("references", name), "test_baseline", name) for name in BASELINES[space.modality]]
-    report: dict[str, dict[str, Any]] = {"trials": {}, "references": {}}
-    while calls:
-        engine.submit(*calls.pop(0))
-        while calls and engine.free():
-            engine.submit(*calls.pop(0))
-        for event in engine.events():
-            if stopped():
-                return report
-            if event is None:
-                continue
-            kind, name = event.key
-            if event.error:
-                raise NasMetaError(f"the meta-test of {name} failed: {event.error}")
+            calls.append(Call(("references", "unsearched model before adaptation"), "test_reference", (before,)))
+    calls += [Call(("references", name), "test_baseline", (name,)) for name in BASELINES[space.modality]]
+    for event in run_calls(engine, calls, retries, stopped):
+        kind, name = event.key
+        if event.error:
+            report["unmeasured"][_title(kind, name)] = event.error
+        else:
             report[kind][name] = dict(event.value.metrics)
-            if calls:
-                break
     return report
+
+
+def _title(kind: str, name: str) -> str:
+    """Return the name of a test under ``unmeasured``."""
+    return f"trial {name}" if kind == "trials" else name

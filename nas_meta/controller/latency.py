@@ -6,14 +6,16 @@ The first measurements fit a table that predicts latency during the search, when
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from nas_meta.config.sections import Config
+from nas_meta.controller.calls import Call, run_calls
 from nas_meta.errors import NasMetaError
-from nas_meta.execution.engine import Engine
+from nas_meta.execution.engine import Engine, Event
 from nas_meta.journal.database import Journal
 from nas_meta.models.profiling import LatencySettings
 from nas_meta.space.architecture import Architecture
@@ -21,10 +23,14 @@ from nas_meta.space.latency_predictor import LatencyTable
 from nas_meta.space.search_space import SearchSpace
 from nas_meta.space.wrappers import timed_space
 
+log = logging.getLogger(__name__)
+FEWEST = 2  # models that a latency table can be fitted to
+
 
 def measure_each(
-    engine: Engine, architectures: Sequence[Architecture], settings: LatencySettings, stopped: Callable[[], bool]
-) -> list[dict[str, float]]:
+    engine: Engine, architectures: Sequence[Architecture], settings: LatencySettings, stopped: Callable[[], bool],
+    retries: int = 0,
+) -> list[Event]:  # fmt: skip
     """Measure the latency of architectures one by one, so that only one worker is busy at a time.
 
     Args:
@@ -32,24 +38,14 @@ def measure_each(
         architectures: The architectures to measure.
         settings: How latency is measured.
         stopped: Called after every event; returns whether to stop with the results so far.
+        retries: How often a measurement is retried after the death of its worker.
 
     Returns:
-        What :func:`nas_meta.models.profiling.latency` returns for each architecture, in their order.
-
-    Raises:
-        NasMetaError: A model could not be built or run.
+        The event that ends each measurement, in the order of the architectures: its value has what
+        :func:`nas_meta.models.profiling.latency` returns as ``metrics``, or its ``error`` says why there is none.
     """
-    measured: list[dict[str, float]] = []
-    for architecture in architectures:
-        engine.submit("latency", "latency", architecture, settings)
-        for event in engine.events():
-            if stopped():
-                return measured
-            if event is not None and event.error:
-                raise NasMetaError(f"the latency of {architecture} could not be measured: {event.error}")
-            if event is not None:
-                measured.append(dict(event.value.metrics))
-    return measured
+    calls = [Call(number, "latency", (architecture, settings)) for number, architecture in enumerate(architectures)]
+    return sorted(run_calls(engine, calls, retries, stopped, at_once=1), key=lambda event: event.key)
 
 
 def architectures_to_measure(space: SearchSpace, models: int, seed: int) -> list[Architecture]:
@@ -75,6 +71,7 @@ def fit_latency_table(
     seed: int,
     journal: Journal,
     stopped: Callable[[], bool],
+    retries: int = 0,
 ) -> LatencyTable | None:
     """Fit a table that predicts latency, and give it to the space, which applies the limits on latency with it.
 
@@ -86,23 +83,31 @@ def fit_latency_table(
         seed: The seed of the search.
         journal: The journal; the measured latencies are stored there for a resumed search.
         stopped: Returns whether the search was interrupted.
+        retries: How often a measurement is retried after the death of its worker.
 
     Returns:
         The table; None if the search was interrupted.
 
     Raises:
         ConfigError: No architecture meets the limits on latency.
-        NasMetaError: A model could not be built or run.
+        NasMetaError: Fewer than two models could be built and run.
     """
     settings = dataclasses.replace(settings, seconds=min(settings.seconds, 0.3))
     architectures = architectures_to_measure(space, models, seed)
     seconds = journal.get("latencies")
     if seconds is None:
-        seconds = [m["latency"] for m in measure_each(engine, architectures, settings, stopped)]
-        if len(seconds) < len(architectures):
+        events = measure_each(engine, architectures, settings, stopped, retries)
+        if len(events) < len(architectures):
             return None
+        seconds = [None if event.error else event.value.metrics["latency"] for event in events]
+        errors = [f"{a}: {event.error}" for a, event in zip(architectures, events, strict=True) if event.error]
+        if errors and len(seconds) - len(errors) < FEWEST:
+            raise NasMetaError(f"the latencies of {len(errors)} models could not be measured; the first is {errors[0]}")
+        for error in errors:
+            log.warning("the latency table lacks a model that could not be measured: %s", error)
         journal.set("latencies", seconds)
-    table = LatencyTable(timed_space(space).space, architectures, seconds, settings.tokens)
+    measured = [(a, s) for a, s in zip(architectures, seconds, strict=False) if s is not None]
+    table = LatencyTable(timed_space(space).space, [a for a, _ in measured], [s for _, s in measured], settings.tokens)
     timed_space(space).latencies = table
     space.sample(np.random.default_rng(seed))
     return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -32,14 +33,14 @@ from nas_meta.controller.sessions import Session, new_session, next_session
 from nas_meta.controller.status_reporter import StatusReporter
 from nas_meta.controller.supernet_job import JobKind, check_workers, run_job
 from nas_meta.controller.trial_loop import TrialLoop
-from nas_meta.core.files import write_private
+from nas_meta.core.files import write_atomically
 from nas_meta.core.guard import first_line, plugin_call
 from nas_meta.core.signals import Interrupted, Stop
-from nas_meta.errors import NasMetaError
+from nas_meta.errors import NasMetaError, RunError
 from nas_meta.evaluation.progress import JobResult
 from nas_meta.execution.engine import Engine, Event
 from nas_meta.journal.database import Journal
-from nas_meta.journal.run import CHECKPOINT, SUPERNET, Run, pareto, write_atomically
+from nas_meta.journal.run import CHECKPOINT, SUPERNET, Run, pareto
 from nas_meta.journal.status import ADAPTATION, JOB, Watcher
 from nas_meta.models import inputs
 from nas_meta.models.profiling import LatencySettings
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from nas_meta.outputs.monitors.monitor import Monitors
     from nas_meta.tasks.corpus.corpus import Corpus
 
+log = logging.getLogger(__name__)
 SUPERNET_JOB = JobKind(JOB, "training the supernet", "the supernet could not be trained", CHECKPOINT)
 ADAPTATION_JOB = JobKind(
     ADAPTATION, "adapting the model", "the pretrained model could not be adapted", "adapted.checkpoint"
@@ -102,12 +104,13 @@ class SearchRun:
             NasMetaError: The search cannot be run, or no trial was completed.
             Interrupted: By SIGINT.
         """
-        self.reporter.publish()
-        plan = self._prepare()
-        self.strategy = self._make_strategy(plan.problem, plan.session)
-        self._open(plan)
         with ExitStack() as ends:  # each of them runs, whatever the others raise; the last one comes first
+            ends.enter_context(self.reporter.heartbeat())
             ends.push(self._on_crash)
+            self.reporter.publish()
+            plan = self._prepare()
+            self.strategy = self._make_strategy(plan.problem, plan.session)
+            self._open(plan)
             ends.callback(self.journal.close)
             ends.push(self._on_exit)
             ends.callback(lambda: self.strategy.close())
@@ -151,7 +154,9 @@ class SearchRun:
             "cpus": self.cpus,
         }  # fmt: skip
         self.journal = self._open_journal(info)
-        write_private(self.directory / "config.yaml", yaml.safe_dump(document, sort_keys=False).encode())
+        write_atomically(
+            self.directory / "config.yaml", yaml.safe_dump(document, sort_keys=False).encode(), private=True
+        )
         from nas_meta.outputs.monitors.from_config import make_monitors
 
         self.monitors = make_monitors(
@@ -180,8 +185,7 @@ class SearchRun:
         from nas_meta.controller import domain_adaptation
 
         job = domain_adaptation.make_job(self.resolved, plan.corpus, plan.problem.space.tokenizer)
-        engine = make_engine(domain_adaptation.make_worker(self.config, self.cpus), self.config, self.inline)
-        self.stop.listened = True
+        engine = self._start_engine(domain_adaptation.make_worker(self.config, self.cpus))
         try:
             result = self._run_job(engine, job, ADAPTATION_JOB)
         finally:
@@ -220,13 +224,13 @@ class SearchRun:
             stop=self.stop,
             on_event=self.reporter.publish,
             earlier_seconds=plan.session.before,
+            clock=self.reporter.clock,
             weight_pool=weight_pool,
         )
-        engine = make_engine(evaluation, self.config, self.inline)
+        engine = self._start_engine(evaluation)
         ends.callback(engine.close)
         ends.callback(self.loop.abandon)
         self.reporter.started = time.time()
-        self.stop.listened = True
         self._fit_latency(engine, plan.problem)
         self._train_supernet(engine)
         if not self.stop.is_set():
@@ -236,6 +240,13 @@ class SearchRun:
         if not self.stop.is_set():
             self._conclude(engine, plan.problem)
 
+    def _start_engine(self, payload: Any) -> Engine:
+        """Start the workers; from now on, signals are polled."""
+        engine = make_engine(payload, self.config, self.inline)
+        self.stop.install()
+        self.stop.listened = True
+        return engine
+
     def _fit_latency(self, engine: Engine, problem: Problem) -> None:
         """Where latency is an objective: fit a table that predicts it until the end of the search."""
         if not self.config.optimises_latency:
@@ -243,8 +254,9 @@ class SearchRun:
         self.reporter.enter("measuring latencies")
         models = self.config.latency.models
         self.loop.table = fit_latency_table(
-            engine, problem.space, models, self._latency_settings, self.config.seed, self.journal, self.stop.is_set
-        )
+            engine, problem.space, models, self._latency_settings, self.config.seed, self.journal, self._stopped,
+            self.config.resources.retries,
+        )  # fmt: skip
 
     def _train_supernet(self, engine: Engine) -> None:
         """Run the job that the strategy asks for before it proposes anything, such as training a supernet."""
@@ -254,9 +266,14 @@ class SearchRun:
             return
         findings = self.journal.get("job")
         if findings is not None:
-            with plugin_call(self.strategy, "receive"):
-                self.strategy.receive(findings, Run(self.directory).supernet)
-            return
+            try:
+                weights = Run(self.directory).supernet
+            except RunError as error:
+                log.warning("the supernet is trained again: %s", error)
+            else:
+                with plugin_call(self.strategy, "receive"):
+                    self.strategy.receive(findings, weights)
+                return
         check_workers(job, self.workers)
         result = self._run_job(engine, job, SUPERNET_JOB)
         if result is None:
@@ -302,25 +319,29 @@ class SearchRun:
         self.reporter.enter("meta-testing")
         best = self.loop.leaderboard.best(self.config.evaluation.test_best)
         before = space_before_adaptation(self.resolved, self.directory, problem.tasks)
-        report = meta_test(engine, self.directory, best, problem.space, self.stop.is_set, before)
-        report = report | {"latency": self._measure_latencies(engine, problem)}
+        retries = self.config.resources.retries
+        report = meta_test(engine, self.directory, best, problem.space, self._stopped, before, retries)
+        latency, unmeasured = self._measure_latencies(engine, problem)
+        report = report | {"latency": latency, "unmeasured": report.get("unmeasured", {}) | unmeasured}
         if not self.stop.is_set():
             self.journal.set("report", report)
             self.reporter.enter("done")
 
-    def _measure_latencies(self, engine: Engine, problem: Problem) -> dict[str, Any]:
-        """Measure the latency of every trial on the Pareto front while nothing else runs."""
+    def _measure_latencies(self, engine: Engine, problem: Problem) -> tuple[dict[str, Any], dict[str, str]]:
+        """Measure the latency of every trial on the Pareto front while nothing else runs; also why some have none."""
         self.reporter.enter("measuring latencies")
         front, settings = pareto(list(self.loop.trials.values()), self.objectives), self._latency_settings
         architectures = [Architecture(t.architecture) for t in front]
-        measured = measure_each(engine, architectures, settings, self.stop.is_set)
-        return latency_report(
-            self.loop.table,
-            settings,
-            self.config,
-            {str(t.id): m for t, m in zip(front, measured, strict=False)},
-            inputs.describe_inputs(problem.space, settings.batch, settings.tokens),
-        )
+        events = measure_each(engine, architectures, settings, self._stopped, self.config.resources.retries)
+        measured = {str(t.id): dict(e.value.metrics) for t, e in zip(front, events, strict=False) if not e.error}
+        unmeasured = {f"latency of trial {t.id}": e.error for t, e in zip(front, events, strict=False) if e.error}
+        described = inputs.describe_inputs(problem.space, settings.batch, settings.tokens)
+        return latency_report(self.loop.table, settings, self.config, measured, described), unmeasured
+
+    def _stopped(self) -> bool:
+        """Publish the status while calls run, and return whether the search was interrupted."""
+        self.reporter.publish()
+        return self.stop.is_set()
 
     @property
     def _latency_settings(self) -> LatencySettings:
@@ -356,6 +377,8 @@ class SearchRun:
         else:
             reason = self._failure_reason()
             self.monitors.close(leaderboard, "failed" if reason else "done", reason)
+        if self.reporter.loop is not None:
+            self.reporter.loop.note_shown()
 
     def _on_crash(self, kind: type[BaseException] | None, *_: Any) -> None:
         """Write the last status of a search that an exception ends."""

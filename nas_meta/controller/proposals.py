@@ -25,7 +25,9 @@ If the search is killed now, replay makes the same calls in the same order and r
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import takewhile
 
 from nas_meta.core.guard import plugin_call, type_name
 from nas_meta.core.objectives import Objective, signed_values
@@ -88,18 +90,23 @@ class Proposals:
         log.warning("the strategy proposed %d architectures in a row that were already tried", MOST_REPEATS)
         return None
 
-    def drain_events(self, ended: Trial | None = None) -> list[AskTellEvent]:
-        """Return the events since the last call, for the journal, and clear them.
+    @contextmanager
+    def events_to_write(self, ended: Trial | None = None) -> Iterator[list[AskTellEvent]]:
+        """Give the events that the journal lacks to a block that writes them; they are lacking until it succeeds.
+
+        If the write fails, for example because the disk is full, the next write includes the same events. Events after
+        the proposal of a trial that could not be started are left out: a resumed search asks for that proposal again.
 
         Args:
             ended: A trial that :meth:`report` will report next. Its events are included, because the journal must hold
                 them before the strategy learns of the outcome.
 
-        Returns:
+        Yields:
             The events in the order of the calls.
         """
-        events, self._pending_events = self._pending_events, []
-        return events if ended is None else events + [AskTellEvent(TOLD, ended.id)] * self._proposal_count(ended)
+        pending = list(takewhile(lambda e: e.trial is None or e.trial in self.trials, self._pending_events))
+        yield pending if ended is None else pending + [AskTellEvent(TOLD, ended.id)] * self._proposal_count(ended)
+        del self._pending_events[: len(pending)]
 
     def report(self, trial: Trial) -> None:
         """Report the end of a trial to the strategy, once for each time that it was proposed.

@@ -9,22 +9,24 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from filelock import FileLock, Timeout
+from pydantic import Field
 
 from nas_meta.config.plugin_trust import plugin_files, refuse_plugin_files
 from nas_meta.config.provenance import Source, apply_overrides
 from nas_meta.config.resolved import ResolvedConfig, resolve
 from nas_meta.config.sections import HOOKS, Config, WatchingSection
+from nas_meta.controller.directory_lock import Taken, locked
 from nas_meta.errors import ConfigError, PluginError, RunError
 from nas_meta.journal.database import Journal
 from nas_meta.journal.row_checks import validated
 
 LOCK = "lock"
+SECONDS = "seconds"  # key of the journal: the time of all sessions, without sleep of the machine
 MAY_CHANGE = ("budget", "resources", "watching", "run_dir")
 
 
@@ -75,12 +77,14 @@ def next_session(directory: Path) -> Session:
     journal = Journal.open(directory)
     try:
         session = Session(**validated(Session, journal.get("session"), "session"))
+        seconds = validated(Annotated[float, Field(ge=0, le=1e12)] | None, journal.get(SECONDS), SECONDS)
         times = [t for trial in journal.trials() for t in (trial.started, trial.finished or trial.started)]
     finally:
         journal.close()
-    # The time when a process was killed is unknown; the last time that it wrote stands in for it.
-    seconds = max([session.started, *times]) - session.started
-    return replace(session, started=time.time(), before=session.before + seconds)
+    if seconds is None:
+        # An older version wrote the run. The last time that its process wrote stands in for the time when it ended.
+        seconds = session.before + max([session.started, *times]) - session.started
+    return replace(session, started=time.time(), before=seconds)
 
 
 def config_to_resume(
@@ -207,14 +211,11 @@ def run_lock(directory: Path) -> Iterator[None]:
         RunError: Another search uses the directory, it cannot be written, or a link leads out of it.
     """
     _refuse_links(directory)
-    lock = FileLock(directory / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise RunError(f"another search is running in {directory}; expected a separate run directory") from None
-    except OSError as error:
-        raise RunError(f"{directory} cannot be written: {error.strerror}") from error
-    try:
+    with ExitStack() as lock:
+        try:
+            lock.enter_context(locked(directory / LOCK))
+        except Taken:
+            raise RunError(f"another search is running in {directory}; expected a separate run directory") from None
+        except OSError as error:
+            raise RunError(f"{directory} cannot be written: {error.strerror}") from error
         yield
-    finally:
-        lock.release()

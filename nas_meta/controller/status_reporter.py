@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from nas_meta.controller.trial_loop import TrialLoop
+from nas_meta.core.active_clock import ActiveClock
 from nas_meta.core.objectives import Objective
 from nas_meta.core.signals import Stop
 from nas_meta.journal.leaderboard import Leaderboard
 from nas_meta.journal.status import JOB, Status, StatusFile, Watcher
 from nas_meta.outputs.monitors.monitor import Monitors
+
+BEAT = 10.0  # seconds between two signs of life
 
 
 @dataclass
@@ -34,6 +39,7 @@ class StatusReporter:
         loop: The trials; None until the journal is open.
         monitors: What watches the search; None until the journal is open.
         data_report: How the data were read and what was left out, in sentences; empty until the journal is open.
+        clock: Counts the time in which the search runs.
     """
 
     directory: Path
@@ -50,9 +56,32 @@ class StatusReporter:
     loop: TrialLoop | None = None
     monitors: Monitors | None = None
     data_report: Sequence[str] = ()
+    clock: ActiveClock = field(default_factory=ActiveClock)
 
     def __post_init__(self) -> None:
         self._file = StatusFile(self.directory)
+
+    @contextmanager
+    def heartbeat(self) -> Iterator[None]:
+        """Keep the status file and the clock up to date during a block, also while nothing is published for minutes.
+
+        Yields:
+            Nothing; the block is the search.
+        """
+        ended = threading.Event()
+
+        def beat() -> None:
+            while not ended.wait(BEAT):
+                self.clock.seconds()
+                self._file.beat()
+
+        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
     @property
     def leaderboard(self) -> Leaderboard:
@@ -69,7 +98,7 @@ class StatusReporter:
         self.publish()
 
     def publish(self) -> None:
-        """Write the status file, at most once a second, and call the watcher."""
+        """Write the status file, at most once a second in the same phase, and call the watcher."""
         status = self.status()
         self._file.write(status)
         self.watch(status)

@@ -6,6 +6,7 @@ from its last checkpoint.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -23,6 +24,8 @@ from nas_meta.strategy.protocol import Job
 
 if TYPE_CHECKING:
     from nas_meta.controller.domain_adaptation import AdaptationJob
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,8 @@ def run_job(
 ) -> JobResult | None:
     """Run a job to its end, from its last checkpoint if there is one.
 
-    If a worker dies, the job is restarted from the last checkpoint, up to ``resources.retries`` times.
+    If a worker dies, the job is restarted from the last checkpoint, up to ``resources.retries`` times. If the
+    checkpoint of an earlier session cannot be read, the job is restarted from its beginning.
 
     Args:
         job: The job.
@@ -100,9 +104,20 @@ def run_job(
     Raises:
         NasMetaError: The job failed.
     """
+    progressed = False
+
+    def observe(event: Event | None) -> bool:
+        nonlocal progressed
+        progressed = progressed or (event is not None and not event.done)
+        return on_event(event)
+
     for retries_left in reversed(range(config.resources.retries + 1)):
         start = np.fromfile(checkpoint, dtype=np.uint8) if checkpoint.is_file() else None
-        end = _attempt(job, engine, config, start, on_event)
+        end = _attempt(job, engine, config, start, observe)
+        if start is not None and not progressed and end is not None and end.error and not end.died:
+            log.warning("%s cannot be used, so the job starts anew: %s", checkpoint, end.error)
+            checkpoint.unlink()
+            end = _attempt(job, engine, config, None, observe)
         if end is None or not end.error:
             return end and end.value
         if not end.died or not retries_left:

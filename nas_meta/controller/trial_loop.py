@@ -26,6 +26,10 @@ from typing import TYPE_CHECKING, Any
 
 from nas_meta.config.resolved import Config
 from nas_meta.controller.proposals import Proposals
+from nas_meta.controller.sessions import SECONDS
+from nas_meta.controller.shown_trials import ShownTrials
+from nas_meta.core.active_clock import ActiveClock
+from nas_meta.core.files import write_atomically
 from nas_meta.core.guard import plugin_call
 from nas_meta.core.objectives import signed_values
 from nas_meta.core.signals import Stop
@@ -35,7 +39,7 @@ from nas_meta.execution.engine import Engine, Event
 from nas_meta.journal.database import Journal
 from nas_meta.journal.leaderboard import Leaderboard
 from nas_meta.journal.records import Trial
-from nas_meta.journal.run import weights_path, write_atomically
+from nas_meta.journal.run import weights_path
 from nas_meta.outputs.monitors.monitor import Monitor
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.latency_predictor import LatencyTable
@@ -45,6 +49,7 @@ from nas_meta.strategy.stopping.rule import RungReport, StoppingRule
 if TYPE_CHECKING:
     from nas_meta.controller.weight_pool import WeightPool
 
+KEEP_SECONDS_EVERY = 10.0
 INTERRUPTED = "the search was interrupted"
 
 
@@ -64,6 +69,7 @@ class TrialLoop:
         steps: Meta-training steps that running trials have taken, by trial id.
         losses: The loss at the last of these steps, by trial id.
         earlier_seconds: Seconds that earlier sessions of this search took.
+        clock: Counts the time in which this session runs.
         table: Predicts latencies; None unless latency is an objective.
         weight_pool: Pre-trained weights of candidates; None if candidates are not pre-trained.
     """
@@ -79,6 +85,7 @@ class TrialLoop:
     steps: dict[int, int] = field(default_factory=dict)
     losses: dict[int, float] = field(default_factory=dict)
     earlier_seconds: float = 0.0
+    clock: ActiveClock = field(default_factory=ActiveClock)
     table: LatencyTable | None = None
     weight_pool: WeightPool | None = None
 
@@ -88,16 +95,21 @@ class TrialLoop:
         self.trials = self.leaderboard.trials
         self.proposals = Proposals(self.strategy, self.objectives, self.trials)
         self._retry_queue: deque[int] = deque()  # trials that start before any new proposal
-        self._started_at: dict[int, float] = {}  # trials on workers, in the order of their start
+        self._started_at: dict[int, float] = {}  # trials on workers, in the order of their start; on the clock
+        self._began: dict[int, float] = {}  # the same for all trials of this session
+        self._seconds_kept = -math.inf  # on the clock, when the journal last got the time
         self._deaths: dict[int, int] = {}  # how many workers died, by trial id
         self._stored_weights: set[int] = set()  # trials whose weights are on disk
+        self._shown = ShownTrials(self.directory)
+        self._published: set[int] = set()  # trials that the monitors received, but may not have handled yet
         self._waiting_for_worker = False  # whether a trial could start if a worker were free
 
     def restore(self) -> None:
         """Restore the state at the end of the journal, and queue the trials that were running then for a rerun.
 
         Does nothing for a new search. The strategy is replayed, and the stopping rule gets the reports of trials that
-        ended. Reports of trials that are rerun are deleted: the rerun sends them again.
+        ended. Reports of trials that are rerun are deleted: the rerun sends them again. Monitors get the ends of trials
+        that they have not shown.
 
         Raises:
             RunError: The strategy does not repeat its proposals, or trials are missing from the journal.
@@ -123,6 +135,9 @@ class TrialLoop:
             again = report.trial in self._retry_queue
             if not again and self.trials[report.trial].status in ("completed", "stopped"):
                 self.rule.recall(report, continued)
+        ended = self.trials.keys() - self._retry_queue
+        for number in self._shown.restore(ended):
+            self._publish_end(self.trials[number])
 
     def run(self, engine: Engine, evaluation: Evaluation) -> None:
         """Run trials until none are left, or until the grace period after an interruption is over.
@@ -131,7 +146,7 @@ class TrialLoop:
             engine: Runs the trials on its workers.
             evaluation: What every trial goes through.
         """
-        self.engine, self.evaluation, self.started = engine, evaluation, time.time()
+        self.engine, self.evaluation, self.started = engine, evaluation, self.clock.seconds()
         self._fill()
         self.on_event()
         while self._started_at or self._waiting_for_worker:
@@ -143,6 +158,8 @@ class TrialLoop:
                 elif self._waiting_for_worker:
                     self._fill()
                 self._end_overdue()
+                if self.clock.seconds() - self._seconds_kept > KEEP_SECONDS_EVERY:
+                    self._keep_seconds()
                 self.on_event()
 
     def _await_worker(self) -> Iterator[None]:
@@ -153,11 +170,18 @@ class TrialLoop:
     def abandon(self) -> None:
         """End the trials that still run; a resumed search reruns them.
 
-        They are stored as stopped, but not reported to the strategy, so replay finds them in flight.
+        They are stored as stopped, but not reported to the strategy, so replay finds them in flight. The last one comes
+        first: if its first write to the journal failed, the events that the journal lacks name it.
         """
-        for trial in list(self.leaderboard.running.values()):
+        for trial in sorted(self.leaderboard.running.values(), key=lambda trial: -trial.id):
             self._store(trial, "stopped", {}, INTERRUPTED)
             self._publish_end(self.trials[trial.id])
+        self._keep_seconds()
+
+    def _keep_seconds(self) -> None:
+        """Write the time of all sessions to the journal, for ``budget.hours`` of a resumed search."""
+        self._seconds_kept = self.clock.seconds()
+        self.journal.set(SECONDS, self.earlier_seconds + self._seconds_kept)
 
     def _fill(self) -> None:
         """Start trials until no worker is free, or until the budget, the time or the proposals run out.
@@ -195,18 +219,19 @@ class TrialLoop:
             started=time.time(),
             finished=None,
         )
+        self._began[trial.id] = self.clock.seconds()
         self.leaderboard.put(trial)
         if self.weight_pool is not None:
             weights = self.weight_pool.acquire(trial)
             if weights is None:  # another trial is computing them; this one starts when they are ready
-                self.journal.write(trial, self.proposals.drain_events())
+                self._write(trial)
                 return
         else:
             with plugin_call(self.strategy, "start_of"):
                 weights = [self.strategy.start_of(architecture)]
-        self._started_at[trial.id] = time.time()
+        self._started_at[trial.id] = self.clock.seconds()
         self.engine.submit(trial.id, "trial", architecture, trial.seed, self._keep_threshold(), *weights)
-        self.journal.write(trial, self.proposals.drain_events())
+        self._write(trial)
         self.monitors.trial_start(trial)
 
     def _handle_event(self, event: Event) -> None:
@@ -287,7 +312,7 @@ class TrialLoop:
         if minutes is None:
             return
         # The oldest trial comes first: a dict keeps the order of insertion.
-        while self._started_at and time.time() - next(iter(self._started_at.values())) > 60 * minutes:
+        while self._started_at and self.clock.seconds() - next(iter(self._started_at.values())) > 60 * minutes:
             number = next(iter(self._started_at))
             self.engine.cancel(number)
             del self._started_at[number]
@@ -315,12 +340,17 @@ class TrialLoop:
         """Write the end of a trial to the journal; ``reported``: with the event of its report to the strategy."""
         trial = dataclasses.replace(
             trial, fidelity=self.steps.get(trial.id, 0), status=status, metrics=self._with_latency(trial, metrics),
-            error=error, finished=time.time(),
+            error=error, finished=trial.started + self.clock.seconds() - self._began[trial.id],
         )  # fmt: skip
+        # On disk before anything depends on it. If the write fails, the trial still runs for all, and is rerun later.
+        self._write(trial, reported)
         self.leaderboard.put(trial)
-        # On disk before the strategy or any monitor is notified.
-        self.journal.write(trial, self.proposals.drain_events(trial if reported else None))
         return trial
+
+    def _write(self, trial: Trial, reported: bool = False) -> None:
+        """Write a trial to the journal with the events that it lacks."""
+        with self.proposals.events_to_write(trial if reported else None) as events:
+            self.journal.write(trial, events)
 
     def _with_latency(self, trial: Trial, metrics: Mapping[str, float]) -> Mapping[str, float]:
         """Add the latency that the table predicts to the metrics of a trial."""
@@ -342,6 +372,14 @@ class TrialLoop:
     def _publish_end(self, trial: Trial) -> None:
         self._forget_progress(trial)
         self.monitors.trial_end(trial, self.leaderboard)
+        self._published.add(trial.id)
+        self.note_shown()
+
+    def note_shown(self) -> None:
+        """Note which trials the monitors have handled, so that a resumed search does not show them again."""
+        shown = self._published - self.monitors.behind()
+        self._published -= shown
+        self._shown.add(shown)
 
     def _keep_threshold(self) -> float:
         """Return the signed first objective below which a worker does not send the weights of a trial."""
@@ -358,5 +396,5 @@ class TrialLoop:
 
     def _out_of_time(self) -> bool:
         hours = self.config.budget.hours
-        seconds = self.earlier_seconds + time.time() - self.started
+        seconds = self.earlier_seconds + self.clock.seconds() - self.started
         return self.stop.is_set() or (hours is not None and seconds > hours * 3600)

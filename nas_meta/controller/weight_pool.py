@@ -13,6 +13,7 @@ For example, trials 1 and 2 have the same architecture, trial 3 a different one,
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,12 +23,13 @@ import numpy as np
 
 from nas_meta.config.pretraining import check_candidates, make_stage
 from nas_meta.config.resolved import ResolvedConfig
+from nas_meta.core.files import write_atomically
 from nas_meta.evaluation.pretraining.stage import Pretraining
 from nas_meta.evaluation.pretraining.weight_inheritance import nearest
 from nas_meta.journal.database import Journal
 from nas_meta.journal.pretraining_record import name_of_record, path_of, record_of
 from nas_meta.journal.records import Trial
-from nas_meta.journal.run import write_atomically
+from nas_meta.models.state import damage_of_weights
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.search_space import SearchSpace
 from nas_meta.space.wrappers import WrappedSpace
@@ -36,6 +38,8 @@ from nas_meta.tasks.corpus.corpus import Corpus
 if TYPE_CHECKING:
     from nas_meta.evaluation.trial import Evaluation
     from nas_meta.strategy.protocol import Strategy
+
+log = logging.getLogger(__name__)
 
 
 class Start(NamedTuple):
@@ -82,7 +86,7 @@ class WeightPool:
     _waiting: dict[str, list[int]] = field(default_factory=dict)  # key -> trials that wait for its weights
 
     def restore(self, trials: Iterable[Trial]) -> None:
-        """Restore the records of earlier trials from the journal.
+        """Restore the records of earlier trials from the journal, and delete damaged weights, to compute them again.
 
         Args:
             trials: The trials of the journal.
@@ -90,6 +94,11 @@ class WeightPool:
         Raises:
             RunError: A record in the journal is invalid.
         """
+        for file in path_of(self.directory, "").parent.glob("*.safetensors"):
+            damage = damage_of_weights(file)
+            if damage is not None:
+                log.warning("%s is damaged (%s); its weights are computed again", file, damage)
+                file.unlink()
         for trial in trials:
             record = record_of(self.journal, trial.id)
             if record is not None:

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,21 +41,47 @@ def regular_file(path: str | Path, max_bytes: int | None = None) -> Path:
     return Path(path)
 
 
-def write_private(path: Path, data: bytes) -> None:
-    """Write a file that only its owner can read, through a temporary one, so that readers never see a part of it.
+def write_atomically(path: Path, data: Any, durable: bool = True, private: bool = False) -> None:
+    """Write a file through a temporary one, so that readers never see a part of it, also after a crash of the machine.
 
     Args:
         path: The file.
         data: Its bytes.
+        durable: Whether the file is on disk when the call returns; False is faster.
+        private: Whether only the owner can read the file.
 
     Raises:
         OSError: The file cannot be written.
     """
     temporary = path.with_suffix(".part")
-    temporary.unlink(missing_ok=True)
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(data)
-    temporary.replace(path)
+    try:
+        temporary.unlink(missing_ok=True)
+        mode = 0o600 if private else 0o666
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+            file.write(data)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    if durable:
+        sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Write a file, or the names in a folder, from memory to disk.
+
+    Args:
+        path: The file or folder; nothing happens where the system cannot do that.
+    """
+    with suppress(OSError):  # Windows cannot open folders, and some file systems cannot sync them
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def make_public(folder: Path) -> None:

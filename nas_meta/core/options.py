@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
+
+from nas_meta.core.paths import absolute
 
 
 @dataclass(frozen=True)
@@ -25,11 +28,16 @@ so nas-meta asks before it validates such an option. The default of the option i
 class PluginOptions(BaseModel):
     """Base class of the options of every plugin.
 
-    Unknown keys, infinite numbers and NaN are refused, and defaults are validated like given values. Give every field a
-    ``description``: help texts and the documentation show it.
+    Unknown keys, infinite numbers and NaN are refused, and defaults are validated like given values. Values of the type
+    ``Path`` become absolute. Give every field a ``description``: help texts and the documentation show it.
     """
 
     model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _absolute_path(cls, value: Any) -> Any:
+        return Path(absolute(value)) if isinstance(value, Path) else value
 
 
 def fields_at(model: type[BaseModel], path: tuple[str | int, ...]) -> set[str]:

@@ -1,36 +1,44 @@
-"""Ctrl-C: SIGINT sets an event that a search polls, because an exception in the middle of native code is not safe."""
+"""Ctrl-C and SIGTERM set an event that a search polls: an exception in the middle of native code is not safe."""
 
 from __future__ import annotations
 
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 from nas_meta.errors import NasMetaError
 
 
 class Interrupted(NasMetaError):
-    """A search or a pre-training was interrupted by Ctrl-C; finished work is kept."""
+    """A search or a pre-training was interrupted by Ctrl-C or SIGTERM; finished work is kept."""
 
     exit_code = 130
 
 
 class Stop(threading.Event):
-    """Event that is set by the first SIGINT.
+    """Event that is set by the first SIGINT, or by SIGTERM.
 
     Attributes:
         listened: Whether the running code polls this event. Set it to ``True`` before the polling starts; until then,
             SIGINT raises ``KeyboardInterrupt`` as usual.
-        immediate: Whether a second SIGINT has asked to end running trials without waiting for them.
+        immediate: Whether a second SIGINT, or SIGTERM, has asked to end running trials without waiting for them.
         requested_at: Time of the first SIGINT, in seconds of the monotonic clock.
+        handlers: Handlers by signal; none outside the main thread.
     """
 
     listened = False
     immediate = False
     requested_at = 0.0
+    handlers: Mapping[int, Callable[[int, Any], None]] = MappingProxyType({})
+
+    def install(self) -> None:
+        """Install the handlers, again after a library such as Ray has installed its own."""
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
 
     def over(self, grace: float) -> bool:
         """Return whether running trials have to be ended now.
@@ -46,10 +54,11 @@ class Stop(threading.Event):
 
 @contextmanager
 def interruptible() -> Iterator[Stop]:
-    """Handle SIGINT by setting an event for the duration of a ``with`` block.
+    """Handle SIGINT and SIGTERM by setting an event for the duration of a ``with`` block.
 
     The first SIGINT sets the event, the second sets its ``immediate``, and the third raises ``KeyboardInterrupt``.
-    Every SIGINT raises ``KeyboardInterrupt`` while :attr:`Stop.listened` is ``False``. Outside the main thread, where
+    SIGTERM, after which a process is soon killed, counts as the first and the second one. Every signal raises
+    ``KeyboardInterrupt`` while :attr:`Stop.listened` is ``False``. Outside the main thread, where
     Python allows no signal handlers, the event is never set.
 
     Yields:
@@ -73,10 +82,19 @@ def interruptible() -> Iterator[Stop]:
             stop.requested_at = time.monotonic()
             stop.set()
 
-    previous = signal.signal(signal.SIGINT, handler)
+    def terminate(_number: int, _frame: Any) -> None:
+        stop.immediate = True
+        stop.set()
+        if not stop.listened:
+            raise KeyboardInterrupt
+
+    stop.handlers = {signal.SIGINT: handler, signal.SIGTERM: terminate}
+    previous = {number: signal.getsignal(number) for number in stop.handlers}
+    stop.install()
     try:
         yield stop
     except KeyboardInterrupt:
         raise Interrupted("interrupted; finished work is kept") from None
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, earlier in previous.items():
+            signal.signal(number, earlier if earlier is not None else signal.SIG_DFL)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from nas_meta.errors import TrialError
 from nas_meta.tasks.episodes import Episode
 from nas_meta.tasks.examples import IMAGE, IMAGE_TEXT, TEXT
 from nas_meta.tasks.pool import Pool
@@ -24,10 +25,17 @@ def tfidf(pool: Pool, indices: np.ndarray) -> Any:
 
     Returns:
         Sparse matrix ``[n, terms]``, rows of unit length.
+
+    Raises:
+        TrialError: The texts have no terms, for example because they consist of emoji.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    return TfidfVectorizer(sublinear_tf=True).fit_transform([pool.texts[i] for i in indices])
+    vectorizer, texts = TfidfVectorizer(sublinear_tf=True), [pool.texts[i] for i in indices]
+    terms = vectorizer.build_analyzer()
+    if not any(map(terms, texts)):
+        raise TrialError("no text of the meta-test episodes has a word of at least two letters or digits")
+    return vectorizer.fit_transform(texts)
 
 
 def raw_pixels(pool: Pool, indices: np.ndarray) -> Any:

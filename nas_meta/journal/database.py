@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from nas_meta.errors import RunError
+from nas_meta.journal.patient_connection import TRY, PatientConnection
 from nas_meta.journal.records import AskTellEvent, Trial
 from nas_meta.journal.row_checks import parse_json, problem_of_row, validated
 from nas_meta.journal.schema import STATEMENTS, check_rollback, check_tables, limit
@@ -128,7 +129,7 @@ class Journal:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         with suppress(OSError):  # the owner may be somebody else
             path.chmod(0o600)
-        db = sqlite3.connect(path, isolation_level=None)
+        db = sqlite3.connect(path, timeout=TRY, isolation_level=None, factory=PatientConnection)
         try:
             limit(db)
             if exists:

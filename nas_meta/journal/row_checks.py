@@ -87,6 +87,7 @@ class MetaTest(BaseModel):
     trials: dict[str, MetaTestMetrics] = {}
     references: dict[str, MetaTestMetrics] = {}
     latency: LatencyReport | None = None
+    unmeasured: dict[str, str] = {}  # reasons by name; missing in older journals
 
 
 def problem_of_row(row: tuple) -> str | None:

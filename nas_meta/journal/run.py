@@ -119,7 +119,8 @@ class Run:
     def report(self) -> Mapping[str, Any]:
         """The meta-test results of trials and references; empty until the search has ended.
 
-        ``trials`` holds metrics by trial id, ``references`` metrics by name, and ``latency`` the measured latencies.
+        ``trials`` holds metrics by trial id, ``references`` metrics by name, ``latency`` the measured latencies, and
+        ``unmeasured`` the reasons why some of them are missing, by name.
         """
         return self._value("report", MetaTest, {})
 
@@ -130,8 +131,19 @@ class Run:
 
     @property
     def supernet(self) -> np.ndarray | None:
-        """The weights at the end of the strategy's job (safetensors); None without any."""
+        """The weights at the end of the strategy's job (safetensors); None without any.
+
+        Raises:
+            RunError: The file is damaged.
+        """
+        from nas_meta.models.state import damage_of_weights
+
         path = self.directory / SUPERNET
+        damage = damage_of_weights(path) if path.is_file() else None
+        if damage is not None:
+            raise RunError(
+                f"the supernet cannot be read: {path} is damaged ({damage}); 'nas-meta resume' trains it again"
+            )
         return np.fromfile(path, dtype=np.uint8) if path.is_file() else None
 
     @property
@@ -232,13 +244,20 @@ class Run:
             The weights (safetensors).
 
         Raises:
-            RunError: The weights were not kept.
+            RunError: The weights were not kept, or the file is damaged.
         """
         path = weights_path(self.directory, trial.id)
         if not path.is_file():
             kept = sorted(int(p.stem) for p in path.parent.glob("*.safetensors") if p.stem.isdecimal())
             hint = f"expected one of the trials {', '.join(map(str, kept))}" if kept else "this run has no weights"
             raise RunError(f"the weights of trial {trial.id} were not kept; {hint}")
+        from nas_meta.models.state import damage_of_weights
+
+        damage = damage_of_weights(path)
+        if damage is not None:
+            raise RunError(
+                f"the weights of trial {trial.id} cannot be read: {path} is damaged ({damage}); expected another trial"
+            )
         return path.read_bytes()
 
 
@@ -298,18 +317,6 @@ def weights_path(directory: Path, trial_id: int) -> Path:
         The path.
     """
     return directory / "weights" / f"{trial_id}.safetensors"
-
-
-def write_atomically(path: Path, data: Any) -> None:
-    """Write a file through a temporary one, so that readers never see a part of it.
-
-    Args:
-        path: The file.
-        data: Its bytes.
-    """
-    temporary = path.with_suffix(".part")
-    temporary.write_bytes(data)
-    temporary.rename(path)
 
 
 def rank(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Trial]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nas_meta.core.files import regular_file, write_private
+from nas_meta.core.files import regular_file, write_atomically
 from nas_meta.errors import RunError
 from nas_meta.journal.leaderboard import Leaderboard
 from nas_meta.journal.records import Trial
@@ -20,7 +21,8 @@ from nas_meta.journal.run import Run
 
 FILE = "status.json"
 MOST_BYTES = 16 * 2**20  # of a status file
-EVERY = 1.0  # least seconds between two writes
+EVERY = 1.0  # least seconds between two writes in the same phase
+SILENCE = 30.0  # seconds without a write after which a search whose process does not exist has been killed
 JOB, ADAPTATION = 0, -1  # numbers of jobs, where trials have their id
 PHASES = {
     "preparing": "preparing data and weights",
@@ -102,27 +104,41 @@ Watcher = Callable[[Status], None]
 
 
 class StatusFile:
-    """The file that shows other processes how far a search is; written at most once a second.
+    """The file that shows other processes how far a search is; written at most once a second in the same phase.
 
     Args:
         directory: The run directory.
     """
 
     def __init__(self, directory: Path):
-        self.path, self._last = directory / FILE, 0.0
+        self.path, self._written_at = directory / FILE, -EVERY
+        self._last: dict[str, Any] | None = None
+        self._lock = threading.Lock()
 
     def write(self, status: Status) -> None:
         """Write a status, unless the last one was written less than a second ago.
 
         Args:
-            status: The status; that of a search that has ended is always written.
+            status: The status; the first one of a phase is always written.
         """
-        if status.written - self._last < EVERY and not status.over:
-            return
-        self._last = status.written
+        with self._lock:
+            document = status.as_dict()
+            same_phase = self._last is not None and self._last["phase"] == status.phase
+            self._last = document
+            if not same_phase or time.monotonic() - self._written_at >= EVERY:
+                self._write(document)
+
+    def beat(self) -> None:
+        """Write the last status again, to show that the search is alive; may be called from any thread."""
+        with self._lock:
+            if self._last is not None and self._last["phase"] not in OVER:
+                self._write({**self._last, "written": time.time()})
+
+    def _write(self, document: Mapping[str, Any]) -> None:
+        self._written_at = time.monotonic()
         # The file only informs readers: a full disk must not end the search here.
         with suppress(OSError):
-            write_private(self.path, json.dumps(status.as_dict()).encode())
+            write_atomically(self.path, json.dumps(document).encode(), durable=False, private=True)
 
 
 def read_status(run: Run) -> Status:
@@ -132,7 +148,7 @@ def read_status(run: Run) -> Status:
         run: The run.
 
     Returns:
-        The status.
+        The status. A search whose process was killed is ``interrupted``.
 
     Raises:
         RunError: There is no status file, or it is damaged.
@@ -148,10 +164,26 @@ def read_status(run: Run) -> Status:
         steps = {int(key): int(value) for key, value in plain["steps"].items()}
         losses = {int(key): float(value) for key, value in plain["losses"].items()}
         by_trial = {"steps": steps, "losses": losses}
+        if plain["phase"] not in OVER and time.time() - times["written"] > SILENCE and _is_gone(texts["where"]):
+            plain["phase"] = "interrupted"
         leaderboard = Leaderboard.of(run.trials, run.objectives)
         return Status(leaderboard=leaderboard, run_dir=run.directory, **(plain | times | counts | texts | by_trial))
     except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
         raise RunError(f"{path} cannot be read: it is not a status that a search wrote") from error
+
+
+def _is_gone(where: str) -> bool:
+    """Return whether a process, ``host:id``, belonged to this host and does not exist any more."""
+    host, _, process = where.rpartition(":")
+    if host != socket.gethostname() or not process.isdecimal() or os.name != "posix":
+        return False
+    try:
+        os.kill(int(process), 0)  # sends nothing
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return False
 
 
 def _finite(value: Any) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,24 @@ def deserialize_state(weights: bytes) -> dict[str, torch.Tensor]:
         return load(weights)
     except SafetensorError as error:
         raise TrialError(f"the weights are not a safetensors file ({error})") from error
+
+
+def damage_of_weights(path: Path) -> str | None:
+    """Check that a safetensors file is complete, without reading its tensors.
+
+    Args:
+        path: The file.
+
+    Returns:
+        What is wrong with it; None if nothing is.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy"):
+            return None
+    except (SafetensorError, OSError, ValueError) as error:
+        return str(error)
 
 
 def serialize_training(encoder: nn.Module, **parts: Any) -> np.ndarray:

@@ -19,11 +19,10 @@ from nas_meta.config.pretraining import TOKENIZER, learn_tokenizer, load_model, 
 from nas_meta.config.problem import make_space
 from nas_meta.config.provenance import Source
 from nas_meta.config.resolved import ResolvedConfig, read_config, resolve
-from nas_meta.core.files import make_public
+from nas_meta.core.files import make_public, write_atomically
 from nas_meta.core.signals import Interrupted, interruptible
 from nas_meta.errors import ConfigError, RunError
 from nas_meta.evaluation.pretraining.options import PretrainingSection
-from nas_meta.journal.run import write_atomically
 from nas_meta.models.compute import Compute
 from nas_meta.outputs.export.own_code import drop_foreign_code
 from nas_meta.space.architecture import Architecture

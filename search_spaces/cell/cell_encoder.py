@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from nas_meta import Architecture, Choice, PluginOptions, SearchSpace
+from nas_meta.core.paths import ModelName
 from nas_meta.errors import ConfigError
 from nas_meta.tasks.packaged_models import MINILM
 from nas_meta.tasks.pool import Tasks
@@ -29,7 +30,7 @@ IDENTITY = "identity"
 class CellEncoderOptions(PluginOptions):
     """Options of the search space ``cell-encoder``: the operations that a layer can choose, and their sizes."""
 
-    model: str = Field(
+    model: ModelName = Field(
         MINILM, description="pretrained encoder that gives the word embeddings: a folder, a hub name, or starter:minilm"
     )
     layers: int = Field(4, ge=1, description="number of layers, with one operation each")

@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from nas_meta import Architecture, Choice, PluginOptions
+from nas_meta.core.paths import ModelName
 from nas_meta.errors import ConfigError
 from nas_meta.tasks.packaged_models import MINILM, model_path
 from nas_meta.tasks.pool import Tasks
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 class BertSubnetOptions(PluginOptions):
     """Options of the search space ``bert-subnet``."""
 
-    model: str = Field(MINILM, description="pretrained encoder: a folder, a hub name, or starter:minilm")
+    model: ModelName = Field(MINILM, description="pretrained encoder: a folder, a hub name, or starter:minilm")
     heads: list[float] = Field(
         [1.0, 0.5], min_length=1, description="candidate shares of attention heads that a kept layer keeps"
     )

@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from nas_meta import Architecture, Choice, PluginOptions
+from nas_meta.core.paths import ModelName
 from nas_meta.errors import ConfigError
 from nas_meta.tasks.packaged_models import SMOLLM2
 from nas_meta.tasks.pool import Tasks
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 class DecoderSubnetOptions(PluginOptions):
     """Options of the search space ``decoder-subnet``."""
 
-    model: str = Field(
+    model: ModelName = Field(
         SMOLLM2, description="pretrained causal language model: a folder, a hub name, or starter:smollm2"
     )
     groups: list[float] = Field(

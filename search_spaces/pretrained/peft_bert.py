@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import Field
 
 from nas_meta import Architecture, Choice, PluginOptions, SearchSpace
+from nas_meta.core.paths import ModelName
 from nas_meta.tasks.packaged_models import MINILM
 from nas_meta.tasks.pool import Tasks
 from search_spaces.pretrained.loading import load_pretrained, model_from_arrays
@@ -30,7 +31,7 @@ PARTS = {"attention": ("attention",), "ffn": ("ffn",), "both": ("attention", "ff
 class PeftBertOptions(PluginOptions):
     """Options of the search space ``peft-bert``."""
 
-    model: str = Field(MINILM, description="pretrained encoder: a folder, a hub name, or starter:minilm")
+    model: ModelName = Field(MINILM, description="pretrained encoder: a folder, a hub name, or starter:minilm")
     adapters: list[Literal["none", "lora", "adapter", "ia3"]] = Field(
         ["none", "lora", "adapter", "ia3"], min_length=1, description="candidate adapters of a layer"
     )

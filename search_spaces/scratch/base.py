@@ -7,6 +7,7 @@ from functools import cached_property
 from pydantic import Field
 
 from nas_meta import PluginOptions, SearchSpace
+from nas_meta.core.paths import ModelName
 from nas_meta.errors import ConfigError
 from nas_meta.tasks.packaged_models import MINILM
 from nas_meta.tasks.pool import Tasks
@@ -15,7 +16,7 @@ from nas_meta.tasks.pool import Tasks
 class FromScratchOptions(PluginOptions):
     """Options of every search space of text models from scratch."""
 
-    tokenizer: str = Field(
+    tokenizer: ModelName = Field(
         MINILM, description="tokenizer whose vocabulary the models use: a folder, a hub name, or starter:minilm"
     )
     max_positions: int = Field(128, ge=1, description="longest text that the models take, in tokens")

@@ -1,15 +1,23 @@
 """How far a search is, as another process sees it."""
 
 import json
+import os
 import re
+import signal
+import socket
+import subprocess
+import threading
 import time
+from dataclasses import replace
 
 import pytest
-from command_line import nas_meta
+from command_line import PROGRAM, nas_meta
 
 from nas_meta import load_run, search
+from nas_meta.controller import phases, status_reporter
 from nas_meta.journal import status as status_module
-from nas_meta.journal.status import FILE, read_status
+from nas_meta.journal.leaderboard import Leaderboard
+from nas_meta.journal.status import FILE, Status, StatusFile, read_status
 
 
 def test_running_trials_are_told_with_step_and_loss(small_config, tmp_path, monkeypatch):
@@ -51,3 +59,74 @@ def test_the_command_tells_workers_failures_and_a_search_that_is_silent(small_co
     for damage in ("", "[]", '{"phase": 3}', json.dumps(told | {"phase": "?"}), json.dumps(told | {"started": "now"})):
         file.write_text(damage)
         assert "it is not a status that a search wrote" in nas_meta("status", tmp_path / "run", check=1).stderr
+
+
+def test_every_phase_reaches_the_file(small_config, tmp_path, monkeypatch):
+    written, write = [], status_module.write_atomically
+
+    def record(path, data, **options):
+        write(path, data, **options)
+        written.append(json.loads(data)["phase"])
+
+    monkeypatch.setattr(status_module, "write_atomically", record)
+    small_config["budget"] = {"trials": 1}
+    search(small_config, tmp_path / "run", inline=True)
+    phases = list(dict.fromkeys(written))
+    assert phases == ["preparing", "searching", "meta-testing", "measuring latencies", "done"]
+
+
+def test_a_silent_phase_shows_signs_of_life(small_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(status_reporter, "BEAT", 0.02)
+    small_config["budget"], seen = {"trials": 1}, []
+
+    def test(*_):
+        for _ in range(2):
+            seen.append(read_status(load_run(tmp_path / "run")))
+            time.sleep(0.3)
+        return {}
+
+    monkeypatch.setattr(phases, "meta_test", test)
+    search(small_config, tmp_path / "run", inline=True)
+    assert [s.phase for s in seen] == ["meta-testing"] * 2 and seen[1].written > seen[0].written
+    assert not [thread for thread in threading.enumerate() if thread.name == "heartbeat"]
+
+
+def test_a_search_whose_process_was_killed_is_interrupted(small_config, tmp_path):
+    small_config["budget"] = {"trials": 1}
+    run = search(small_config, tmp_path / "run", inline=True)
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    file = run.directory / FILE
+    told = json.loads(file.read_text()) | {"phase": "searching", "written": time.time() - 40}
+    for where, phase in [
+        (f"{socket.gethostname()}:{gone.pid}", "interrupted"),
+        (f"{socket.gethostname()}:{os.getpid()}", "searching"),
+        (f"elsewhere:{gone.pid}", "searching"),
+        ("nowhere", "searching"),
+    ]:
+        file.write_text(json.dumps(told | {"where": where}))
+        assert read_status(run).phase == phase
+
+
+def test_a_clock_that_is_set_back_does_not_stop_the_updates(tmp_path):
+    file, status = StatusFile(tmp_path), Status("searching", Leaderboard([]), 1, 0.0, {}, tmp_path)
+    file.write(replace(status, written=5000.0))
+    file._written_at -= 2
+    file.write(replace(status, written=1000.0))
+    assert json.loads(file.path.read_text())["written"] == 1000.0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_search_that_is_ended_says_so(number, small_config_file, tmp_path):
+    command = [*PROGRAM, "search", str(small_config_file), "--inline", "--run-dir", str(tmp_path / "run")]
+    command += ["--set", "budget.trials=500", "--set", "learner.steps=100000", "--set", "resources.grace_seconds=0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    file = tmp_path / "run" / FILE
+    while not file.is_file() or not json.loads(file.read_text())["losses"]:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "nas-meta resume" in err and "Traceback" not in err and "***" not in err
+    assert json.loads(file.read_text())["phase"] == "interrupted"
+    assert [t.status for t in load_run(tmp_path / "run").trials] == ["stopped"]

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from nas_meta.core.paths import CorpusPaths, ModelName
 from nas_meta.tasks.corpus.corpus import DEFAULT
 from nas_meta.tasks.corpus.tokenizer_training import TrainedTokenizer
 
@@ -26,7 +27,7 @@ class PretrainingSection(BaseModel):
         description="what the model learns to predict: masked tokens (mlm, as BERT), the next token (clm, as GPT), "
         "which embeddings are views of the same text (simcse), or which word is masked, as few-shot tasks (smlmt)",
     )
-    corpus: str | list[str] = Field(
+    corpus: CorpusPaths = Field(
         DEFAULT, min_length=1, description="text files, folders, JSON Lines or saved datasets; or default"
     )
     field: str = Field("text", description="field that holds the text in JSON Lines and datasets")
@@ -53,7 +54,7 @@ class PretrainingSection(BaseModel):
     whole_words: bool = Field(False, description="mlm: select all tokens of a word together")
     ways: int = Field(5, ge=2, description="smlmt: words per task; they share the rows of a step")
     temperature: float = Field(0.05, gt=0, description="simcse: temperature of the cosine similarities")
-    inherit: bool | str = Field(
+    inherit: bool | ModelName = Field(
         False,
         description="true: a candidate starts from the most similar one that this run has pre-trained; the name of a "
         "model (a folder, a hub name or starter:minilm): the first candidates also start, from that model",

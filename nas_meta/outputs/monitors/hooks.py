@@ -52,12 +52,16 @@ class Hooks(Monitor):
         self._hooks, self._directory = hooks, directory
         self._seconds, self._trouble = seconds, trouble
         self._queue: queue.Queue[tuple[str, Mapping[str, Any]] | None] = queue.Queue(QUEUE_SIZE)
+        self._behind: set[int] = set()  # trials in the queue, or whose hook is running
         self._failures: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run_hooks, name="hooks", daemon=True)
         self._thread.start()
 
     def trial_end(self, trial: Trial, leaderboard: Leaderboard) -> None:
         self._enqueue("on_trial_end", {"trial": trial.as_dict()})
+
+    def behind(self) -> set[int]:
+        return self._behind.copy()
 
     def close(self, leaderboard: Leaderboard, phase: str, error: str | None) -> None:
         best = leaderboard.leader.as_dict() if leaderboard.leader else None
@@ -79,9 +83,13 @@ class Hooks(Monitor):
         if hook not in self._hooks:
             return
         document = {"event": hook.removeprefix("on_"), "run_dir": str(self._directory.resolve()), **event}
+        trial = event.get("trial", {}).get("id")
+        if trial is not None:
+            self._behind.add(trial)
         try:
             self._queue.put_nowait((hook, document))
         except queue.Full:
+            self._behind.discard(trial)
             self._trouble(f"watching.{hook} is too slow: {QUEUE_SIZE} events were waiting and some were dropped")
 
     def _report_failures(self) -> None:
@@ -97,6 +105,7 @@ class Hooks(Monitor):
                 self._hooks[name](event)
             except (Exception, SystemExit) as error:
                 self._failures.put(f"watching.{name} failed: {first_line(error)}")
+            self._behind.discard(event.get("trial", {}).get("id"))
 
 
 def load_hook(target: Sequence[str] | str, seconds: float) -> Hook:

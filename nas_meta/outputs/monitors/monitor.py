@@ -83,6 +83,10 @@ class Monitor:
             reason: Why it is run again, such as the death of its worker.
         """
 
+    def behind(self) -> set[int]:
+        """Return the ids of trials whose end was received but not handled yet, such as by hooks in a thread."""
+        return set()
+
     def close(self, leaderboard: Leaderboard, phase: str, error: str | None) -> None:
         """Handle the end of the search and release all resources.
 
@@ -165,6 +169,9 @@ class Monitors(Monitor):
 
     def forget(self, trial: Trial, reason: str) -> None:
         self._dispatch("forget", trial, reason)
+
+    def behind(self) -> set[int]:
+        return set[int]().union(*(monitor.behind() for monitor in self._all.values()))
 
     def close(self, leaderboard: Leaderboard, phase: str, error: str | None) -> None:
         self._dispatch("close", leaderboard, phase, error)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.segment import Segment
 from rich.table import Table
@@ -107,7 +108,7 @@ def panel(status: Status) -> Group:
     leaderboard = status.leaderboard
     finished, running = leaderboard.finished, list(leaderboard.running.values())
     failed, stopped = leaderboard.counts["failed"], leaderboard.counts["stopped"]
-    elapsed = (status.written if status.over else time.time()) - status.started
+    elapsed = max(0.0, (status.written if status.over else time.time()) - status.started)
     left = elapsed / finished * (status.total - finished) if finished else None
     head = Text.assemble(
         (PHASES[status.phase], "bold"),
@@ -217,11 +218,16 @@ def result_table(run: Run) -> Table:
     for name, test in report.get("references", {}).items():
         cells = [metric.format(test) for metric in others]
         table.add_row(one_line(name), "", accuracy.format(test, prefix="test_"), *cells, "", "", style="dim")
+    unmeasured = report.get("unmeasured", {})
+    for name in unmeasured:
+        table.add_row(one_line(name), "", "not measured", *[""] * len(others), "", "", style="dim")
     steps = run.steps
     saved = f" of {steps.planned:,}: {steps.saved:.0%} saved by stopping early" if steps.saved else ""
     table.caption = (
         f"* on the Pareto front; ± is the 95% interval over episodes\n{steps.taken:,} meta-training steps{saved}"
     )
+    for name, reason in unmeasured.items():
+        table.caption += escape(f"\n{one_line(name)} was not measured: {one_line(reason)}")
     if timing:
         inputs = timing.get("inputs") or f"{timing['batch']} × {timing['tokens']} tokens"
         table.caption += (
@@ -281,7 +287,7 @@ def trials_table(trials: Sequence[Trial], objectives: Sequence[str] = ()) -> Tab
             str(trial.id),
             f"stopped at {trial.fidelity}" if trial.status == "stopped" else trial.status,
             *(metric.format(trial.metrics) for metric in shown),
-            f"{(trial.finished or time.time()) - trial.started:.1f}",
+            f"{max(0.0, (trial.finished or time.time()) - trial.started):.1f}",
             one_line(trial.error) if trial.error else short(trial.architecture),
         )
     return table

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 
 from pydantic import Field, model_validator
 
+from nas_meta.core.paths import CorpusPaths
 from nas_meta.tasks.corpus.corpus import DEFAULT, Corpus, open_corpus
 from nas_meta.tasks.corpus.default_corpus import default_corpus
 from nas_meta.tasks.source import Classes, SourceOptions, TaskSource
@@ -25,7 +26,7 @@ WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 class SMLMTOptions(SourceOptions):
     """Options of the task source ``smlmt``."""
 
-    corpus: str | list[str] = Field(
+    corpus: CorpusPaths = Field(
         DEFAULT,
         min_length=1,
         description="text files, folders, JSON Lines, datasets folders; or default: meta-train texts of packages",

@@ -1,0 +1,117 @@
+"""Locks of other programs on the journal, and file systems that cannot lock."""
+
+import errno
+import fcntl
+import sqlite3
+import threading
+import time
+
+import pytest
+from killing import CONTEXT
+
+from nas_meta import search
+from nas_meta.controller.sessions import LOCK, run_lock
+from nas_meta.errors import RunError
+from nas_meta.journal import patient_connection
+from nas_meta.journal.database import FILE, Journal
+
+
+def hold(directory, held, done):
+    with run_lock(directory):
+        held.set()
+        done.wait(60)
+
+
+@pytest.fixture
+def occupied(tmp_path):
+    """A run directory that another process has locked."""
+    held, done = CONTEXT.Event(), CONTEXT.Event()
+    child = CONTEXT.Process(target=hold, args=(tmp_path, held, done))
+    child.start()
+    assert held.wait(60)
+    yield tmp_path
+    done.set()
+    child.join()
+
+
+def test_a_second_search_is_refused_until_the_first_one_is_gone(occupied):
+    with pytest.raises(RunError, match="another search is running"), run_lock(occupied):
+        pass
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL])
+def test_a_file_system_without_flock_has_record_locks(code, monkeypatch, tmp_path):
+    def unsupported(*_):
+        raise OSError(code, "not supported")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    for _ in range(2):
+        with run_lock(tmp_path):
+            other = CONTEXT.Process(target=take_record_lock, args=(tmp_path / LOCK,))
+            other.start()
+            other.join()
+            assert other.exitcode == 3
+
+
+def take_record_lock(path):
+    with path.open("r+") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise SystemExit(3) from None
+
+
+def test_a_file_system_without_any_lock_is_used_with_a_warning(monkeypatch, caplog, tmp_path):
+    def unsupported(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    monkeypatch.setattr(fcntl, "lockf", unsupported)
+    with run_lock(tmp_path):
+        pass
+    assert "cannot be locked (Function not implemented): make sure that no other search" in caplog.text
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
+    with pytest.raises(RunError, match="cannot be written: Is a directory"):
+        (tmp_path / LOCK).mkdir()
+        with run_lock(tmp_path):
+            pass
+
+
+def test_a_search_waits_while_another_program_locks_its_journal(small_config, monkeypatch, caplog, tmp_path):
+    monkeypatch.setattr(patient_connection, "TRY", 0.05)
+    monkeypatch.setattr("nas_meta.journal.database.TRY", 0.05)
+    small_config |= {"evaluation": {"episodes": 5, "test_episodes": 2, "test_best": 0}, "budget": {"trials": 2}}
+    threads = []
+
+    def browse():
+        with sqlite3.connect(tmp_path / FILE, isolation_level=None) as db:
+            db.execute("BEGIN IMMEDIATE")
+            time.sleep(1)
+            db.execute("ROLLBACK")
+
+    def watch(status):
+        if not threads and status.steps.get(1):
+            threads.append(threading.Thread(target=browse))
+            threads[0].start()
+            time.sleep(0.2)
+
+    run = search(small_config, tmp_path, inline=True, watch=watch)
+    threads[0].join()
+    assert [t.status for t in run.trials] == ["completed"] * 2
+    assert "another program has locked the journal" in caplog.text
+
+
+def test_the_patience_has_an_end(monkeypatch, tmp_path):
+    monkeypatch.setattr(patient_connection, "PATIENCE", 0.1)
+    monkeypatch.setattr("nas_meta.journal.database.TRY", 0.05)
+    journal = Journal.create(tmp_path, config={})
+    other = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(RunError, match="the journal cannot be written: database is locked"):
+        journal.set("key", 1)
+    other.execute("ROLLBACK")
+    journal.set("key", 1)
+    assert journal.get("key") == 1
+    journal.close()

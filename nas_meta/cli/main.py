@@ -20,7 +20,7 @@ from nas_meta.errors import ConfigError, NasMetaError, one_line
 
 if TYPE_CHECKING:
     from nas_meta.journal.run import Run
-    from nas_meta.outputs.report.terminal import LiveProgress
+    from nas_meta.outputs.report.live import LiveProgress
 
 app = typer.Typer(
     name="nas-meta",
@@ -45,9 +45,13 @@ def search(
     resolved = read_config(config, set_ or [])
     if resume and run_dir is None and resolved.sections.run_dir is None:
         raise ConfigError("--resume is given without a run directory; expected --run-dir DIR, or run_dir in the config")
-    from nas_meta.controller.launch import search as run_search
 
-    run_and_report(lambda watch: run_search(resolved, run_dir, inline, watch, resume))
+    def run_search(watch: LiveProgress) -> Run:
+        from nas_meta.controller.launch import search as run
+
+        return run(resolved, run_dir, inline, watch, resume)
+
+    run_and_report(run_search)
 
 
 @app.command()
@@ -58,9 +62,13 @@ def resume(
     allow_plugins: options.AllowOption = False,
 ) -> None:
     """Resume an interrupted search, or extend one with --set budget.trials=N."""
-    from nas_meta.controller.launch import resume as run_resume
 
-    run_and_report(lambda watch: run_resume(run, set_ or [], inline, watch, allow_plugins))
+    def run_resume(watch: LiveProgress) -> Run:
+        from nas_meta.controller.launch import resume as continued
+
+        return continued(run, set_ or [], inline, watch, allow_plugins)
+
+    run_and_report(run_resume)
 
 
 def run_and_report(run_search: Callable[[LiveProgress], Run]) -> None:
@@ -69,18 +77,18 @@ def run_and_report(run_search: Callable[[LiveProgress], Run]) -> None:
     Args:
         run_search: Runs the search; called with the monitor of its progress.
     """
-    from nas_meta.outputs.report.terminal import LiveProgress, console, result_table
+    from nas_meta.outputs.report.live import LiveProgress
+    from nas_meta.outputs.report.terminal import console, result_table
 
     out = console()
     with LiveProgress(out) as progress:
         run = run_search(progress)
     directory = run.directory
     out.print(result_table(run))
-    out.print(f"run        {directory}", highlight=False)
-    out.print(f"picture    {directory / 'pareto.png'}", highlight=False)
-    out.print("next", highlight=False)
+    lines = [f"run        {directory}", f"picture    {directory / 'pareto.png'}", "next"]
     for command in ("best {}", "trials {}", "tensorboard {}", "export {} --to my-model"):
-        out.print(f"  nas-meta {command.format(directory)}", highlight=False)
+        lines.append(f"  nas-meta {command.format(directory)}")
+    out.print("\n".join(lines), highlight=False, soft_wrap=True)  # commands are copied: no line breaks in them
 
 
 @app.command()
@@ -100,7 +108,8 @@ def status(
         running = [t.as_dict() for t in board.running.values()]
         print_json({**current.as_dict(), "failures": current.failures, "finished": board.finished, "running": running})
         return
-    from nas_meta.outputs.report.terminal import console, status_view, watch_status
+    from nas_meta.outputs.report.live import status_view, watch_status
+    from nas_meta.outputs.report.terminal import console
 
     if watch:
         watch_status(lambda: read_status(opened))

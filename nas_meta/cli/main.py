@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -15,20 +16,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from nas_meta.cli import options, plugins, pretrain
+from nas_meta.cli.app import App, common_options
 from nas_meta.cli.plugins import print_json
+from nas_meta.core.guard import first_line
 from nas_meta.errors import ConfigError, NasMetaError, one_line
 
 if TYPE_CHECKING:
     from nas_meta.journal.run import Run
     from nas_meta.outputs.report.live import LiveProgress
 
-app = typer.Typer(
-    name="nas-meta",
-    help="Search for transformer architectures that learn a new task from one to five examples per class.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+DEBUG = "--debug"
+app = App(name="nas-meta", context_settings={"help_option_names": ["-h", "--help"]})
+app.callback()(common_options)
 
 
 @app.command()
@@ -377,16 +376,35 @@ def main() -> None:
         SystemExit: With 1 for failures, 2 for wrong usage, 130 for Ctrl-C.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # --debug may stand anywhere, because it is added to a command that has failed.
+    arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
     try:
-        app()
-    except NasMetaError as error:
-        sys.stderr.write(f"nas-meta: {error}\n")
-        raise SystemExit(error.exit_code) from None
+        app(arguments, prog_name="nas-meta")
+    except Exception as error:
+        if len(arguments) < len(sys.argv) - 1:
+            traceback.print_exc()
+        raise SystemExit(report(error)) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-    except BrokenPipeError:
+
+
+def report(error: Exception) -> int:
+    """Print an error as one sentence on standard error.
+
+    Args:
+        error: The error that ended a command.
+
+    Returns:
+        The exit code.
+    """
+    if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0) from None
-    except OSError as error:  # a full disk, a read-only directory
-        sys.stderr.write(f"nas-meta: {error.filename or 'a file'}: {error.strerror or error}\n")
-        raise SystemExit(1) from None
+        return 0
+    if isinstance(error, NasMetaError):
+        sentence, code = str(error), error.exit_code
+    elif isinstance(error, OSError):  # a full disk, a read-only directory
+        sentence, code = f"{error.filename or 'a file'}: {error.strerror or error}", 1
+    else:
+        sentence, code = f"unexpected error, {first_line(error)}; add {DEBUG} to see its traceback", 1
+    sys.stderr.write(f"nas-meta: {one_line(sentence)}\n")
+    return code

@@ -81,7 +81,7 @@ class LiveProgress:
             self._print(PHASES[status.phase])
         ended = status.leaderboard.ended[self._printed :]
         self._printed += len(ended)
-        for trial in map(status.leaderboard.trials.get, ended):
+        for trial in (status.leaderboard.trials[number] for number in ended):
             if trial.status != "running":
                 self._print(trial_line(trial, status.leaderboard.metrics))
 

@@ -140,6 +140,8 @@ class SearchRun:
         """Open the journal, the monitors and the trial loop."""
         document = dict(self.resolved.document)
         document["strategy"] = {**document["strategy"], **self.strategy.resolved}
+        # Without tasks.ways, the data decide; from now on the run has its own.
+        document["tasks"] = {**document["tasks"], "ways": plan.problem.shape.ways}
         document["stopping"] = {**document["stopping"], **plan.stopping.model_dump(mode="json")}
         info = {
             "config": document, "session": dataclasses.asdict(plan.session), "tasks": list(plan.problem.tasks.report),

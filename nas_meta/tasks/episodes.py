@@ -10,6 +10,8 @@ import numpy as np
 from nas_meta.errors import DataError
 from nas_meta.tasks.pool import Pool, Tasks
 
+MOST_WAYS = 5  # classes per episode, unless the config sets them or a split has fewer
+
 
 @dataclass(frozen=True)
 class EpisodeShape:
@@ -116,6 +118,18 @@ def episodes(pool: Pool, shape: EpisodeShape, seed: int, count: int) -> Iterator
     return (episode(pool, shape, seed, i) for i in range(count))
 
 
+def default_ways(tasks: Tasks) -> int:
+    """Return the classes per episode of a config that does not set them.
+
+    Args:
+        tasks: Pools of the three splits.
+
+    Returns:
+        5, or the classes of the smallest split if it has fewer; at least 2.
+    """
+    return max(2, min(MOST_WAYS, *(len(pool.classes) for pool in tasks.pools.values())))
+
+
 def check_shape(tasks: Tasks, shape: EpisodeShape, train: EpisodeShape | None = None) -> None:
     """Check that every split has enough classes and examples for its episodes.
 
@@ -129,16 +143,20 @@ def check_shape(tasks: Tasks, shape: EpisodeShape, train: EpisodeShape | None = 
     """
     for split, pool in tasks.pools.items():
         differs = split == "meta-train" and train is not None and train != shape
-        _check_pool(split, pool, train if differs else shape, "tasks.train_" if differs else "tasks.")
+        smallest = len(pool.classes) if differs else min(len(p.classes) for p in tasks.pools.values())
+        _check_pool(split, pool, train if differs else shape, "tasks.train_" if differs else "tasks.", smallest)
 
 
-def _check_pool(split: str, pool: Pool, shape: EpisodeShape, key: str) -> None:
-    """Check one pool; ``key`` is the prefix of the config keys that set the shape."""
+def _check_pool(split: str, pool: Pool, shape: EpisodeShape, key: str, most: int) -> None:
+    """Check one pool; ``key`` is the prefix of the config keys that set the shape, ``most`` the ways that all allow."""
     if len(pool.classes) < shape.ways:
-        raise DataError(
-            f"{key}ways is {shape.ways}, but {split} has {len(pool.classes)} classes; "
-            f"expected at most {len(pool.classes)}"
-        )
+        classes = f"{split} has {len(pool.classes)} class{'es' * (len(pool.classes) != 1)}"
+        if most < 2:
+            raise DataError(
+                f"{key}ways is {shape.ways}, but {classes}; expected at least 2 in every split, by more classes or "
+                "another tasks.fractions"
+            )
+        raise DataError(f"{key}ways is {shape.ways}, but {classes}; set {key}ways: {most}, or add classes")
     fewest = min(len(m) for m in pool.members)
     if fewest < shape.shots + shape.queries:
         smallest = pool.classes[int(np.argmin([len(m) for m in pool.members]))]

@@ -107,6 +107,25 @@ def test_what_is_mistyped_is_answered(typed, words):
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("class Tiny: ...\n", "names a file without a class; did you mean '{file}:Tiny'?"),
+        ("class A: ...\nclass B: ...\n", "names a file without a class; expected one of: '{file}:A', '{file}:B'"),
+        ("raise SystemExit('executed')\n", "has no class; expected a class that extends SearchSpace"),
+        ("class (\n", "cannot be read: SyntaxError"),
+        (None, "there is no file {file}"),
+    ],
+)
+def test_a_file_without_a_class_lists_its_classes(tmp_path, body, words):
+    file = tmp_path / "mine.py"
+    if body is not None:
+        file.write_text(body)
+    with pytest.raises(PluginError) as raised:
+        plugins.load("spaces", str(file))
+    assert words.format(file=file) in str(raised.value) and "nni" not in str(raised.value)
+
+
 def test_the_version_the_help_and_the_completion_are_as_users_expect():
     import os
 

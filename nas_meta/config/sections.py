@@ -186,6 +186,12 @@ class BudgetSection(Section):
     timeout_minutes: float | None = Field(
         None, gt=0, description="minutes after which a running trial is ended as timed-out; by default no limit"
     )
+    max_identical_failures: int | None = Field(
+        5,
+        ge=1,
+        description="number of trials that fail for the same reason, before any trial succeeds, after which the search "
+        "ends; null for no limit",
+    )
 
 
 class ResourcesSection(Section):

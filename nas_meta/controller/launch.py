@@ -8,13 +8,14 @@ from typing import Any
 
 from nas_meta.config.resolved import ResolvedConfig, read_config, resolve
 from nas_meta.controller.phases import SearchRun
-from nas_meta.controller.sessions import config_to_resume, run_lock
+from nas_meta.controller.run_folder import run_folder
+from nas_meta.controller.sessions import config_to_resume
 from nas_meta.controller.traceback_log import logged_traceback
 from nas_meta.core.guard import type_name
 from nas_meta.core.signals import interruptible
 from nas_meta.errors import ConfigError
 from nas_meta.journal.database import Journal
-from nas_meta.journal.run import Run, new_run_dir
+from nas_meta.journal.run import Run
 from nas_meta.journal.status import Watcher
 
 
@@ -89,7 +90,6 @@ def _run(
     from nas_meta.outputs.monitors.from_config import check_monitors
 
     hooks = check_monitors(resolved, inline)
-    folder = Path(directory) if resumed and directory is not None else new_run_dir(directory)
-    with run_lock(folder), interruptible() as stop, logged_traceback(folder):
+    with run_folder(directory, resumed) as folder, interruptible() as stop, logged_traceback(folder):
         SearchRun(resolved, folder, inline, watch or (lambda status: None), stop, resumed, hooks).run()
     return Run(folder, allow_plugins=True)

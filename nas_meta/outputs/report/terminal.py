@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -57,7 +57,7 @@ def result_table(run: Run) -> Listing:
             accuracy.format(trial.metrics),
             accuracy.format(run.test_of(trial), prefix="test_"),
             *(metric.format(trial.metrics) for metric in others),
-            METRICS["latency"].format(timing.get("trials", {}).get(str(trial.id), {})),
+            _latency(timing.get("trials", {}).get(str(trial.id), {})),
             detail=short(trial.architecture),
         )
     for name, test in report.get("references", {}).items():
@@ -71,10 +71,20 @@ def result_table(run: Run) -> Listing:
     if timing:
         inputs = timing.get("inputs") or f"{timing['batch']} × {timing['tokens']} tokens"
         table.caption += (
-            f"\nlatency: median for {one_line(inputs)} on {one_line(timing['device'])}, measured without other load;"
+            f"\nlatency: median for {one_line(inputs)} on {one_line(timing['device'])}, measured while no trial ran;"
             f"\nduring the search it was estimated by {one_line(timing['during_search'])}"
         )
+        if busy := [m["latency_load"] for m in timing.get("trials", {}).values() if m.get("latency_busy")]:
+            table.caption += (
+                f"\n! other processes used up to {max(busy):.1f} CPUs during the measurement: these latencies are too "
+                "high and cannot be compared"
+            )
     return table
+
+
+def _latency(measured: Mapping[str, float]) -> str:
+    """Format a measured latency, marked if other processes disturbed the measurement."""
+    return METRICS["latency"].format(measured) + (" !" if measured.get("latency_busy") else "")
 
 
 def ranking_table(ranking: Ranking) -> Listing:

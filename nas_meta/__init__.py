@@ -70,3 +70,8 @@ __version__ = "0.1.0"
 
 
 __getattr__ = lazy_exports(__name__, _EXPORTS)
+
+
+def __dir__() -> list[str]:
+    """Return the names of the API, also those that are not imported yet."""
+    return sorted({*globals(), *_EXPORTS})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -15,21 +16,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from nas_meta.cli import options, plugins, pretrain
+from nas_meta.cli.app import App, common_options
 from nas_meta.cli.plugins import print_json
 from nas_meta.cli.printing import echo
+from nas_meta.core.guard import first_line
 from nas_meta.errors import ConfigError, NasMetaError, one_line
 
 if TYPE_CHECKING:
     from nas_meta.journal.run import Run
-    from nas_meta.outputs.report.terminal import LiveProgress
+    from nas_meta.outputs.report.live import LiveProgress
 
-app = typer.Typer(
-    name="nas-meta",
-    help="Search for transformer architectures that learn a new task from one to five examples per class.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+DEBUG = "--debug"
+app = App(name="nas-meta", context_settings={"help_option_names": ["-h", "--help"]})
+app.callback()(common_options)
 
 
 @app.command()
@@ -46,9 +45,13 @@ def search(
     resolved = read_config(config, set_ or [])
     if resume and run_dir is None and resolved.sections.run_dir is None:
         raise ConfigError("--resume is given without a run directory; expected --run-dir DIR, or run_dir in the config")
-    from nas_meta.controller.launch import search as run_search
 
-    run_and_report(lambda watch: run_search(resolved, run_dir, inline, watch, resume))
+    def run_search(watch: LiveProgress) -> Run:
+        from nas_meta.controller.launch import search as run
+
+        return run(resolved, run_dir, inline, watch, resume)
+
+    run_and_report(run_search)
 
 
 @app.command()
@@ -59,9 +62,13 @@ def resume(
     allow_plugins: options.AllowOption = False,
 ) -> None:
     """Resume an interrupted search, or extend one with --set budget.trials=N."""
-    from nas_meta.controller.launch import resume as run_resume
 
-    run_and_report(lambda watch: run_resume(run, set_ or [], inline, watch, allow_plugins))
+    def run_resume(watch: LiveProgress) -> Run:
+        from nas_meta.controller.launch import resume as continued
+
+        return continued(run, set_ or [], inline, watch, allow_plugins)
+
+    run_and_report(run_resume)
 
 
 def run_and_report(run_search: Callable[[LiveProgress], Run]) -> None:
@@ -70,18 +77,18 @@ def run_and_report(run_search: Callable[[LiveProgress], Run]) -> None:
     Args:
         run_search: Runs the search; called with the monitor of its progress.
     """
-    from nas_meta.outputs.report.terminal import LiveProgress, console, result_table
+    from nas_meta.outputs.report.live import LiveProgress
+    from nas_meta.outputs.report.terminal import console, result_table
 
     out = console()
     with LiveProgress(out) as progress:
         run = run_search(progress)
     directory = run.directory
     out.print(result_table(run))
-    out.print(f"run        {directory}", highlight=False)
-    out.print(f"picture    {directory / 'pareto.png'}", highlight=False)
-    out.print("next", highlight=False)
+    lines = [f"run        {directory}", f"picture    {directory / 'pareto.png'}", "next"]
     for command in ("best {}", "trials {}", "tensorboard {}", "export {} --to my-model"):
-        out.print(f"  nas-meta {command.format(directory)}", highlight=False)
+        lines.append(f"  nas-meta {command.format(directory)}")
+    out.print("\n".join(lines), highlight=False, soft_wrap=True)  # commands are copied: no line breaks in them
 
 
 @app.command()
@@ -101,7 +108,8 @@ def status(
         running = [t.as_dict() for t in board.running.values()]
         print_json({**current.as_dict(), "failures": current.failures, "finished": board.finished, "running": running})
         return
-    from nas_meta.outputs.report.terminal import console, status_view, watch_status
+    from nas_meta.outputs.report.live import status_view, watch_status
+    from nas_meta.outputs.report.terminal import console
 
     if watch:
         watch_status(lambda: read_status(opened))
@@ -368,16 +376,35 @@ def main() -> None:
         SystemExit: With 1 for failures, 2 for wrong usage, 130 for Ctrl-C.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # --debug may stand anywhere, because it is added to a command that has failed.
+    arguments = [argument for argument in sys.argv[1:] if argument != DEBUG]
     try:
-        app()
-    except NasMetaError as error:
-        echo(f"nas-meta: {error}", err=True)
-        raise SystemExit(error.exit_code) from None
+        app(arguments, prog_name="nas-meta")
+    except Exception as error:
+        if len(arguments) < len(sys.argv) - 1:
+            traceback.print_exc()
+        raise SystemExit(report(error)) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-    except BrokenPipeError:
+
+
+def report(error: Exception) -> int:
+    """Print an error as one sentence on standard error.
+
+    Args:
+        error: The error that ended a command.
+
+    Returns:
+        The exit code.
+    """
+    if isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0) from None
-    except OSError as error:  # a full disk, a read-only directory
-        echo(f"nas-meta: {error.filename or 'a file'}: {error.strerror or error}", err=True)
-        raise SystemExit(1) from None
+        return 0
+    if isinstance(error, NasMetaError):
+        sentence, code = str(error), error.exit_code
+    elif isinstance(error, OSError):  # a full disk, a read-only directory
+        sentence, code = f"{error.filename or 'a file'}: {error.strerror or error}", 1
+    else:
+        sentence, code = f"unexpected error, {first_line(error)}; add {DEBUG} to see its traceback", 1
+    echo(f"nas-meta: {sentence}", err=True)
+    return code

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from nas_meta.cli.app import App
 from nas_meta.cli.options import JsonOption
 from nas_meta.cli.printing import echo
 
@@ -16,7 +17,7 @@ NameArgument = Annotated[
 ]
 
 
-def add_to(app: typer.Typer) -> None:
+def add_to(app: App) -> None:
     """Add the commands on plugins to the command line.
 
     Args:
@@ -24,7 +25,7 @@ def add_to(app: typer.Typer) -> None:
     """
     for command in (spaces, strategies, learners, stopping, tasks):
         app.command()(command)
-    space = typer.Typer(help="Write and check search-space plugins.", no_args_is_help=True)
+    space = App(help="Write and check search-space plugins.")
     space.command("new")(space_new)
     space.command("check")(space_check)
     app.add_typer(space, name="space")

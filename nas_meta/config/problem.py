@@ -10,7 +10,7 @@ from nas_meta.core.guard import plugin_call
 from nas_meta.errors import ConfigError
 from nas_meta.space.search_space import SearchSpace
 from nas_meta.space.wrappers import JointSpace, LimitedSpace, TimedSpace
-from nas_meta.tasks.episodes import EpisodeShape, TrainShape, check_shape
+from nas_meta.tasks.episodes import MOST_WAYS, EpisodeShape, TrainShape, check_shape, default_ways
 from nas_meta.tasks.examples import IMAGE
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def load_problem(resolved: ResolvedConfig) -> Problem:
     """
     space = make_space(resolved)
     tasks = load_tasks(resolved, space)
-    shape = episode_shape(resolved)
+    shape = episode_shape(resolved, tasks=tasks)
     check_shape(tasks, shape, train_shape(resolved).of(shape))
     prepare_space(space, tasks, resolved.sections.seed)
     return Problem(space, tasks, shape)
@@ -191,18 +191,20 @@ def with_learner_prompts(resolved: ResolvedConfig, tasks: Tasks, tokenizer: Any)
     return with_prompts(tasks, tokenizer, templates, resolved.sections.tasks.max_tokens)
 
 
-def episode_shape(resolved: ResolvedConfig, shots: int | None = None) -> EpisodeShape:
+def episode_shape(resolved: ResolvedConfig, shots: int | None = None, tasks: Tasks | None = None) -> EpisodeShape:
     """Return the shape of the episodes that trials are judged on.
 
     Args:
         resolved: The config.
         shots: Examples per class of the support set; by default the config's.
+        tasks: The tasks, which decide the ways of a config without ``tasks.ways``; the config of a run has it.
 
     Returns:
         Ways, shots and queries.
     """
     section = resolved.sections.tasks
-    return EpisodeShape(section.ways, shots or section.shots, section.queries)
+    ways = section.ways or (MOST_WAYS if tasks is None else default_ways(tasks))
+    return EpisodeShape(ways, shots or section.shots, section.queries)
 
 
 def train_shape(resolved: ResolvedConfig) -> TrainShape:

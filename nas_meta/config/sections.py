@@ -6,6 +6,7 @@ plugins are not here; they are further keys of the section that names the plugin
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +31,9 @@ class TasksSection(Section):
     """Section ``tasks``: the task source and the shape of few-shot episodes; options of the source are further keys."""
 
     source: str = Field("icd10", description="task source: an installed name or path/to/file.py:Name")
-    ways: int = Field(5, ge=2, description="classes per episode (N)")
+    ways: int | None = Field(
+        None, ge=2, description="classes per episode (N); by default 5, or fewer if a split has fewer classes"
+    )
     shots: int = Field(1, ge=1, description="support examples per class (K)")
     queries: int = Field(5, ge=1, description="query examples per class (Q)")
     train_ways: int | None = Field(None, ge=2, description="classes per meta-training episode; by default ways")
@@ -133,8 +136,7 @@ class ObjectiveSection(Section):
     @classmethod
     def _direction(cls, given: Any) -> Any:
         if isinstance(given, dict) and "direction" not in given:
-            limited = not {"min", "max"}.isdisjoint(given) and "reference" not in given
-            given = given | {"direction": "none" if limited else metric_of(str(given.get("metric"))).direction}
+            given = given | {"direction": "none" if _is_limit(given) else metric_of(str(given.get("metric"))).direction}
         return given
 
     @field_validator("metric")
@@ -185,6 +187,12 @@ class BudgetSection(Section):
     )
     timeout_minutes: float | None = Field(
         None, gt=0, description="minutes after which a running trial is ended as timed-out; by default no limit"
+    )
+    max_identical_failures: int | None = Field(
+        5,
+        ge=1,
+        description="number of trials that fail for the same reason, before any trial succeeds, after which the search "
+        "ends; null for no limit",
     )
 
 
@@ -274,6 +282,19 @@ DEFAULT_OBJECTIVES = [
 ]
 
 
+def _is_limit(objective: Mapping[str, Any]) -> bool:
+    """Return whether an entry of ``objectives`` only limits its metric."""
+    return objective.keys().isdisjoint({"direction", "reference"}) and not objective.keys().isdisjoint({"min", "max"})
+
+
+def _with_defaults(given: Any) -> Any:
+    """Add limits to the default objectives if there are only limits: they do not say what is better."""
+    if not isinstance(given, list) or not given or not all(isinstance(o, dict) and _is_limit(o) for o in given):
+        return given
+    limits = {str(o.get("metric")): o for o in given}
+    return [o | limits.pop(o["metric"], {}) for o in DEFAULT_OBJECTIVES] + list(limits.values())
+
+
 class Config(Section):
     """A complete config. The first objective ranks trials; all objectives together define the Pareto front."""
 
@@ -307,20 +328,22 @@ class Config(Section):
     def _by_metric(cls, given: Any) -> Any:
         """Turn the short form ``{accuracy: maximize, params: {max: 16e6}}`` into a list of objectives."""
         if not isinstance(given, dict):
-            return given
+            return _with_defaults(given)
         for metric, rest in given.items():
             if not isinstance(rest, (str, dict, type(None))):
                 raise ValueError(f"{metric} is {rest!r}; expected a direction, or keys such as 'direction:'")
-        return [
-            {"metric": metric, **({"direction": rest} if isinstance(rest, str) else rest or {})}
-            for metric, rest in given.items()
-        ]
+        return _with_defaults(
+            [
+                {"metric": metric, **({"direction": rest} if isinstance(rest, str) else rest or {})}
+                for metric, rest in given.items()
+            ]
+        )
 
     @field_validator("objectives")
     @classmethod
     def _require_a_direction(cls, objectives: list[ObjectiveSection]) -> list[ObjectiveSection]:
         if all(o.direction == "none" for o in objectives):
-            raise ValueError("only limits are given; expected a metric with a direction, such as accuracy: maximize")
+            raise ValueError("no metric has a direction; expected one such as accuracy: maximize")
         return objectives
 
     @model_validator(mode="after")

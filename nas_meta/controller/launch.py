@@ -7,17 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from nas_meta.config.gpu_sharing import with_shared_gpus
-from nas_meta.config.resolved import ResolvedConfig, resolve
+from nas_meta.config.resolved import ResolvedConfig, read_config, resolve
 from nas_meta.controller.phases import SearchRun
-from nas_meta.controller.sessions import config_to_resume, run_lock
+from nas_meta.controller.run_folder import run_folder
+from nas_meta.controller.sessions import config_to_resume
+from nas_meta.controller.traceback_log import logged_traceback
+from nas_meta.core.guard import type_name
 from nas_meta.core.signals import interruptible
+from nas_meta.errors import ConfigError
 from nas_meta.journal.database import Journal
-from nas_meta.journal.run import Run, new_run_dir
+from nas_meta.journal.run import Run
 from nas_meta.journal.status import Watcher
 
 
 def search(
-    config: ResolvedConfig | Mapping[str, Any],
+    config: ResolvedConfig | Mapping[str, Any] | str | Path,
     run_dir: str | Path | None = None,
     inline: bool = False,
     watch: Watcher | None = None,
@@ -26,7 +30,7 @@ def search(
     """Run a search.
 
     Args:
-        config: What :func:`nas_meta.config.read_config` returns, or the same as plain data.
+        config: Path of a YAML file, the same as plain data, or what :func:`nas_meta.config.read_config` returns.
         run_dir: A new or empty directory; by default the config's, or a new one under ``runs/``.
         inline: Run trials in this process, without Ray.
         watch: Called with the status after every event.
@@ -40,7 +44,12 @@ def search(
         RunError: The directory holds a run already, is in use by another search, or cannot be written.
         Interrupted: By SIGINT; finished trials are in the journal.
     """
-    resolved = config if isinstance(config, ResolvedConfig) else resolve(config)
+    if isinstance(config, (str, Path)):
+        resolved = read_config(config)
+    elif isinstance(config, (ResolvedConfig, Mapping)):
+        resolved = config if isinstance(config, ResolvedConfig) else resolve(config)
+    else:
+        raise ConfigError(f"config is {type_name(config)}; expected the path of a YAML file, or sections as a dict")
     directory = run_dir or resolved.sections.run_dir
     if resume and directory is not None and Journal.exists(Path(directory)):
         return _run(config_to_resume(Path(directory), resolved), Path(directory), inline, watch, True)
@@ -83,7 +92,6 @@ def _run(
 
     hooks = check_monitors(resolved, inline)
     resolved = with_shared_gpus(resolved, inline)
-    folder = Path(directory) if resumed and directory is not None else new_run_dir(directory)
-    with run_lock(folder), interruptible() as stop:
+    with run_folder(directory, resumed) as folder, interruptible() as stop, logged_traceback(folder):
         SearchRun(resolved, folder, inline, watch or (lambda status: None), stop, resumed, hooks).run()
     return Run(folder, allow_plugins=True)

@@ -27,6 +27,7 @@ from nas_meta.config.gpu_sharing import describe_device
 from nas_meta.config.pretraining import ADAPTED, with_run_artifacts
 from nas_meta.config.problem import Problem, load_problem, load_space
 from nas_meta.config.resolved import ResolvedConfig
+from nas_meta.controller.failure import failure_reason
 from nas_meta.controller.final_test import meta_test
 from nas_meta.controller.latency import fit_latency_table, latency_report, measure_each
 from nas_meta.controller.sessions import Session, new_session, next_session
@@ -148,6 +149,8 @@ class SearchRun:
         """Open the journal, the monitors and the trial loop."""
         document = dict(self.resolved.document)
         document["strategy"] = {**document["strategy"], **self.strategy.resolved}
+        # Without tasks.ways, the data decide; from now on the run has its own.
+        document["tasks"] = {**document["tasks"], "ways": plan.problem.shape.ways}
         document["stopping"] = {**document["stopping"], **plan.stopping.model_dump(mode="json")}
         info = {
             "config": document, "session": dataclasses.asdict(plan.session), "tasks": list(plan.problem.tasks.report),
@@ -237,7 +240,7 @@ class SearchRun:
             self.reporter.phase = "searching"
             self.loop.restore()
             self.loop.run(engine, evaluation)
-        if not self.stop.is_set():
+        if not self.stop.is_set() and self.loop.leaderboard.leader is not None:
             self._conclude(engine, plan.problem)
 
     def _start_engine(self, payload: Any) -> Engine:
@@ -356,16 +359,9 @@ class SearchRun:
 
     def _failure_reason(self) -> str | None:
         """Why a search that ran to its end has failed all the same; None if it has not."""
-        board = self.reporter.leaderboard
-        if board.leader is not None:
-            return None
-        if board.trials and board.counts["stopped"] == len(board.trials):
-            return (
-                f"no trial was completed: all {len(board.trials)} were stopped early; "
-                "expected a stopping rule that stops fewer"
-            )
-        reason = next((t.error for t in board.trials.values() if t.error), "no trial was proposed")
-        return f"no trial was completed; the first one failed because {reason}"
+        loop = self.reporter.loop
+        repeated = loop is not None and loop.failures_repeat
+        return failure_reason(self.reporter.leaderboard, self.directory, repeated)
 
     def _on_exit(self, kind: type[BaseException] | None, error: BaseException | None, _: Any) -> None:
         """Close the monitors with how the search ended."""

@@ -27,6 +27,7 @@ from nas_meta.journal.row_checks import validated
 
 LOCK = "lock"
 SECONDS = "seconds"  # key of the journal: the time of all sessions, without sleep of the machine
+DECIDED = ("strategy", "stopping", ("tasks", "ways"))  # null here leaves the value to the search, which records it
 MAY_CHANGE = ("budget", "resources", "watching", "run_dir")
 
 
@@ -193,7 +194,7 @@ def _differences(recorded: Mapping[str, Any], given: Mapping[str, Any], path: tu
         if isinstance(before, Mapping) and isinstance(now, Mapping):
             yield from _differences(before, now, (*path, key))
         # Options that were left out became numbers when the search began; leaving them out again is no change.
-        elif before != now and not (now is None and path and path[0] in ("strategy", "stopping")):
+        elif before != now and not (now is None and path and (path[0] in DECIDED or (*path, key) in DECIDED)):
             yield f"{'.'.join((*path, str(key)))} is {now!r}, but the run began with {before!r}"
 
 

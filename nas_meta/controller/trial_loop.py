@@ -18,13 +18,14 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas_meta.config.resolved import Config
+from nas_meta.controller.failure import repeats_itself
 from nas_meta.controller.proposals import Proposals
 from nas_meta.controller.sessions import SECONDS
 from nas_meta.controller.shown_trials import ShownTrials
@@ -102,6 +103,7 @@ class TrialLoop:
         self._stored_weights: set[int] = set()  # trials whose weights are on disk
         self._shown = ShownTrials(self.directory)
         self._published: set[int] = set()  # trials that the monitors received, but may not have handled yet
+        self._earlier_failures: Counter[str] = Counter()  # by reason; those of sessions before this one
         self._waiting_for_worker = False  # whether a trial could start if a worker were free
 
     def restore(self) -> None:
@@ -116,6 +118,7 @@ class TrialLoop:
         """
         for trial in self.journal.trials():
             self.leaderboard.put(trial)
+        self._earlier_failures = self.leaderboard.failures.copy()
         files = weights_path(self.directory, 0).parent.glob("*.safetensors")
         self._stored_weights |= {int(path.stem) for path in files if path.stem.isdigit()} & set(self.trials)
         events, reports = self.journal.ask_tell_events(), self.journal.reports()
@@ -162,6 +165,12 @@ class TrialLoop:
                     self._keep_seconds()
                 self.on_event()
 
+    @property
+    def failures_repeat(self) -> bool:
+        """Whether trials only fail, for the same reason, so that no further ones start."""
+        most = self.config.budget.max_identical_failures
+        return repeats_itself(self.leaderboard, self._earlier_failures, most)
+
     def _await_worker(self) -> Iterator[None]:
         """Stand in for the engine's events while no trial runs: all workers are still starting, or have died."""
         self.engine.await_worker()
@@ -191,6 +200,7 @@ class TrialLoop:
         """
         while True:
             more = bool(self._retry_queue) or len(self.trials) < self.config.budget.trials
+            more = more and not self.failures_repeat
             self._waiting_for_worker = more and not self._out_of_time() and not self.engine.free()
             if not more or self._out_of_time() or self._waiting_for_worker:
                 return

@@ -6,6 +6,7 @@ Built-in plugins are loaded in the same way. Only plugins that are named get imp
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.util
 import os
@@ -19,6 +20,8 @@ from nas_meta.core.files import regular_file
 from nas_meta.core.guard import first_line
 from nas_meta.core.options import PluginOptions
 from nas_meta.errors import PluginError, nearest
+
+MOST_BYTES = 2**20  # of a file that is searched for classes
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,8 @@ def load(kind: str, name: str) -> type:
     """
     if ".py:" in name:
         return _checked(kind, name, *_from_file(kind, name))
+    if name.endswith(".py"):
+        raise PluginError(_names_no_class(kind, name))
     points = _points(kind)
     if name not in points:
         raise PluginError(f"'{name}' is not an installed {KINDS[kind].word}; {nearest(name, points)}")
@@ -163,6 +168,22 @@ def _from_file(kind: str, name: str) -> tuple[Any, str]:
         classes = [n for n, v in vars(module).items() if isinstance(v, type) and v.__module__ == module.__name__]
         raise PluginError(f"{path_text} has no '{attribute}'; {nearest(attribute, classes)}")
     return getattr(module, attribute), word
+
+
+def _names_no_class(kind: str, path_text: str) -> str:
+    """Return the sentence about a file that is named without a class; the file is parsed, not executed."""
+    word = f"{KINDS[kind].word} '{path_text}'"
+    try:
+        tree = ast.parse(regular_file(os.path.expanduser(path_text), MOST_BYTES).read_bytes())
+    except OSError as error:
+        return f"{word}: there is no file {path_text} ({error.strerror}); expected path/to/file.py:Name"
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return f"{word} cannot be read: {first_line(error)}"
+    names = [f"'{path_text}:{node.name}'" for node in tree.body if isinstance(node, ast.ClassDef)]
+    if not names:
+        return f"{word} has no class; expected a class that extends {KINDS[kind].base.rpartition(':')[2]}"
+    hint = f"did you mean {names[0]}?" if len(names) == 1 else f"expected one of: {', '.join(names)}"
+    return f"{word} names a file without a class; {hint}"
 
 
 def load_module(path_text: str, word: str) -> Any:

@@ -128,7 +128,7 @@ METRICS: dict[str, Metric] = {
         Metric(
             "latency",
             "latency",
-            "median time for one batch, measured alone on the machine",
+            "median time for one batch, measured while no trial runs",
             known="end",
             unit="ms",
             scale=1000,

@@ -77,7 +77,7 @@ class LatencyReport(BaseModel):
     inputs: str = ""  # a description; missing in older journals
     device: str
     during_search: str
-    trials: dict[str, dict[Literal["latency", "latency_iqr"], FiniteFloat]]
+    trials: dict[str, dict[Literal["latency", "latency_iqr", "latency_load", "latency_busy"], FiniteFloat]]
 
 
 class MetaTest(BaseModel):

@@ -13,6 +13,7 @@ from nas_meta.tasks.pool import Pool, Tasks
 
 MIN_WAYS = 2  # classes that can be distinguished at all
 EVEN = "[0.34, 0.33, 0.33]"  # fractions that give each split a third of the classes
+MOST_WAYS = 5  # classes per episode, unless the config sets them or a split has fewer
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,18 @@ def episodes(pool: Pool, shape: EpisodeShape, seed: int, count: int) -> Iterator
         Iterator over the episodes with indices 0 to ``count - 1``.
     """
     return (episode(pool, shape, seed, i) for i in range(count))
+
+
+def default_ways(tasks: Tasks) -> int:
+    """Return the classes per episode of a config that does not set them.
+
+    Args:
+        tasks: Pools of the three splits.
+
+    Returns:
+        5, or the classes of the smallest split if it has fewer; at least 2.
+    """
+    return max(2, min(MOST_WAYS, *(len(pool.classes) for pool in tasks.pools.values())))
 
 
 def check_shape(tasks: Tasks, shape: EpisodeShape, train: EpisodeShape | None = None) -> None:

@@ -9,8 +9,10 @@ import yaml
 from command_line import PROGRAM, nas_meta
 from installed import shipped
 
-from nas_meta.cli.main import app
+from nas_meta import search
+from nas_meta.cli.main import app, report
 from nas_meta.core import plugins
+from nas_meta.errors import ConfigError, PluginError
 
 
 @pytest.mark.parametrize("kind", plugins.KINDS)
@@ -103,3 +105,86 @@ def test_what_is_mistyped_is_answered(typed, words):
     done = subprocess.run([*PROGRAM, *typed], capture_output=True, text=True)
     assert done.returncode in (1, 2) and words in done.stderr and "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("class Tiny: ...\n", "names a file without a class; did you mean '{file}:Tiny'?"),
+        ("class A: ...\nclass B: ...\n", "names a file without a class; expected one of: '{file}:A', '{file}:B'"),
+        ("raise SystemExit('executed')\n", "has no class; expected a class that extends SearchSpace"),
+        ("class (\n", "cannot be read: SyntaxError"),
+        (None, "there is no file {file}"),
+    ],
+)
+def test_a_file_without_a_class_lists_its_classes(tmp_path, body, words):
+    file = tmp_path / "mine.py"
+    if body is not None:
+        file.write_text(body)
+    with pytest.raises(PluginError) as raised:
+        plugins.load("spaces", str(file))
+    assert words.format(file=file) in str(raised.value) and "nni" not in str(raised.value)
+
+
+def test_the_version_the_help_and_the_completion_are_as_users_expect():
+    import os
+
+    import nas_meta as package
+
+    assert nas_meta("--version").stdout == f"nas-meta {package.__version__}\n"
+    assert nas_meta("search", "-h").stdout == nas_meta("search", "--help").stdout
+    typed = {"COMP_WORDS": "nas-meta tr", "COMP_CWORD": "1", "_NAS_META_COMPLETE": "complete_bash"}
+    done = subprocess.run(PROGRAM, capture_output=True, text=True, env={**os.environ, **typed})
+    assert done.stdout.split() == ["trials", "trial"]
+
+
+@pytest.mark.parametrize("command", [[], ["search"], ["status"], ["space"], ["space", "check"], ["spaces"]])
+def test_flags_have_no_type_in_the_help(command, capsys):
+    app([*command, "--help"], standalone_mode=False)
+    printed = capsys.readouterr().out
+    assert "bool" not in printed.lower() and "--help" in printed
+
+
+@pytest.mark.parametrize("typed", [["--debug", "best", "nowhere"], ["best", "nowhere", "--debug"]])
+def test_a_traceback_is_shown_on_request_only(typed):
+    done = subprocess.run([*PROGRAM, *typed], capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" in done.stderr
+    assert done.stderr.splitlines()[-1] == "nas-meta: nowhere is not a run: it has no journal.sqlite"
+    nas_meta("best", "nowhere", check=1)
+
+
+def test_an_unexpected_error_is_a_sentence_too(capsys):
+    assert report(KeyError("width")) == 1
+    assert (
+        capsys.readouterr().err == "nas-meta: unexpected error, KeyError: 'width'; add --debug to see its traceback\n"
+    )
+
+
+def test_the_traceback_of_a_strategy_is_in_a_file_that_the_sentence_names(small_config, tmp_path):
+    plugin = tmp_path / "broken.py"
+    plugin.write_text(
+        "from strategies.nni.random_search import Random\n"
+        "class Broken(Random):\n"
+        "    def tell(self, outcome):\n"
+        "        return self.helper()\n"
+        "    def helper(self):\n"
+        "        raise ZeroDivisionError('too dark')\n"
+    )
+    small_config["strategy"] = {"name": f"{plugin}:Broken"}
+    with pytest.raises(PluginError) as raised:
+        search(small_config, tmp_path / "run", inline=True)
+    log = tmp_path / "run" / "logs" / "search.log"
+    assert str(raised.value) == f"Broken.tell() raised ZeroDivisionError: too dark; its traceback is in {log}"
+    assert "in helper" in log.read_text() and "broken.py" in log.read_text()
+
+
+def test_the_api_is_listed_and_a_search_takes_the_path_of_its_config(small_config_file, tmp_path):
+    import nas_meta as package
+
+    assert set(package.__all__) <= set(dir(package)) and "__version__" in dir(package)
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml cannot be read"):
+        search(str(tmp_path / "nowhere.yaml"))
+    with pytest.raises(ConfigError, match="config is a list; expected the path of a YAML file"):
+        search(["config.yaml"])
+    for number, path in enumerate((small_config_file, str(small_config_file))):
+        assert search(path, tmp_path / f"run{number}", inline=True).count == 6

@@ -1,12 +1,18 @@
 """Latency: measured on models, told from a table during a search, measured again on the front."""
 
+import subprocess
+import sys
+import time
+
 import numpy as np
+import psutil
 import pytest
 import torch
 from landscapes import Landscape
 
 from nas_meta.controller.launch import search
 from nas_meta.errors import ConfigError
+from nas_meta.models.cpu_load import OtherLoad
 from nas_meta.models.profiling import LatencySettings, latency
 from nas_meta.outputs.report.terminal import console, result_table
 from nas_meta.space.latency_predictor import LatencyTable
@@ -34,6 +40,52 @@ def test_a_model_with_ten_times_the_work_takes_longer_and_the_settings_are_kept(
     little, much = Sleeper(2), Sleeper(40)
     assert latency(much, settings)["latency"] > 3 * latency(little, settings)["latency"]
     assert much.shapes == {(3, 7)} and much.threads == {1}
+
+
+@pytest.mark.parametrize(
+    ("loads", "count", "busy"), [([0.0], 1, 0.0), ([9e3, 0.1], 2, 0.0), ([9e3, 7e3, 8e3, 0.0], 3, 1.0)]
+)
+def test_a_disturbed_measurement_is_repeated_and_marked(loads, count, busy, monkeypatch):
+    remaining = iter(loads)
+    monkeypatch.setattr(OtherLoad, "read", lambda self: next(remaining))
+    measured = latency(Sleeper(1), LatencySettings(seconds=0.01))
+    assert measured["latency_load"] == min(loads[:count]) and measured["latency_busy"] == busy
+    assert len(list(remaining)) == len(loads) - count
+
+
+def test_the_load_of_another_process_is_noticed_and_the_own_is_not():
+    code = "import time\nend = time.time() + 20\nprint(flush=True)\nwhile time.time() < end: pass"
+    load = OtherLoad()
+    end = time.process_time() + 0.5
+    while time.process_time() < end:
+        pass
+    calm, other = load.read(), subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    try:
+        other.stdout.readline()
+        used, load = psutil.Process(other.pid).cpu_times(), OtherLoad()
+        started = time.perf_counter()
+        time.sleep(1)
+        now = psutil.Process(other.pid).cpu_times()
+        expected = (now.user + now.system - used.user - used.system) / (time.perf_counter() - started)
+        assert load.read() > expected - 0.15 and calm < psutil.cpu_count()
+    finally:
+        other.kill()
+        other.wait()
+        other.stdout.close()
+
+
+@pytest.mark.parametrize("busy", [0.0, 1.0, None])
+def test_a_table_marks_latencies_that_were_disturbed(busy, small_config, tmp_path, monkeypatch):
+    run = search(small_config | {"budget": {"trials": 2}}, tmp_path / "run", inline=True)
+    report = dict(run.report)
+    extra = {} if busy is None else {"latency_load": 1.42, "latency_busy": busy}  # None: a run of an older version
+    report["latency"] = {**report["latency"], "trials": {str(t.id): {"latency": 0.005, **extra} for t in run.pareto}}
+    monkeypatch.setattr(type(run), "report", report)
+    out = console()
+    with out.capture() as shown:
+        out.print(result_table(run))
+    assert ("5.0 ms !" in shown.get()) is ("other processes used up to 1.4 CPUs" in shown.get()) is bool(busy)
+    assert "without other load" not in shown.get()
 
 
 def seconds(architecture):

@@ -185,3 +185,14 @@ def test_what_is_said_with_the_strategy_stands_beside_the_trial(tmp_path, docume
         AskTellEvent("asked", 2),
         AskTellEvent("told", 2),
     ]
+
+
+def test_a_search_without_ways_takes_what_the_classes_allow_and_resumes_with_it(small_config, tmp_path):
+    del small_config["tasks"]["ways"]
+    run = search(small_config, tmp_path / "run", inline=True)
+    assert run.config.sections.tasks.ways == 3
+    small_config["budget"]["trials"] = 7
+    assert search(small_config, tmp_path / "run", inline=True, resume=True).count == 7
+    small_config["tasks"]["ways"] = 2
+    with pytest.raises(ConfigError, match=r"tasks\.ways is 2, but the run began with 3"):
+        search(small_config, tmp_path / "run", inline=True, resume=True)

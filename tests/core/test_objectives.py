@@ -38,13 +38,28 @@ def test_a_metric_gets_its_direction_its_reference_and_its_limits():
     [
         ({"acuracy": "maximize"}, "no trial measures 'acuracy'; did you mean 'accuracy'"),
         ({"accuracy": "up"}, "objectives"),
-        ({"params": {"max": 1e6}}, "only limits are given"),
+        ({"params": {"max": 1e6, "direction": "none"}}, "no metric has a direction"),
         ([], "objectives"),
     ],
 )
 def test_invalid_objectives_are_refused_with_a_sentence(objectives, words):
     with pytest.raises(ConfigError, match=words):
         resolve({"objectives": objectives})
+
+
+@pytest.mark.parametrize(
+    ("objectives", "overrides"),
+    [
+        ({"flops": {"max": 4e8}, "params": {"max": 16e6}}, []),
+        ([{"metric": "flops", "max": 4e8}, {"metric": "params", "max": 16e6}], []),
+        (None, ["objectives.flops.max=4e8", "objectives.params.max=16e6"]),
+    ],
+)
+def test_limits_alone_add_to_the_default_objectives(objectives, overrides):
+    config = resolve({} if objectives is None else {"objectives": objectives}, overrides=overrides)
+    assert config.sections.optimised == [Objective("accuracy"), Objective("flops", "minimize")]
+    assert config.sections.limits == [Limit("flops", None, 4e8), Limit("params", None, 16e6)]
+    assert resolve(config.document).document == config.document
 
 
 def test_the_fronts_of_five_points():

@@ -22,7 +22,7 @@ from nas_meta.execution.gpu_shares import cluster_gpu_share, gpu_share
 from nas_meta.execution.ray_engine import RayEngine, Resources
 from nas_meta.journal.run import Run
 from nas_meta.journal.status import read_status
-from nas_meta.outputs.report.terminal import LiveProgress, status_view
+from nas_meta.outputs.report.live import LiveProgress, status_view
 
 # Workers cannot import this file.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])

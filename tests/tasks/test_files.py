@@ -210,7 +210,7 @@ def test_a_search_prints_how_its_data_were_read(tmp_path):
 
     from nas_meta.journal.leaderboard import Leaderboard
     from nas_meta.journal.status import Status
-    from nas_meta.outputs.report.terminal import LiveProgress
+    from nas_meta.outputs.report.live import LiveProgress
 
     status = Status("searching", Leaderboard([]), 2, 0.0, {}, Path(tmp_path), data_report=("a.csv is read as UTF-16",))
     console = Console(width=80)

@@ -1,6 +1,7 @@
 """Splits are disjoint, episodes are reproducible, and bad data is named by file and line."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -8,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nas_meta.errors import ConfigError, DataError
-from nas_meta.tasks.episodes import EpisodeShape, check_shape, episode
+from nas_meta.tasks.episodes import EpisodeShape, check_shape, default_ways, episode
 from nas_meta.tasks.packaged_models import verify
-from nas_meta.tasks.pool import tokenise
+from nas_meta.tasks.pool import Pool, Tasks, tokenise
 from nas_meta.tasks.source import SPLITS, SourceOptions, SplitClasses, TaskSource, assert_disjoint, clean, split_classes
 from nas_meta.tasks.sources.files import CSV, FileOptions, JSONLines
 from nas_meta.tasks.sources.icd10 import ICD10
@@ -242,3 +243,29 @@ def test_weights_with_another_hash_are_refused(tmp_path):
     file.write_bytes(b"not the weights")
     with pytest.raises(ConfigError, match="expected 53aa"):
         verify(file, "53aa")
+
+
+@pytest.mark.parametrize(("classes", "ways"), [(40, 5), (20, 5), (12, 3), (8, 2)])
+def test_the_ways_are_what_the_classes_allow(classes, ways):
+    splits = split_classes(
+        {f"class{i}": [f"text {i} {j}" for j in range(3)] for i in range(classes)}, (0.5, 0.25, 0.25), 0
+    )
+    tasks = Tasks({split: Pool(list(members), [], np.arange(len(members))) for split, members in splits.items()})
+    assert default_ways(tasks) == ways
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        ((6, 3, 3), "tasks.ways is 5, but meta-validation has 3 classes; set tasks.ways: 3, or add classes"),
+        ((6, 4, 2), "tasks.ways is 5, but meta-validation has 4 classes; set tasks.ways: 2, or add classes"),
+        ((6, 1, 3), "has 1 class; expected at least 2 in every split, by more classes or another tasks.fractions"),
+    ],
+)
+def test_too_few_classes_are_answered_with_what_to_set(sizes, words):
+    pools = {
+        s: Pool([f"{s} {i}" for i in range(n)], [], np.repeat(np.arange(n), 9))
+        for s, n in zip(SPLITS, sizes, strict=True)
+    }
+    with pytest.raises(DataError, match=re.escape(words)):
+        check_shape(Tasks(pools), EpisodeShape(5, 1, 1))

@@ -42,7 +42,9 @@ def learned_state(encoder: Encoder) -> dict[str, torch.Tensor]:
     return {n: t.contiguous() for n, t in encoder.state_dict().items() if n.startswith("learned.") or n in adapters}
 
 
-def restore_learned(encoder: Encoder, state: dict[str, torch.Tensor], config: ResolvedConfig, folder: Path) -> None:
+def restore_learned(
+    encoder: Encoder, state: dict[str, torch.Tensor], config: ResolvedConfig, folder: Path, ways: int
+) -> None:
     """Load what :func:`learned_state` returned into an encoder.
 
     Args:
@@ -50,6 +52,7 @@ def restore_learned(encoder: Encoder, state: dict[str, torch.Tensor], config: Re
         state: The tensors.
         config: Config of the evaluation; named in the error.
         folder: Folder of the model; named in the error.
+        ways: Classes per episode; named in the error.
 
     Raises:
         ConfigError: Names or shapes differ from what the config's learner learns.
@@ -58,7 +61,7 @@ def restore_learned(encoder: Encoder, state: dict[str, torch.Tensor], config: Re
     if {n: t.shape for n, t in expected.items()} != {n: t.shape for n, t in state.items()}:
         raise ConfigError(
             f"{Path(folder) / LEARNED} does not fit the learner '{config.sections.learner.name}' with "
-            f"{config.sections.tasks.ways} ways; expected the config of its training, {Path(folder) / CONFIG}"
+            f"{ways} ways; expected the config of its training, {Path(folder) / CONFIG}"
         )
     encoder.load_state_dict(state, strict=False)
 
@@ -109,7 +112,7 @@ def evaluate_folder(
     tokenizer = None if space.modality == IMAGE else load_tokenizer(str(folder))
     tasks = with_learner_prompts(config, load_tasks(source, tokenizer, section.max_tokens), tokenizer)
     check_images(space, tasks, config)
-    shape = episode_shape(config, shots)
+    shape = episode_shape(config, shots, tasks)
     check_shape(tasks, shape)
     evaluation = make_evaluation(on_this_machine(config), None, tasks, shape, cpus=0)
     evaluation = dataclasses.replace(evaluation, space=space, threads=0)
@@ -119,7 +122,7 @@ def evaluate_folder(
         raise ConfigError(f"{folder} cannot be loaded: {first_line(error, with_type=False)}") from error
     encoder = evaluation.encoder(model)
     if (Path(folder) / LEARNED).is_file():
-        restore_learned(encoder, load_file(Path(folder) / LEARNED), config, folder)
+        restore_learned(encoder, load_file(Path(folder) / LEARNED), config, folder, shape.ways)
     scores: np.ndarray = evaluation.accuracies(encoder, split, episodes)
     return {
         "model": str(folder), "split": split, "episodes": episodes, "ways": shape.ways, "shots": shape.shots,

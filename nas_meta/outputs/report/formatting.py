@@ -50,21 +50,50 @@ def trial_line(trial: Trial, objectives: Sequence[str] = ()) -> str:
 
 
 def short(architecture: Mapping[str, Any]) -> str:
-    """Format an architecture as one short line.
+    """Format an architecture as one short text.
 
-    Choices of one group are listed together and those that are False are left out: ``layer0.heads=4, layer0.keep=True,
-    layer1.keep=False`` becomes ``layer0 heads=4 keep``.
+    Choices of one group are listed together and those that are False are left out. Numbered groups with the same
+    choices are merged, and a choice that differs between them lists one value per group. For example,
+    ``layer0.keep=True, layer0.heads=4, layer1.keep=False, layer2.keep=True, layer2.heads=2`` becomes
+    ``layer0,2 keep heads=4,2``.
 
     Args:
         architecture: Values by choice.
     """
-    groups: dict[str, list[str]] = {}
+    groups: dict[str, dict[str, Any]] = {}
     for name, value in architecture.items():
         group, _, choice = name.rpartition(".")
-        if value is False:
-            continue
-        groups.setdefault(group, []).append(choice if value is True else f"{choice}={value}")
-    return one_line("; ".join(f"{g} {' '.join(v)}".strip() for g, v in groups.items()))
+        if value is not False:
+            groups.setdefault(group, {})[choice] = value
+    # Key: the name without its number, and the choices. Groups without a number stand alone.
+    merged: dict[tuple[str, tuple[str, ...]], list[tuple[int | None, dict[str, Any]]]] = {}
+    for group, values in groups.items():
+        stem = group.rstrip("0123456789")
+        number = int(group[len(stem) :]) if group != stem else None
+        merged.setdefault((stem, tuple(values)), []).append((number, values))
+    return one_line("; ".join(_members(stem, members) for (stem, _), members in merged.items()))
+
+
+def _members(stem: str, members: Sequence[tuple[int | None, Mapping[str, Any]]]) -> str:
+    """Format groups with the same choices, such as ``layer0-2 keep heads=4,4,2``."""
+    numbers = [number for number, _ in members if number is not None]
+    parts = [stem + _ranges(numbers)] if stem or numbers else []
+    for choice in members[0][1]:
+        values = [str(values[choice]) for _, values in members]
+        shown = values[0] if len(set(values)) == 1 else ",".join(values)
+        parts.append(choice if all(values[choice] is True for _, values in members) else f"{choice}={shown}")
+    return " ".join(parts)
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Format numbers, at least three in a row as a range: ``0-3,5`` for 0, 1, 2, 3, 5."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 2 else ",".join(map(str, run)) for run in runs)
 
 
 def choices(trial: Trial) -> list[str]:

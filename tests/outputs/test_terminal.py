@@ -1,0 +1,110 @@
+"""What a search prints: live in a terminal, line by line in a file, and tables of any width."""
+
+import io
+import re
+import time
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from nas_meta.core.objectives import Objective
+from nas_meta.journal.leaderboard import Leaderboard
+from nas_meta.journal.records import Trial
+from nas_meta.journal.status import Status
+from nas_meta.outputs.report.formatting import short
+from nas_meta.outputs.report.live import LiveProgress, panel, status_view
+from nas_meta.outputs.report.terminal import console, trials_table
+
+LAYERS = 12
+ARCHITECTURE = {f"layer{i}.{c}": v for i in range(LAYERS) for c, v in {"keep": True, "heads": 4 + i, "ffn": 64}.items()}
+
+
+def trials(count, running=1):
+    rows = [
+        Trial(i, ARCHITECTURE, 0, 10, status="completed", started=1.0, finished=2.0,
+              metrics={"accuracy": 0.8, "params": 2e7, "flops": 5e8, "train_seconds": 3.0})
+        for i in range(1, count - running + 1)
+    ]  # fmt: skip
+    return rows + [Trial(i, ARCHITECTURE, 0, 10, started=3.0) for i in range(count - running + 1, count + 1)]
+
+
+def status(phase, rows=(), ago=0.0):
+    board = Leaderboard.of(rows, [Objective("accuracy")])
+    return Status(phase, board, 20, time.time() - ago, {t.id: 5 for t in board.running.values()}, Path("run"))
+
+
+def printed(shown, width):
+    out = Console(file=io.StringIO(), width=width, markup=False, emoji=False)
+    out.print(shown)
+    return out.file.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("width", [40, 80, 120, 160])
+@pytest.mark.parametrize("view", [panel, status_view])
+def test_the_bar_has_a_line_of_its_own_and_nothing_is_cut(view, width):
+    lines = printed(view(status("searching", trials(4), 75)), width)
+    bars = [line for line in lines if "━" in line]
+    assert len(bars) == 1 and set(bars[0].strip()) <= set("━╸╺")
+    text = " ".join(" ".join(lines).split())
+    assert "3/20 done, 1 running" in text and "elapsed 1:15" in text and "trial 4: step 5/10" in text
+    assert "best so far trial 1: 80.0 %, 20.0 M parameters, 500 MFLOPs, 3.0 s" in text
+    assert all(cell_len(line) <= width for line in lines)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 160, 300])
+def test_a_table_of_trials_fits_and_keeps_every_cell(width):
+    rows = trials(5, 0)
+    lines = printed(trials_table(rows, ["accuracy"]), width)
+    text = re.sub(r"[\s│]", "", "".join(lines))
+    assert text.count(short(ARCHITECTURE).replace(" ", "")) == len(rows) and "…" not in text
+    assert all(cell_len(line) <= width for line in lines)
+    if width <= 80:
+        assert len(lines) <= 3 * len(rows) + 2
+
+
+def test_layers_are_merged_in_a_short_architecture():
+    assert short(ARCHITECTURE) == "layer0-11 keep heads=4,5,6,7,8,9,10,11,12,13,14,15 ffn=64"
+    assert short({"layer0.keep": True, "layer0.heads": 4, "layer1.keep": False, "layer2.keep": True,
+                  "layer2.heads": 2, "pooling": "cls", "adapter.rank": 8}) == (
+        "layer0,2 keep heads=4,2; pooling=cls; adapter rank=8"
+    )  # fmt: skip
+    assert short({"a1": 1, "b.x": False}) == "a1=1"
+
+
+@pytest.mark.parametrize(("columns", "width"), [("80", 80), ("200", 200), ("", 160), ("wide", 160), ("0", 160)])
+def test_a_pipe_is_as_wide_as_columns_says(columns, width, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert console().width == width
+
+
+def test_the_clock_runs_while_the_search_is_silent():
+    out = Console(file=io.StringIO(), force_terminal=True, width=80, height=24, _environ={"TERM": "xterm"})
+    with LiveProgress(out) as watch:
+        watch(status("preparing", ago=8.2))
+        deadline = time.time() + 8
+        while "elapsed 0:10" not in out.file.getvalue() and time.time() < deadline:
+            time.sleep(0.1)
+    assert {"0:08", "0:09", "0:10"} <= set(re.findall(r"elapsed (\d:\d\d)", out.file.getvalue()))
+
+
+def test_a_file_gets_lines_between_trials():
+    out = Console(file=io.StringIO(), width=80)
+    with LiveProgress(out, silence=0.1) as watch:
+        watch(status("preparing"))
+        watch(status("searching", trials(4)))
+        deadline = time.time() + 8
+        while "step 5/10" not in out.file.getvalue() and time.time() < deadline:
+            time.sleep(0.05)
+    lines = " ".join(out.file.getvalue().split())
+    assert "searching 3/20 done, 1 running, 0 failed elapsed 0:00" in lines and "trial 4: step 5/10" in lines
+    assert lines.index("trial 1: 80.0 %") < lines.index("3/20 done")
+    assert "\x1b" not in lines
+
+
+def test_many_running_trials_leave_room_on_a_small_terminal():
+    out = Console(file=io.StringIO(), force_terminal=True, width=80, height=12, _environ={"TERM": "xterm"})
+    with LiveProgress(out) as watch:
+        watch(status("searching", trials(30, running=29)))
+    assert "and 25 more" in out.file.getvalue()

@@ -76,6 +76,10 @@ class EvaluationSection(Section):
     test_episodes: int = Field(600, ge=2, description="meta-test episodes after the search")
     test_best: int = Field(3, ge=0, description="how many of the best are meta-tested")
     keep: int = Field(3, ge=1, description="trained weights are kept of so many best trials")
+    check_models: bool = Field(
+        True,
+        description="whether a few architectures are trained for a step, saved and reloaded before the first trial",
+    )
     flops_tokens: int = Field(32, ge=1, description="FLOPs are those of one text of so many tokens")
 
 

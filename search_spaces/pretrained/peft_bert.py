@@ -103,7 +103,11 @@ class PeftBert(SearchSpace):
         from nas_meta.models.adapters import without_adapters
         from search_spaces.slicing import save_padded
 
-        save_padded(without_adapters(copy.deepcopy(model), merge=True), folder)
+        merged = without_adapters(copy.deepcopy(model), merge=True)
+        if any(insertion.kind == "adapter" for insertion in self.insertions(architecture).values()):
+            save_padded(merged, folder)
+        else:  # all weights have the shapes of the encoder, whatever its family
+            merged.save_pretrained(folder)
 
     def insertions(self, architecture: Architecture) -> dict[int, Any]:
         """Return the adapters of an architecture.

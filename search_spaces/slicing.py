@@ -269,7 +269,7 @@ def load_sliced(folder: str | Path) -> nn.Module:
     """
     from transformers import AutoModel
 
-    model = AutoModel.from_pretrained(folder, trust_remote_code=False).eval()
+    model = AutoModel.from_pretrained(folder, trust_remote_code=False, dtype="float32").eval()
     layer_widths = getattr(model.config, "nas_meta_widths", None) or widths(model)
     sliced = [
         slice_layer(layer, np.arange(heads), np.arange(neurons))

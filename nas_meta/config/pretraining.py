@@ -152,7 +152,8 @@ def load_model(name: str, key: str, causal: bool = False) -> nn.Module:
     kind = AutoModelForCausalLM if causal else AutoModel
     try:
         # False, not left out: transformers would ask on the terminal whether to run a folder's own code.
-        return kind.from_pretrained(model_path(name), trust_remote_code=False, weights_only=True).eval()
+        loaded = kind.from_pretrained(model_path(name), trust_remote_code=False, weights_only=True, dtype="float32")
+        return loaded.eval()
     except ConfigError:
         raise
     except Exception as error:  # a folder may hold anything, and so may what the libraries below raise

@@ -20,14 +20,15 @@ def load_pretrained(name: str) -> nn.Module:
         name: A folder, a hub name, or the name of a packaged model.
 
     Returns:
-        The encoder in evaluation mode.
+        The encoder in evaluation mode, in float32 whatever the precision of the file: half precision is too coarse for
+        small updates of weights.
 
     Raises:
         ConfigError: The model cannot be loaded.
     """
     from transformers import AutoModel
 
-    return _load(name, AutoModel.from_pretrained, weights_only=True).eval()
+    return _load(name, AutoModel.from_pretrained, weights_only=True, dtype="float32").eval()
 
 
 def load_pretrained_decoder(name: str) -> nn.Module:

@@ -148,11 +148,14 @@ def load_model(name: str, key: str, causal: bool = False) -> nn.Module:
     from transformers import AutoModel, AutoModelForCausalLM
     from transformers.utils import logging
 
+    from nas_meta.models.token_checks import check_weights
+
     logging.disable_progress_bar()
     kind = AutoModelForCausalLM if causal else AutoModel
     try:
         # False, not left out: transformers would ask on the terminal whether to run a folder's own code.
         loaded = kind.from_pretrained(model_path(name), trust_remote_code=False, weights_only=True, dtype="float32")
+        check_weights(loaded, f"{key} '{name}'")
         return loaded.eval()
     except ConfigError:
         raise

@@ -139,7 +139,12 @@ class SearchRun:
 
         evaluation = make_evaluation(self.resolved, problem.space, None, problem.shape, 1)
         model = getattr(self.resolved.options["space"], "model", None)
-        check_models(dataclasses.replace(evaluation, tasks=problem.tasks), f"space.model '{model}'" if model else None)
+        key = f"space.model '{model}'" if model else None
+        lengths = {
+            "evaluation.flops_tokens": self.config.evaluation.flops_tokens,
+            "latency.tokens": self.config.latency.tokens,
+        }
+        check_models(dataclasses.replace(evaluation, tasks=problem.tasks), key, lengths)
 
     def _make_strategy(self, problem: Problem, session: Session) -> Strategy:
         """Build the strategy with the original trial and worker counts: replay must reproduce its proposals."""

@@ -9,17 +9,22 @@ somewhere (:func:`covering`). If one fails, its values are tried one at a time i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from nas_meta.controller.model_check import model_problem
 from nas_meta.core.guard import plugin_call
 from nas_meta.errors import ConfigError
+from nas_meta.models.checks import check_model
+from nas_meta.models.token_checks import check_length, check_tokens
 from nas_meta.space.architecture import Architecture, Value
 from nas_meta.space.search_space import SearchSpace
 from nas_meta.space.wrappers import space_name
+from nas_meta.tasks.examples import TEXT
 
 if TYPE_CHECKING:
     from nas_meta.evaluation.trial import Evaluation
@@ -34,13 +39,16 @@ Item = tuple[str, Value, tuple[tuple[str, Value], ...]]
 """A value of a choice under the values of the choices that it depends on; numbers in names are left out."""
 
 
-def check_models(evaluation: Evaluation, key: str | None = None) -> None:
+def check_models(
+    evaluation: Evaluation, key: str | None = None, lengths: Mapping[str, int] = MappingProxyType({})
+) -> None:
     """Try some architectures before the first trial.
 
     Args:
         evaluation: The evaluation of the trials, with the prepared space.
         key: The pretrained model that the space cuts its models from, such as ``space.model 'models/bert'``; None if
             there is none. Only then are choices refused that cannot be trained; see :func:`model_problem`.
+        lengths: Lengths of further texts that are computed, in tokens, by config key.
 
     Raises:
         ConfigError: A choice, or the whole space, does not give models that can be trained and exported.
@@ -50,9 +58,12 @@ def check_models(evaluation: Evaluation, key: str | None = None) -> None:
     def problem(architecture: Architecture) -> str | None:
         return model_problem(evaluation, architecture, seed, key is not None)
 
+    architectures = covering(space, seed, evaluation.settings.flops_tokens)
+    if space.modality == TEXT:
+        check_texts(evaluation, architectures[0], key or f"the model of {space_name(space)}", lengths)
     working: list[Architecture] = []
     failing: list[tuple[Architecture, str]] = []
-    for architecture in covering(space, seed, evaluation.settings.flops_tokens):
+    for architecture in architectures:
         reason = problem(architecture)
         if reason is None:
             working.append(architecture)
@@ -69,6 +80,30 @@ def check_models(evaluation: Evaluation, key: str | None = None) -> None:
     architecture, reason = failing[0]
     which = f"the architecture {architecture}" if working else "no architecture works; the smallest"
     raise ConfigError(f"{subject}: {which} {reason}; expected models that can be trained and exported")
+
+
+def check_texts(evaluation: Evaluation, architecture: Architecture, subject: str, lengths: Mapping[str, int]) -> None:
+    """Check that a model has embeddings for the tokens of the tasks, and positions for the longest text.
+
+    Args:
+        evaluation: The evaluation of the trials.
+        architecture: An architecture of its space; if it cannot be built, its trial reports that.
+        subject: What the error message calls the model.
+        lengths: Lengths of further texts, by config key.
+
+    Raises:
+        ConfigError: The texts do not fit the model.
+    """
+    space = evaluation.space
+    try:
+        with torch.random.fork_rng():
+            model = space.build(architecture)
+            check_model(model, space)
+    except (Exception, SystemExit):
+        return
+    check_tokens(model, evaluation.tasks, subject)
+    for name, length in lengths.items():
+        check_length(model, torch.ones(1, length, dtype=torch.long), subject, name)
 
 
 def covering(space: SearchSpace, seed: int, tokens: int) -> list[Architecture]:

@@ -164,11 +164,13 @@ class BertSubnet(PretrainedSubnet):
         return sum(sum(1 for _ in combinations(range(layers), k)) * widths**k for k in sets)
 
     def prepare(self, tasks: Tasks, seed: int) -> None:
+        from nas_meta.models.token_checks import check_tokens
         from search_spaces.pretrained.importance import importance
         from search_spaces.slicing import layers_of
 
         model = load_pretrained(self.options.model)
         layers_of(model)  # raises for other families before anything is computed
+        check_tokens(model, tasks, f"space.model '{self.options.model}'")
         o = self.options
         self._scores = importance(model, tasks["meta-train"], o.importance_episodes, seed, o.importance)
         self._config = model.config

@@ -28,7 +28,7 @@ def load_pretrained(name: str) -> nn.Module:
     """
     from transformers import AutoModel
 
-    return _load(name, AutoModel.from_pretrained, weights_only=True, dtype="float32").eval()
+    return _load_model(name, AutoModel.from_pretrained).eval()
 
 
 def load_pretrained_decoder(name: str) -> nn.Module:
@@ -47,8 +47,7 @@ def load_pretrained_decoder(name: str) -> nn.Module:
 
     from search_spaces.pretrained.causal_lm import CausalStates
 
-    lm = _load(name, AutoModelForCausalLM.from_pretrained, weights_only=True, dtype="float32")
-    return CausalStates(lm).eval()
+    return CausalStates(_load_model(name, AutoModelForCausalLM.from_pretrained)).eval()
 
 
 def pretrained_config(name: str) -> Any:
@@ -83,6 +82,15 @@ def model_from_arrays(config: Any, weights: Mapping[str, np.ndarray]) -> nn.Modu
 
     model = AutoModel.from_config(config)
     model.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
+    return model
+
+
+def _load_model(name: str, load: Callable[..., Any]) -> Any:
+    """Load a model in float32 and refuse weights that are not finite."""
+    from nas_meta.models.token_checks import check_weights
+
+    model = _load(name, load, weights_only=True, dtype="float32")
+    check_weights(model, f"space.model '{name}'")
     return model
 
 

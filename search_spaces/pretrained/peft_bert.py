@@ -84,6 +84,9 @@ class PeftBert(SearchSpace):
         return None
 
     def prepare(self, tasks: Tasks, seed: int) -> None:
+        from nas_meta.models.token_checks import check_tokens
+
+        check_tokens(self._full, tasks, f"space.model '{self.options.model}'")
         self._config = self._full.config
         # Arrays instead of tensors, so that Ray shares one copy between the workers of a node.
         self._weights = {name: tensor.numpy() for name, tensor in self._full.state_dict().items()}

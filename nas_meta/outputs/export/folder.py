@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from nas_meta.config.components import make_evaluation
 from nas_meta.config.problem import episode_shape, make_space
+from nas_meta.core.guard import plugin_call
 from nas_meta.errors import PluginError, RunError
 from nas_meta.journal.run import Run
 from nas_meta.models.compute import Compute
@@ -52,7 +53,8 @@ def export(run: Run, folder: str | Path, trial_id: int | None = None) -> Path:
         save_file(learned, folder / LEARNED)
     # What the learner put into the model stands in the learner's file; the space saves what it built.
     model = without_adapters(encoder.model, merge=False) if encoder.inserted else encoder.model
-    space.save(model, architecture, folder)
+    with plugin_call(space, "save"):
+        space.save(model, architecture, folder)
     if not (folder / "config.json").is_file():
         raise PluginError(f"{space_name(space)}.save() wrote no config.json; expected a Hugging Face folder")
     if space.modality != IMAGE:

@@ -43,8 +43,11 @@ def search(
     resolved = read_config(config, set_ or [])
     if resume and run_dir is None and resolved.sections.run_dir is None:
         raise ConfigError("--resume needs the directory of the run; expected --run-dir DIR, or run_dir in the config")
+    from nas_meta.config.model_pooling import pooling_difference
     from nas_meta.controller.launch import search as run_search
 
+    if difference := pooling_difference(resolved):
+        typer.echo(f"warning: {one_line(difference)}", err=True)
     watched(lambda watch: run_search(resolved, run_dir, inline, watch, resume))
 
 

@@ -14,6 +14,7 @@ from nas_meta.journal.run import Run
 from nas_meta.models.compute import Compute
 from nas_meta.outputs.export.exported_model import CONFIG, LEARNED, learned_state
 from nas_meta.outputs.export.model_card import model_card
+from nas_meta.outputs.export.sentence_transformer import on_unit_sphere, with_padding, write_modules
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.wrappers import space_name
 from nas_meta.tasks.examples import IMAGE, TEXT
@@ -58,10 +59,14 @@ def export(run: Run, folder: str | Path, trial_id: int | None = None) -> Path:
     if not (folder / "config.json").is_file():
         raise PluginError(f"{space_name(space)}.save() wrote no config.json; expected a Hugging Face folder")
     if space.modality != IMAGE:
-        load_tokenizer(space.tokenizer).save_pretrained(folder)
+        with_padding(load_tokenizer(space.tokenizer)).save_pretrained(folder)
     if space.modality != TEXT:
         save_processor(space.image_shape, folder)
     config = run.config.at(architecture, space.pooling(architecture))
     (folder / CONFIG).write_text(config.as_yaml(), encoding="utf-8")
+    if space.modality == TEXT:
+        section = config.sections.tasks
+        unit = on_unit_sphere(config.options["learner"])
+        write_modules(folder, section.pooling, encoder.width, section.max_tokens, unit)
     (folder / "README.md").write_text(model_card(run, trial, space, folder, config.sections), encoding="utf-8")
     return folder

@@ -13,6 +13,7 @@ from nas_meta.config.components import make_evaluation, make_strategy
 from nas_meta.config.problem import load_problem
 from nas_meta.errors import ConfigError, DataError, RunError, nearest
 from nas_meta.journal.run import Run
+from nas_meta.outputs.export.sentence_transformer import write_modules
 from nas_meta.strategy.protocol import Adapted, Strategy
 from nas_meta.tasks.examples import MODALITIES, TEXT
 from nas_meta.tasks.source import Classes, SplitClasses, TaskSource
@@ -131,6 +132,7 @@ def adapt(
     if query is not None:
         scores = _scores(made, evaluation.pooling, _queries(query, text, label, classes, support), tokenizer, run)
     _save(made, space, folder, classes, tokenizer, config.tasks.pooling)
+    write_modules(folder, config.tasks.pooling, made.weight.shape[1], config.tasks.max_tokens, normalized=True)
     return TaskModel(
         folder, list(classes), dict(made.architecture.values), parameters(made.model),
         None if scores is None else float(scores.mean()), 0 if scores is None else len(scores),

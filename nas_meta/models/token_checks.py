@@ -6,6 +6,7 @@ the tokenizer. The length is tried, not read from a config: families count posit
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import torch
@@ -65,6 +66,23 @@ def check_length(model: nn.Module, ids: Tensor, subject: str, key: str) -> None:
     if most:
         raise ConfigError(
             f"{subject} takes texts of at most {most} tokens, but {key} allows {ids.shape[1]}; expected at most {most}"
+        )
+
+
+def check_architecture(model: nn.Module, subject: str) -> None:
+    """Check that a pretrained model is an encoder or a decoder alone.
+
+    Args:
+        model: The model.
+        subject: What the error message calls it, such as ``space.model 'models/t5'``.
+
+    Raises:
+        ConfigError: Its ``forward`` needs the inputs of a decoder beside those of an encoder, as T5 and BART do.
+    """
+    if "decoder_input_ids" in signature(model.forward).parameters:
+        raise ConfigError(
+            f"{subject} is a {type(model).__name__}, an encoder with a decoder; expected an encoder alone, such as "
+            "BERT, MiniLM or RoBERTa, or a causal language model for spaces of decoders"
         )
 
 

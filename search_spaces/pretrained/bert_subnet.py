@@ -15,7 +15,7 @@ from pydantic import Field
 
 from nas_meta import Architecture, Choice, PluginOptions
 from nas_meta.errors import ConfigError
-from nas_meta.tasks.packaged_models import MINILM, model_path
+from nas_meta.tasks.packaged_models import MINILM, model_path, refuse_adapter
 from nas_meta.tasks.pool import Tasks
 from search_spaces.pretrained.base import PretrainedSubnet, strongest, unit_counts
 from search_spaces.pretrained.loading import load_pretrained, model_from_arrays
@@ -85,6 +85,7 @@ class BertSubnet(PretrainedSubnet):
         Raises:
             ConfigError: The config cannot be read, or is not that of a BERT-family encoder.
         """
+        refuse_adapter(self.options.model, "space.model")
         path = Path(model_path(self.options.model)) / "config.json"
         if path.is_file():
             try:

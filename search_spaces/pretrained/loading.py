@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from nas_meta.errors import ConfigError
-from nas_meta.tasks.packaged_models import model_path
+from nas_meta.tasks.packaged_models import model_path, refuse_adapter
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,9 +87,10 @@ def model_from_arrays(config: Any, weights: Mapping[str, np.ndarray]) -> nn.Modu
 
 def _load_model(name: str, load: Callable[..., Any]) -> Any:
     """Load a model in float32 and refuse weights that are not finite."""
-    from nas_meta.models.token_checks import check_weights
+    from nas_meta.models.token_checks import check_architecture, check_weights
 
     model = _load(name, load, weights_only=True, dtype="float32")
+    check_architecture(model, f"space.model '{name}'")
     check_weights(model, f"space.model '{name}'")
     return model
 
@@ -99,6 +100,7 @@ def _load(name: str, load: Callable[..., Any], **options: Any) -> Any:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    refuse_adapter(name, "space.model")
     try:
         # If trust_remote_code were left out, transformers would ask on the terminal whether to run the folder's code.
         return load(model_path(name), trust_remote_code=False, **options)

@@ -7,7 +7,7 @@ the tokenizer. The length is tried, not read from a config: families count posit
 from __future__ import annotations
 
 from inspect import signature
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -112,7 +112,7 @@ def vocabulary_rows(model: nn.Module) -> int | None:
         The rows of its input embeddings; None if it is not a transformers model, or does not say which they are.
     """
     try:
-        table: Any = model.get_input_embeddings()
+        table: Any = cast(Any, model).get_input_embeddings()
     except (AttributeError, NotImplementedError):
         return None
     return getattr(table, "num_embeddings", None)

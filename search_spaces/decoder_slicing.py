@@ -306,7 +306,7 @@ def load_sliced(folder: str | Path) -> nn.Module:
     Returns:
         The sliced model as ``CausalStates``, in evaluation mode.
     """
-    lm = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, weights_only=True)
+    lm = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, weights_only=True, dtype="float32")
     model = CausalStates(lm).eval()
     sources = layers_of(model)
     layer_widths = getattr(model.config, "decoder_widths", None) or widths(model)

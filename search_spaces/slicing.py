@@ -20,6 +20,7 @@ from torch import nn
 
 from nas_meta.errors import ConfigError
 
+FAMILIES = "a BERT-family encoder (BERT, MiniLM, RoBERTa, DistilBERT)"
 QKV = {"bert": ("query", "key", "value"), "distilbert": ("q_lin", "k_lin", "v_lin")}
 
 
@@ -68,9 +69,7 @@ def layers_of(model: nn.Module) -> nn.ModuleList:
         layers = getattr(getattr(model, stack, None), "layer", None)
         if isinstance(layers, nn.ModuleList):
             return layers
-    raise ConfigError(
-        f"space.model is a {type(model).__name__}; expected a BERT-family encoder (BERT, MiniLM, RoBERTa, DistilBERT)"
-    )
+    raise ConfigError(f"space.model is a {type(model).__name__}; expected {FAMILIES}")
 
 
 def replace_layers(model: nn.Module, layers: Sequence[nn.Module]) -> None:
@@ -93,20 +92,28 @@ def parts_of(layer: nn.Module) -> LayerParts:
 
     Returns:
         The projections of the layer, not copied.
+
+    Raises:
+        ConfigError: The layer is not that of a BERT-family encoder.
     """
-    attention = layer.attention
-    if hasattr(attention, "self"):
-        inner = attention.self
-        inward = tuple(getattr(inner, name) for name in QKV["bert"])
-        return LayerParts(
-            inward,
-            attention.output.dense,
-            layer.intermediate.dense,
-            layer.output.dense,
-            inner.attention_head_size,
-        )
-    inward = tuple(getattr(attention, name) for name in QKV["distilbert"])
-    return LayerParts(inward, attention.out_lin, layer.ffn.lin1, layer.ffn.lin2, attention.attention_head_size)
+    try:
+        attention = layer.attention
+        if hasattr(attention, "self"):
+            inner = attention.self
+            inward = tuple(getattr(inner, name) for name in QKV["bert"])
+            return LayerParts(
+                inward,
+                attention.output.dense,
+                layer.intermediate.dense,
+                layer.output.dense,
+                inner.attention_head_size,
+            )
+        inward = tuple(getattr(attention, name) for name in QKV["distilbert"])
+        return LayerParts(inward, attention.out_lin, layer.ffn.lin1, layer.ffn.lin2, attention.attention_head_size)
+    except AttributeError as error:
+        raise ConfigError(
+            f"the layers of space.model are {type(layer).__name__}; expected those of {FAMILIES}"
+        ) from error
 
 
 def head_rows(heads: np.ndarray, head_size: int) -> torch.Tensor:
@@ -262,7 +269,7 @@ def load_sliced(folder: str | Path) -> nn.Module:
     """
     from transformers import AutoModel
 
-    model = AutoModel.from_pretrained(folder, trust_remote_code=False).eval()
+    model = AutoModel.from_pretrained(folder, trust_remote_code=False, dtype="float32").eval()
     layer_widths = getattr(model.config, "nas_meta_widths", None) or widths(model)
     sliced = [
         slice_layer(layer, np.arange(heads), np.arange(neurons))

@@ -45,6 +45,10 @@ def search(
     resolved = read_config(config, set_ or [])
     if resume and run_dir is None and resolved.sections.run_dir is None:
         raise ConfigError("--resume is given without a run directory; expected --run-dir DIR, or run_dir in the config")
+    from nas_meta.config.model_pooling import pooling_difference
+
+    if difference := pooling_difference(resolved):
+        echo(f"warning: {difference}", err=True)
 
     def run_search(watch: LiveProgress) -> Run:
         from nas_meta.controller.launch import search as run

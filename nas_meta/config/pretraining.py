@@ -18,7 +18,7 @@ from nas_meta.tasks.corpus.default_corpus import default_corpus, held_out_texts
 from nas_meta.tasks.corpus.token_store import tokenise_corpus
 from nas_meta.tasks.corpus.tokenizer_training import trained_tokenizer
 from nas_meta.tasks.examples import MODALITIES, TEXT
-from nas_meta.tasks.packaged_models import model_path
+from nas_meta.tasks.packaged_models import model_path, refuse_adapter
 from nas_meta.tasks.tokenization import load_tokenizer
 
 if TYPE_CHECKING:
@@ -193,11 +193,17 @@ def load_model(name: str, key: str, causal: bool = False) -> nn.Module:
     from transformers import AutoModel, AutoModelForCausalLM
     from transformers.utils import logging
 
+    from nas_meta.models.token_checks import check_architecture, check_weights
+
     logging.disable_progress_bar()
     kind = AutoModelForCausalLM if causal else AutoModel
+    refuse_adapter(name, key)
     try:
         # Without an explicit False, transformers asks on the terminal whether to run the code in the folder.
-        return kind.from_pretrained(model_path(name), trust_remote_code=False, weights_only=True).eval()
+        loaded = kind.from_pretrained(model_path(name), trust_remote_code=False, weights_only=True, dtype="float32")
+        check_architecture(loaded, f"{key} '{name}'")
+        check_weights(loaded, f"{key} '{name}'")
+        return loaded.eval()
     except ConfigError:
         raise
     except Exception as error:  # the folder can contain anything, so the libraries can raise anything

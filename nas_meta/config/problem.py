@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nas_meta.config.compatibility import check_images, check_source
+from nas_meta.config.model_pooling import pooling_difference
 from nas_meta.config.resolved import ResolvedConfig
 from nas_meta.core.guard import plugin_call
 from nas_meta.errors import ConfigError
@@ -141,6 +143,8 @@ def load_tasks(resolved: ResolvedConfig, space: SearchSpace) -> Tasks:
     tokenizer = None if space.modality == IMAGE else tokenization.load_tokenizer(space.tokenizer)
     tasks = tokenization.load_tasks(source, tokenizer, resolved.sections.tasks.max_tokens)
     tasks = with_learner_prompts(resolved, tasks, tokenizer)
+    if difference := pooling_difference(resolved):
+        tasks = dataclasses.replace(tasks, report=[*tasks.report, difference])
     check_images(space, tasks, resolved)
     if max(resolved.training("synonyms")) > 0:
         tasks = tokenization.with_synonyms(tasks, tokenization.load_tokenizer(space.tokenizer))

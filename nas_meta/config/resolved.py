@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from nas_meta.config.model_pooling import with_own_pooling
 from nas_meta.config.provenance import Source, apply_overrides, check_plain, validate
 from nas_meta.config.sections import (
     PLUGIN_SECTIONS,
@@ -181,7 +182,7 @@ def resolve(document: Mapping[str, Any], source: Source | None = None, overrides
     """
     source = source or Source("config")
     check_plain(document, source)
-    document = apply_overrides(document, overrides)
+    document = with_own_pooling(apply_overrides(document, overrides))
     for section in document:
         if section not in Config.model_fields:
             raise ConfigError(

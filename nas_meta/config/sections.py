@@ -110,6 +110,10 @@ class EvaluationSection(Section):
         3, ge=1, description="number of trials, best by the first objective, whose trained weights are kept"
     )
     flops_tokens: int = Field(32, ge=1, description="length of the text for which FLOPs are counted, in tokens")
+    check_models: bool = Field(
+        True,
+        description="whether a few architectures are trained for a step, saved and reloaded before the first trial",
+    )
 
 
 class ObjectiveSection(Section):

@@ -134,10 +134,26 @@ class SearchRun:
         # Refuses limits that no architecture meets before anything is trained.
         problem.space.sample(np.random.default_rng(self.config.seed))
         check_learner(self.resolved, problem.space)
+        self._check_models(problem)
         session = next_session(self.directory) if self.resumed else new_session(self.config, self.inline)
         options: Any = self.resolved.options["stopping"]
         stopping = options.resolved(most_steps(self.resolved), self.config.evaluation.interim_episodes)
         return _Plan(problem, corpus, session, stopping)
+
+    def _check_models(self, problem: Problem) -> None:
+        """Refuse, before the first trial of a search, choices whose models cannot be trained and exported."""
+        if self.resumed or not self.config.evaluation.check_models:
+            return
+        from nas_meta.controller.preflight import check_models
+
+        evaluation = make_evaluation(self.resolved, problem.space, None, problem.shape, 1)
+        model = getattr(self.resolved.options["space"], "model", None)
+        key = f"space.model '{model}'" if model else None
+        lengths = {
+            "evaluation.flops_tokens": self.config.evaluation.flops_tokens,
+            "latency.tokens": self.config.latency.tokens,
+        }
+        check_models(dataclasses.replace(evaluation, tasks=problem.tasks), key, lengths)
 
     def _make_strategy(self, problem: Problem, session: Session) -> Strategy:
         """Build the strategy with the original trial and worker counts: replay must reproduce its proposals."""

@@ -23,6 +23,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from nas_meta.errors import TrialError
 from nas_meta.learners.base import accuracy, embed_distinct, one_by_one, task_loss
 from nas_meta.learners.inner_loop.descent import InnerLoop, Weights, descend
 from nas_meta.learners.inner_loop.kernels import differentiable_kernels
@@ -78,6 +79,18 @@ class MAML(AdaptingLearner):
 
     Options = MAMLOptions
     any_ways = False
+
+    def equip(self, model: nn.Module) -> None:
+        super().equip(model)
+        if self.options.adapt == "head":
+            return
+        for name, module in model.named_modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                raise TrialError(
+                    f"{type(self).__name__} cannot adapt {type(model).__name__}, because its {name} is a "
+                    f"{type(module).__name__}, which mixes the examples of a batch and changes its statistics in "
+                    "every inner step; expected LayerNorm or GroupNorm, learner.adapt: head, or another learner"
+                )
 
     def learned(self, encoder: Encoder, ways: int) -> nn.Module:
         return nn.ModuleDict({"head": nn.Linear(encoder.width, ways)})

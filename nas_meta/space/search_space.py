@@ -166,7 +166,7 @@ class SearchSpace(ABC):
         save_pretrained(folder)
 
     def load(self, folder: Path) -> nn.Module:
-        """Load a model that :meth:`save` wrote, or any other transformers model.
+        """Load a model that :meth:`save` wrote, or any other transformers model; by default in float32.
 
         Args:
             folder: Folder of the model.
@@ -177,7 +177,7 @@ class SearchSpace(ABC):
         """
         from transformers import AutoModel
 
-        return AutoModel.from_pretrained(folder, trust_remote_code=False)
+        return AutoModel.from_pretrained(folder, trust_remote_code=False, dtype="float32")
 
     @cached_property
     def table(self) -> dict[str, Choice]:

@@ -71,6 +71,24 @@ def model_path(name: str) -> str:
     return name
 
 
+def refuse_adapter(name: str, key: str) -> None:
+    """Refuse a folder that holds a PEFT adapter instead of a model.
+
+    Args:
+        name: Name of a model, as in :func:`model_path`.
+        key: Config key that gives the name.
+
+    Raises:
+        ConfigError: The folder has an ``adapter_config.json``, but no ``config.json``.
+    """
+    folder = Path(name)
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        raise ConfigError(
+            f"{key} '{name}' is a PEFT adapter, not a model; expected a whole model: merge the adapter into its base "
+            "model with merge_and_unload() and save that"
+        )
+
+
 def _folder_of(package: str, name: str, install: str) -> Path:
     """Return the folder of an installed package without running its code."""
     spec = importlib.util.find_spec(package)

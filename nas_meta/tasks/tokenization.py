@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CHUNK = 10_000  # texts per tokenizer call
+VOCABULARIES = ("vocab*", "merges*", "*.model", "*.tiktoken", "tekken.json")  # of other tokenizers
 LONGEST_TOKEN = 1000  # upper bound on the characters of a token: texts are cut by it before they are tokenised
 
 
@@ -37,12 +39,26 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
+        path = model_path(name)
         # Explicitly False: by default, transformers asks on the terminal whether to run the folder's code.
-        return AutoTokenizer.from_pretrained(model_path(name), trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        _check_files(tokenizer, Path(path), name)
+        return tokenizer
     except ConfigError:
         raise
     except Exception as error:  # a malformed folder may raise any exception in the libraries below
         raise ConfigError(f"the tokenizer '{name}' cannot be loaded: {error}") from error
+
+
+def _check_files(tokenizer: PreTrainedTokenizerBase, folder: Path, name: str) -> None:
+    """Refuse a folder without a vocabulary: transformers makes a tokenizer of it that knows no word."""
+    own = type(tokenizer).vocab_files_names.values()
+    files = sorted({"tokenizer.json", *own})
+    if own and folder.is_dir() and not any(any(folder.glob(pattern)) for pattern in (*files, *VOCABULARIES)):
+        raise ConfigError(
+            f"the tokenizer '{name}' cannot be loaded: the folder has none of {', '.join(files)}; expected the files "
+            "that tokenizer.save_pretrained() writes"
+        )
 
 
 def load_tasks(source: TaskSource, tokenizer: PreTrainedTokenizerBase | None, max_tokens: int) -> Tasks:

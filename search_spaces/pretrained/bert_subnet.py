@@ -16,7 +16,7 @@ from pydantic import Field
 from nas_meta import Architecture, Choice, PluginOptions
 from nas_meta.core.paths import ModelName
 from nas_meta.errors import ConfigError
-from nas_meta.tasks.packaged_models import MINILM, model_path
+from nas_meta.tasks.packaged_models import MINILM, model_path, refuse_adapter
 from nas_meta.tasks.pool import Tasks
 from search_spaces.pretrained.base import PretrainedSubnet, strongest, unit_counts
 from search_spaces.pretrained.loading import load_pretrained, model_from_arrays
@@ -86,6 +86,7 @@ class BertSubnet(PretrainedSubnet):
         Raises:
             ConfigError: The config cannot be read, or is not that of a BERT-family encoder.
         """
+        refuse_adapter(self.options.model, "space.model")
         path = Path(model_path(self.options.model)) / "config.json"
         if path.is_file():
             try:
@@ -165,11 +166,13 @@ class BertSubnet(PretrainedSubnet):
         return sum(sum(1 for _ in combinations(range(layers), k)) * widths**k for k in sets)
 
     def prepare(self, tasks: Tasks, seed: int) -> None:
+        from nas_meta.models.token_checks import check_tokens
         from search_spaces.pretrained.importance import importance
         from search_spaces.slicing import layers_of
 
         model = load_pretrained(self.options.model)
         layers_of(model)  # raises for other families before anything is computed
+        check_tokens(model, tasks, f"space.model '{self.options.model}'")
         o = self.options
         self._scores = importance(model, tasks["meta-train"], o.importance_episodes, seed, o.importance)
         self._config = model.config

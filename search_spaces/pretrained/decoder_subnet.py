@@ -159,10 +159,12 @@ class DecoderSubnet(PretrainedSubnet):
         return sum(comb(optional, k) * per_layer ** (fixed + k) for k in kept)
 
     def prepare(self, tasks: Tasks, seed: int) -> None:
+        from nas_meta.models.token_checks import check_tokens
         from search_spaces.decoder_slicing import layers_of, parts_of
         from search_spaces.pretrained.importance import importance
 
         model = load_pretrained_decoder(self.options.model)
+        check_tokens(model, tasks, f"space.model '{self.options.model}'")
         parts = [parts_of(layer) for layer in layers_of(model)]
         pool = tasks["meta-train"]
         self._scores = importance(model, pool, self.options.importance_episodes, seed, parts=parts, pooling="last")

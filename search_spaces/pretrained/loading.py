@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from nas_meta.errors import ConfigError
-from nas_meta.tasks.packaged_models import model_path
+from nas_meta.tasks.packaged_models import model_path, refuse_adapter
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,14 +20,15 @@ def load_pretrained(name: str) -> nn.Module:
         name: A folder, a hub name, or the name of a packaged model.
 
     Returns:
-        The encoder in evaluation mode.
+        The encoder in evaluation mode, in float32 whatever the precision of the file: half precision is too coarse for
+        small updates of weights.
 
     Raises:
         ConfigError: The model cannot be loaded.
     """
     from transformers import AutoModel
 
-    return _load(name, AutoModel.from_pretrained, weights_only=True).eval()
+    return _load_model(name, AutoModel.from_pretrained).eval()
 
 
 def load_pretrained_decoder(name: str) -> nn.Module:
@@ -46,8 +47,7 @@ def load_pretrained_decoder(name: str) -> nn.Module:
 
     from search_spaces.pretrained.causal_lm import CausalStates
 
-    lm = _load(name, AutoModelForCausalLM.from_pretrained, weights_only=True, dtype="float32")
-    return CausalStates(lm).eval()
+    return CausalStates(_load_model(name, AutoModelForCausalLM.from_pretrained)).eval()
 
 
 def pretrained_config(name: str) -> Any:
@@ -85,11 +85,22 @@ def model_from_arrays(config: Any, weights: Mapping[str, np.ndarray]) -> nn.Modu
     return model
 
 
+def _load_model(name: str, load: Callable[..., Any]) -> Any:
+    """Load a model in float32 and refuse weights that are not finite."""
+    from nas_meta.models.token_checks import check_architecture, check_weights
+
+    model = _load(name, load, weights_only=True, dtype="float32")
+    check_architecture(model, f"space.model '{name}'")
+    check_weights(model, f"space.model '{name}'")
+    return model
+
+
 def _load(name: str, load: Callable[..., Any], **options: Any) -> Any:
     """Call a loading function of transformers and turn its exceptions into a ConfigError."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    refuse_adapter(name, "space.model")
     try:
         # If trust_remote_code were left out, transformers would ask on the terminal whether to run the folder's code.
         return load(model_path(name), trust_remote_code=False, **options)

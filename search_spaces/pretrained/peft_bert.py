@@ -85,6 +85,9 @@ class PeftBert(SearchSpace):
         return None
 
     def prepare(self, tasks: Tasks, seed: int) -> None:
+        from nas_meta.models.token_checks import check_tokens
+
+        check_tokens(self._full, tasks, f"space.model '{self.options.model}'")
         self._config = self._full.config
         # Arrays instead of tensors, so that Ray shares one copy between the workers of a node.
         self._weights = {name: tensor.numpy() for name, tensor in self._full.state_dict().items()}
@@ -104,7 +107,11 @@ class PeftBert(SearchSpace):
         from nas_meta.models.adapters import without_adapters
         from search_spaces.slicing import save_padded
 
-        save_padded(without_adapters(copy.deepcopy(model), merge=True), folder)
+        merged = without_adapters(copy.deepcopy(model), merge=True)
+        if any(insertion.kind == "adapter" for insertion in self.insertions(architecture).values()):
+            save_padded(merged, folder)
+        else:  # all weights have the shapes of the encoder, whatever its family
+            merged.save_pretrained(folder)
 
     def insertions(self, architecture: Architecture) -> dict[int, Any]:
         """Return the adapters of an architecture.

@@ -172,7 +172,7 @@ class ScratchDecoder(FromScratch):
 
         from search_spaces.pretrained.causal_lm import CausalStates
 
-        return CausalStates(AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False))
+        return CausalStates(AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, dtype="float32"))
 
     def _sizes(self) -> int:
         """Return the number of valid combinations of family, width, heads and key-value heads."""

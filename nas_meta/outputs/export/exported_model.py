@@ -17,8 +17,8 @@ from nas_meta.config.gpu_sharing import on_this_machine
 from nas_meta.config.problem import episode_shape, with_learner_prompts
 from nas_meta.config.resolved import ResolvedConfig
 from nas_meta.core.guard import first_line
-from nas_meta.errors import ConfigError
-from nas_meta.tasks.examples import IMAGE
+from nas_meta.errors import ConfigError, NasMetaError
+from nas_meta.tasks.examples import IMAGE, TEXT
 
 if TYPE_CHECKING:
     import torch
@@ -92,6 +92,7 @@ def evaluate_folder(
     from transformers.utils import logging
 
     from nas_meta.models.profiling import interval95, parameters
+    from nas_meta.models.token_checks import check_tokens, check_weights
     from nas_meta.tasks.episodes import check_shape
     from nas_meta.tasks.source import SPLITS
     from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
@@ -118,12 +119,22 @@ def evaluate_folder(
     evaluation = dataclasses.replace(evaluation, space=space, threads=0)
     try:
         model = space.load(Path(folder))
-    except (OSError, ValueError) as error:
+    except ConfigError:
+        raise
+    except Exception as error:  # a folder may hold anything
         raise ConfigError(f"{folder} cannot be loaded: {first_line(error, with_type=False)}") from error
-    encoder = evaluation.encoder(model)
-    if (Path(folder) / LEARNED).is_file():
-        restore_learned(encoder, load_file(Path(folder) / LEARNED), config, folder, shape.ways)
-    scores: np.ndarray = evaluation.accuracies(encoder, split, episodes)
+    check_weights(model, str(folder))
+    if space.modality == TEXT:
+        check_tokens(model, tasks, str(folder))
+    try:
+        encoder = evaluation.encoder(model)
+        if (Path(folder) / LEARNED).is_file():
+            restore_learned(encoder, load_file(Path(folder) / LEARNED), config, folder, shape.ways)
+        scores: np.ndarray = evaluation.accuracies(encoder, split, episodes)
+    except NasMetaError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{folder} cannot be evaluated: {first_line(error)}") from error
     return {
         "model": str(folder), "split": split, "episodes": episodes, "ways": shape.ways, "shots": shape.shots,
         "queries": shape.queries, "accuracy": float(scores.mean()), "accuracy_ci95": interval95(scores),

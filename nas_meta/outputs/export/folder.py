@@ -12,12 +12,14 @@ from nas_meta.config.components import make_evaluation
 from nas_meta.config.environment import shareable
 from nas_meta.config.problem import episode_shape, make_space
 from nas_meta.core.files import make_public
+from nas_meta.core.guard import plugin_call
 from nas_meta.errors import PluginError, RunError
 from nas_meta.journal.run import Run
 from nas_meta.models.compute import Compute
 from nas_meta.outputs.export.exported_model import CONFIG, LEARNED, learned_state
 from nas_meta.outputs.export.model_card import model_card
 from nas_meta.outputs.export.own_code import drop_foreign_code
+from nas_meta.outputs.export.sentence_transformer import on_unit_sphere, with_padding, write_modules
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.wrappers import space_name
 from nas_meta.tasks.examples import IMAGE, TEXT
@@ -64,17 +66,22 @@ def export(run: Run, folder: str | Path, trial_id: int | None = None) -> Path:
         save_file(learned, folder / LEARNED)
     # Adapters that the learner inserted are in the learner's file; the space saves only the model that it built.
     model = without_adapters(encoder.model, merge=False) if encoder.inserted else encoder.model
-    space.save(model, architecture, folder)
+    with plugin_call(space, "save"):
+        space.save(model, architecture, folder)
     if not (folder / "config.json").is_file():
         raise PluginError(f"{space_name(space)}.save() wrote no config.json; expected a Hugging Face folder")
     if space.modality != IMAGE:
-        load_tokenizer(space.tokenizer).save_pretrained(folder)
+        with_padding(load_tokenizer(space.tokenizer)).save_pretrained(folder)
     if space.modality != TEXT:
         save_processor(space.image_shape, folder)
     drop_foreign_code(folder)
     config = run.config.at(architecture, space.pooling(architecture))
     public = yaml.safe_dump(shareable(config.document), sort_keys=False)
     (folder / CONFIG).write_text(public, encoding="utf-8")
+    if space.modality == TEXT:
+        section = config.sections.tasks
+        unit = on_unit_sphere(config.options["learner"])
+        write_modules(folder, section.pooling, encoder.width, section.max_tokens, unit)
     (folder / "README.md").write_text(model_card(run, trial, space, folder, config.sections), encoding="utf-8")
     make_public(folder)
     return folder

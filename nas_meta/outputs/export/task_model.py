@@ -16,6 +16,7 @@ from nas_meta.core.files import make_public
 from nas_meta.errors import ConfigError, DataError, RunError, nearest
 from nas_meta.journal.run import Run
 from nas_meta.outputs.export.own_code import drop_foreign_code, names_code
+from nas_meta.outputs.export.sentence_transformer import write_modules
 from nas_meta.strategy.protocol import Adapted, Strategy
 from nas_meta.tasks.class_names import merge_names
 from nas_meta.tasks.examples import MODALITIES, TEXT
@@ -152,6 +153,7 @@ def adapt(
         queries = _read_queries(query, text, label, classes, support)
         correct = _correct(adapted, evaluation.pooling, queries, tokenizer, run)
     _save(adapted, space, folder, classes, tokenizer, config.tasks.pooling)
+    write_modules(folder, config.tasks.pooling, adapted.weight.shape[1], config.tasks.max_tokens, normalized=True)
     return TaskModel(
         folder, list(classes), dict(adapted.architecture.values), parameters(adapted.model),
         None if correct is None else float(correct.mean()), 0 if correct is None else len(correct),

@@ -17,16 +17,15 @@ import typer
 
 from nas_meta.cli import options, plugins, pretrain
 from nas_meta.cli.app import App, common_options
+from nas_meta.cli.failures import DEBUG, report
 from nas_meta.cli.plugins import print_json
 from nas_meta.cli.printing import echo
-from nas_meta.core.guard import first_line
-from nas_meta.errors import ConfigError, NasMetaError, one_line
+from nas_meta.errors import ConfigError, one_line
 
 if TYPE_CHECKING:
     from nas_meta.journal.run import Run
     from nas_meta.outputs.report.live import LiveProgress
 
-DEBUG = "--debug"
 app = App(name="nas-meta", context_settings={"help_option_names": ["-h", "--help"]})
 app.callback()(common_options)
 
@@ -390,25 +389,3 @@ def main() -> None:
         raise SystemExit(report(error)) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
-
-
-def report(error: Exception) -> int:
-    """Print an error as one sentence on standard error.
-
-    Args:
-        error: The error that ended a command.
-
-    Returns:
-        The exit code.
-    """
-    if isinstance(error, BrokenPipeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    if isinstance(error, NasMetaError):
-        sentence, code = str(error), error.exit_code
-    elif isinstance(error, OSError):  # a full disk, a read-only directory
-        sentence, code = f"{error.filename or 'a file'}: {error.strerror or error}", 1
-    else:
-        sentence, code = f"unexpected error, {first_line(error)}; add {DEBUG} to see its traceback", 1
-    echo(f"nas-meta: {sentence}", err=True)
-    return code

@@ -111,8 +111,7 @@ class EvaluationSection(Section):
     )
     flops_tokens: int = Field(32, ge=1, description="length of the text for which FLOPs are counted, in tokens")
     check_models: bool = Field(
-        True,
-        description="whether a few architectures are trained for a step, saved and reloaded before the first trial",
+        True, description="train, save and reload a few architectures before the first trial, to find what would fail"
     )
 
 
@@ -154,9 +153,7 @@ class ObjectiveSection(Section):
 class ComputeSection(Section):
     """Section ``compute``: how the models of trials compute."""
 
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="device of the models; auto is cuda if gpus_per_trial is above 0, otherwise cpu"
-    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="device of the models; auto uses GPUs if any")
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="bf16 computes matrix products and attention in bfloat16; weights and the rest stay in fp32"
     )

@@ -29,8 +29,8 @@ from nas_meta.controller.failure import repeats_itself
 from nas_meta.controller.proposals import Proposals
 from nas_meta.controller.sessions import SECONDS
 from nas_meta.controller.shown_trials import ShownTrials
+from nas_meta.controller.stored_weights import StoredWeights
 from nas_meta.core.active_clock import ActiveClock
-from nas_meta.core.files import write_atomically
 from nas_meta.core.guard import plugin_call
 from nas_meta.core.objectives import signed_values
 from nas_meta.core.signals import Stop
@@ -40,7 +40,6 @@ from nas_meta.execution.engine import Engine, Event
 from nas_meta.journal.database import Journal
 from nas_meta.journal.leaderboard import Leaderboard
 from nas_meta.journal.records import Trial
-from nas_meta.journal.run import weights_path
 from nas_meta.outputs.monitors.monitor import Monitor
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.latency_predictor import LatencyTable
@@ -100,7 +99,7 @@ class TrialLoop:
         self._began: dict[int, float] = {}  # the same for all trials of this session
         self._seconds_kept = -math.inf  # on the clock, when the journal last got the time
         self._deaths: dict[int, int] = {}  # how many workers died, by trial id
-        self._stored_weights: set[int] = set()  # trials whose weights are on disk
+        self._weights = StoredWeights(self.directory, self.leaderboard, self.config.evaluation.keep)
         self._shown = ShownTrials(self.directory)
         self._published: set[int] = set()  # trials that the monitors received, but may not have handled yet
         self._earlier_failures: Counter[str] = Counter()  # by reason; those of sessions before this one
@@ -119,8 +118,7 @@ class TrialLoop:
         for trial in self.journal.trials():
             self.leaderboard.put(trial)
         self._earlier_failures = self.leaderboard.failures.copy()
-        files = weights_path(self.directory, 0).parent.glob("*.safetensors")
-        self._stored_weights |= {int(path.stem) for path in files if path.stem.isdigit()} & set(self.trials)
+        self._weights.restore()
         events, reports = self.journal.ask_tell_events(), self.journal.reports()
         named = {e.trial for e in events if e.trial is not None} | {report.trial for report, _ in reports}
         if list(self.trials) != list(range(1, len(self.trials) + 1)) or not named <= set(self.trials):
@@ -240,7 +238,7 @@ class TrialLoop:
             with plugin_call(self.strategy, "start_of"):
                 weights = [self.strategy.start_of(architecture)]
         self._started_at[trial.id] = self.clock.seconds()
-        self.engine.submit(trial.id, "trial", architecture, trial.seed, self._keep_threshold(), *weights)
+        self.engine.submit(trial.id, "trial", architecture, trial.seed, self._weights.threshold(), *weights)
         self._write(trial)
         self.monitors.trial_start(trial)
 
@@ -279,7 +277,7 @@ class TrialLoop:
         self._fill()
         # Last, while the workers are busy: nothing waits for it.
         self._publish_end(trial)
-        self._drop_weights()
+        self._weights.drop()
 
     def _requeue(self, waiting: Sequence[int]) -> None:
         """Start the trials that waited for the weights of another trial."""
@@ -310,10 +308,7 @@ class TrialLoop:
             return self._fail(trial, "failed", event.error + repeated)
         if event.value.weights is not None:
             # Before the journal: a trial that it lists as completed can be meta-tested.
-            path = weights_path(self.directory, trial.id)
-            path.parent.mkdir(exist_ok=True)
-            write_atomically(path, event.value.weights)
-            self._stored_weights.add(trial.id)
+            self._weights.store(trial.id, event.value.weights)
         return self._conclude(trial, "completed", event.value.metrics, None)
 
     def _end_overdue(self) -> None:
@@ -390,19 +385,6 @@ class TrialLoop:
         shown = self._published - self.monitors.behind()
         self._published -= shown
         self._shown.add(shown)
-
-    def _keep_threshold(self) -> float:
-        """Return the signed first objective below which a worker does not send the weights of a trial."""
-        keep, objective = self.config.evaluation.keep, self.objectives[0]
-        ranked = self.leaderboard.best(keep)
-        return objective.sign * ranked[-1].metrics[objective.metric] if len(ranked) == keep else -math.inf
-
-    def _drop_weights(self) -> None:
-        """Delete the weights of trials that are no longer among the best."""
-        kept = {t.id for t in self.leaderboard.best(self.config.evaluation.keep)}
-        for number in self._stored_weights - kept - self.leaderboard.running.keys():
-            weights_path(self.directory, number).unlink(missing_ok=True)
-            self._stored_weights.remove(number)
 
     def _out_of_time(self) -> bool:
         hours = self.config.budget.hours

@@ -73,7 +73,8 @@ def code_names(model: type[BaseModel], document: Mapping[str, Any]) -> Iterator[
         lists and mappings, and each value of a ``choice``.
     """
     for name, field in model.model_fields.items():
-        for key in {name, field.alias, field.validation_alias} & document.keys():
+        aliases = {name, field.alias, field.validation_alias} & set(document)
+        for key in map(str, aliases):
             default = None if field.is_required() else field.get_default(call_default_factory=True)
             if document[key] != default:
                 marks = (type(mark) is NamesCode for mark in field.metadata)

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from nas_meta.cli.printing import echo
+
 
 class Command(TyperCommand):
     """A command whose help shows flags without ``<bool>``."""
@@ -70,7 +72,7 @@ def show_version(shown: bool) -> None:
     if shown:
         from nas_meta import __version__
 
-        typer.echo(f"nas-meta {__version__}")
+        echo(f"nas-meta {__version__}")
         raise typer.Exit()
 
 

@@ -107,7 +107,7 @@ def search_seconds(workers: int, trials: int, steps: int, after: tuple[int, ...]
         # Small tournaments: accuracies are random here, and with large ones evolution would mutate a single parent
         # until no new architecture is left near it.
         "strategy": {"name": "evolution", "population": workers, "sample": 10, "mutation": 0.3},
-        "evaluation": {"test_best": 0},
+        "evaluation": {"test_best": 0, "check_models": False},
         "budget": {"trials": trials},
         "resources": {"workers": workers},
     }

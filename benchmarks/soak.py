@@ -115,7 +115,7 @@ def soak(directory: Path, trials: int, every: int) -> list[Sample]:
     config = {
         "space": SPACE,
         "tasks": {"source": "botocore"},
-        "evaluation": {"test_best": 0},
+        "evaluation": {"test_best": 0, "check_models": False},
         "budget": {"trials": trials},
         "resources": {"workers": WORKERS},
     }

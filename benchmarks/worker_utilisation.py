@@ -71,7 +71,7 @@ def utilisation(seed: int) -> tuple[float, float, float]:
         "space": {"name": "bert-subnet"},
         "tasks": {"source": "botocore"},
         "strategy": {"name": "evolution"},
-        "evaluation": {"test_best": 0},
+        "evaluation": {"test_best": 0, "check_models": False},
         "budget": {"trials": TRIALS},
         "resources": {"workers": WORKERS},
         "seed": seed,

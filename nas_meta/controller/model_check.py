@@ -65,6 +65,8 @@ def model_problem(evaluation: Evaluation, architecture: Architecture, seed: int,
             problem = _export_problem(encoder, evaluation, architecture)
             return None if problem is None else f"cannot be exported ({problem})"
         except Exception as error:
+            if isinstance(error, OSError) or "(os error" in str(error):
+                return None  # a disk without room, not the architecture
             return f"cannot be exported ({reason_of(error)})"
 
 

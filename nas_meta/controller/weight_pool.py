@@ -180,7 +180,7 @@ class WeightPool:
         """Return the architecture without the choices that wrappers of the space add, such as hyperparameters."""
         space, architecture = self.space, Architecture(trial.architecture)
         while isinstance(space, WrappedSpace):
-            space, architecture = space.space, space.own(architecture)
+            space, architecture = space.space, space.inner(architecture)
         return architecture
 
     def _exists(self, key: str) -> bool:

@@ -119,13 +119,13 @@ class StatusFile:
         """Write a status, unless the last one was written less than a second ago.
 
         Args:
-            status: The status; the first one of a phase is always written.
+            status: The status; the first one of a phase, and those after the end, are always written.
         """
         with self._lock:
             document = status.as_dict()
             same_phase = self._last is not None and self._last["phase"] == status.phase
             self._last = document
-            if not same_phase or time.monotonic() - self._written_at >= EVERY:
+            if not same_phase or status.over or time.monotonic() - self._written_at >= EVERY:
                 self._write(document)
 
     def beat(self) -> None:

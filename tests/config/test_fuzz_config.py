@@ -256,7 +256,7 @@ def test_merge_keys_are_expanded_and_dates_stay_text(tmp_path):
         "latency: {<<: &l {tokens: 4}, <<: *l}\n".replace(", <<: *l", "")
     )
     resolved = read_config(file)
-    assert resolved.sections.latency.tokens == 4 and str(resolved.options["tasks"].path) == "2024-01-01"
+    assert resolved.sections.latency.tokens == 4 and resolved.options["tasks"].path.name == "2024-01-01"
 
 
 def test_an_unknown_plugin_name_is_not_imported(tmp_path):
@@ -264,6 +264,6 @@ def test_an_unknown_plugin_name_is_not_imported(tmp_path):
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'mark')!r}, 'w')")
     for section, key in (("space", "name"), ("tasks", "source"), ("learner", "name"), ("strategy", "name")):
         for name in ("evil", "evil:X", "evil.py", f"{tmp_path}/evil", f"{tmp_path}/evil.py", "evil.X", ".evil:X"):
-            with pytest.raises(ConfigError, match="is not an installed"):
+            with pytest.raises(ConfigError, match="is not an installed|there is no file"):
                 resolve({section: {key: name}})
     assert not (tmp_path / "mark").exists()

@@ -62,12 +62,12 @@ def test_a_refused_search_leaves_no_directory(small_config, tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     small_config["tasks"]["ways"] = 9
     for directory in (None, "new/run"):
-        with pytest.raises(DataError, match="set tasks"):
+        with pytest.raises(DataError, match="expected at most 3"):
             search(small_config, directory, inline=True)
     assert not (tmp_path / "runs").exists() and not (tmp_path / "new").exists()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "note").write_text("keep")
-    with pytest.raises(DataError, match="set tasks"):
+    with pytest.raises(DataError, match="expected at most 3"):
         search(small_config, "mine", inline=True)
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["note"]
     small_config["tasks"]["path"] = "nowhere.jsonl"

@@ -214,7 +214,7 @@ def test_a_plugin_file_reaches_other_nodes_without_being_there(faulty, cluster, 
 
 RAISING = """
 import ctypes, os, resource
-from search_spaces.bert_subnet import BertSubnet
+from search_spaces.pretrained.bert_subnet import BertSubnet
 
 class Faulty(BertSubnet):
     def build(self, architecture):

@@ -187,8 +187,8 @@ def test_many_trials_are_listed_by_their_last_or_best(tmp_path):
         journal.write(Trial(i, {"width": i}, 0, 1, **failed))
     journal.close()
     shown = nas_meta("trials", tmp_path).stdout
-    assert "the last 100 of 150 trials; --last 0 shows all" in shown and "width=51" in shown and "too dark" in shown
-    assert "width=50 " not in shown and "width=50 " in nas_meta("trials", tmp_path, "--last", 0).stdout
+    assert "the last 100 of 150 trials; --last 0 shows all" in shown and "width=51\n" in shown and "too dark" in shown
+    assert "width=50\n" not in shown and "width=50\n" in nas_meta("trials", tmp_path, "--last", 0).stdout
     run = load_run(tmp_path)
     assert [t.id for t in run.listed(3)] == [148, 149, 150]
     assert [t.id for t in run.listed(3, "accuracy")] == [99, 98, 97]

@@ -146,6 +146,9 @@ def test_a_space_that_saves_no_hugging_face_folder_cannot_be_exported(tiny_model
     source = SPACE.format(tokenizer=str(tiny_model)).replace("Acme", "Odd")
     plugin.write_text(source + "\n    def save(self, model, architecture, folder):\n        (folder / 'x').touch()\n")
     config = small_config | {"space": {"name": f"{plugin}:Odd"}, "strategy": {"name": "grid"}, "budget": {"trials": 1}}
+    with pytest.raises(nas_meta.NasMetaError, match=r"save\(\) writes no config.json"):
+        nas_meta.search(config, tmp_path / "refused", inline=True)
+    config["evaluation"] = config["evaluation"] | {"check_models": False}
     run = nas_meta.search(config, tmp_path / "run", inline=True)
     with pytest.raises(nas_meta.NasMetaError, match=r"^Odd\.save\(\) wrote no config\.json; expected a Hugging Face"):
         export(run, tmp_path / "model")

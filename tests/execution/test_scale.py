@@ -203,6 +203,7 @@ def test_no_worker_waits_for_a_generation_to_end(small_config, tmp_path, monkeyp
     monkeypatch.setattr(phases, "make_evaluation", lambda *_: Unequal(0.05, 0.4))
     monkeypatch.setattr(phases, "meta_test", lambda *_: {})
     monkeypatch.setattr(phases, "measure_each", lambda *_: [])
+    small_config["evaluation"]["check_models"] = False  # of a stand-in
     small_config["strategy"] = {"name": "evolution", "population": 6}
     small_config["budget"] = {"trials": 18}
     trials = launch.search(small_config, tmp_path / "run").trials

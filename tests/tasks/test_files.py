@@ -217,7 +217,7 @@ def test_a_search_prints_how_its_data_were_read(tmp_path):
     with console.capture() as printed, LiveProgress(console) as progress:
         progress(status)
         progress(status)
-    assert printed.get().splitlines() == ["data       a.csv is read as UTF-16", "searching"]
+    assert printed.get().splitlines() == ["data         a.csv is read as UTF-16", "searching"]
     assert "data_report" not in status.as_dict()  # it is in the journal
 
 

@@ -1,7 +1,6 @@
 """Splits are disjoint, episodes are reproducible, and bad data is named by file and line."""
 
 import json
-import re
 
 import numpy as np
 import pytest
@@ -252,20 +251,3 @@ def test_the_ways_are_what_the_classes_allow(classes, ways):
     )
     tasks = Tasks({split: Pool(list(members), [], np.arange(len(members))) for split, members in splits.items()})
     assert default_ways(tasks) == ways
-
-
-@pytest.mark.parametrize(
-    ("sizes", "words"),
-    [
-        ((6, 3, 3), "tasks.ways is 5, but meta-validation has 3 classes; set tasks.ways: 3, or add classes"),
-        ((6, 4, 2), "tasks.ways is 5, but meta-validation has 4 classes; set tasks.ways: 2, or add classes"),
-        ((6, 1, 3), "has 1 class; expected at least 2 in every split, by more classes or another tasks.fractions"),
-    ],
-)
-def test_too_few_classes_are_answered_with_what_to_set(sizes, words):
-    pools = {
-        s: Pool([f"{s} {i}" for i in range(n)], [], np.repeat(np.arange(n), 9))
-        for s, n in zip(SPLITS, sizes, strict=True)
-    }
-    with pytest.raises(DataError, match=re.escape(words)):
-        check_shape(Tasks(pools), EpisodeShape(5, 1, 1))

@@ -264,6 +264,6 @@ def test_an_unknown_plugin_name_is_not_imported(tmp_path):
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'mark')!r}, 'w')")
     for section, key in (("space", "name"), ("tasks", "source"), ("learner", "name"), ("strategy", "name")):
         for name in ("evil", "evil:X", "evil.py", f"{tmp_path}/evil", f"{tmp_path}/evil.py", "evil.X", ".evil:X"):
-            with pytest.raises(ConfigError, match="is not an installed|there is no file"):
+            with pytest.raises(ConfigError, match=r"is not an installed|there is no file|has no class"):
                 resolve({section: {key: name}})
     assert not (tmp_path / "mark").exists()

@@ -22,7 +22,7 @@ from nas_meta.journal.database import Journal
 from nas_meta.journal.pretraining_record import FOLDER
 from nas_meta.journal.records import Trial
 from nas_meta.models.compute import Compute
-from nas_meta.models.state import deserialize_state
+from nas_meta.models.state import deserialize_state, serialize_state
 from nas_meta.outputs.rerun import rerun
 from nas_meta.space.architecture import Choice
 from nas_meta.tasks.corpus.corpus import open_corpus
@@ -218,11 +218,12 @@ def test_who_is_equal_to_one_that_is_being_made_waits_for_it(document, tmp_path)
     assert shared.release(first) == [2] and shared.release(first) == []
     assert shared.acquire(second) == (None, None)
     assert shared.acquire(first) is None
-    assert shared.store(second, np.arange(3, dtype=np.uint8)) == [1]
-    assert shared.acquire(first).weights.tolist() == [0, 1, 2]
+    weights = serialize_state(torch.nn.Linear(1, 1))
+    assert shared.store(second, weights) == [1]
+    assert shared.acquire(first).weights.tolist() == weights.tolist()
     again = WeightPool(stage, space, tmp_path / "other", journal)
     again.restore([first, second, third])
-    assert again.acquire(first).weights.tolist() == [0, 1, 2] and again.acquire(third) == (None, None)
+    assert again.acquire(first).weights.tolist() == weights.tolist() and again.acquire(third) == (None, None)
     journal.close()
 
 

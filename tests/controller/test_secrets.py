@@ -2,6 +2,7 @@
 
 import stat
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -36,7 +37,7 @@ def test_a_secret_reaches_the_hook_and_no_file(small_config, tmp_path, monkeypat
     assert "Bearer ${MY_TOKEN}" in (run.directory / "config.yaml").read_text()
     assert load_run(run.directory).config.document["resources"]["address"] == "${MY_TOKEN}:1"
     assert {mode(file) for file in model.rglob("*") if file.is_file()} == {0o644}
-    for file in model.rglob("*"):
+    for file in filter(Path.is_file, model.rglob("*")):
         assert b"MY_TOKEN" not in file.read_bytes(), file
     for file in (run.directory / "tensorboard").rglob("*"):
         assert not file.is_file() or b"MY_TOKEN" not in file.read_bytes(), file

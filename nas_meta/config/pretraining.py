@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from nas_meta.config.problem import load_space, make_source
 from nas_meta.config.resolved import ResolvedConfig
-from nas_meta.core.guard import first_line, plugin_call
+from nas_meta.core.guard import first_line
 from nas_meta.errors import ConfigError
 from nas_meta.evaluation.pretraining.options import PretrainingSection
 from nas_meta.space.wrappers import space_name
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from nas_meta.evaluation.pretraining.stage import Pretraining
+    from nas_meta.evaluation.trial import Evaluation
     from nas_meta.space.search_space import SearchSpace
-    from nas_meta.strategy.protocol import Strategy
     from nas_meta.tasks.pool import Tasks
 
 ADAPTED = "adapted"  # folder of the adapted model in a run directory
@@ -142,38 +142,31 @@ def make_stage(resolved: ResolvedConfig, corpus: Corpus, space: SearchSpace) -> 
     return Pretraining(section, tokens, resolved.sections.tasks.pooling, base, table)
 
 
-def check_candidates(stage: Pretraining, space: SearchSpace, strategy: Strategy, seed: int) -> None:
-    """Check on one random model that candidates can be pre-trained, before any trial starts.
+def with_pretraining(evaluation: Evaluation, resolved: ResolvedConfig, corpus: Corpus | None) -> Evaluation:
+    """Add the pre-training of candidates to an evaluation, if the config asks for it.
 
     Args:
-        stage: The pre-training stage.
-        space: The prepared search space.
-        strategy: The strategy of the search.
-        seed: Seed that the model is sampled with.
+        evaluation: What every trial goes through.
+        resolved: The config of the search.
+        corpus: The unlabelled texts; None if nothing is pre-trained.
+
+    Returns:
+        The evaluation; the same one without pre-training.
 
     Raises:
-        ConfigError: The models cannot learn by the objective or inherit nothing from ``pretraining.inherit``, or the
-            strategy provides initial weights itself.
-        PluginError: The space cannot build the model.
+        ConfigError: The strategy provides initial weights itself; see :func:`make_stage` for other reasons.
     """
-    import numpy as np
-
-    from nas_meta.evaluation.pretraining.loop import make_loss
     from nas_meta.strategy.protocol import Strategy
 
-    if type(strategy).start_of is not Strategy.start_of:
+    section = resolved.sections.pretraining
+    if corpus is None or section is None or section.of != "candidates":
+        return evaluation
+    if resolved.plugin("strategy").start_of is not Strategy.start_of:
         raise ConfigError(
             "pretraining.of: candidates gives each candidate weights, but so does the strategy; expected of: model, "
             "or a strategy without a supernet"
         )
-    with plugin_call(space, "build"):
-        model = space.build(space.sample(np.random.default_rng(seed)))
-    make_loss(model, stage.corpus, stage.section, stage.pooling)
-    if stage.inherited(model, None) == 0:
-        raise ConfigError(
-            f"pretraining.inherit: no weight of '{stage.section.inherit}' has the name and dimensions of a parameter "
-            f"of {type(model).__name__}; expected a model of the same family, or inherit: true"
-        )
+    return replace(evaluation, pretraining=make_stage(resolved, corpus, evaluation.space))
 
 
 def load_model(name: str, key: str, causal: bool = False) -> nn.Module:

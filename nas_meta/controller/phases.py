@@ -30,6 +30,7 @@ from nas_meta.config.resolved import ResolvedConfig
 from nas_meta.controller.failure import failure_reason
 from nas_meta.controller.final_test import meta_test
 from nas_meta.controller.latency import fit_latency_table, latency_report, measure_each
+from nas_meta.controller.preflight import check_before_trials
 from nas_meta.controller.sessions import Session, new_session, next_session
 from nas_meta.controller.status_reporter import StatusReporter
 from nas_meta.controller.supernet_job import JobKind, check_workers, run_job
@@ -50,6 +51,7 @@ from nas_meta.strategy.protocol import Job, Strategy
 
 if TYPE_CHECKING:
     from nas_meta.controller.domain_adaptation import AdaptationJob
+    from nas_meta.evaluation.trial import Evaluation
     from nas_meta.outputs.monitors.monitor import Monitors
     from nas_meta.tasks.corpus.corpus import Corpus
 
@@ -67,12 +69,14 @@ class _Plan:
     Attributes:
         problem: The space, the tasks and the shape of episodes.
         corpus: The text of pre-training; None without it.
+        evaluation: What every trial goes through; it is sent to the workers.
         session: What stays the same however often the search is resumed.
         stopping: The options of the stopping rule, resolved.
     """
 
     problem: Problem
     corpus: Corpus | None
+    evaluation: Evaluation
     session: Session
     stopping: Any
 
@@ -83,6 +87,7 @@ class SearchRun:
     journal: Journal
     monitors: Monitors
     strategy: Strategy
+    engine: Engine
     loop: TrialLoop
 
     def __init__(
@@ -110,6 +115,11 @@ class SearchRun:
             ends.push(self._on_crash)
             self.reporter.publish()
             plan = self._prepare()
+            self.engine = self._start_engine(plan.evaluation)
+            ends.callback(lambda: self.engine.close())  # the last one that was started
+            if not self.resumed:
+                check_before_trials(self.engine, plan.evaluation, self.resolved, self._stopped)
+                self._raise_if_interrupted()
             self.strategy = self._make_strategy(plan.problem, plan.session)
             self._open(plan)
             ends.callback(self.journal.close)
@@ -134,26 +144,17 @@ class SearchRun:
         # Refuses limits that no architecture meets before anything is trained.
         problem.space.sample(np.random.default_rng(self.config.seed))
         check_learner(self.resolved, problem.space)
-        self._check_models(problem)
         session = next_session(self.directory) if self.resumed else new_session(self.config, self.inline)
         options: Any = self.resolved.options["stopping"]
         stopping = options.resolved(most_steps(self.resolved), self.config.evaluation.interim_episodes)
-        return _Plan(problem, corpus, session, stopping)
+        return _Plan(problem, corpus, self._evaluation(problem, corpus, stopping), session, stopping)
 
-    def _check_models(self, problem: Problem) -> None:
-        """Refuse, before the first trial of a search, choices whose models cannot be trained and exported."""
-        if self.resumed or not self.config.evaluation.check_models:
-            return
-        from nas_meta.controller.preflight import check_models
+    def _evaluation(self, problem: Problem, corpus: Corpus | None, stopping: Any) -> Evaluation:
+        """What every trial goes through."""
+        from nas_meta.config.pretraining import with_pretraining
 
-        evaluation = make_evaluation(self.resolved, problem.space, None, problem.shape, 1)
-        model = getattr(self.resolved.options["space"], "model", None)
-        key = f"space.model '{model}'" if model else None
-        lengths = {
-            "evaluation.flops_tokens": self.config.evaluation.flops_tokens,
-            "latency.tokens": self.config.latency.tokens,
-        }
-        check_models(dataclasses.replace(evaluation, tasks=problem.tasks), key, lengths)
+        evaluation = make_evaluation(self.resolved, *problem, self.cpus)
+        return with_pretraining(evaluation.with_rungs(stopping.rungs, stopping.episodes), self.resolved, corpus)
 
     def _make_strategy(self, problem: Problem, session: Session) -> Strategy:
         """Build the strategy with the original trial and worker counts: replay must reproduce its proposals."""
@@ -204,11 +205,9 @@ class SearchRun:
         from nas_meta.controller import domain_adaptation
 
         job = domain_adaptation.make_job(self.resolved, plan.corpus, plan.problem.space.tokenizer)
-        engine = self._start_engine(domain_adaptation.make_worker(self.config, self.cpus))
-        try:
-            result = self._run_job(engine, job, ADAPTATION_JOB)
-        finally:
-            engine.close()
+        self.engine.close()
+        self.engine = self._start_engine(domain_adaptation.make_worker(self.config, self.cpus))
+        result = self._run_job(self.engine, job, ADAPTATION_JOB)
         if result is None:
             return plan
         assert result.weights is not None  # the model is what the job is for
@@ -219,17 +218,17 @@ class SearchRun:
         problem = plan.problem._replace(space=space)
         self.strategy.close()
         self.strategy = self._make_strategy(problem, plan.session)
-        return dataclasses.replace(plan, problem=problem)
+        evaluation = self._evaluation(problem, plan.corpus, plan.stopping)
+        self.engine.close()
+        self.engine = self._start_engine(evaluation)
+        return dataclasses.replace(plan, problem=problem, evaluation=evaluation)
 
     def _search(self, plan: _Plan, ends: ExitStack) -> None:
         """Train the strategy's supernet, run the trials and test the best."""
-        from nas_meta.controller.weight_pool import with_pretraining
+        from nas_meta.controller.weight_pool import WeightPool
 
-        evaluation = make_evaluation(self.resolved, *plan.problem, self.cpus)
-        evaluation = evaluation.with_rungs(plan.stopping.rungs, plan.stopping.episodes)
-        evaluation, weight_pool = with_pretraining(
-            evaluation, self.resolved, plan.corpus, self.strategy, self.directory, self.journal
-        )
+        engine, evaluation, stage = self.engine, plan.evaluation, plan.evaluation.pretraining
+        pool = WeightPool(stage, evaluation.space, self.directory, self.journal) if stage is not None else None
         rule_class = self.resolved.plugin("stopping")
         with plugin_call(rule_class, "__init__"):
             rule = rule_class(plan.stopping, self.objectives)
@@ -244,10 +243,8 @@ class SearchRun:
             on_event=self.reporter.publish,
             earlier_seconds=plan.session.before,
             clock=self.reporter.clock,
-            weight_pool=weight_pool,
+            weight_pool=pool,
         )
-        engine = self._start_engine(evaluation)
-        ends.callback(engine.close)
         ends.callback(self.loop.abandon)
         self.reporter.started = time.time()
         self._fit_latency(engine, plan.problem)
@@ -369,6 +366,8 @@ class SearchRun:
     def _raise_if_interrupted(self) -> None:
         if self.stop.is_set():
             self.reporter.enter("interrupted")
+            if not Journal.exists(self.directory):
+                raise Interrupted("interrupted before the first trial")
             raise Interrupted(
                 f"interrupted; finished trials are kept, and 'nas-meta resume {self.directory}' resumes the search"
             )

@@ -15,14 +15,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nas_meta.config.pretraining import check_candidates, make_stage
-from nas_meta.config.resolved import ResolvedConfig
 from nas_meta.core.files import write_atomically
 from nas_meta.evaluation.pretraining.stage import Pretraining
 from nas_meta.evaluation.pretraining.weight_inheritance import nearest
@@ -33,11 +31,9 @@ from nas_meta.models.state import damage_of_weights
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.search_space import SearchSpace
 from nas_meta.space.wrappers import WrappedSpace
-from nas_meta.tasks.corpus.corpus import Corpus
 
 if TYPE_CHECKING:
-    from nas_meta.evaluation.trial import Evaluation
-    from nas_meta.strategy.protocol import Strategy
+    pass
 
 log = logging.getLogger(__name__)
 
@@ -195,36 +191,3 @@ class WeightPool:
         existing = sorted((key for key in last_user if self._exists(key)), key=last_user.__getitem__)
         for key in existing[: -self.stage.section.keep]:
             path_of(self.directory, key).unlink()
-
-
-def with_pretraining(
-    evaluation: Evaluation,
-    resolved: ResolvedConfig,
-    corpus: Corpus | None,
-    strategy: Strategy,
-    directory: Path,
-    journal: Journal,
-) -> tuple[Evaluation, WeightPool | None]:
-    """Add the pre-training of candidates to an evaluation, if the config asks for it.
-
-    Args:
-        evaluation: What every trial goes through.
-        resolved: The config of the search.
-        corpus: The unlabelled texts; None if nothing is pre-trained.
-        strategy: The strategy; one that provides initial weights itself is refused.
-        directory: The run directory, where weights are kept.
-        journal: The journal of the run.
-
-    Returns:
-        The evaluation, and the pool of pre-trained weights; the same evaluation and None without pre-training.
-
-    Raises:
-        ConfigError: The space or the strategy does not support pre-training, see
-            :func:`~nas_meta.config.pretraining.make_stage` and :func:`~nas_meta.config.pretraining.check_candidates`.
-    """
-    section = resolved.sections.pretraining
-    if corpus is None or section is None or section.of != "candidates":
-        return evaluation, None
-    stage = make_stage(resolved, corpus, evaluation.space)
-    check_candidates(stage, evaluation.space, strategy, resolved.sections.seed)
-    return replace(evaluation, pretraining=stage), WeightPool(stage, evaluation.space, directory, journal)

@@ -211,7 +211,7 @@ def test_a_journal_of_a_newer_version_is_refused_in_words(finished, tmp_path):
     assert "written by a newer nas-meta (version 99" in nas_meta("trials", tmp_path / "newer", check=1).stderr
 
 
-@pytest.mark.parametrize("learner", ["protonet", "maml"])
+@pytest.mark.parametrize("learner", ["protonet", pytest.param("maml", marks=pytest.mark.slow)])
 def test_a_trial_is_the_same_wherever_and_whenever_it_runs(learner, small_config):
     """Same architecture, seed and episodes: the same numbers, whatever ran before in the process."""
     small_config["learner"]["name"] = learner

@@ -102,11 +102,12 @@ def test_options_and_size_of_an_installed_space_are_shown(environment):
     assert "acme-spaces 1.2" in shown and "widths = [8, 16]" in shown and "4 architectures" in shown
 
 
-def test_an_installed_space_passes_the_check_and_is_searched_on_ray(environment, small_config, tmp_path):
+@pytest.mark.parametrize("flags", [["--inline"], pytest.param([], marks=pytest.mark.slow)], ids=["inline", "ray"])
+def test_an_installed_space_passes_the_check_and_is_searched(flags, environment, small_config, tmp_path):
     assert "wrong" not in run(environment, "space", "check", "acme").stdout
     file = tmp_path / "acme.yaml"
     file.write_text(yaml.safe_dump(small_config | {"space": {"name": "acme", "widths": [4, 8]}}))
-    run(environment, "search", file, "--run-dir", tmp_path / "run")
+    run(environment, "search", file, "--run-dir", tmp_path / "run", *flags)
     trials = json.loads(run(environment, "trials", tmp_path / "run", "--json").stdout)
     assert [t["status"] for t in trials] == ["completed"] * 4
     assert {t["architecture"]["width"] for t in trials} == {4, 8}

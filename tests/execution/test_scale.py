@@ -93,6 +93,7 @@ def test_eight_trials_share_two_gpus_of_each_of_two_nodes(cluster, tmp_path):
     engine.close()
 
 
+@pytest.mark.slow
 def test_a_cluster_that_is_too_small_says_so_and_the_rest_runs(cluster, tmp_path, caplog, monkeypatch):
     payload = Place(str(tmp_path), np.zeros(1))
     with caplog.at_level(logging.WARNING):
@@ -111,6 +112,7 @@ def test_a_cluster_that_is_too_small_says_so_and_the_rest_runs(cluster, tmp_path
     engine.close()
 
 
+@pytest.mark.slow
 def test_packed_workers_go_elsewhere_when_their_node_dies(tmp_path):
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     nodes = {node.node_id: node for node in (cluster.add_node(num_cpus=2) for _ in range(2))}
@@ -183,6 +185,7 @@ def test_progress_that_comes_fast_travels_in_bundles_in_its_order(monkeypatch):
     assert len(messages) < 500 and sum(map(len, messages)) == 1001
 
 
+@pytest.mark.slow
 def test_weights_and_tasks_travel_once_to_a_node_and_little_with_a_trial(small_config):
     """Twelve trials of four workers on two nodes."""
     from benchmarks.bytes_per_node import travelled

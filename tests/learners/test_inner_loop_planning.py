@@ -165,6 +165,7 @@ def test_a_trial_that_would_not_fit_fails_in_words_and_the_search_goes_on(small_
         search(small_config, tmp_path / "run", inline=True)
 
 
+@pytest.mark.slow
 def test_maml_needs_no_text_and_no_classes():
     """A few hundred steps on sinusoids: ten points and ten gradient steps make a new one a quarter better known."""
     from benchmarks.sinusoid import Sinusoids, errors, meta_trained, np

@@ -24,6 +24,7 @@ SHAPE = EpisodeShape(3, 1, 3)
 WORDS = [((2,), False), ((10,), True), ((11, 12), True), ((13,), True), ((3,), False)]
 OPTIONS = ({"word_dropout": 0.3}, {"word_swap": 0.3}, {"mixup": 0.4}, {"adversarial": "fgm"}, {"adversarial": "pgd"},
            {"adversarial": "freelb"}, {"distill": 1.0})  # fmt: skip
+SLOW = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +84,7 @@ pain; ache &c v.; smart [Lat.], sting.
     assert "ache" not in found and "pain" not in found
 
 
+@pytest.mark.slow
 def test_synonyms_of_the_package_reach_the_training_texts(small_config, tmp_path):
     pytest.importorskip("roget")
     from nas_meta.config.problem import load_problem
@@ -154,8 +156,20 @@ def test_the_adversary_equals_its_equations(kind):
     torch.testing.assert_close(model.loss()[0].item(), 4.5)
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(map(str, o.values())) + next(iter(o)))
-@pytest.mark.parametrize("learner", ["protonet", "maml", "reptile", "finetune", "mann"])
+# Each switch and each learner stand in a pair that is not slow.
+FAST_PAIRS = {
+    ("protonet", "word_dropout"), ("maml", "word_swap"), ("reptile", "mixup"), ("finetune", "fgm"), ("mann", "pgd"),
+    ("protonet", "freelb"), ("maml", "distill"),
+}  # fmt: skip
+PAIRS = [
+    pytest.param(learner, options, id=f"{learner}-{switch}", marks=() if (learner, switch) in FAST_PAIRS else SLOW)
+    for learner in ("protonet", "maml", "reptile", "finetune", "mann")
+    for options in OPTIONS
+    for switch in [options.get("adversarial", next(iter(options)))]
+]
+
+
+@pytest.mark.parametrize(("learner", "options"), PAIRS)
 def test_every_switch_works_with_every_kind_of_learner(small_config, tmp_path, options, learner):
     small_config["learner"] = {"name": learner, "steps": 2, "lr": 1e-4, "training": options}
     small_config["budget"]["trials"] = 1

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from installed import marked
 from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel
 
 from nas_meta import search
@@ -113,7 +114,7 @@ def test_roles_are_found_in_other_models_too():
         ("adapter", 2 * (8 * 32 + 8 + 8 * 32)),
     ],
 )
-@pytest.mark.parametrize("learner", ["maml", "reptile", "finetune", "meta-sgd"])
+@pytest.mark.parametrize("learner", marked(["maml", "reptile", "finetune", "meta-sgd"], ["maml"]))
 def test_only_the_parts_move_on_a_support_set_and_they_travel_with_the_export(
     small_config, tmp_path, adapt, moved, learner
 ):
@@ -199,7 +200,7 @@ def test_a_search_over_parts_keeps_the_encoder_frozen_and_exports_the_same_outpu
     small_config["space"] = {"name": "peft-bert", "model": str(tiny_model), "ranks": [2, 4]}
     small_config["learner"] |= {"steps": 6, "lr": 0.05}
     small_config["objectives"] = [{"metric": "accuracy"}, {"metric": "trained_params", "direction": "minimize"}]
-    run = search(small_config, tmp_path / "run")
+    run = search(small_config, tmp_path / "run", inline=True)
     assert {t.status for t in run.trials} == {"completed"}
     space = PeftBert(PeftBertOptions(model=str(tiny_model), ranks=[2, 4]))
     for trial in run.trials:

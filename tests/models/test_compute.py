@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from installed import EMBEDDING_LEARNERS
+from installed import EMBEDDING_LEARNERS, marked
 from torch import nn
 from transformers import AutoModel
 
@@ -57,7 +57,7 @@ def saved_for_backward(evaluation, learner_name):
     return sum(t.untyped_storage().nbytes() for pointer, t in kept.items() if pointer not in own)
 
 
-@pytest.mark.parametrize("learner", LEARNERS)
+@pytest.mark.parametrize("learner", marked(LEARNERS, ["protonet", "maml"]))
 def test_layers_that_are_computed_again_train_to_the_same_weights(learner, small_config):
     small_config["learner"] = {"name": learner, "steps": 3}
     plain = evaluation_of(small_config)
@@ -110,7 +110,7 @@ def test_a_model_without_such_layers_is_refused_in_words():
         Encoder(Flat(), compute=Compute(gradient_checkpointing=True))
 
 
-@pytest.mark.parametrize("learner", EMBEDDING_LEARNERS)
+@pytest.mark.parametrize("learner", marked(EMBEDDING_LEARNERS, ["protonet", "maml", "mann"]))
 def test_in_bf16_products_are_narrow_and_what_is_learned_is_not(learner, small_config):
     small_config["learner"] = {"name": learner, "steps": 2}
     evaluation = evaluation_of(small_config | {"compute": {"precision": "bf16"}})

@@ -56,7 +56,6 @@ def talkative(small_config, tmp_path):
             "strategy": {"name": "grid"},
             "evaluation": {
                 "episodes": 5, "test_episodes": 5, "test_best": 1, "interim_every": 2, "interim_episodes": 5,
-                "check_models": False,  # it would build on the driver what kills its process
             },
             "budget": {"trials": len(kinds)},
         }  # fmt: skip

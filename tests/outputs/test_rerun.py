@@ -10,7 +10,7 @@ from nas_meta.outputs.rerun import rerun
 
 
 def test_the_command_shows_every_step_and_the_same_accuracy(small_config, tmp_path):
-    run = search(small_config, tmp_path / "run")
+    run = search(small_config, tmp_path / "run", inline=True)
     for trial in run.trials[1:2]:
         said = nas_meta("trial", tmp_path / "run", trial.id, "--rerun").stdout
         assert f"rerun: accuracy {trial.metrics['accuracy']} (identical to the journal)" in said

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from installed import TRIAL_STRATEGIES
+from installed import TRIAL_STRATEGIES, marked
 from landscapes import Landscape, Small, context, run, score
 
 from nas_meta import Choice, Objective, SearchContext
@@ -13,6 +13,7 @@ from strategies.auto import pick
 from strategies.surrogate.ensemble import Ensemble
 
 NAMES = TRIAL_STRATEGIES
+FAST = [name for name in NAMES if name != "rl"]  # its networks take seconds to propose
 SEVERAL = ["nsga2", "motpe", "surrogate"]  # made for several objectives
 LEARNING = [name for name in NAMES if name not in ("random", "grid", "nsga2", "motpe")]
 
@@ -38,7 +39,7 @@ def test_a_small_space_is_covered_without_a_repeat(name, space, count):
     assert len({a.id for a, _ in done}) == len(done) == count
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", marked(NAMES, FAST))
 def test_the_same_seed_and_history_give_the_same_proposals(name):
     one, two, other = ([a.id for a, _ in run(make(name, seed=s), 25, in_flight=3)] for s in (5, 5, 6))
     assert one == two
@@ -46,7 +47,7 @@ def test_the_same_seed_and_history_give_the_same_proposals(name):
     assert len(set(one)) == 25
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", marked(NAMES, FAST))
 def test_failed_trials_do_not_stop_a_search(name):
     rng = np.random.default_rng(0)
     done = run(make(name, trials=25), 25, lambda a: score(a) if rng.random() < 0.6 else None, in_flight=2)
@@ -54,7 +55,7 @@ def test_failed_trials_do_not_stop_a_search(name):
     assert len(run(make(name, trials=15), 15, lambda a: None, in_flight=2)) == 15
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "rl" else n for n in LEARNING])
+@pytest.mark.parametrize("name", marked(LEARNING, [n for n in LEARNING if n not in ("rl", "auto")]))
 def test_what_is_learned_shows_after_60_trials(name):
     found = [max(s for _, s in run(make(name, trials=60, seed=seed), 60)) for seed in range(4)]
     chance = [max(s for _, s in run(make("random", trials=60, seed=seed), 60)) for seed in range(4)]
@@ -66,7 +67,7 @@ def two_objectives(architecture):
     return score(architecture), -float(sum(architecture.values.values()))
 
 
-@pytest.mark.parametrize("name", SEVERAL)
+@pytest.mark.parametrize("name", marked(SEVERAL, ["nsga2", "motpe"]))
 def test_a_front_grows_faster_than_by_chance(name):
     def volume(strategy):
         return hypervolume(np.array([v for _, v in run(strategy, 80, two_objectives)]), np.array([0.0, -30.0]))

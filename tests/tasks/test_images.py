@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from installed import EMBEDDING_LEARNERS
+from installed import EMBEDDING_LEARNERS, marked
 from PIL import Image
 
 from nas_meta import search
@@ -255,7 +255,7 @@ def test_a_saved_vision_transformer_gives_the_same_outputs_with_transformers_alo
         space.load(tmp_path)
 
 
-@pytest.mark.parametrize("learner", EMBEDDING_LEARNERS)
+@pytest.mark.parametrize("learner", marked(EMBEDDING_LEARNERS, ["protonet", "ridge", "maml", "matching"]))
 def test_every_learner_learns_from_images(learner, config):
     config["learner"] |= {"name": learner}
     resolved = resolve(config)

@@ -58,6 +58,8 @@ def model_problem(evaluation: Evaluation, architecture: Architecture, seed: int,
         try:
             encoder = _trained(evaluation, architecture, seed)
         except (NasMetaError, RuntimeError) as error:
+            if "allocate memory" in str(error):
+                return None  # a machine without room, not the architecture
             return f"cannot be trained ({reason_of(error)})" if pretrained else None
         except (Exception, SystemExit):  # of this plugin and this architecture: its trial reports it
             return None

@@ -8,8 +8,8 @@ from transformers import MPNetModel as MPNet
 from nas_meta import Choice, SearchSpace, search
 from nas_meta.config.problem import load_problem
 from nas_meta.config.resolved import resolve
-from nas_meta.controller.preflight import check_models, covering, items, smallest
 from nas_meta.errors import ConfigError
+from nas_meta.evaluation.preflight import check_models, covering, items, smallest
 
 SIZES = {
     "vocab_size": 80, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,

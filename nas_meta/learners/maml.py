@@ -183,17 +183,7 @@ class MAML(AdaptingLearner):
         return np.array([score(task) for task in tasks])
 
     def probe(self, encoder: Encoder, pool: Pool, indices: np.ndarray, steps: int) -> Tensor:
-        """Run a second-order inner loop, for measuring how much memory its graph takes.
-
-        Args:
-            encoder: The encoder.
-            pool: The examples that ``indices`` refers to.
-            indices: The examples that serve both as support set and as query set.
-            steps: Number of inner steps.
-
-        Returns:
-            A differentiable scalar.
-        """
+        """Run a second-order inner loop for :func:`nas_meta.learners.inner_loop.planning.plan`, which measures it."""
         features = partial(self._features_of, encoder, pool, indices)
         targets = on_device(encoder, np.zeros(len(indices), dtype=np.int64))
         return self._adapt(encoder, Task(features, features, targets, 1), InnerLoop(steps, True)).square().mean()

@@ -4,27 +4,12 @@ import os
 
 import pytest
 from killing import results
+from tiny_space import PLUGIN
 
 from nas_meta import load_run, resume, search
 from nas_meta.core.files import write_atomically
 from nas_meta.errors import RunError
 from nas_meta.journal.run import CHECKPOINT, SUPERNET, weights_path
-
-PLUGIN = '''
-import torch
-from transformers import BertConfig, BertModel
-from nas_meta import SearchSpace
-
-class Tiny(SearchSpace):
-    """Small encoders from scratch."""
-    tokenizer = {tokenizer!r}
-    def choices(self):
-        return {{"depth": [1, 2], "heads": [2, 4], "width": [16, 32, 64]}}
-    def build(self, architecture):
-        return BertModel(BertConfig(
-            vocab_size=29, hidden_size=32, num_hidden_layers=architecture["depth"], max_position_embeddings=64,
-            num_attention_heads=architecture["heads"], intermediate_size=architecture["width"]))
-'''
 
 
 class Crash(Exception):

@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from killing import killed_often, results
+from tiny_space import PLUGIN
 from transformers import AutoModel
 
 from nas_meta import Architecture, load_run, search
@@ -28,22 +29,6 @@ from nas_meta.space.architecture import Choice
 from nas_meta.tasks.corpus.corpus import open_corpus
 from nas_meta.tasks.corpus.token_store import tokenise_corpus
 from nas_meta.tasks.tokenization import load_tokenizer
-
-PLUGIN = '''
-import torch
-from transformers import BertConfig, BertModel
-from nas_meta import SearchSpace
-
-class Tiny(SearchSpace):
-    """Small encoders from scratch."""
-    tokenizer = {tokenizer!r}
-    def choices(self):
-        return {{"depth": [1, 2], "heads": [2, 4], "width": [16, 32, 64]}}
-    def build(self, architecture):
-        return BertModel(BertConfig(
-            vocab_size=29, hidden_size=32, num_hidden_layers=architecture["depth"], max_position_embeddings=64,
-            num_attention_heads=architecture["heads"], intermediate_size=architecture["width"]))
-'''
 
 
 def made_corpus(document, folder):

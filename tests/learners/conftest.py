@@ -1,9 +1,35 @@
-"""Tiny decoders for the tests of in-context learning."""
+"""What tests of learners start from: the classes of meta-train, encoders, and tiny decoders for in-context learning."""
 
 import json
 
 import pytest
+import torch
 from tiny_decoder import save_tiny
+
+from nas_meta.models.encoder import Encoder
+from nas_meta.tasks.sources.files import FileOptions, JSONLines
+from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
+
+
+@pytest.fixture(scope="module")
+def pool(tiny_model, labelled_texts):
+    """The texts of meta-train."""
+    source = JSONLines(FileOptions(path=labelled_texts))
+    return load_tasks(source, load_tokenizer(str(tiny_model)), 16)["meta-train"]
+
+
+@pytest.fixture
+def encoder_for(tiny_model):
+    """Makes an encoder with the parameters that a learner adds for a number of ways."""
+    from transformers import AutoModel
+
+    def make(learner, ways):
+        torch.manual_seed(0)
+        encoder = Encoder(AutoModel.from_pretrained(tiny_model))
+        encoder.learned = learner.learned(encoder, ways)
+        return encoder
+
+    return make
 
 
 @pytest.fixture(scope="module")

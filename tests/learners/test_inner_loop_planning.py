@@ -11,29 +11,13 @@ from nas_meta.learners.meta_sgd import MetaSGD, MetaSGDOptions
 from nas_meta.learners.prototype_maml import PrototypeMAML, PrototypeMAMLOptions
 from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.episodes import EpisodeShape, episode
-from nas_meta.tasks.sources.files import FileOptions, JSONLines
-from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
 
 SHAPE = EpisodeShape(3, 2, 3)
 
 
-@pytest.fixture(scope="module")
-def pool(tiny_model, labelled_texts):
-    source = JSONLines(FileOptions(path=labelled_texts))
-    return load_tasks(source, load_tokenizer(str(tiny_model)), 16)["meta-train"]
-
-
 @pytest.fixture
-def make(tiny_model):
-    def build(learner):
-        from transformers import AutoModel
-
-        torch.manual_seed(0)
-        encoder = Encoder(AutoModel.from_pretrained(tiny_model))
-        encoder.learned = learner.learned(encoder, SHAPE.ways)
-        return encoder.double().eval()
-
-    return build
+def make(encoder_for):
+    return lambda learner: encoder_for(learner, SHAPE.ways).double().eval()
 
 
 def gradients(encoder, loss):

@@ -17,20 +17,13 @@ from nas_meta.learners.training.regularisation import mixup, regularise, teacher
 from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.augmentation import add_noise, augment, parse_thesaurus
 from nas_meta.tasks.episodes import EpisodeShape, episode
-from nas_meta.tasks.sources.files import FileOptions, JSONLines
-from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
+from nas_meta.tasks.tokenization import load_tokenizer
 
 SHAPE = EpisodeShape(3, 1, 3)
 WORDS = [((2,), False), ((10,), True), ((11, 12), True), ((13,), True), ((3,), False)]
 OPTIONS = ({"word_dropout": 0.3}, {"word_swap": 0.3}, {"mixup": 0.4}, {"adversarial": "fgm"}, {"adversarial": "pgd"},
            {"adversarial": "freelb"}, {"distill": 1.0})  # fmt: skip
 SLOW = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def pool(tiny_model, labelled_texts):
-    source = JSONLines(FileOptions(path=labelled_texts))
-    return load_tasks(source, load_tokenizer(str(tiny_model)), 16)["meta-train"]
 
 
 @pytest.fixture

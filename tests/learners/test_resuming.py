@@ -5,33 +5,15 @@ import torch
 
 from nas_meta.core import plugins
 from nas_meta.learners.training.options import TrainingOptions
-from nas_meta.models.encoder import Encoder
 from nas_meta.models.state import restore_training, serialize_training
 from nas_meta.tasks.episodes import EpisodeShape, episode
-from nas_meta.tasks.sources.files import FileOptions, JSONLines
-from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
 
 SHAPE = EpisodeShape(3, 2, 3)
 
 
-@pytest.fixture(scope="module")
-def pool(tiny_model, labelled_texts):
-    source = JSONLines(FileOptions(path=labelled_texts))
-    return load_tasks(source, load_tokenizer(str(tiny_model)), 16)["meta-train"]
-
-
 @pytest.fixture
-def make(tiny_model):
-    """An encoder with the parameters that a learner adds."""
-    from transformers import AutoModel
-
-    def build(learner):
-        torch.manual_seed(0)
-        encoder = Encoder(AutoModel.from_pretrained(tiny_model))
-        encoder.learned = learner.learned(encoder, SHAPE.ways)
-        return encoder
-
-    return build
+def make(encoder_for):
+    return lambda learner: encoder_for(learner, SHAPE.ways)
 
 
 @pytest.mark.parametrize("name", ["finetune", "mann", "reptile", "protonet", "matching", "ridge", "anil"])

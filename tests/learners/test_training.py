@@ -14,8 +14,6 @@ from nas_meta.learners.training.options import Average, TrainingOptions, rate_fa
 from nas_meta.learners.training.patience import EarlyStopping
 from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.episodes import EpisodeShape, episode
-from nas_meta.tasks.sources.files import FileOptions, JSONLines
-from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
 
 SHAPE = EpisodeShape(3, 1, 3)
 
@@ -25,12 +23,6 @@ def encoder(tiny_model):
     from transformers import AutoModel
 
     return Encoder(AutoModel.from_pretrained(tiny_model))
-
-
-@pytest.fixture(scope="module")
-def pool(tiny_model, labelled_texts):
-    tasks = load_tasks(JSONLines(FileOptions(path=labelled_texts)), load_tokenizer(str(tiny_model)), 16)
-    return tasks["meta-train"]
 
 
 def test_the_learning_rate_rises_and_falls_as_the_formulas_say():

@@ -1,11 +1,10 @@
 """Encoders from scratch: transformers' own models where these are the same function, counts by hand, exports alike."""
 
 import itertools
-import subprocess
-import sys
 
 import pytest
 import torch
+from loaded_alone import output_alone
 from torch import nn
 from transformers import AutoModel, EuroBertModel, LlamaConfig, LlamaModel
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
@@ -260,21 +259,10 @@ def test_an_export_without_a_class_of_transformers_loads_with_its_code(space, tm
     a = architecture(space, positions="alibi", attention="sliding", pooling="attention", norm="rms")
     model = shaken(space.build(a))
     space.save(model, a, tmp_path / "model")
-    program = (
-        "import sys, torch\nfrom transformers import AutoModel\n"
-        "model = AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True).eval()\n"
-        "ids = torch.tensor([[2, 7, 9, 11, 3, 12, 13], [2, 8, 3, 0, 0, 0, 0]])\n"
-        "torch.save(model(ids, (ids > 0).long()).pooler_output.detach(), sys.argv[2])\n"
-        "assert not any(n.startswith(('nas_meta', 'search_spaces')) for n in sys.modules)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "model"), str(tmp_path / "pooled.pt")],
-        capture_output=True, text=True, cwd=tmp_path, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    pooled = output_alone(tmp_path / "model", IDS, MASK, "pooler_output", tmp_path)
     with torch.no_grad():
         expected = model(IDS, MASK).pooler_output
-    torch.testing.assert_close(torch.load(tmp_path / "pooled.pt"), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(pooled, expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(
         output(space.load(tmp_path / "model"), IDS, MASK), output(model, IDS, MASK), atol=1e-5, rtol=1e-5
     )

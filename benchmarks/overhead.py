@@ -29,6 +29,7 @@ class Sleeper:
     """Stand-in for the evaluation whose trials sleep for 50 ms."""
 
     learner = SimpleNamespace(options=SimpleNamespace(steps=1))
+    pretraining = None
 
     def with_rungs(self, *_: object) -> Sleeper:
         return self

@@ -33,6 +33,7 @@ class Instant:
     """Stand-in for the evaluation: a few steps that compute nothing, then an accuracy derived from the architecture."""
 
     learner = SimpleNamespace(options=SimpleNamespace(steps=STEPS))
+    pretraining = None
 
     def with_rungs(self, *_: object) -> Instant:
         return self

@@ -36,6 +36,7 @@ class Unequal:
     shortest: float = SHORTEST
     longest: float = LONGEST
     learner = SimpleNamespace(options=SimpleNamespace(steps=1))
+    pretraining = None
 
     def with_rungs(self, *_: object) -> Unequal:
         return self

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from command_line import PROGRAM
+from command_line import PROGRAM, nas_meta
 
 from nas_meta import load_run, search
 
@@ -119,8 +119,7 @@ def test_ctrl_c_lets_trials_finish_and_a_second_one_does_not(interrupts, faulty,
     config.write_text(yaml.safe_dump(document))
     process, children = started(config, tmp_path / "run")
     # The journal is read here while the search writes it.
-    listed = subprocess.run([*PROGRAM, "trials", str(tmp_path / "run"), "--json"], capture_output=True)
-    assert json.loads(listed.stdout)[-1]["status"] == "running"
+    assert json.loads(nas_meta("trials", tmp_path / "run", "--json").stdout)[-1]["status"] == "running"
     for _ in range(interrupts):
         os.killpg(process.pid, signal.SIGINT)  # as the terminal does: to every process of the group
         time.sleep(1)
@@ -134,13 +133,8 @@ def test_ctrl_c_lets_trials_finish_and_a_second_one_does_not(interrupts, faulty,
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
     if interrupts == 1:
-        done = subprocess.run(
-            [*PROGRAM, "resume", str(tmp_path / "run"), "--allow-plugins"], capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        trials = json.loads(
-            subprocess.run([*PROGRAM, "trials", str(tmp_path / "run"), "--json"], capture_output=True).stdout
-        )
+        nas_meta("resume", tmp_path / "run", "--allow-plugins", "--inline")
+        trials = json.loads(nas_meta("trials", tmp_path / "run", "--json").stdout)
         assert [t["status"] for t in trials] == ["completed"] * 2
         assert trials[0]["finished"] == before.finished
 
@@ -180,6 +174,7 @@ def cluster():
     cluster.shutdown()
 
 
+@pytest.mark.slow
 def test_when_a_node_dies_its_trials_run_elsewhere(faulty, cluster, tmp_path):
     cluster, nodes = cluster
     document = faulty("slow", "fine", "dies-once", seconds=3)

@@ -21,7 +21,7 @@ def document(small_config):
     return small_config | {"evaluation": {"episodes": 10, "test_episodes": 10}, "budget": {"trials": 10}}
 
 
-@pytest.mark.parametrize("strategy", marked(TRIAL_STRATEGIES, ["evolution", "surrogate"]))
+@pytest.mark.parametrize("strategy", marked(TRIAL_STRATEGIES, ["evolution"]))
 def test_a_search_that_is_killed_ends_with_the_same_trials(strategy, document, tmp_path):
     document["strategy"] = {"name": strategy}
     whole = search(document, tmp_path / "whole", inline=True)

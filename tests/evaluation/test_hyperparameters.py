@@ -116,7 +116,7 @@ def test_the_config_of_a_trial_holds_what_it_chose(toy):
 
 
 def test_a_real_search_over_learners_pooling_and_episodes(small_config, tmp_path):
-    """With real workers; every trial is meta-tested, exported and evaluated with its own recipe."""
+    """Every trial is meta-tested, exported and evaluated with its own recipe."""
     from nas_meta.outputs.export.exported_model import evaluate_folder
     from nas_meta.outputs.export.folder import export
 
@@ -127,7 +127,7 @@ def test_a_real_search_over_learners_pooling_and_episodes(small_config, tmp_path
     small_config["tasks"] |= {"pooling": {"choice": ["mean", "cls"]}, "train_shots": {"choice": [1, 3]}}
     small_config["budget"]["trials"] = 5
     small_config["evaluation"] |= {"keep": 5, "test_best": 5}
-    run = search(small_config, tmp_path / "run")
+    run = search(small_config, tmp_path / "run", inline=True)
     assert {t.status for t in run.trials} == {"completed"}
     assert all(t.fidelity == t.architecture["learner.steps"] for t in run.trials)
     assert all(

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from installed import EMBEDDING_LEARNERS, marked, strategy_names
+from installed import EMBEDDING_LEARNERS, marked, marked, strategy_names
 from landscapes import Landscape, context, run, score
 from torch import nn
 from typer.testing import CliRunner
@@ -99,7 +99,7 @@ def test_untrained_is_the_loss_of_the_learner_before_training(evaluation, sample
     assert load_proxy("untrained")(encoder, sample) == pytest.approx(-np.mean(losses), rel=1e-5)
 
 
-@pytest.mark.parametrize("learner", EMBEDDING_LEARNERS)
+@pytest.mark.parametrize("learner", marked(EMBEDDING_LEARNERS, ["protonet", "maml", "mann"]))
 def test_models_are_scored_whatever_the_learner(learner, small_config):
     from nas_meta.config.resolved import resolve
 

@@ -56,6 +56,7 @@ def talkative(small_config, tmp_path):
             "strategy": {"name": "grid"},
             "evaluation": {
                 "episodes": 5, "test_episodes": 5, "test_best": 1, "interim_every": 2, "interim_episodes": 5,
+                "check_models": False,  # the check would be the first to build what dies once
             },
             "budget": {"trials": len(kinds)},
         }  # fmt: skip

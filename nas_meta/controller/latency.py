@@ -8,15 +8,17 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field, FiniteFloat
 
 from nas_meta.config.sections import Config
 from nas_meta.controller.calls import Call, run_calls
 from nas_meta.errors import NasMetaError
 from nas_meta.execution.engine import Engine, Event
 from nas_meta.journal.database import Journal
+from nas_meta.journal.row_checks import validated
 from nas_meta.models.profiling import LatencySettings
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.latency_predictor import LatencyTable
@@ -24,6 +26,8 @@ from nas_meta.space.search_space import SearchSpace
 from nas_meta.space.wrappers import timed_space
 
 log = logging.getLogger(__name__)
+KEY = "latencies"  # of the journal
+Seconds = Annotated[FiniteFloat, Field(strict=True, gt=0)]
 FEWEST = 2  # models that a latency table can be fitted to
 
 
@@ -94,7 +98,7 @@ def fit_latency_table(
     """
     settings = dataclasses.replace(settings, seconds=min(settings.seconds, 0.3))
     architectures = architectures_to_measure(space, models, seed)
-    seconds = journal.get("latencies")
+    seconds = validated(list[Seconds | None] | None, journal.get(KEY), KEY)
     if seconds is None:
         events = measure_each(engine, architectures, settings, stopped, retries)
         if len(events) < len(architectures):
@@ -105,7 +109,7 @@ def fit_latency_table(
             raise NasMetaError(f"the latencies of {len(errors)} models could not be measured; the first is {errors[0]}")
         for error in errors:
             log.warning("the latency table lacks a model that could not be measured: %s", error)
-        journal.set("latencies", seconds)
+        journal.set(KEY, seconds)
     measured = [(a, s) for a, s in zip(architectures, seconds, strict=False) if s is not None]
     table = LatencyTable(timed_space(space).space, [a for a, _ in measured], [s for _, s in measured], settings.tokens)
     timed_space(space).latencies = table

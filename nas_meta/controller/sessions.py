@@ -169,11 +169,11 @@ def _refuse_links(directory: Path) -> None:
     A run from somebody else could otherwise make the search overwrite files of the user. Links that stay inside, such
     as those of W&B, are fine.
     """
-    root = directory.resolve()
+    root = Path(os.path.realpath(directory))
     for folder, folders, files in os.walk(directory):
         for name in [*folders, *files]:
             path = Path(folder) / name
-            leaves = path.is_symlink() and not path.resolve().is_relative_to(root)
+            leaves = path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root)
             if leaves or not (path.is_file() or path.is_dir() or not path.exists()):
                 raise RunError(
                     f"{path} is a link out of the run directory, or not a regular file; "

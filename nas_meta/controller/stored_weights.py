@@ -27,7 +27,7 @@ class StoredWeights:
     def restore(self) -> None:
         """Find the weights that an earlier session of the search stored."""
         files = weights_path(self.directory, 0).parent.glob("*.safetensors")
-        self._stored |= {int(path.stem) for path in files if path.stem.isdigit()} & set(self.leaderboard.trials)
+        self._stored |= {int(path.stem) for path in files if path.stem.isdecimal()} & set(self.leaderboard.trials)
 
     def threshold(self) -> float:
         """Return the signed first objective below which a worker need not send the weights of a trial.

@@ -345,12 +345,17 @@ class TrialLoop:
         """Write the end of a trial to the journal; ``reported``: with the event of its report to the strategy."""
         trial = dataclasses.replace(
             trial, fidelity=self.steps.get(trial.id, 0), status=status, metrics=self._with_latency(trial, metrics),
-            error=error, finished=trial.started + self.clock.seconds() - self._began[trial.id],
+            error=error, finished=trial.started + self._took(trial),
         )  # fmt: skip
         # On disk before anything depends on it. If the write fails, the trial still runs for all, and is rerun later.
         self._write(trial, reported)
         self.leaderboard.put(trial)
         return trial
+
+    def _took(self, trial: Trial) -> float:
+        """Return the seconds since a trial began; 0 for one that this session has not started again yet."""
+        now = self.clock.seconds()
+        return now - self._began.get(trial.id, now)
 
     def _write(self, trial: Trial, reported: bool = False) -> None:
         """Write a trial to the journal with the events that it lacks."""

@@ -63,7 +63,7 @@ def damage_of_weights(path: Path) -> str | None:
     try:
         with safe_open(path, framework="numpy"):
             return None
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, MemoryError) as error:  # the size of a file is not what it holds
         return str(error)
 
 

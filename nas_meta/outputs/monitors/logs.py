@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from nas_meta.core.files import regular_file
 from nas_meta.errors import RunError, printable
 from nas_meta.evaluation.metrics import ACCURACY
 from nas_meta.journal.leaderboard import Leaderboard
@@ -26,6 +27,7 @@ FOLDER = "logs"
 NAMES = {"supernet": JOB, "adapted": ADAPTATION}
 JOBS = {JOB: "training of the supernet", ADAPTATION: "domain adaptation of the pretrained model"}
 MAX_CHARACTERS = 2_000_000  # of one attempt at a trial; after them only its last line is logged
+MOST_BYTES = 2**28  # of a log that is read
 TICK = 0.5  # seconds between two reads of a log that is followed
 
 
@@ -179,6 +181,10 @@ def read_log(run: Run, number: int, follow: bool = False) -> Iterator[str]:
     ended()  # raises RunError if the trial does not exist
     if not path.is_file():
         raise RunError(f"{run.directory} has no log of {name}; it has not started, or an older nas-meta ran it")
+    try:
+        regular_file(path, MOST_BYTES)
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}") from error
     return _text(path, ended if follow else lambda: True)
 
 

@@ -191,13 +191,18 @@ def trial(
 
     opened = load_run(run, allow_plugins)
     row = opened.trial(number)
-    metrics = None
+    metrics, changes = None, list[str]()
     if rerun:
+        from nas_meta.outputs.changes import explanation
         from nas_meta.outputs.rerun import rerun as run_trial
 
-        metrics = run_trial(opened, row, lambda p: None if as_json else echo(step_line(p.step, p.values)))
+        def warn(change: str) -> None:
+            changes.append(change)
+            echo(f"warning: {change}", err=True)
+
+        metrics = run_trial(opened, row, lambda p: None if as_json else echo(step_line(p.step, p.values)), warn)
     if as_json:
-        print_json(row.as_dict() | ({"rerun": metrics} if rerun else {}))
+        print_json(row.as_dict() | ({"rerun": metrics, "changes": changes} if rerun else {}))
         return
     from nas_meta.evaluation.metrics import ACCURACY
     from nas_meta.outputs.report.formatting import choices, trial_line
@@ -208,7 +213,9 @@ def trial(
     out.print("\n".join([trial_line(row, objectives), *choices(row)]), highlight=False)
     if metrics is not None:
         recorded = row.metrics.get(ACCURACY)
-        comparison = "identical to the journal" if recorded == metrics[ACCURACY] else f"the journal has {recorded}"
+        comparison = f"the journal has {recorded}; {explanation(opened, row, changes)}"
+        if recorded == metrics[ACCURACY]:
+            comparison = "identical to the journal"
         out.print(f"rerun: {ACCURACY} {metrics[ACCURACY]} ({comparison})", highlight=False)
 
 

@@ -193,7 +193,7 @@ def trial(
     row = opened.trial(number)
     metrics, changes = None, list[str]()
     if rerun:
-        from nas_meta.outputs.changes import explanation
+        from nas_meta.outputs.changes import compared_with_journal
         from nas_meta.outputs.rerun import rerun as run_trial
 
         def warn(change: str) -> None:
@@ -212,10 +212,7 @@ def trial(
     objectives = [o.metric for o in opened.objectives]
     out.print("\n".join([trial_line(row, objectives), *choices(row)]), highlight=False)
     if metrics is not None:
-        recorded = row.metrics.get(ACCURACY)
-        comparison = f"the journal has {recorded}; {explanation(opened, row, changes)}"
-        if recorded == metrics[ACCURACY]:
-            comparison = "identical to the journal"
+        comparison = compared_with_journal(opened, row, metrics[ACCURACY], changes)
         out.print(f"rerun: {ACCURACY} {metrics[ACCURACY]} ({comparison})", highlight=False)
 
 

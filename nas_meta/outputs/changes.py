@@ -12,6 +12,7 @@ from nas_meta.config.gpu_sharing import on_this_machine
 from nas_meta.config.pretraining import read_corpus
 from nas_meta.config.resolved import resolve
 from nas_meta.errors import one_line
+from nas_meta.evaluation.metrics import ACCURACY
 from nas_meta.journal.records import Trial
 from nas_meta.journal.run import Run
 
@@ -50,22 +51,32 @@ def differences(run: Run, trial: Trial | None = None, tasks: Tasks | None = None
     return [one_line(clause) for clause in found]
 
 
-def explanation(run: Run, trial: Trial, changes: Sequence[str]) -> str:
-    """Return in words why a rerun of a trial has another number than the journal.
+def compared_with_journal(run: Run, trial: Trial, accuracy: float, changes: Sequence[str]) -> str:
+    """Compare the accuracy of a rerun with that in the journal, and explain the difference.
 
     Args:
         run: The run.
         trial: The trial.
+        accuracy: The accuracy of its rerun.
         changes: What :func:`differences` returned.
 
     Returns:
-        The changes; where there are none, what the run recorded, and what remains as the reason.
+        ``identical to the journal``, or the accuracy in the journal with the changes since then. Where there are none,
+        what remains as the reason.
     """
-    if changes:
-        return "; ".join(changes)
+    recorded = trial.metrics.get(ACCURACY)
+    if recorded == accuracy:
+        return "identical to the journal"
+    if recorded is None:
+        return f"the journal has no accuracy, because the trial is {trial.status}"
+    return f"the journal has {recorded}; {'; '.join(changes) or _without_changes(run, trial)}"
+
+
+def _without_changes(run: Run, trial: Trial) -> str:
+    """Return why a rerun has another number, although nothing that the run recorded has changed."""
     environment = run.environment_of(trial)
     if run.fingerprint is None or environment is None:
-        return "the version of nas-meta that ran it recorded no fingerprints, so the reason is unknown"
+        return "the nas-meta that ran it recorded no fingerprints, so the reason is unknown"
     if environment.processor.get("device") == "cuda":
         return "data, models, plugin files and versions are the same, but a GPU adds numbers in a varying order"
     return (

@@ -3,16 +3,25 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from command_line import nas_meta
+from PIL import Image
+from typer.testing import CliRunner
 
 from nas_meta import load_run, resume, search
-from nas_meta.errors import ConfigError
+from nas_meta.cli.main import app
+from nas_meta.config.problem import Problem
+from nas_meta.config.resolved import resolve
+from nas_meta.controller.changes import checked_fingerprints
+from nas_meta.errors import ConfigError, RunError
 from nas_meta.journal.database import Journal
+from nas_meta.outputs.changes import compared_with_journal, differences
 from nas_meta.outputs.export.folder import export
 from nas_meta.outputs.rerun import rerun
+from nas_meta.tasks.pool import tokenise
+from nas_meta.tasks.sources.images import ImageFolder
 
 OLD_RUNS = Path(__file__).parents[1] / "compat" / "runs"
 
@@ -112,9 +121,22 @@ def test_a_changed_tokenizer_is_refused_and_an_export_warns(inputs, run, tmp_pat
 def test_a_rerun_says_that_the_data_have_changed(inputs, run):
     before = rows(inputs)
     rewrite(inputs, [row | {"text": f"{before[-i - 1]['text']} {i}"} for i, row in enumerate(before)])
-    done = nas_meta("trial", run, 1, "--rerun")
-    assert "warning: tasks.path" in done.stderr and "are others, or in another order" in done.stderr
-    assert "the journal has" in done.stdout and "are others, or in another order" in done.stdout.replace("\n", " ")
+    done = CliRunner().invoke(app, ["trial", str(run), "1", "--rerun"])
+    assert done.exit_code == 0 and "warning: tasks.path" in done.stderr
+    for word in ("the journal has", "are others, or in another order"):
+        assert word in " ".join(done.stdout.split())
+
+
+def test_a_rerun_with_another_number_has_a_reason_even_where_nothing_has_changed(run):
+    journal = Journal.append(run)
+    trial = journal.trials()[0]
+    journal.write(replace(trial, metrics={**trial.metrics, "accuracy": 0.123}))
+    journal.close()
+    opened = load_run(run)
+    stated = compared_with_journal(opened, opened.trial(1), 0.5, differences(opened, opened.trial(1)))
+    assert stated.startswith("the journal has 0.123; data, models, plugin files, versions and processor are the same")
+    failed = replace(opened.trial(1), status="failed", metrics={})
+    assert compared_with_journal(opened, failed, 0.5, []).endswith("no accuracy, because the trial is failed")
 
 
 def with_other_environment(run, **changes):
@@ -176,3 +198,40 @@ def test_a_run_of_an_older_version_gets_its_fingerprints_when_it_is_resumed(tmp_
     file.write_text("\n".join(file.read_text().splitlines()[:-1]))
     with pytest.raises(ConfigError, match="meta-"):
         resume("finished", inline=True)
+
+
+@pytest.mark.parametrize("key", ["fingerprint", "environments"])
+def test_damaged_fingerprints_are_a_sentence(run, key):
+    journal = Journal.append(run)
+    journal.set(key, {"data": 1, "models": []})
+    journal.close()
+    with pytest.raises(RunError, match=f"'{key}' is not of the type"):
+        resume(run, inline=True)
+
+
+def images(folder, brightness=0, more=0):
+    """Write six classes of two images and return their tasks."""
+    for label in range(6):
+        (folder / f"class{label}").mkdir(parents=True, exist_ok=True)
+        for number in range(2 + more):
+            colour = (40 * label, 40 * number, brightness)
+            Image.new("RGB", (4, 4), colour).save(folder / f"class{label}" / f"{number}.png")
+    source = ImageFolder(ImageFolder.Options(path=folder, size=4))
+    return tokenise(source.load(), lambda texts: ([], []))
+
+
+def test_images_that_another_decoder_reads_differently_are_a_warning(tmp_path, caplog):
+    folder = tmp_path / "images"
+    config = resolve({"space": {"name": "vit"}, "tasks": {"source": "image-folder", "path": str(folder)}})
+
+    def check(tasks, resumed=True):
+        return checked_fingerprints(config, tmp_path, Problem(None, tasks, None), None, 1, resumed)
+
+    Journal.create(tmp_path, **check(images(folder), resumed=False)).close()
+    with pytest.raises(ConfigError, match=rf"tasks.path '{folder}': the examples of class 'class.' and of 5 more"):
+        check(images(folder, brightness=1))
+    with_other_environment(tmp_path, versions={"pillow": "1.0"})
+    check(images(folder, brightness=1))
+    assert "pillow was 1.0 and is" in caplog.text and "may decode the same images differently" in caplog.text
+    with pytest.raises(ConfigError, match=r"now has \d+ of 3; .*; pillow was 1.0"):
+        check(images(folder, more=1))

@@ -191,13 +191,18 @@ def trial(
 
     opened = load_run(run, allow_plugins)
     row = opened.trial(number)
-    metrics = None
+    metrics, changes = None, list[str]()
     if rerun:
+        from nas_meta.outputs.changes import compared_with_journal
         from nas_meta.outputs.rerun import rerun as run_trial
 
-        metrics = run_trial(opened, row, lambda p: None if as_json else echo(step_line(p.step, p.values)))
+        def warn(change: str) -> None:
+            changes.append(change)
+            echo(f"warning: {change}", err=True)
+
+        metrics = run_trial(opened, row, lambda p: None if as_json else echo(step_line(p.step, p.values)), warn)
     if as_json:
-        print_json(row.as_dict() | ({"rerun": metrics} if rerun else {}))
+        print_json(row.as_dict() | ({"rerun": metrics, "changes": changes} if rerun else {}))
         return
     from nas_meta.evaluation.metrics import ACCURACY
     from nas_meta.outputs.report.formatting import choices, trial_line
@@ -207,8 +212,7 @@ def trial(
     objectives = [o.metric for o in opened.objectives]
     out.print("\n".join([trial_line(row, objectives), *choices(row)]), highlight=False)
     if metrics is not None:
-        recorded = row.metrics.get(ACCURACY)
-        comparison = "identical to the journal" if recorded == metrics[ACCURACY] else f"the journal has {recorded}"
+        comparison = compared_with_journal(opened, row, metrics[ACCURACY], changes)
         out.print(f"rerun: {ACCURACY} {metrics[ACCURACY]} ({comparison})", highlight=False)
 
 

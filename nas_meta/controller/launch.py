@@ -8,6 +8,7 @@ from typing import Any
 
 from nas_meta.config.gpu_sharing import with_shared_gpus
 from nas_meta.config.resolved import ResolvedConfig, read_config, resolve
+from nas_meta.controller.changes import refuse_changed_models
 from nas_meta.controller.phases import SearchRun
 from nas_meta.controller.run_folder import run_folder
 from nas_meta.controller.sessions import config_to_resume
@@ -40,7 +41,7 @@ def search(
         The finished run.
 
     Raises:
-        ConfigError: The config or its data cannot be used, or differs from that of the run to resume.
+        ConfigError: The config, its data or its models cannot be used, or differ from those of the run to resume.
         RunError: The directory holds a run already, is in use by another search, or cannot be written.
         Interrupted: By SIGINT; finished trials are in the journal.
     """
@@ -76,7 +77,7 @@ def resume(
         The finished run.
 
     Raises:
-        ConfigError: An override changes another section.
+        ConfigError: An override changes another section, or data or models differ from those that the run began with.
         PluginError: The run names a plugin file or a hook, and ``allow_plugins`` is not set.
         RunError: The directory holds no run, is in use by another search, or cannot be written.
         Interrupted: By SIGINT; finished trials are in the journal.
@@ -93,5 +94,7 @@ def _run(
     hooks = check_monitors(resolved, inline)
     resolved = with_shared_gpus(resolved, inline)
     with run_folder(directory, resumed) as folder, interruptible() as stop, logged_traceback(folder):
+        if resumed:
+            refuse_changed_models(resolved, folder)
         SearchRun(resolved, folder, inline, watch or (lambda status: None), stop, resumed, hooks).run()
     return Run(folder, allow_plugins=True)

@@ -24,9 +24,10 @@ from nas_meta.config.components import (
     with_prefilter,
 )
 from nas_meta.config.gpu_sharing import describe_device
-from nas_meta.config.pretraining import ADAPTED, with_run_artifacts
+from nas_meta.config.pretraining import ADAPTED, space_before_adaptation, with_run_artifacts
 from nas_meta.config.problem import Problem, load_problem, load_space
 from nas_meta.config.resolved import ResolvedConfig
+from nas_meta.controller.changes import checked_fingerprints
 from nas_meta.controller.failure import failure_reason
 from nas_meta.controller.final_test import meta_test
 from nas_meta.controller.latency import fit_latency_table, latency_report, measure_each
@@ -141,6 +142,7 @@ class SearchRun:
 
         corpus = prepare_pretraining(self.resolved, self.directory)
         problem = load_problem(with_run_artifacts(self.resolved, self.directory))
+        self.recorded = checked_fingerprints(self.resolved, self.directory, problem, corpus, self.cpus, self.resumed)
         # Refuses limits that no architecture meets before anything is trained.
         problem.space.sample(np.random.default_rng(self.config.seed))
         check_learner(self.resolved, problem.space)
@@ -171,7 +173,7 @@ class SearchRun:
         document["stopping"] = {**document["stopping"], **plan.stopping.model_dump(mode="json")}
         info = {
             "config": document, "session": dataclasses.asdict(plan.session), "tasks": list(plan.problem.tasks.report),
-            "cpus": self.cpus,
+            "cpus": self.cpus, **self.recorded,
         }  # fmt: skip
         self.journal = self._open_journal(info)
         write_atomically(
@@ -330,8 +332,6 @@ class SearchRun:
 
     def _conclude(self, engine: Engine, problem: Problem) -> None:
         """Measure once what only the end of a search needs: meta-test and latencies."""
-        from nas_meta.config.pretraining import space_before_adaptation
-
         self.reporter.enter("meta-testing")
         best = self.loop.leaderboard.best(self.config.evaluation.test_best)
         before = space_before_adaptation(self.resolved, self.directory, problem.tasks)

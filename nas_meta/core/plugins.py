@@ -132,6 +132,20 @@ def options_of(kind: str, name: str) -> type[PluginOptions]:
     return load(kind, name).Options
 
 
+def distribution_of(kind: str, name: str) -> str | None:
+    """Return the distribution that offers an installed plugin; nothing is imported.
+
+    Args:
+        kind: A key of :data:`KINDS`.
+        name: The name of the plugin.
+
+    Returns:
+        The name of the distribution; None for a plugin in a file, or if the distribution is unknown.
+    """
+    offers = _points(kind).get(name, [])
+    return offers[0].dist.name if offers and offers[0].dist else None
+
+
 @cache
 def _points(kind: str) -> dict[str, list[EntryPoint]]:
     points: dict[str, list[EntryPoint]] = {}

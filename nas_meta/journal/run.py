@@ -12,6 +12,8 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field, ValidationError
 
+from nas_meta.config.fingerprints.environment import Environment
+from nas_meta.config.fingerprints.fingerprint import Fingerprint
 from nas_meta.config.plugin_trust import refuse_plugin_files
 from nas_meta.config.resolved import ResolvedConfig, resolve
 from nas_meta.config.sections import Config
@@ -19,6 +21,7 @@ from nas_meta.core.objectives import Objective, pareto_front, signed_values
 from nas_meta.errors import ConfigError, RunError, nearest
 from nas_meta.evaluation.metrics import metric_of
 from nas_meta.journal.database import Journal
+from nas_meta.journal.fingerprints import recorded_environments, recorded_fingerprint
 from nas_meta.journal.records import Trial
 from nas_meta.journal.row_checks import MetaTest, validated
 from nas_meta.strategy.stopping.rule import RungReport
@@ -150,6 +153,23 @@ class Run:
     def cpus(self) -> float:
         """CPUs per trial, which set the number of its threads; 0 in old journals."""
         return self._value("cpus", Annotated[float, Field(ge=0, le=1e6)], 0.0)
+
+    @property
+    def fingerprint(self) -> Fingerprint | None:
+        """Digests of the data and the models that the search began with; None in old journals."""
+        return recorded_fingerprint(self._journal)
+
+    def environment_of(self, trial: Trial) -> Environment | None:
+        """Return the plugin files, versions and processor that a trial ran with.
+
+        Args:
+            trial: The trial.
+
+        Returns:
+            The environment of the process that started the trial; None if that recorded none.
+        """
+        before = [e for e in recorded_environments(self._journal) if e.since <= trial.started]
+        return before[-1] if before else None
 
     @property
     def damage(self) -> str | None:

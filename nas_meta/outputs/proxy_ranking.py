@@ -20,6 +20,7 @@ from nas_meta.errors import ConfigError, NasMetaError, RunError, nearest
 from nas_meta.evaluation.proxies import PROXIES
 from nas_meta.evaluation.trial import Evaluation
 from nas_meta.journal.run import Run
+from nas_meta.outputs.changes import warn_of_changes
 from nas_meta.space.architecture import Architecture
 
 RESAMPLES = 1000
@@ -130,6 +131,7 @@ def rank_run(run: Run, names: Sequence[str], watch: Callable[[int], None] = lamb
     if len(trials) < 2:
         raise RunError(f"{run.directory} has {len(trials)} completed trials; expected two or more to rank")
     evaluation, rows = load_evaluation(run.config), []
+    warn_of_changes(run, evaluation.tasks)
     for done, trial in enumerate(trials, start=1):
         architecture = Architecture(trial.architecture)
         scores = proxy_scores_of(evaluation, architecture, names, trial.seed)

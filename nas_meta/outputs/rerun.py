@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from nas_meta.config.components import make_evaluation, make_strategy
+from nas_meta.config.gpu_sharing import on_this_machine
 from nas_meta.config.pretraining import make_stage, read_corpus
 from nas_meta.config.problem import load_problem
 from nas_meta.errors import RunError
@@ -16,20 +17,29 @@ from nas_meta.evaluation.trial import Evaluation
 from nas_meta.journal.pretraining_record import path_of
 from nas_meta.journal.records import Trial
 from nas_meta.journal.run import Run
+from nas_meta.outputs.changes import differences
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.search_space import SearchSpace
 
 
-def rerun(run: Run, trial: Trial, watch: Callable[[Progress], None] = lambda progress: None) -> Mapping[str, float]:
+def rerun(
+    run: Run,
+    trial: Trial,
+    watch: Callable[[Progress], None] = lambda progress: None,
+    changed: Callable[[str], None] = lambda sentence: None,
+) -> Mapping[str, float]:
     """Build, train and score a trial again, with the same number of threads.
 
     A trial that was stopped at a rung stops at the same rung. Exceptions of the model, the learner or the space
-    propagate unchanged, so that a debugger stops where they are raised.
+    propagate unchanged, so that a debugger stops where they are raised. A trial of a search on GPUs runs on the CPU if
+    this machine has no GPU and ``compute.device`` is ``auto``.
 
     Args:
         run: The run.
         trial: A trial of the run.
         watch: Called with the progress of every step.
+        changed: Called before the training with each difference from what the trial ran with, such as other data, a
+            changed model, or another version of torch.
 
     Returns:
         The metrics of the trial.
@@ -37,8 +47,10 @@ def rerun(run: Run, trial: Trial, watch: Callable[[Progress], None] = lambda pro
     Raises:
         RunError: The weights from which the trial started are no longer in the run directory.
     """
-    resolved = run.config
+    resolved = on_this_machine(run.config)
     space, tasks, shape = load_problem(resolved)
+    for sentence in differences(run, trial, tasks):
+        changed(sentence)
     evaluation = make_evaluation(resolved, space, tasks, shape, run.cpus)
     stopping = resolved.options["stopping"]
     evaluation = evaluation.with_rungs(stopping.rungs, stopping.episodes)

@@ -16,6 +16,7 @@ from nas_meta.core.guard import plugin_call
 from nas_meta.errors import PluginError, RunError
 from nas_meta.journal.run import Run
 from nas_meta.models.compute import Compute
+from nas_meta.outputs.changes import warn_of_changes
 from nas_meta.outputs.export.exported_model import CONFIG, LEARNED, learned_state
 from nas_meta.outputs.export.model_card import model_card
 from nas_meta.outputs.export.own_code import drop_foreign_code
@@ -57,6 +58,7 @@ def export(run: Run, folder: str | Path, trial_id: int | None = None) -> Path:
     from nas_meta.tasks.sources.images import save_processor
     from nas_meta.tasks.tokenization import load_tokenizer
 
+    warn_of_changes(run)
     space = make_space(run.config)
     architecture = Architecture(trial.architecture)
     evaluation = make_evaluation(run.config, space, None, episode_shape(run.config), cpus=0)

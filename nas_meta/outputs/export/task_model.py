@@ -15,6 +15,7 @@ from nas_meta.config.problem import load_problem
 from nas_meta.core.files import make_public
 from nas_meta.errors import ConfigError, DataError, RunError, nearest
 from nas_meta.journal.run import Run
+from nas_meta.outputs.changes import warn_of_changes
 from nas_meta.outputs.export.own_code import drop_foreign_code, names_code
 from nas_meta.outputs.export.sentence_transformer import write_modules
 from nas_meta.strategy.protocol import Adapted, Strategy
@@ -139,6 +140,7 @@ def adapt(
     if len(classes) < 2:
         raise DataError(f"{support} has one class, '{next(iter(classes))}'; expected at least two classes")
     config = run.config.sections
+    warn_of_changes(run)
     space, tasks, shape = load_problem(run.config)
     if space.modality != TEXT:
         raise ConfigError(f"{run.directory} was searched on {MODALITIES[space.modality]}; expected a run on texts")

@@ -10,12 +10,12 @@ from strategies.optuna.adapter import OptunaAdapter
 
 
 class TPEOptions(PluginOptions):
-    """Options of ``tpe``."""
+    """Options of ``tpe`` and ``motpe``."""
 
     startup: int = Field(10, ge=1, description="random architectures before the estimator proposes")
     candidates: int = Field(24, ge=1, description="architectures that the estimator compares for each proposal")
     multivariate: bool = Field(
-        False, description="whether choices are modelled jointly; otherwise each is modelled alone"
+        True, description="whether choices are modelled jointly; otherwise each is modelled alone"
     )
 
 
@@ -35,16 +35,7 @@ class TPE(OptunaAdapter):
         )
 
 
-class MOTPEOptions(TPEOptions):
-    """Options of ``motpe``."""
-
-    multivariate: bool = Field(
-        True, description="whether choices are modelled jointly; otherwise each is modelled alone"
-    )
-
-
 class MOTPE(TPE):
     """TPE for several objectives (Ozaki et al. 2022): the first Pareto fronts are the good architectures (optuna)."""
 
-    Options = MOTPEOptions
     objectives = None

@@ -25,9 +25,9 @@ class Ensemble:
     def __init__(self, encoded: np.ndarray, values: np.ndarray, seed: int):
         rng = np.random.default_rng(seed)
         self.scale = float(values.std()) or 1.0
-        # Very bad results say little about what is good, so targets are cut off below the median.
-        targets = np.maximum((values - np.median(values)) / self.scale, -1.5)
+        # No value is clipped: with several objectives, what is bad in one is the other end of the front.
         self.median = float(np.median(values))
+        targets = (values - self.median) / self.scale
         count = len(values)
         out_of_bag = np.zeros((RIDGES, count), dtype=bool)
         ridges = []
@@ -72,16 +72,3 @@ class Ensemble:
     def _ridge_predictions(self, encoded: np.ndarray) -> np.ndarray:
         """``[ridges, architectures]``, on the scale of the targets."""
         return self.weights @ encoded.T + self.biases[:, None]
-
-    def draw(self, encoded: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Draw one value for each architecture from its predictive distribution N(mean, deviation²).
-
-        Args:
-            encoded: ``[architectures, features]``.
-            rng: The source of randomness.
-
-        Returns:
-            ``[architectures]``, independent draws.
-        """
-        mean, deviation = self.predict(encoded)
-        return rng.normal(mean, deviation)

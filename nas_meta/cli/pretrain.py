@@ -73,7 +73,10 @@ def pretrain(
         return
     losses = f"loss {result.loss:.4f}" + ("" if result.perplexity is None else f", perplexity {result.perplexity:.1f}")
     echo(f"{result.params / 1e6:.1f} M parameters, {result.steps} steps, {result.tokens:,} tokens: {losses}")
-    echo(f"written to {result.folder}: load it with transformers.AutoModel.from_pretrained('{result.folder}')")
+    from nas_meta.outputs.export.own_code import names_code
+
+    code = ", trust_remote_code=True" if names_code(Path(result.folder)) else ""
+    echo(f"written to {result.folder}: load it with transformers.AutoModel.from_pretrained('{result.folder}'{code})")
 
 
 def parse_architecture(architecture: str) -> dict[str, Any]:

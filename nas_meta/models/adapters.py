@@ -2,10 +2,10 @@
 
 - LoRA (Hu et al. 2022): Wx becomes Wx + α/r · B(Ax) with A ``[r, in]`` and B ``[out, r]``; B starts at zero.
 - IA³ (Liu et al. 2022): the keys, the values and the input of the second feed-forward projection are multiplied by
-  learned vectors, which start at one.
+  learned vectors, which start at one; where query, key and value are one projection, so are the queries.
 - parallel adapter (He et al. 2022, "Towards a Unified View of Parameter-Efficient Transfer Learning"): Uσ(Dx + d) is
   added to the feed-forward block; U starts at zero. With the block's activation σ, these are r more neurons of the
-  block. They are built that way, and therefore merge into the block exactly.
+  block, with a gate if the block has gates. They are built that way, and therefore merge into the block exactly.
 
 Invariant: a newly inserted adapter does not change the outputs of the model.
 """
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from nas_meta.errors import TrialError
+from nas_meta.models.families import Family, family_of
 
 KINDS = ("lora", "ia3", "adapter")
 NAMES = {
@@ -65,16 +66,22 @@ def stack(model: nn.Module) -> tuple[str, nn.ModuleList]:
     )
 
 
-def roles(layer: nn.Module) -> dict[str, str]:
-    """Find the projections of a layer by their names and shapes.
+def roles(layer: nn.Module, family: Family | None = None) -> dict[str, str]:
+    """Find the projections of a layer: in the row of its family, or else by their names and shapes.
 
     Args:
         layer: One layer of a transformer.
+        family: Family of its model, if the table of families has a row for it.
 
     Returns:
-        The submodule names of the roles ``query``, ``key``, ``value``, and of the feed-forward pair ``up`` and
-        ``down``; roles that the layer lacks are missing.
+        The submodule names of the roles ``query``, ``key``, ``value``, which are one name if a projection holds all
+        three, of the feed-forward pair ``up`` and ``down``, and of a ``gate`` beside ``up``; roles that the layer lacks
+        are missing.
     """
+    if family is not None:
+        named = {role: p.path for role, p in family.inward.items() if role in ("query", "key", "value", "up", "gate")}
+        fused = family.inward.get("qkv")
+        return named | ({} if fused is None else dict.fromkeys(NAMES, fused.path)) | {"down": family.down}
     linears = {name: module for name, module in layer.named_modules() if isinstance(module, nn.Linear)}
     projections = {
         role: name for role, words in NAMES.items() for name in linears if name.rpartition(".")[2] in words
@@ -105,13 +112,14 @@ def insert(model: nn.Module, layers: Mapping[int, Insertion]) -> None:
     prefix, modules = stack(model)
     frozen = [p for p in model.parameters() if not p.requires_grad]
     learning = [p for p in model.parameters() if p.requires_grad]
-    wanted = {i: (part, roles(modules[i])) for i, part in layers.items()}
+    family = family_of(getattr(model, "config", None))
+    wanted = {i: (part, roles(modules[i], family)) for i, part in layers.items()}
     for kind in ("lora", "ia3"):
         targets = {
             f"{prefix}.{i}.{name}": part.rank
             for i, (part, names) in wanted.items()
             if part.kind == kind
-            for name in _targets(kind, part.on, names, modules[i])
+            for name in targets_of(kind, part.on, names, modules[i])
         }
         if targets:
             _inject(model, kind, targets, [f"{prefix}.{i}.{n['down']}" for i, (_, n) in wanted.items() if "down" in n])
@@ -122,22 +130,32 @@ def insert(model: nn.Module, layers: Mapping[int, Insertion]) -> None:
                     "the model's layers have no pair of feed-forward projections for a parallel adapter; "
                     "expected lora or ia3"
                 )
-            _widen(modules[i], names["up"], names["down"], part.rank)
+            _widen(modules[i], names, part.rank, family)
     for parameter in frozen:
         parameter.requires_grad_(False)
     for parameter in learning:
         parameter.requires_grad_(True)
 
 
-def _targets(kind: str, on: Collection[str], names: Mapping[str, str], layer: nn.Module) -> Sequence[str]:
-    """The names of the projections in a layer that LoRA or IA³ adapt."""
+def targets_of(kind: str, on: Collection[str], names: Mapping[str, str], layer: nn.Module) -> Sequence[str]:
+    """Return the names of the projections in a layer that LoRA or IA³ adapt.
+
+    Args:
+        kind: ``lora`` or ``ia3``.
+        on: Blocks that are adapted, ``attention`` or ``ffn`` or both.
+        names: Names of the projections by role, from :func:`roles`.
+        layer: The layer.
+
+    Raises:
+        TrialError: The layer lacks the projections.
+    """
     wanted = {
         "lora": {"attention": ("query", "value"), "ffn": ("up", "down")},
         "ia3": {"attention": ("key", "value"), "ffn": ("down",)},
     }[kind]
     targets = [names[role] for block, parts in wanted.items() if block in on for role in parts if role in names]
     if targets:
-        return targets
+        return list(dict.fromkeys(targets))  # query, key and value may be one projection
     # LoRA fits every projection, so a layer with unknown names gets it on all of them.
     targets = [name for name, module in layer.named_modules() if isinstance(module, nn.Linear)]
     if not targets or kind == "ia3":
@@ -164,20 +182,28 @@ def _inject(model: nn.Module, kind: str, targets: Mapping[str, int], downs: Sequ
 
 
 class WiderUp(nn.Module):
-    """The first projection of a feed-forward block with r more neurons, ``[..., in]`` to ``[..., out + r]``.
+    """A projection to the neurons of a feed-forward block with r more of them, ``[..., in]`` to ``[..., b·(out + r)]``.
 
     Args:
         base: The projection to extend.
         rank: The number of neurons r.
+        blocks: The number of blocks b, one after the other, each with an output for every neuron; 2 if the gate of a
+            gated block is in the same projection.
     """
 
-    def __init__(self, base: nn.Linear, rank: int):
+    def __init__(self, base: nn.Linear, rank: int, blocks: int = 1):
         super().__init__()
-        self.base = base
-        self.adapter = nn.Linear(base.in_features, rank, device=base.weight.device, dtype=base.weight.dtype)
+        self.base, self.blocks = base, blocks
+        self.adapter = nn.Linear(
+            base.in_features, rank * blocks, bias=base.bias is not None, device=base.weight.device,
+            dtype=base.weight.dtype,
+        )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([self.base(x), self.adapter(x)], dim=-1)
+        if self.blocks == 1:
+            return torch.cat([self.base(x), self.adapter(x)], dim=-1)
+        both = (y.unflatten(-1, (self.blocks, -1)) for y in (self.base(x), self.adapter(x)))
+        return torch.cat(list(both), dim=-1).flatten(-2)
 
 
 class WiderDown(nn.Module):
@@ -201,10 +227,19 @@ class WiderDown(nn.Module):
         return self.base(neurons) + self.adapter(added)
 
 
-def _widen(layer: nn.Module, up: str, down: str, rank: int) -> None:
-    """Add r neurons to the feed-forward block with the projections ``up`` and ``down``."""
-    _replace(layer, up, WiderUp(layer.get_submodule(up), rank))
-    _replace(layer, down, WiderDown(layer.get_submodule(down), rank))
+def _widen(layer: nn.Module, names: Mapping[str, str], rank: int, family: Family | None) -> None:
+    """Add r neurons to the feed-forward block with the projections ``up`` and ``down``, and ``gate`` if it has one."""
+    ups = [role for role in ("up", "gate") if role in names]
+    for role in (*ups, "down"):
+        if not isinstance(layer.get_submodule(names[role]), nn.Linear):
+            raise TrialError(
+                "the model's feed-forward projections are not linear layers of torch; expected lora or ia3 instead of "
+                "a parallel adapter"
+            )
+    for role in ups:
+        blocks = family.inward[role].blocks if family is not None else 1
+        _replace(layer, names[role], WiderUp(layer.get_submodule(names[role]), rank, blocks))
+    _replace(layer, names["down"], WiderDown(layer.get_submodule(names["down"]), rank))
 
 
 def has_adapters(model: nn.Module) -> bool:
@@ -239,7 +274,9 @@ def without_adapters(model: nn.Module, merge: bool) -> nn.Module:
                 module.merge()
             _replace(model, name, module.get_base_layer())
         elif isinstance(module, WiderUp):
-            _replace(model, name, _concatenated(module.base, module.adapter, 0) if merge else module.base)
+            _replace(
+                model, name, _concatenated(module.base, module.adapter, 0, module.blocks) if merge else module.base
+            )
         elif isinstance(module, WiderDown):
             _replace(model, name, _concatenated(module.base, module.adapter, 1) if merge else module.base)
     model.__dict__.pop("peft_config", None)
@@ -247,12 +284,19 @@ def without_adapters(model: nn.Module, merge: bool) -> nn.Module:
 
 
 @torch.no_grad()
-def _concatenated(base: nn.Linear, adapter: nn.Linear, dim: int) -> nn.Linear:
-    """One projection from two: more outputs with ``dim`` 0, more inputs with ``dim`` 1."""
-    weight = torch.cat([base.weight, adapter.weight], dim)
-    merged = nn.Linear(weight.shape[1], weight.shape[0], device=weight.device, dtype=weight.dtype)
+def _concatenated(base: nn.Linear, adapter: nn.Linear, dim: int, blocks: int = 1) -> nn.Linear:
+    """One projection from two: more outputs in each block with ``dim`` 0, more inputs with ``dim`` 1."""
+
+    def joined(one: Tensor, other: Tensor, dim: int) -> Tensor:
+        if blocks == 1:
+            return torch.cat([one, other], dim)
+        return torch.cat([t.unflatten(0, (blocks, -1)) for t in (one, other)], 1).flatten(0, 1)
+
+    weight, bias = joined(base.weight, adapter.weight, dim), base.bias
+    merged = nn.Linear(weight.shape[1], weight.shape[0], bias is not None, weight.device, weight.dtype)
     merged.weight.copy_(weight)
-    merged.bias.copy_(base.bias if adapter.bias is None else torch.cat([base.bias, adapter.bias]))
+    if bias is not None:
+        merged.bias.copy_(bias if adapter.bias is None else joined(bias, adapter.bias, 0))
     return merged
 
 

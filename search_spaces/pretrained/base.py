@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from nas_meta.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from search_spaces.pretrained.layer_counts import ModelCounts
 
 
 class PretrainedSubnet(SearchSpace):
@@ -93,6 +96,18 @@ class PretrainedSubnet(SearchSpace):
     def __getstate__(self) -> dict[str, Any]:
         # Workers rebuild the full model from the weights, of which Ray keeps one copy per node.
         return {name: value for name, value in self.__dict__.items() if name != "_full"}
+
+    @cached_property
+    def _counts(self) -> ModelCounts:
+        """Counts of the pretrained model; set by prepare(), and computed here without it."""
+        from search_spaces.pretrained.layer_counts import counts_of
+
+        return counts_of(self._full)
+
+    @property
+    @abstractmethod
+    def _full(self) -> Any:
+        """The pretrained model; on a worker, rebuilt from the weights that came with the space."""
 
     def _ranked(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the importance of heads ``[layers, heads]`` and of neurons ``[layers, neurons]``."""

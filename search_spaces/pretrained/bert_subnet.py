@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import cached_property, partial
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -16,10 +17,11 @@ from pydantic import Field
 from nas_meta import Architecture, Choice, PluginOptions
 from nas_meta.core.paths import ModelName
 from nas_meta.errors import ConfigError
+from nas_meta.models.families import check_family
 from nas_meta.tasks.packaged_models import MINILM, model_path, refuse_adapter
 from nas_meta.tasks.pool import Tasks
 from search_spaces.pretrained.base import PretrainedSubnet, strongest, unit_counts
-from search_spaces.pretrained.loading import load_pretrained, model_from_arrays
+from search_spaces.pretrained.loading import LAYERS, load_pretrained, model_from_arrays
 
 if TYPE_CHECKING:
     from torch import nn
@@ -59,7 +61,7 @@ class BertSubnetOptions(PluginOptions):
 
 
 class BertSubnet(PretrainedSubnet):
-    """Sub-networks of a pretrained BERT, MiniLM, RoBERTa or DistilBERT, which inherit its weights.
+    """Sub-networks of a pretrained encoder such as BERT, MiniLM, MPNet or DeBERTa, which inherit its weights.
 
     Args:
         options: Model, shares and limits; the defaults of ``BertSubnetOptions`` if None.
@@ -84,7 +86,7 @@ class BertSubnet(PretrainedSubnet):
         """Numbers of ``layers``, ``heads`` and ``neurons`` and the ``hidden`` size, read from the model's config.
 
         Raises:
-            ConfigError: The config cannot be read, or is not that of a BERT-family encoder.
+            ConfigError: The config cannot be read, or is not that of a supported encoder.
         """
         refuse_adapter(self.options.model, "space.model")
         path = Path(model_path(self.options.model)) / "config.json"
@@ -109,13 +111,15 @@ class BertSubnet(PretrainedSubnet):
             "neurons": ("intermediate_size", "hidden_dim"),
             "hidden": ("hidden_size", "dim"),
         }
+        if LAYERS in raw:
+            raise ConfigError(
+                f"space.model '{self.options.model}' has layers of different sizes; expected a model with equal layers"
+            )
+        check_family(SimpleNamespace(**raw), f"space.model '{self.options.model}' is a {raw.get('model_type')} model")
         try:
             sizes = {n: next(raw[k] for k in keys if k in raw) for n, keys in names.items()}
         except StopIteration as error:
-            raise ConfigError(
-                f"space.model '{self.options.model}' is a {raw.get('model_type')} model; "
-                "expected a BERT-family encoder (BERT, MiniLM, RoBERTa, DistilBERT)"
-            ) from error
+            raise ConfigError(f"{path} lacks a size; expected {', '.join(k for k, *_ in names.values())}") from error
         for name, size in sizes.items():
             if not isinstance(size, int) or not 1 <= size <= 100_000:
                 raise ConfigError(
@@ -168,6 +172,7 @@ class BertSubnet(PretrainedSubnet):
     def prepare(self, tasks: Tasks, seed: int) -> None:
         from nas_meta.models.token_checks import check_tokens
         from search_spaces.pretrained.importance import importance
+        from search_spaces.pretrained.layer_counts import counts_of
         from search_spaces.slicing import layers_of
 
         model = load_pretrained(self.options.model)
@@ -175,28 +180,27 @@ class BertSubnet(PretrainedSubnet):
         check_tokens(model, tasks, f"space.model '{self.options.model}'")
         o = self.options
         self._scores = importance(model, tasks["meta-train"], o.importance_episodes, seed, o.importance)
-        self._config = model.config
+        self._config, self._counts = model.config, counts_of(model)
         # Arrays instead of tensors, so that Ray shares one copy between the workers of a node.
         self._weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
 
     def build(self, architecture: Architecture) -> nn.Module:
+        from search_spaces.pretrained.bert_elastic import widths_of
         from search_spaces.slicing import layers_of, replace_layers, slice_layer
 
-        full = self._full
-        sources = list(layers_of(full))
+        full, widths = self._full, widths_of(architecture)
+        sources, family = list(layers_of(full)), check_family(full.config, f"space.model is a {type(full).__name__}")
         head_scores, neuron_scores = self._ranked()
         sliced = [
             slice_layer(
-                sources[i],
-                strongest(head_scores[i], architecture[f"layer{i}.heads"]),
-                strongest(neuron_scores[i], architecture[f"layer{i}.ffn"]),
+                sources[i], family, strongest(head_scores[i], heads)[:, None], strongest(neuron_scores[i], neurons)
             )
-            for i in self.kept_layers(architecture)
+            for i, (heads, _, neurons) in widths.items()
         ]
         # Copy everything but the layers, which the memo excludes; the sliced copies take their place.
         memo = {id(layer): layer for layer in sources}
         model = copy.deepcopy(full, memo)
-        replace_layers(model, sliced)
+        replace_layers(model, sliced, list(widths))
         return model
 
     def supernet(self) -> Supernet:
@@ -205,14 +209,19 @@ class BertSubnet(PretrainedSubnet):
         return ElasticEncoder(self.reference(), *self._ranked())
 
     def save(self, model: nn.Module, architecture: Architecture, folder: Path) -> None:
-        """Write a standard folder that ``AutoModel.from_pretrained`` loads without nas-meta.
+        """Write a folder that ``AutoModel.from_pretrained`` loads without nas-meta, in the true size of the model.
 
-        transformers has no per-layer sizes for these families, so missing heads and neurons are stored as zeros, which
-        give the same outputs. ``search_spaces.slicing.load_sliced`` removes them again.
+        If a config of transformers cannot describe the layers, the folder includes the code that loads them, which
+        needs ``trust_remote_code=True``; see :func:`search_spaces.pretrained.subnet_folder.save_subnet`.
         """
-        from search_spaces.slicing import save_padded
+        from search_spaces.pretrained.subnet_folder import save_subnet
 
-        save_padded(model, folder)
+        save_subnet(model, folder)
+
+    def load(self, folder: Path) -> nn.Module:
+        from search_spaces.pretrained.subnet_folder import load_subnet
+
+        return load_subnet(folder)
 
     def width(self, architecture: Architecture) -> int:
         """Return the width of an embedding.
@@ -226,35 +235,25 @@ class BertSubnet(PretrainedSubnet):
         return self.dimensions["hidden"]
 
     def count_params(self, architecture: Architecture) -> int:
-        d = self.dimensions
-        head_size = d["hidden"] // d["heads"]
-        total = sum(w.size for w in self._weights.values())
-        for i in range(d["layers"]):
-            if architecture[f"layer{i}.keep"]:
-                missing_heads = d["heads"] - architecture[f"layer{i}.heads"]
-                missing_neurons = d["neurons"] - architecture[f"layer{i}.ffn"]
-                # A head has rows and biases in query, key and value, and columns in the projection after it;
-                # a neuron has a row, a bias and a column.
-                total -= missing_heads * head_size * (4 * d["hidden"] + 3) + missing_neurons * (2 * d["hidden"] + 1)
-            else:
-                total -= sum(w.size for name, w in self._weights.items() if f".layer.{i}." in f".{name}")
-        return total
+        from search_spaces.pretrained.bert_elastic import widths_of
+
+        return self._counts.count_params(widths_of(architecture))
 
     def counts(self, architecture: Architecture, tokens: int) -> Mapping[str, float]:
         """Count parameters and FLOPs from the sizes alone; nothing before :meth:`prepare`.
 
-        FLOPs per layer are 2 · tokens · (weights of every projection) + 4 · tokens² · (width of all kept heads).
-        A pooler adds 2 · (its weights), because it is computed for the first token only.
+        FLOPs per layer are 2 · tokens · (weights of every projection) + 4 · tokens² · (width of all kept heads), and in
+        DeBERTa those of relative positions. A pooler adds 2 · (its weights), because it is computed for the first token
+        only.
         """
+        from search_spaces.pretrained.bert_elastic import widths_of
+
         if self._weights is None:
             return {}
-        d = self.dimensions
-        flops = sum(2 * w.size for name, w in self._weights.items() if name == "pooler.dense.weight")
-        for i in self.kept_layers(architecture):
-            width = architecture[f"layer{i}.heads"] * (d["hidden"] // d["heads"])
-            projections = 4 * d["hidden"] * width + 2 * d["hidden"] * architecture[f"layer{i}.ffn"]
-            flops += 2 * tokens * projections + 4 * tokens**2 * width
-        return {"params": self.count_params(architecture), "flops": flops}
+        return {
+            "params": self.count_params(architecture),
+            "flops": self._counts.count_flops(widths_of(architecture), tokens),
+        }
 
     @cached_property
     def _full(self) -> nn.Module:

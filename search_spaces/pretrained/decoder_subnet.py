@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +16,7 @@ from pydantic import Field
 from nas_meta import Architecture, Choice, PluginOptions
 from nas_meta.core.paths import ModelName
 from nas_meta.errors import ConfigError
+from nas_meta.models.families import check_family
 from nas_meta.tasks.packaged_models import SMOLLM2
 from nas_meta.tasks.pool import Tasks
 from search_spaces.decoder_slicing import widths_of
@@ -71,23 +71,17 @@ class Sizes:
         layers: Number of layers.
         groups: Number of key-value heads per layer.
         group_heads: Number of query heads that share one key-value head.
-        head_size: Width of one head.
         neurons: Number of feed-forward neurons per layer.
-        hidden: Width of a token state.
-        gates: Number of feed-forward projections from states to neurons: 2 in a gated MLP, otherwise 1.
     """
 
     layers: int
     groups: int
     group_heads: int
-    head_size: int
     neurons: int
-    hidden: int
-    gates: int
 
 
 class DecoderSubnet(PretrainedSubnet):
-    """Sub-networks of a pretrained GPT-2, Llama or Qwen, which inherit its weights.
+    """Sub-networks of a pretrained GPT-2, Llama, Mistral, Qwen, Gemma, GPT-NeoX or OPT, which inherit its weights.
 
     Models return token states and keep their output layer: :class:`search_spaces.pretrained.causal_lm.CausalStates`.
 
@@ -112,26 +106,13 @@ class DecoderSubnet(PretrainedSubnet):
         Raises:
             ConfigError: The config cannot be loaded, or the model belongs to none of the supported families.
         """
-        from search_spaces.decoder_slicing import FAMILIES
-
         config = self._config or pretrained_config(self.options.model)
-        if config.model_type not in FAMILIES:
-            raise ConfigError(
-                f"space.model '{self.options.model}' is a {config.model_type} model; "
-                f"expected one of {', '.join(FAMILIES)}"
-            )
-        heads, hidden = config.num_attention_heads, config.hidden_size
+        family = check_family(config, f"space.model '{self.options.model}' is a {config.model_type} model", causal=True)
+        heads = config.num_attention_heads
         groups = getattr(config, "num_key_value_heads", None) or heads
-        fused = config.model_type == "gpt2"
-        return Sizes(
-            layers=config.num_hidden_layers,
-            groups=groups,
-            group_heads=heads // groups,
-            head_size=getattr(config, "head_dim", None) or hidden // heads,
-            neurons=(config.n_inner or 4 * hidden) if fused else config.intermediate_size,
-            hidden=hidden,
-            gates=1 if fused else 2,
-        )
+        # GPT-2 leaves its number of neurons out if it is four times the width.
+        neurons = getattr(config, family.neurons_key) or 4 * config.hidden_size
+        return Sizes(config.num_hidden_layers, groups, heads // groups, neurons)
 
     def choices(self) -> Mapping[str, Choice]:
         s = self.sizes
@@ -160,27 +141,27 @@ class DecoderSubnet(PretrainedSubnet):
 
     def prepare(self, tasks: Tasks, seed: int) -> None:
         from nas_meta.models.token_checks import check_tokens
-        from search_spaces.decoder_slicing import layers_of, parts_of
         from search_spaces.pretrained.importance import importance
+        from search_spaces.pretrained.layer_counts import counts_of
 
         model = load_pretrained_decoder(self.options.model)
         check_tokens(model, tasks, f"space.model '{self.options.model}'")
-        parts = [parts_of(layer) for layer in layers_of(model)]
         pool = tasks["meta-train"]
-        self._scores = importance(model, pool, self.options.importance_episodes, seed, parts=parts, pooling="last")
-        self._config = model.config
+        self._scores = importance(model, pool, self.options.importance_episodes, seed, pooling="last")
+        self._config, self._counts = model.config, counts_of(model)
         # Arrays instead of tensors, so that Ray shares one copy between the workers of a node.
         self._weights = {name: p.detach().numpy() for name, p in model.named_parameters()}
 
     def build(self, architecture: Architecture) -> nn.Module:
-        from search_spaces.decoder_slicing import layers_of, replace_layers, slice_layer
+        from search_spaces.slicing import layers_of, replace_layers, slice_layer
 
         full, widths = self._full, widths_of(architecture)
         sources = list(layers_of(full))
+        family = check_family(full.config, "space.model", causal=True)
         head_scores, neuron_scores = self._ranked()
         sliced = [
             slice_layer(
-                sources[i], self._strongest_heads(head_scores[i], groups, heads), strongest(neuron_scores[i], n)
+                sources[i], family, self._strongest_heads(head_scores[i], groups, heads), strongest(neuron_scores[i], n)
             )
             for i, (groups, heads, n) in widths.items()
         ]
@@ -200,14 +181,14 @@ class DecoderSubnet(PretrainedSubnet):
         return ElasticDecoder(self.reference(), orders, neuron_scores)
 
     def save(self, model: nn.Module, architecture: Architecture, folder: Path) -> None:
-        """Write a standard folder that ``AutoModelForCausalLM.from_pretrained`` loads without nas-meta.
+        """Write a folder that ``AutoModelForCausalLM.from_pretrained`` loads without nas-meta, in its true size.
 
-        transformers has no per-layer sizes for these families, so layers are padded with zeros; see
-        :func:`search_spaces.decoder_slicing.save_padded`.
+        If a config of transformers cannot describe the layers, the folder includes the code that loads them, which
+        needs ``trust_remote_code=True``; see :func:`search_spaces.pretrained.subnet_folder.save_subnet`.
         """
-        from search_spaces.decoder_slicing import save_padded
+        from search_spaces.pretrained.subnet_folder import save_subnet
 
-        save_padded(model, folder)
+        save_subnet(model, folder)
 
     def load(self, folder: Path) -> nn.Module:
         from search_spaces.decoder_slicing import load_sliced
@@ -215,28 +196,7 @@ class DecoderSubnet(PretrainedSubnet):
         return load_sliced(folder)
 
     def count_params(self, architecture: Architecture) -> int:
-        s, widths = self.sizes, widths_of(architecture)
-        total = sum(w.size for w in self._weights.values())
-        for i in range(s.layers):
-            weights = {n: w for name, w in self._weights.items() if (n := name_in_layer(name, i))}
-            if i not in widths:
-                total -= sum(w.size for w in weights.values())
-                continue
-            groups, heads, neurons = widths[i]
-
-            def rows(*names: str, weights: Mapping[str, np.ndarray] = weights) -> int:
-                """Count the weights and biases of one output of each of these projections."""
-                return sum(s.hidden + (f"{name}.bias" in weights) for name in names)
-
-            if s.gates == 1:
-                query, pair, up = rows("attn.c_attn"), 2 * rows("attn.c_attn"), rows("mlp.c_fc")
-            else:
-                query, pair = rows("self_attn.q_proj"), rows("self_attn.k_proj", "self_attn.v_proj")
-                up = rows("mlp.gate_proj", "mlp.up_proj")
-            # A head or neuron also has columns in the projection after it, which have no bias.
-            total -= (s.groups * s.group_heads - groups * heads) * s.head_size * (query + s.hidden)
-            total -= (s.groups - groups) * s.head_size * pair + (s.neurons - neurons) * (up + s.hidden)
-        return total
+        return self._counts.count_params(widths_of(architecture))
 
     def counts(self, architecture: Architecture, tokens: int) -> Mapping[str, float]:
         """Count parameters and FLOPs from the sizes alone; nothing before :meth:`prepare`.
@@ -246,11 +206,7 @@ class DecoderSubnet(PretrainedSubnet):
         """
         if self._weights is None:
             return {}
-        s, flops = self.sizes, 0
-        for groups, heads, neurons in widths_of(architecture).values():
-            query, pair = groups * heads * s.head_size, 2 * groups * s.head_size
-            projections = s.hidden * (2 * query + pair + (s.gates + 1) * neurons)
-            flops += 2 * tokens * projections + 4 * tokens**2 * query
+        flops = self._counts.count_flops(widths_of(architecture), tokens)
         return {"params": self.count_params(architecture), "flops": flops}
 
     @cached_property
@@ -284,19 +240,3 @@ class DecoderSubnet(PretrainedSubnet):
         if wrong:
             raise ConfigError(f"space.optional has the layer {wrong[0]}; expected layers from 0 to {layers - 1}")
         return frozenset(optional)
-
-
-def name_in_layer(name: str, layer: int) -> str:
-    """Return the name of a parameter relative to a layer.
-
-    For layer 3, ``lm.model.layers.3.mlp.up_proj.weight`` becomes ``mlp.up_proj.weight``.
-
-    Args:
-        name: Full name of the parameter.
-        layer: Index of the layer.
-
-    Returns:
-        The relative name, or an empty string if the parameter does not belong to the layer.
-    """
-    match = re.fullmatch(rf"lm\.\w+\.(?:h|layers)\.{layer}\.(.+)", name)
-    return match[1] if match else ""

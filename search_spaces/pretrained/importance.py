@@ -16,26 +16,26 @@ A unit is a head or a neuron. The methods are:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from nas_meta.learners.protonet import ProtoNet
 from nas_meta.models.encoder import Encoder
+from nas_meta.models.families import GROUP, HEAD, NEURON, Family, family_of
 from nas_meta.tasks.episodes import Episode, EpisodeShape, episodes
 from nas_meta.tasks.pool import Pool
-from search_spaces.slicing import LayerParts, layers_of, parts_of
+from search_spaces.slicing import LayerParts, features, layers_of, parts_of
 
 Scores = tuple[list[Tensor], list[Tensor]]
 """For every layer the scores of its heads, and for every layer the scores of its neurons."""
 
 
 def importance(
-    model: nn.Module, pool: Pool, count: int, seed: int, by: str = "taylor", parts: Sequence[Any] | None = None,
-    pooling: str = "mean",
+    model: nn.Module, pool: Pool, count: int, seed: int, by: str = "taylor", pooling: str = "mean"
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Score the heads and neurons of a model on 5-way 1-shot episodes.
 
@@ -45,7 +45,6 @@ def importance(
         count: Number of episodes.
         seed: Seed of the episodes.
         by: A key of :data:`METHODS`.
-        parts: Output projections and sizes of each layer; those of a BERT-family encoder by default.
         pooling: How token states are pooled into embeddings.
 
     Returns:
@@ -55,7 +54,9 @@ def importance(
     model.eval()
     ways = min(5, pool.most_ways)
     tasks = list(episodes(pool, EpisodeShape(ways, 1, 1), seed, count))
-    parts = parts or [parts_of(layer) for layer in layers_of(model)]
+    layers, family = layers_of(model), family_of(model.config)
+    assert family is not None
+    parts = [parts_of(layer, family) for layer in layers]
     heads, neurons = METHODS[by](Encoder(model, pooling), parts, pool, tasks)
     return (
         F.normalize(torch.stack(heads), dim=-1).numpy(),
@@ -118,7 +119,7 @@ def wanda(encoder: Encoder, parts: Sequence[LayerParts], pool: Pool, tasks: Sequ
     Returns:
         Scores of heads and of neurons, both by layer.
     """
-    squares = {linear: torch.zeros(linear.in_features) for p in parts for linear in (p.outward, p.down)}
+    squares = {linear: torch.zeros(features(linear)[0]) for p in parts for linear in (p.outward, p.down)}
 
     def add(linear: nn.Linear, inputs: tuple[Tensor, ...]) -> None:
         squares[linear].add_(inputs[0].square().flatten(0, -2).sum(0))
@@ -137,7 +138,7 @@ def wanda(encoder: Encoder, parts: Sequence[LayerParts], pool: Pool, tasks: Sequ
             handle.remove()
 
     def columns(linear: nn.Linear, width: int) -> Tensor:
-        weights = linear.weight.detach().abs().sum(0) * squares[linear].sqrt()
+        weights = _by_outputs(linear).abs().sum(0) * squares[linear].sqrt()
         return weights.unflatten(0, (-1, width)).sum(1)
 
     return [columns(p.outward, p.head_size) for p in parts], [columns(p.down, 1) for p in parts]
@@ -146,24 +147,44 @@ def wanda(encoder: Encoder, parts: Sequence[LayerParts], pool: Pool, tasks: Sequ
 def magnitude(encoder: Encoder, parts: Sequence[LayerParts], pool: Pool, tasks: Sequence[Episode]) -> Scores:
     """Score units by the Euclidean norm of all their weights, without biases.
 
+    The weights of a key-value head count for each of its query heads.
+
     Args:
-        encoder: Unused.
-        parts: Projections and sizes of each layer of a BERT-family encoder.
+        encoder: The model with its pooling.
+        parts: Projections and sizes of each layer.
         pool: Unused.
         tasks: Unused.
 
     Returns:
         Scores of heads and of neurons, both by layer.
     """
+    family = family_of(encoder.model.config)
+    assert family is not None
+    scores = [_norms(p, family) for p in parts]
+    return [heads for heads, _ in scores], [neurons for _, neurons in scores]
 
-    def norms(before: Sequence[nn.Linear], after: nn.Linear, width: int) -> Tensor:
-        squares = after.weight.detach().square().sum(0) + sum(b.weight.detach().square().sum(1) for b in before)
-        return squares.unflatten(0, (-1, width)).sum(1).sqrt()
 
-    return (
-        [norms(p.inward, p.outward, p.head_size) for p in parts],
-        [norms([p.up], p.down, 1) for p in parts],
-    )
+def _norms(parts: LayerParts, family: Family) -> tuple[Tensor, Tensor]:
+    """Norms of the weights of heads and of neurons."""
+    squares = {
+        HEAD: _by_outputs(parts.outward).square().sum(0).unflatten(0, (parts.heads, -1)).sum(1),
+        NEURON: _by_outputs(parts.down).square().sum(0),
+    }
+    for role, linear in parts.inward.items():
+        projection = family.inward[role]
+        rows = _by_outputs(linear).square().sum(1)
+        total = {HEAD: parts.heads, GROUP: parts.groups, NEURON: parts.neurons}[projection.unit]
+        units = rows.view(projection.blocks, total, -1).sum((0, 2))
+        if projection.unit == GROUP:
+            units = units.repeat_interleave(parts.group_heads)
+        squares[NEURON if projection.unit == NEURON else HEAD] += units
+    return squares[HEAD].sqrt(), squares[NEURON].sqrt()
+
+
+def _by_outputs(linear: nn.Module) -> Tensor:
+    """The weight of a projection, ``[outputs, inputs]``."""
+    weight = linear.weight.detach()
+    return weight.T if isinstance(linear, Conv1D) else weight
 
 
 METHODS: dict[str, Callable[[Encoder, Sequence[LayerParts], Pool, Sequence[Episode]], Scores]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nas_meta.errors import ConfigError
@@ -11,6 +12,9 @@ from nas_meta.tasks.packaged_models import model_path, refuse_adapter
 if TYPE_CHECKING:
     import numpy as np
     from torch import nn
+
+LAYERS = "nas_meta_layers"
+"""Config key of a model whose layers differ in size, as :mod:`search_spaces.pretrained.subnet_folder` writes it."""
 
 
 def load_pretrained(name: str) -> nn.Module:
@@ -28,7 +32,7 @@ def load_pretrained(name: str) -> nn.Module:
     """
     from transformers import AutoModel
 
-    return _load_model(name, AutoModel.from_pretrained).eval()
+    return _load_model(name, AutoModel).eval()
 
 
 def load_pretrained_decoder(name: str) -> nn.Module:
@@ -47,7 +51,7 @@ def load_pretrained_decoder(name: str) -> nn.Module:
 
     from search_spaces.pretrained.causal_lm import CausalStates
 
-    return CausalStates(_load_model(name, AutoModelForCausalLM.from_pretrained)).eval()
+    return CausalStates(_load_model(name, AutoModelForCausalLM)).eval()
 
 
 def pretrained_config(name: str) -> Any:
@@ -64,7 +68,7 @@ def pretrained_config(name: str) -> Any:
     """
     from transformers import AutoConfig
 
-    return _load(name, AutoConfig.from_pretrained)
+    return _load(name, AutoConfig.from_pretrained, trust_remote_code=False)
 
 
 def model_from_arrays(config: Any, weights: Mapping[str, np.ndarray]) -> nn.Module:
@@ -80,16 +84,22 @@ def model_from_arrays(config: Any, weights: Mapping[str, np.ndarray]) -> nn.Modu
     import torch
     from transformers import AutoModel
 
-    model = AutoModel.from_config(config)
+    from search_spaces.pretrained.subnet_folder import plain_instance, resized_class
+
+    if hasattr(config, LAYERS):
+        model = plain_instance(resized_class(config, AutoModel)(config))
+    else:
+        model = AutoModel.from_config(config)
     model.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
     return model
 
 
-def _load_model(name: str, load: Callable[..., Any]) -> Any:
+def _load_model(name: str, auto: Any) -> Any:
     """Load a model in float32 and refuse weights that are not finite."""
     from nas_meta.models.token_checks import check_architecture, check_weights
+    from search_spaces.pretrained.subnet_folder import load_layers
 
-    model = _load(name, load, weights_only=True, dtype="float32")
+    model = _load(name, partial(load_layers, auto=auto), dtype="float32")
     check_architecture(model, f"space.model '{name}'")
     check_weights(model, f"space.model '{name}'")
     return model
@@ -102,8 +112,7 @@ def _load(name: str, load: Callable[..., Any], **options: Any) -> Any:
     logging.disable_progress_bar()
     refuse_adapter(name, "space.model")
     try:
-        # If trust_remote_code were left out, transformers would ask on the terminal whether to run the folder's code.
-        return load(model_path(name), trust_remote_code=False, **options)
+        return load(model_path(name), **options)
     except ConfigError:
         raise
     except Exception as error:  # a corrupt folder can make the libraries raise anything

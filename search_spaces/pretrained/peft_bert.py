@@ -25,6 +25,8 @@ from search_spaces.pretrained.loading import load_pretrained, model_from_arrays
 if TYPE_CHECKING:
     from torch import nn
 
+    from search_spaces.pretrained.adapter_counts import AdapterSizes
+
 PARTS = {"attention": ("attention",), "ffn": ("ffn",), "both": ("attention", "ffn")}
 
 
@@ -45,7 +47,7 @@ class PeftBertOptions(PluginOptions):
 
 
 class PeftBert(SearchSpace):
-    """Adapters in a frozen BERT-family encoder: none, LoRA, a parallel adapter or IA³ in each layer.
+    """Adapters in a frozen pretrained encoder: none, LoRA, a parallel adapter or IA³ in each layer.
 
     Args:
         options: Encoder, adapters and limits; the defaults of ``PeftBertOptions`` if None.
@@ -103,15 +105,24 @@ class PeftBert(SearchSpace):
         return copy.deepcopy(self._full)
 
     def save(self, model: nn.Module, architecture: Architecture, folder: Path) -> None:
-        """Write a standard folder: LoRA and IA³ are merged into the weights, adapters become additional neurons."""
-        from nas_meta.models.adapters import without_adapters
-        from search_spaces.slicing import save_padded
+        """Write a standard folder: LoRA and IA³ are merged into the weights, adapters become additional neurons.
+
+        Layers with different numbers of neurons bring the code that loads them; see
+        :func:`search_spaces.pretrained.subnet_folder.save_subnet`.
+        """
+        from nas_meta.models.adapters import stack, without_adapters
+        from search_spaces.pretrained.subnet_folder import save_subnet
 
         merged = without_adapters(copy.deepcopy(model), merge=True)
         if any(insertion.kind == "adapter" for insertion in self.insertions(architecture).values()):
-            save_padded(merged, folder)
-        else:  # all weights have the shapes of the encoder, whatever its family
+            save_subnet(merged, folder, stack(merged)[0])
+        else:  # all weights have the shapes of the encoder
             merged.save_pretrained(folder)
+
+    def load(self, folder: Path) -> nn.Module:
+        from search_spaces.pretrained.subnet_folder import load_subnet
+
+        return load_subnet(folder)
 
     def insertions(self, architecture: Architecture) -> dict[int, Any]:
         """Return the adapters of an architecture.
@@ -143,17 +154,7 @@ class PeftBert(SearchSpace):
         Returns:
             Number of parameters of all adapters.
         """
-        hidden, neurons = self._sizes
-        total = 0
-        for part in self.insertions(architecture).values():
-            if part.kind == "adapter":
-                total += part.rank * (2 * hidden + 1)
-            elif part.kind == "lora":
-                total += ("attention" in part.on) * 4 * part.rank * hidden
-                total += ("ffn" in part.on) * 2 * part.rank * (hidden + neurons)
-            else:
-                total += ("attention" in part.on) * 2 * hidden + ("ffn" in part.on) * neurons
-        return total
+        return sum(self._sizes.adapter(i, part).params for i, part in self.insertions(architecture).items())
 
     def counts(self, architecture: Architecture, tokens: int) -> Mapping[str, float]:
         """Count parameters and FLOPs from the sizes alone; nothing before :meth:`prepare`.
@@ -162,29 +163,21 @@ class PeftBert(SearchSpace):
         """
         if self._weights is None:
             return {}
-        hidden, neurons = self._sizes
-        pooler = self._weights.get("pooler.dense.weight", np.empty(0))  # computed for the first token only
-        matrices = self.layers * (4 * hidden**2 + 2 * hidden * neurons)
-        for part in self.insertions(architecture).values():
-            if part.kind == "adapter":
-                matrices += part.rank * 2 * hidden
-            elif part.kind == "lora":
-                matrices += ("attention" in part.on) * 4 * part.rank * hidden
-                matrices += ("ffn" in part.on) * 2 * part.rank * (hidden + neurons)
+        parts = [self._sizes.adapter(i, part) for i, part in self.insertions(architecture).items()]
         return {
-            "params": sum(w.size for w in self._weights.values()) + self.count_trained(architecture),
-            "flops": 2 * tokens * matrices + self.layers * 4 * tokens**2 * hidden + 2 * pooler.size,
+            "params": self._sizes.params + sum(part.params for part in parts),
+            "flops": self._sizes.flops(tokens) + 2 * sum(p.matrices * tokens + p.products for p in parts),
         }
 
-    @property
-    def _sizes(self) -> tuple[int, int]:
-        """Hidden size of the encoder and number of its feed-forward neurons."""
-        config = self._full.config
-        hidden = getattr(config, "dim", None) or config.hidden_size
-        return hidden, getattr(config, "hidden_dim", None) or config.intermediate_size
+    @cached_property
+    def _sizes(self) -> AdapterSizes:
+        """Sizes of the encoder, from which the counts follow."""
+        from search_spaces.pretrained.adapter_counts import AdapterSizes
+
+        return AdapterSizes(self._full)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_full"}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_full", "_sizes")}
 
     @cached_property
     def _full(self) -> nn.Module:

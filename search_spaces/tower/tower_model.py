@@ -158,7 +158,10 @@ class TowerModel(nn.Module):
         config = config or TowerConfig.from_pretrained(folder, **hub)
         # transformers loads this file from a folder only if the user trusts it; then its towers may bring code, too.
         trusted = cls.__module__.startswith("transformers_modules")
-        towers = [AutoModel.from_pretrained(folder, subfolder=p, trust_remote_code=trusted, **hub) for p in PARTS]
+        if Path(folder).is_dir():  # transformers looks for code in a folder, but not in its subfolders
+            towers = [AutoModel.from_pretrained(Path(folder) / p, trust_remote_code=trusted) for p in PARTS]
+        else:
+            towers = [AutoModel.from_pretrained(folder, subfolder=p, trust_remote_code=trusted, **hub) for p in PARTS]
         return cls.joined(config, *towers, cached_file(folder, JOINT, **hub))
 
 

@@ -291,7 +291,7 @@ def test_an_architecture_is_pre_trained_alone(document, said, tmp_path):
     architecture = json.dumps(run.trials[0].architecture)
     done = said("pretrain", tmp_path / "c.yaml", "--to", tmp_path / "out", "--architecture", architecture, "--json")
     assert done["steps"] == 12 and done["perplexity"] > 1 and not done["resumed"]
-    model = AutoModel.from_pretrained(tmp_path / "out")
+    model = AutoModel.from_pretrained(tmp_path / "out", trust_remote_code=True)
     assert sum(p.numel() for p in model.parameters()) == done["params"]
     about = json.loads((tmp_path / "out" / "pretraining.json").read_text())
     assert about["architecture"] == json.loads(architecture) and about["result"]["tokens"] == 12 * 4 * 16

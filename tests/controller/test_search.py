@@ -127,11 +127,15 @@ def test_the_exported_model_gives_the_same_accuracy_and_embeddings(finished, tmp
     )
     tokens = {n: tokens[n] for n in ("input_ids", "attention_mask")}
     with torch.no_grad():
-        outside = AutoModel.from_pretrained(tmp_path / "model").eval()(**tokens).last_hidden_state
+        exported = AutoModel.from_pretrained(tmp_path / "model", trust_remote_code=True).eval()
+        outside = exported(**tokens).last_hidden_state
         torch.testing.assert_close(outside, inside(**tokens).last_hidden_state, atol=1e-5, rtol=1e-5)
     row = json.loads(nas_meta("evaluate", tmp_path / "model", "--config", config, "--episodes", 20, "--json").stdout)
     assert row["accuracy"] == pytest.approx(run.test_of(run.best)["test_accuracy"])
-    assert "meta-test accuracy" in (tmp_path / "model" / "README.md").read_text()
+    card = (tmp_path / "model" / "README.md").read_text()
+    params = sum(p.numel() for p in exported.parameters())
+    assert row["params"] == run.best.metrics["params"] == params
+    assert "meta-test accuracy" in card and f"| parameters of the architecture | {params:,} |" in card
     refused = nas_meta("export", directory, "--to", tmp_path / "model", check=1)
     assert "is not empty; expected a new or empty folder" in refused.stderr
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from installed import EMBEDDING_LEARNERS, marked, marked, strategy_names
+from installed import EMBEDDING_LEARNERS, marked, strategy_names
 from landscapes import Landscape, context, run, score
 from torch import nn
 from typer.testing import CliRunner

@@ -7,7 +7,6 @@ import random
 import shutil
 import sqlite3
 import struct
-from pathlib import Path
 
 from words import WORDS
 

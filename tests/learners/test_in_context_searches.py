@@ -89,7 +89,8 @@ def test_a_search_with_prompts_exports_and_evaluates_to_the_same_accuracy(small_
     said = called("evaluate", out, "--config", out / "nas_meta.yaml", "--episodes", 4, "--json")
     best = json.loads(called("best", run, "--json"))
     assert json.loads(said)["accuracy"] == pytest.approx(best["test_accuracy"])
-    assert AutoModelForCausalLM.from_pretrained(out).config.decoder_widths
+    model = AutoModelForCausalLM.from_pretrained(out, trust_remote_code=True)
+    assert sum(p.numel() for p in model.parameters()) == best["metrics"]["params"]
 
 
 def copying_model(classes):

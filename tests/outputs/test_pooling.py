@@ -85,12 +85,15 @@ def test_sentence_transformers_loads_an_export_and_gives_the_same_embeddings(
 
     from transformers import AutoModel, AutoTokenizer
 
-    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    tokenizer, model = (
+        AutoTokenizer.from_pretrained(folder),
+        AutoModel.from_pretrained(folder, trust_remote_code=True).eval(),
+    )
     batch = tokenizer(TEXTS, padding=True, return_tensors="pt")
     with torch.no_grad():
         expected = Encoder(model, pooling)(batch["input_ids"], batch["attention_mask"])
     if "2_Normalize" in folders:
         expected = torch.nn.functional.normalize(expected, dim=-1)
     sentence_transformers = pytest.importorskip("sentence_transformers")
-    found = sentence_transformers.SentenceTransformer(str(folder), device="cpu").encode(TEXTS)
+    found = sentence_transformers.SentenceTransformer(str(folder), device="cpu", trust_remote_code=True).encode(TEXTS)
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)

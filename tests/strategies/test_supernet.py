@@ -31,8 +31,9 @@ from nas_meta.learners.training.regularisation import regularise
 from nas_meta.models.encoder import Encoder
 from nas_meta.models.state import deserialize_state, serialize_state
 from nas_meta.tasks.episodes import EpisodeShape, episode
-from search_spaces.pretrained.bert_elastic import StateCache, widths_of
+from search_spaces.pretrained.bert_elastic import widths_of
 from search_spaces.pretrained.bert_subnet import BertSubnet, BertSubnetOptions
+from search_spaces.pretrained.elastic_model import StateCache
 from strategies.shared.pareto_selection import select_best
 from strategies.supernet.inherited_weights import subsample, supernet_encoder
 from strategies.supernet.sandwich import Sandwich
@@ -114,12 +115,13 @@ def test_gradients_reach_the_active_part_alone(space):
     supernet.train()(input_ids=IDS, attention_mask=MASK).last_hidden_state.square().sum().backward()
     own = {id(p): n for n, p in supernet.named_parameters()}
     moved = {own[id(p)]: int((p.grad != 0).sum()) for p in supernet.parameters() if p.grad is not None}
-    from search_spaces.slicing import layers_of, parts_of
+    from search_spaces.slicing import layers_of
 
-    parts = parts_of(layers_of(supernet.model)[1].layer)
-    assert parts.inward[2].weight.grad[8:].abs().max() == 0 < parts.inward[2].weight.grad[:8].abs().min()
+    parts = layers_of(supernet.model)[1].full
+    value, up = parts.inward["value"], parts.inward["up"]
+    assert value.weight.grad[8:].abs().max() == 0 < value.weight.grad[:8].abs().min()
     assert parts.outward.weight.grad[:, 8:].abs().max() == 0 < parts.outward.weight.grad[:, :8].abs().min()
-    assert parts.up.weight.grad[4:].abs().max() == 0 < parts.up.bias.grad[:4].abs().max()
+    assert up.weight.grad[4:].abs().max() == 0 < up.bias.grad[:4].abs().max()
     assert parts.down.weight.grad[:, 4:].abs().max() == 0 < parts.down.weight.grad[:, :4].abs().max()
     assert not any(".layer.0." in f".{n}" or ".layer.2." in f".{n}" for n in moved)
 
@@ -212,7 +214,7 @@ def test_training_makes_the_smallest_better_too(evaluation):
 def test_the_largest_and_the_smallest_are_those_of_all(space):
 
     def size(architecture):
-        return sum(9 + 4 * h + f for h, f in widths_of(architecture).values())
+        return sum(9 + 4 * h + f for h, _, f in widths_of(architecture).values())
 
     every = sorted(size(a) for a in space.walk())
     assert size(largest(space, size)) == every[-1] == 3 * 37
@@ -310,7 +312,7 @@ def test_a_search_from_the_supernet_to_the_exported_winner(supernet_config, tmp_
     from nas_meta.outputs.export.folder import export
 
     export(run, tmp_path / "winner")
-    model = AutoModel.from_pretrained(tmp_path / "winner")
+    model = AutoModel.from_pretrained(tmp_path / "winner", trust_remote_code=True)
     space = BertSubnet(BertSubnetOptions(model=supernet_config["space"]["model"], heads=[1.0, 0.5], ffn=[1.0, 0.5]))
     start = space.supernet()
     start.load_state_dict(deserialize_state((tmp_path / "run" / "supernet.safetensors").read_bytes()))

@@ -72,21 +72,19 @@ EMBEDDINGS = {
 }
 
 
-SLICED_NOTE = """
-Heads and neurons that are not part of the architecture are stored as zeros, so that plain transformers can load the
-model. With nas-meta installed, `search_spaces.slicing.load_sliced("{folder}")` removes them: the outputs are the same,
-and the model is smaller and faster.
+LAYERS_NOTE = """
+The layers differ in size, which no config of transformers can describe: `modeling_subnet.py` in this folder builds them
+from `config.json`. It needs torch and transformers only. Sentence Transformers loads the model with
+`SentenceTransformer("{folder}", trust_remote_code=True)`.
 """
 
 
 DECODER_NOTE = """
-`AutoModelForCausalLM` loads the model with its language-model head. If layers differ in size, smaller layers are padded
-with zeros. With nas-meta installed, `search_spaces.decoder_slicing.load_sliced("{folder}")` removes the padding: the
-outputs are the same.
+`AutoModelForCausalLM` loads the model with its language-model head.
 """
 
 
-NOTES = {"nas_meta_widths": SLICED_NOTE, "decoder_widths": DECODER_NOTE}  # by a key of the folder's config.json
+NOTES = {'"nas_meta_layers"': LAYERS_NOTE, 'ForCausalLM"': DECODER_NOTE}  # by a text in the folder's config.json
 
 
 def metric_rows(run: Run, trial: Trial, inputs: str) -> list[str]:
@@ -139,7 +137,7 @@ def model_card(run: Run, trial: Trial, space: SearchSpace, folder: Path, config:
         preparing="\n".join(PREPARING[name].format(folder=folder.name) for name in preparing),
         folder=folder.name,
         own_code=", trust_remote_code=True" if names_code(folder) else "",
-        note="".join(note.format(folder=folder.name) for key, note in NOTES.items() if f'"{key}"' in sizes),
+        note="".join(note.format(folder=folder.name) for text, note in NOTES.items() if text in sizes),
         architecture=json.dumps(dict(trial.architecture), indent=1),
     )
     loading = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("nas_meta_loading")

@@ -74,8 +74,8 @@ STATEMENTS = [
     "UPDATE trials SET architecture = '{}'",
     "UPDATE trials SET metrics = '{}'",
     "UPDATE trials SET seed = seed + 1",
-    "INSERT INTO trials SELECT 10, architecture_id, architecture, seed, fidelity, planned, status, metrics, error, started, "
-    "finished FROM trials WHERE id = 1",
+    "INSERT INTO trials SELECT 10, architecture_id, architecture, seed, fidelity, planned, status, metrics, error, "
+    "started, finished FROM trials WHERE id = 1",
     "INSERT INTO said (kind, trial) VALUES ('asked', 1)",
     "ALTER TABLE trials ADD COLUMN more",
     "CREATE TABLE more (a)",

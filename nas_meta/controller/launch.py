@@ -16,6 +16,7 @@ from nas_meta.controller.traceback_log import logged_traceback
 from nas_meta.core.guard import type_name
 from nas_meta.core.signals import interruptible
 from nas_meta.errors import ConfigError
+from nas_meta.execution.engine import EngineDied
 from nas_meta.journal.database import Journal
 from nas_meta.journal.run import Run
 from nas_meta.journal.status import Watcher
@@ -96,5 +97,10 @@ def _run(
     with run_folder(directory, resumed) as folder, interruptible() as stop, logged_traceback(folder):
         if resumed:
             refuse_changed_models(resolved, folder)
-        SearchRun(resolved, folder, inline, watch or (lambda status: None), stop, resumed, hooks).run()
+        try:
+            SearchRun(resolved, folder, inline, watch or (lambda status: None), stop, resumed, hooks).run()
+        except EngineDied as error:
+            raise EngineDied(
+                f"{error}; finished trials are kept, and 'nas-meta resume {folder}' resumes the search"
+            ) from error
     return Run(folder, allow_plugins=True)

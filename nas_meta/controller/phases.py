@@ -133,7 +133,7 @@ class SearchRun:
             self.reporter.publish()  # with what went wrong in the last moment
         self._raise_if_interrupted()
         if reason := self._failure_reason():
-            self.reporter.enter("failed")
+            self.reporter.enter("failed", reason)
             raise NasMetaError(reason)
 
     def _prepare(self) -> _Plan:
@@ -260,7 +260,7 @@ class SearchRun:
 
     def _start_engine(self, payload: Any) -> Engine:
         """Start the workers; from now on, signals are polled."""
-        engine = make_engine(payload, self.config, self.inline)
+        engine = self.reporter.engine = make_engine(payload, self.config, self.inline)
         self.stop.install()
         self.stop.listened = True
         return engine
@@ -391,8 +391,9 @@ class SearchRun:
         if self.reporter.loop is not None:
             self.reporter.loop.note_shown()
 
-    def _on_crash(self, kind: type[BaseException] | None, *_: Any) -> None:
+    def _on_crash(self, kind: type[BaseException] | None, error: BaseException | None, _: Any) -> None:
         """Write the last status of a search that an exception ends."""
-        if kind is not None:
-            self.reporter.phase = "interrupted" if kind in (KeyboardInterrupt, Interrupted) else "failed"
+        if error is not None:
+            phase = "interrupted" if kind in (KeyboardInterrupt, Interrupted) else "failed"
+            self.reporter.phase, self.reporter.error = phase, first_line(error) if phase == "failed" else ""
             self.reporter.write()

@@ -13,11 +13,13 @@ from nas_meta.controller.trial_loop import TrialLoop
 from nas_meta.core.active_clock import ActiveClock
 from nas_meta.core.objectives import Objective
 from nas_meta.core.signals import Stop
+from nas_meta.execution.engine import Engine
 from nas_meta.journal.leaderboard import Leaderboard
 from nas_meta.journal.status import JOB, Status, StatusFile, Watcher
 from nas_meta.outputs.monitors.monitor import Monitors
 
 BEAT = 10.0  # seconds between two signs of life
+LOOK = 0.25  # seconds between two looks at the engine
 
 
 @dataclass
@@ -40,6 +42,8 @@ class StatusReporter:
         monitors: What watches the search; None until the journal is open.
         data_report: How the data were read and what was left out, in sentences; empty until the journal is open.
         clock: Counts the time in which the search runs.
+        engine: Runs the trials; None until it has started.
+        error: Why the search has failed, in one sentence; empty otherwise.
     """
 
     directory: Path
@@ -57,6 +61,8 @@ class StatusReporter:
     monitors: Monitors | None = None
     data_report: Sequence[str] = ()
     clock: ActiveClock = field(default_factory=ActiveClock)
+    engine: Engine | None = None
+    error: str = ""
 
     def __post_init__(self) -> None:
         self._file = StatusFile(self.directory)
@@ -65,15 +71,23 @@ class StatusReporter:
     def heartbeat(self) -> Iterator[None]:
         """Keep the status file and the clock up to date during a block, also while nothing is published for minutes.
 
+        If the engine dies, the file says so at once: Ray may end this process before anything else is done.
+
         Yields:
             Nothing; the block is the search.
         """
         ended = threading.Event()
 
         def beat() -> None:
-            while not ended.wait(BEAT):
-                self.clock.seconds()
-                self._file.beat()
+            beaten = time.monotonic()
+            while not ended.wait(LOOK):
+                if not self.error and self.engine is not None and (reason := self.engine.failure()):
+                    self.error = reason
+                    self.write()
+                if time.monotonic() - beaten > BEAT:
+                    beaten = time.monotonic()
+                    self.clock.seconds()
+                    self._file.beat()
 
         thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
         thread.start()
@@ -88,13 +102,14 @@ class StatusReporter:
         """The trials so far."""
         return self.loop.leaderboard if self.loop else Leaderboard(self.objectives)
 
-    def enter(self, phase: str) -> None:
+    def enter(self, phase: str, error: str = "") -> None:
         """Begin a phase and publish it.
 
         Args:
             phase: A key of :data:`nas_meta.journal.status.PHASES`.
+            error: Why the search has failed.
         """
-        self.phase = phase
+        self.phase, self.error = phase, error or self.error
         self.publish()
 
     def publish(self) -> None:
@@ -114,8 +129,10 @@ class StatusReporter:
             Its phase, trials, steps and losses.
         """
         steps = {JOB: self.job_step} | (self.loop.steps if self.loop else {})
+        phase = "finishing" if self.phase == "searching" and self.stop.is_set() else self.phase
         return Status(
-            phase="finishing" if self.phase == "searching" and self.stop.is_set() else self.phase,
+            phase="failed" if self.error else phase,
+            error=self.error,
             leaderboard=self.leaderboard,
             total=self.total,
             started=self.started,

@@ -13,7 +13,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from nas_meta.core.guard import first_line
+from nas_meta.errors import NasMetaError
 from nas_meta.execution.captured_output import CapturedOutput
+
+
+class EngineDied(NasMetaError):
+    """What the engine's workers depend on has died, such as a process of Ray; the search can be resumed."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,9 @@ class Engine(Protocol):
 
     def host(self) -> str:
         """Return the address under which workers reach this process."""
+
+    def failure(self) -> str | None:
+        """Return why no call can run any more; None while the engine works. May be called from any thread."""
 
     def close(self) -> None:
         """End all calls and stop everything that this engine started."""

@@ -63,6 +63,9 @@ class InlineEngine:
     def host(self) -> str:
         return "127.0.0.1"
 
+    def failure(self) -> str | None:
+        return None
+
     def close(self) -> None:
         self._pending = None
         gc.unfreeze()

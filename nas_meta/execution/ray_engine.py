@@ -28,9 +28,10 @@ from ray.exceptions import RayError
 from nas_meta.core.guard import first_line
 from nas_meta.errors import NasMetaError
 from nas_meta.execution.captured_output import CapturedOutput
-from nas_meta.execution.engine import Event, call
+from nas_meta.execution.engine import EngineDied, Event, call
 from nas_meta.execution.ray_connection import connect
 from nas_meta.execution.ray_placement import Placement, Resources
+from nas_meta.execution.ray_processes import RayProcess, death_of, processes_of_ray
 
 log = logging.getLogger(__name__)
 TICK = 0.5  # seconds without an event after which the driver gets control
@@ -137,8 +138,10 @@ class RayEngine:
         self._running: dict[Any, tuple[Any, Any]] = {}
         self._paused: dict[Any, Any] = {}
         self._failed_starts = 0
+        self._processes: list[RayProcess] = []
         with ExitStack() as connection:
             options = connection.enter_context(connect(resources))
+            self._processes = processes_of_ray()
             self._placement = Placement(resources)
             self._placement.warn()
             self._started_at, self._warned = time.monotonic(), False
@@ -161,7 +164,9 @@ class RayEngine:
         """Wait up to some seconds for a worker that is starting."""
         if not self._starting:
             return
-        self._finish_starts(ray.wait(list(self._starting), num_returns=1, timeout=seconds)[0])
+        ready = ray.wait(list(self._starting), num_returns=1, timeout=seconds)[0]
+        self._raise_if_dead()
+        self._finish_starts(ready)
         if not self._warned and time.monotonic() - self._started_at > PATIENCE:
             self._warned = True
             log.warning("no worker has started for %d seconds: %s", PATIENCE, self._placement.needs)
@@ -214,6 +219,7 @@ class RayEngine:
         while self._running:
             references = [*self._running, *self._starting]
             ready, _ = ray.wait(references, num_returns=1, timeout=TICK, fetch_local=False)
+            self._raise_if_dead()
             if ready:  # take everything else that has become ready in the meantime
                 ready, _ = ray.wait(references, num_returns=len(references), timeout=0, fetch_local=False)
             self._finish_starts([reference for reference in ready if reference in self._starting])
@@ -244,6 +250,14 @@ class RayEngine:
                 elif event.paused:
                     self._paused[key] = worker
                 yield dataclasses.replace(event, key=key)
+
+    def failure(self) -> str | None:
+        return death_of(self._processes)
+
+    def _raise_if_dead(self) -> None:
+        """Raise EngineDied before Ray is used without its processes: it would end this process."""
+        if reason := self.failure():
+            raise EngineDied(reason)
 
     def host(self) -> str:
         return ray.util.get_node_ip_address() if self._resources.address else "127.0.0.1"
@@ -278,10 +292,12 @@ class RayEngine:
                 self._idle.append(worker)
 
     def close(self) -> None:
+        dead, self._processes = self.failure(), []
         running = (worker for _, worker in self._running.values())
         workers = [*self._idle, *running, *self._paused.values(), *self._starting.values()]
         for table in (self._idle, self._running, self._paused, self._starting):
             table.clear()
-        for worker in workers:
-            ray.kill(worker)
+        if not dead:  # the workers of a dead Ray end by themselves, and a message to them would end this process
+            for worker in workers:
+                ray.kill(worker)
         self._connection.close()

@@ -58,6 +58,8 @@ class Status:
         written: When the status was taken, in seconds since the epoch.
         where: Host and process id of the search.
         device: Where trials run, in words.
+        data_report: How the data were read and what was left out, in sentences.
+        error: Why the search has failed, in one sentence; empty otherwise.
     """
 
     phase: str
@@ -73,7 +75,8 @@ class Status:
     written: float = field(default_factory=time.time)
     where: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
     device: str = ""
-    data_report: Sequence[str] = ()  # how the data were read and what was left out, in sentences
+    data_report: Sequence[str] = ()
+    error: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the status as plain data, without the trials, which the journal holds.
@@ -160,7 +163,7 @@ def read_status(run: Run) -> Status:
         times = {name: _finite(plain[name]) for name in ("started", "written")}
         counts = {name: int(plain[name]) for name in ("total", "job_steps", "workers")}
         texts = {"where": str(plain["where"]), "troubles": tuple(map(str, plain.get("troubles", ())))}
-        texts["device"] = str(plain.get("device", ""))  # earlier versions did not write it
+        texts |= {name: str(plain.get(name, "")) for name in ("device", "error")}  # earlier versions wrote none
         steps = {int(key): int(value) for key, value in plain["steps"].items()}
         losses = {int(key): float(value) for key, value in plain["losses"].items()}
         by_trial = {"steps": steps, "losses": losses}

@@ -54,7 +54,7 @@ def rerun(
     evaluation = make_evaluation(resolved, space, tasks, shape, run.cpus)
     stopping = resolved.options["stopping"]
     evaluation = evaluation.with_rungs(stopping.rungs, stopping.episodes)
-    architecture = Architecture(trial.architecture)
+    architecture = space.canonical(trial.architecture)  # a damaged journal may name values that the space lacks
     start, donor = _strategy_weights(run, space, architecture), None
     if resolved.sections.pretraining is not None and resolved.sections.pretraining.of == "candidates":
         evaluation, start, donor = with_pretraining(run, trial, evaluation)

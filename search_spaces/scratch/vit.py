@@ -158,13 +158,12 @@ class ViT(SearchSpace):
         A ViT of transformers has the same width in all layers, so missing neurons are stored as zeros, which give the
         same outputs. :meth:`load` removes them again.
         """
-        from search_spaces.slicing import grown
-
         neurons = [up.out_features for up, _ in feed_forwards(model)]
         uniform = copy.deepcopy(model)
         for up, down in feed_forwards(uniform):
-            up.weight, up.bias = grown(up.weight, 0, max(neurons)), grown(up.bias, 0, max(neurons))
-            down.weight = grown(down.weight, 1, max(neurons))
+            missing = max(neurons) - up.out_features
+            up.weight, up.bias = padded(up.weight, (0, 0, 0, missing)), padded(up.bias, (0, missing))
+            down.weight = padded(down.weight, (0, missing))
         setattr(uniform.config, NEURONS, neurons)
         uniform.save_pretrained(folder)
 
@@ -197,6 +196,16 @@ def feed_forwards(model: nn.Module) -> list[tuple[nn.Linear, nn.Linear]]:
 
     named = [(layer, roles(layer)) for layer in stack(model)[1]]
     return [(layer.get_submodule(names["up"]), layer.get_submodule(names["down"])) for layer, names in named]
+
+
+def padded(tensor: torch.Tensor, pad: tuple[int, ...]) -> nn.Parameter:
+    """Return a parameter with zeros added.
+
+    Args:
+        tensor: The values; they are not changed.
+        pad: Zeros before and after each dimension, the last dimension first, as in ``torch.nn.functional.pad``.
+    """
+    return nn.Parameter(nn.functional.pad(tensor.detach(), pad))
 
 
 def narrow_layers(model: nn.Module, neurons: Sequence[int]) -> nn.Module:

@@ -12,26 +12,86 @@ from words import WORDS
 
 from nas_meta import search
 
-VALUES = [None, "", "x" * 5000, "\x1b[31m\0", "\ud800", -1, 0, 1, 2**63 - 1, -(2**63), 1e308, float("nan"), b"\xff\0", True]
+VALUES = [
+    None,
+    "",
+    "x" * 5000,
+    "\x1b[31m\0",
+    "\ud800",
+    -1,
+    0,
+    1,
+    2**63 - 1,
+    -(2**63),
+    1e308,
+    float("nan"),
+    b"\xff\0",
+    True,
+]
 DOCUMENTS = [
-    None, "", [], {}, 0, True, -1, 0.5, "nan", "\x1b[31m", "../../outside/mine.txt", "/dev/zero", [[]], [None], {"a": {}},
-    float("nan"), float("inf"), "a:b", "file.py:Name", {"choice": []}, {"name": None}, "auto", "9" * 400,
-]  # fmt: skip
+    None,
+    "",
+    [],
+    {},
+    0,
+    True,
+    -1,
+    0.5,
+    "nan",
+    "\x1b[31m",
+    "../../outside/mine.txt",
+    "/dev/zero",
+    [[]],
+    [None],
+    {"a": {}},
+    float("nan"),
+    float("inf"),
+    "a:b",
+    "file.py:Name",
+    {"choice": []},
+    {"name": None},
+    "auto",
+    "9" * 400,
+]
 STATEMENTS = [
-    "DROP TABLE trials", "DROP TABLE info", "DROP TABLE said", "DROP TABLE reports", "DELETE FROM info", "DELETE FROM said",
-    "DELETE FROM trials", "DELETE FROM trials WHERE id = 1", "UPDATE trials SET id = id + 1", "UPDATE trials SET id = -id",
-    "UPDATE said SET trial = 99", "DELETE FROM reports", "UPDATE reports SET trial = trial + 1", "DELETE FROM said WHERE number = 2",
-    "UPDATE said SET kind = 'told'", "UPDATE trials SET status = 'completed'", "UPDATE trials SET status = 'running'",
-    "UPDATE trials SET architecture = '{}'", "UPDATE trials SET metrics = '{}'", "UPDATE trials SET seed = seed + 1",
-    "INSERT INTO trials SELECT 10, architecture_id, architecture, seed, fidelity, planned, status, metrics, error, started, "
-    "finished FROM trials WHERE id = 1",
-    "INSERT INTO said (kind, trial) VALUES ('asked', 1)", "ALTER TABLE trials ADD COLUMN more", "CREATE TABLE more (a)",
-    "ALTER TABLE said RENAME TO heard", "CREATE VIEW v AS SELECT 1", "CREATE TRIGGER t AFTER INSERT ON said BEGIN DELETE FROM info; END",
-    "CREATE INDEX i ON trials (id)", "PRAGMA user_version = 99", "PRAGMA journal_mode = DELETE", "VACUUM",
+    "DROP TABLE trials",
+    "DROP TABLE info",
+    "DROP TABLE said",
+    "DROP TABLE reports",
+    "DELETE FROM info",
+    "DELETE FROM said",
+    "DELETE FROM trials",
+    "DELETE FROM trials WHERE id = 1",
+    "UPDATE trials SET id = id + 1",
+    "UPDATE trials SET id = -id",
+    "UPDATE said SET trial = 99",
+    "DELETE FROM reports",
+    "UPDATE reports SET trial = trial + 1",
+    "DELETE FROM said WHERE number = 2",
+    "UPDATE said SET kind = 'told'",
+    "UPDATE trials SET status = 'completed'",
+    "UPDATE trials SET status = 'running'",
+    "UPDATE trials SET architecture = '{}'",
+    "UPDATE trials SET metrics = '{}'",
+    "UPDATE trials SET seed = seed + 1",
+    "INSERT INTO trials SELECT 10, architecture_id, architecture, seed, fidelity, planned, status, metrics, error, "
+    "started, finished FROM trials WHERE id = 1",
+    "INSERT INTO said (kind, trial) VALUES ('asked', 1)",
+    "ALTER TABLE trials ADD COLUMN more",
+    "CREATE TABLE more (a)",
+    "ALTER TABLE said RENAME TO heard",
+    "CREATE VIEW v AS SELECT 1",
+    "CREATE TRIGGER t AFTER INSERT ON said BEGIN DELETE FROM info; END",
+    "CREATE INDEX i ON trials (id)",
+    "PRAGMA user_version = 99",
+    "PRAGMA journal_mode = DELETE",
+    "VACUUM",
     "ALTER TABLE trials RENAME TO t; CREATE TABLE trials AS SELECT * FROM t; DROP TABLE t",
-    "DROP TABLE info; CREATE TABLE info (key, value)", "UPDATE info SET value = '2' WHERE key != 'config'",
-    "UPDATE info SET value = upper(value)", "UPDATE info SET value = '[' || value",
-]  # fmt: skip
+    "DROP TABLE info; CREATE TABLE info (key, value)",
+    "UPDATE info SET value = '2' WHERE key != 'config'",
+    "UPDATE info SET value = upper(value)",
+    "UPDATE info SET value = '[' || value",
+]
 
 
 def corpus_and_texts(folder):
@@ -121,7 +181,9 @@ def mutated(run, seed, outside):
     rng = random.Random(seed)
     done = []
     for _ in range(rng.choice([1, 1, 1, 2, 3])):
-        how = rng.choice([in_bytes, in_bytes, as_thing, as_thing, in_database, in_database, in_info, in_json, as_text, as_size])
+        how = rng.choice(
+            [in_bytes, in_bytes, as_thing, as_thing, in_database, in_database, in_info, in_json, as_text, as_size]
+        )
         with contextlib.suppress(FileNotFoundError, NotADirectoryError, FileExistsError, IsADirectoryError):
             done.append(how(rng, run, outside))
     return "; ".join(done)
@@ -166,7 +228,9 @@ def in_bytes(rng, run, outside):
 
 def as_thing(rng, run, outside):
     path = rng.choice(sorted(run.rglob("*")) + [run / n for n in EXTRA])
-    way = rng.choice(["gone", "folder", "file", "outside", "zero", "dangling", "loop", "fifo", "inside", "locked", "full folder"])
+    way = rng.choice(
+        ["gone", "folder", "file", "outside", "zero", "dangling", "loop", "fifo", "inside", "locked", "full folder"]
+    )
     if way == "locked":
         path.chmod(rng.choice([0o000, 0o444, 0o111]))
         return f"{path.name}: {way}"
@@ -195,12 +259,37 @@ def as_thing(rng, run, outside):
 
 
 EXTRA = [
-    "config.part", "status.part", "pareto.png", "shown", "lock", "journal.sqlite-journal", "journal.sqlite-shm",
-    "journal.sqlite-wal", "supernet.part", "supernet.checkpoint", "adapted.checkpoint", "adapted.part", "adapted",
-    "tokenizer", "tokenizer.part", "weights", "weights/1.part", "weights/2.safetensors", "logs", "logs/trial-0002.log",
-    "logs/search.log", "pretrained", "tensorboard", "supernet.safetensors", "wandb",
-    "more\n\x1b[31m\u202e", "weights/x.safetensors", "weights/99.safetensors", "weights/²3.safetensors", "pretrained/..safetensors",
-]  # fmt: skip
+    "config.part",
+    "status.part",
+    "pareto.png",
+    "shown",
+    "lock",
+    "journal.sqlite-journal",
+    "journal.sqlite-shm",
+    "journal.sqlite-wal",
+    "supernet.part",
+    "supernet.checkpoint",
+    "adapted.checkpoint",
+    "adapted.part",
+    "adapted",
+    "tokenizer",
+    "tokenizer.part",
+    "weights",
+    "weights/1.part",
+    "weights/2.safetensors",
+    "logs",
+    "logs/trial-0002.log",
+    "logs/search.log",
+    "pretrained",
+    "tensorboard",
+    "supernet.safetensors",
+    "wandb",
+    "more\n\x1b[31m\u202e",
+    "weights/x.safetensors",
+    "weights/99.safetensors",
+    "weights/²3.safetensors",
+    "pretrained/..safetensors",
+]
 
 
 def in_database(rng, run, outside):
@@ -270,7 +359,9 @@ def changed(rng, document):
 def in_json(rng, run, outside):
     """Change one value of a JSON file, or write something that is hardly JSON."""
     path = rng.choice([p for p in _files(run) if p.suffix == ".json"] or [run / "status.json"])
-    text = rng.choice(["[" * 200_000, "NaN", '{"a": 1, "a": 2}', "9" * 5000, '"\\ud800"', "{}", "[]", "null", None, None, None, None])
+    text = rng.choice(
+        ["[" * 200_000, "NaN", '{"a": 1, "a": 2}', "9" * 5000, '"\\ud800"', "{}", "[]", "null", None, None, None, None]
+    )
     if text is None:
         try:
             document = {"": json.loads(path.read_text())}

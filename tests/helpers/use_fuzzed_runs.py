@@ -39,7 +39,12 @@ def snapshot(folder):
     for path in sorted(folder.rglob("*")):
         status = path.lstat()
         content = hashlib.sha256(path.read_bytes()).hexdigest() if stat.S_ISREG(status.st_mode) else ""
-        found[str(path.relative_to(folder))] = (status.st_mode, status.st_size, status.st_mtime_ns * bool(content), content)
+        found[str(path.relative_to(folder))] = (
+            status.st_mode,
+            status.st_size,
+            status.st_mtime_ns * bool(content),
+            content,
+        )
     return found
 
 
@@ -73,7 +78,9 @@ def command(*arguments):
         except BaseException as error:
             return f"raised {error!r}"
     error = texts[1]
-    if code not in (0, 1, 2) or any(word in error for word in ("Traceback", "unexpected error", "panicked", "Exception ignored")):
+    if code not in (0, 1, 2) or any(
+        word in error for word in ("Traceback", "unexpected error", "panicked", "Exception ignored")
+    ):
         return f"exit {code}: {error[-700:]}"
     if code and not error.splitlines()[-1].startswith("nas-meta: "):
         return f"exit {code} without a sentence: {error[-700:]}"

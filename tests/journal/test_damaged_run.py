@@ -9,10 +9,12 @@ import pytest
 
 from nas_meta import load_run, resume, search
 from nas_meta.core.signals import Interrupted
-from nas_meta.errors import RunError
+from nas_meta.errors import ConfigError, RunError
 from nas_meta.journal.database import FILE
 from nas_meta.journal.run import weights_path
+from nas_meta.outputs.export.folder import export
 from nas_meta.outputs.monitors.logs import read_log
+from nas_meta.outputs.rerun import rerun
 
 
 @pytest.fixture
@@ -43,6 +45,13 @@ def test_weights_that_are_larger_than_memory_are_damaged(run, little_memory):
         file.truncate(2**42)
     with pytest.raises(RunError, match=f"the weights of trial {best.id} cannot be read: .* is damaged"):
         load_run(run).weights_of(best)
+
+
+def test_an_architecture_that_is_not_in_the_space_is_neither_exported_nor_rerun(run, tmp_path):
+    execute(run, "UPDATE trials SET architecture = '{}'")
+    for use in (lambda r: export(r, tmp_path / "model"), lambda r: rerun(r, r.best)):
+        with pytest.raises(ConfigError, match="has no value for the choice"):
+            use(load_run(run))
 
 
 def test_a_log_that_no_search_wrote_is_not_printed(run):

@@ -21,7 +21,6 @@ from nas_meta.outputs.export.exported_model import CONFIG, LEARNED, learned_stat
 from nas_meta.outputs.export.model_card import model_card
 from nas_meta.outputs.export.own_code import drop_foreign_code
 from nas_meta.outputs.export.sentence_transformer import on_unit_sphere, with_padding, write_modules
-from nas_meta.space.architecture import Architecture
 from nas_meta.space.wrappers import space_name
 from nas_meta.tasks.examples import IMAGE, TEXT
 
@@ -60,7 +59,7 @@ def export(run: Run, folder: str | Path, trial_id: int | None = None) -> Path:
 
     warn_of_changes(run)
     space = make_space(run.config)
-    architecture = Architecture(trial.architecture)
+    architecture = space.canonical(trial.architecture)  # a damaged journal may name values that the space lacks
     evaluation = make_evaluation(run.config, space, None, episode_shape(run.config), cpus=0)
     encoder = dataclasses.replace(evaluation, compute=Compute()).restored(architecture, weights).eval()
     folder.mkdir(parents=True, exist_ok=True)

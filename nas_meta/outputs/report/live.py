@@ -231,6 +231,8 @@ def status_view(status: Status) -> Group:
     ]
     if status.device:
         lines.append(Text(f"device       {one_line(status.device)}"))
+    if status.error:
+        lines.append(Text(f"error        {one_line(status.error)}", style="red"))
     for reason, count in status.failures.items():
         lines.append(Text(f"failed       {count} × {one_line(reason)}", style="red"))
     failed = [t.id for t in status.trials if t.error and not t.metrics]

@@ -28,7 +28,7 @@ from nas_meta.core.objectives import signed_values
 
 ONE_OBJECTIVE = ("auto", "evolution", "tpe", "random", "optuna TPE")
 TWO_OBJECTIVES = ("auto", "motpe", "nsga2", "random", "optuna TPE, multivariate", "optuna NSGA-II (50)")
-MOST_INVALID = 20_000  # draws of optuna that break a constraint, after which its search ends
+MOST_INVALID = 2_000  # draws of optuna that break a constraint, after which its search ends
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from nas_meta import Architecture, Choice, PluginOptions, SearchSpace
 from nas_meta.errors import ConfigError
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 NEURONS = "nas_meta_neurons"  # key in the config of an exported model; lists the neurons of every layer
@@ -205,6 +206,8 @@ def padded(tensor: torch.Tensor, pad: tuple[int, ...]) -> nn.Parameter:
         tensor: The values; they are not changed.
         pad: Zeros before and after each dimension, the last dimension first, as in ``torch.nn.functional.pad``.
     """
+    from torch import nn
+
     return nn.Parameter(nn.functional.pad(tensor.detach(), pad))
 
 

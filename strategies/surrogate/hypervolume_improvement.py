@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from strategies.surrogate.expected_improvement import expected_improvement
@@ -31,7 +33,7 @@ def free_boxes(front: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np
         return np.array([[max(front[:, 0], default=reference[0])]]), np.array([[np.inf]])
     edges = np.concatenate([[reference[-1]], np.unique(front[:, -1]), [np.inf]])
     lows, highs = [], []
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges.tolist()):
         below, above = free_boxes(front[front[:, -1] >= high][:, :-1], reference[:-1])
         lows.append(np.column_stack([below, np.full(len(below), low)]))
         highs.append(np.column_stack([above, np.full(len(above), high)]))

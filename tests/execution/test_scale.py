@@ -72,6 +72,7 @@ def leave(engine, cluster):
 
 
 @pytest.mark.parametrize("cluster", [{"num_gpus": 2}], indirect=True)
+@pytest.mark.slow
 def test_eight_trials_share_two_gpus_of_each_of_two_nodes(cluster, tmp_path):
     payload = Place(str(tmp_path), np.zeros(1))
     engine = RayEngine(payload, Resources(8, 1, 0.5, cluster.address))

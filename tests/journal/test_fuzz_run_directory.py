@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 from fuzzed_runs import snapshots
-from fuzzing import tried
 
 HELPER = Path(__file__).parents[1] / "helpers" / "use_fuzzed_runs.py"
 BATCH = 100  # cases of one process
 
 
 @pytest.mark.timeout(4 * 3600)
-@tried(5, 2000)
+@pytest.mark.slow
+@pytest.mark.parametrize("cases", [2000])
 def test_a_mutated_run_is_used_without_a_traceback_and_changes_nothing_beside_it(cases, tiny_model, tmp_path):
     """Each case is opened, listed, resumed and exported in a process with little memory and a timeout per case."""
     templates = {name: str(folder) for name, folder in snapshots(tmp_path, tiny_model).items()}

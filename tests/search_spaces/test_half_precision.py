@@ -40,7 +40,7 @@ def test_a_search_trains_and_exports_in_float32(small_config, half, tmp_path, sp
     run = search(config, tmp_path / "run", inline=True)
     folder = export(run, tmp_path / "model")
     assert json.loads((folder / "config.json").read_text())["dtype"] == "float32"
-    assert precisions(AutoModel.from_pretrained(folder)) == {torch.float32}
+    assert precisions(AutoModel.from_pretrained(folder, trust_remote_code=True)) == {torch.float32}
 
 
 def test_a_half_precision_folder_is_evaluated_and_adapted_in_float32(small_config, half):

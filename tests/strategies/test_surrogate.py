@@ -1,4 +1,4 @@
-"""What ``surrogate`` predicts with and what it maximises, against closed forms, numerical integrals and scikit-learn."""
+"""What ``surrogate`` predicts with and maximises, against closed forms, numerical integrals and scikit-learn."""
 
 import numpy as np
 import pytest
@@ -71,7 +71,7 @@ def test_the_gradient_of_the_posterior_of_hyperparameters_is_that_of_finite_diff
     products = (rows - rows.mean(0)) @ (rows - rows.mean(0)).T
     distances = ((rows[:, None] - rows[None]) ** 2).sum(-1)
     arguments = products / products.diagonal().mean(), distances / distances.mean(), values - values.mean()
-    at = PRIOR_MEAN + [0.3, -0.5, 0.2, 1.0]
+    at = PRIOR_MEAN + np.array([0.3, -0.5, 0.2, 1.0])
     numeric = approx_fprime(at, lambda x: negative_log_posterior(x, *arguments)[0], 1e-6)
     assert negative_log_posterior(at, *arguments)[1] == pytest.approx(numeric, rel=1e-3, abs=1e-4)
 

@@ -24,7 +24,8 @@ def until(condition, process, seconds=200):
     assert condition()
 
 
-@pytest.mark.parametrize("name", ["raylet", pytest.param("gcs_server", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
 def test_a_search_whose_ray_dies_says_so_and_is_resumed(name, small_config, tmp_path):
     """Nothing in the sentence comes from Ray, whose native part would end the driver without a word."""
     config, run = tmp_path / "config.yaml", tmp_path / "run"

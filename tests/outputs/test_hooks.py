@@ -104,7 +104,8 @@ def test_a_function_hears_of_searches_that_fail_or_are_interrupted(
 )
 def test_a_hook_that_fails_is_told_once_and_the_search_goes_on(hook, sentence, small_config, python_hooks, tmp_path):
     hook = f"{python_hooks}:{hook}" if isinstance(hook, str) else hook
-    small_config["watching"] = {"on_trial_end": hook, "hook_seconds": 0.5 if "sleep" in hook or str(hook).endswith(":hangs") else 60}
+    hangs = "sleep" in hook or str(hook).endswith(":hangs")
+    small_config["watching"] = {"on_trial_end": hook, "hook_seconds": 0.5 if hangs else 60}
     run = search(small_config | {"budget": {"trials": 2}}, tmp_path / "run", inline=True)
     assert [t.status for t in run.trials] == ["completed"] * 2
     troubles = read_status(run).troubles

@@ -299,6 +299,22 @@ def without_padding(model: nn.Module, sizes: Sequence[Sequence[int]]) -> nn.Modu
     return model
 
 
+def grown(tensor: torch.Tensor, dim: int, size: int) -> nn.Parameter:
+    """Return a tensor padded with zeros at the end of one dimension.
+
+    Args:
+        tensor: The tensor to pad; it is not changed.
+        dim: Dimension to pad.
+        size: Size of that dimension after padding; at least its current size.
+
+    Returns:
+        A new parameter.
+    """
+    shape = list(tensor.shape)
+    shape[dim] = size - shape[dim]
+    return nn.Parameter(torch.cat([tensor.detach(), tensor.new_zeros(shape)], dim))
+
+
 def load_sliced(folder: str | Path) -> nn.Module:
     """Load an exported encoder in its true size, whichever version of nas-meta exported it.
 

@@ -14,7 +14,6 @@ from nas_meta import Architecture, Choice, PluginOptions, SearchSpace
 from nas_meta.errors import ConfigError
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
 NEURONS = "nas_meta_neurons"  # key in the config of an exported model; lists the neurons of every layer
@@ -159,12 +158,13 @@ class ViT(SearchSpace):
         A ViT of transformers has the same width in all layers, so missing neurons are stored as zeros, which give the
         same outputs. :meth:`load` removes them again.
         """
+        from search_spaces.slicing import grown
+
         neurons = [up.out_features for up, _ in feed_forwards(model)]
         uniform = copy.deepcopy(model)
         for up, down in feed_forwards(uniform):
-            missing = max(neurons) - up.out_features
-            up.weight, up.bias = padded(up.weight, (0, 0, 0, missing)), padded(up.bias, (0, missing))
-            down.weight = padded(down.weight, (0, missing))
+            up.weight, up.bias = grown(up.weight, 0, max(neurons)), grown(up.bias, 0, max(neurons))
+            down.weight = grown(down.weight, 1, max(neurons))
         setattr(uniform.config, NEURONS, neurons)
         uniform.save_pretrained(folder)
 
@@ -199,18 +199,6 @@ def feed_forwards(model: nn.Module) -> list[tuple[nn.Linear, nn.Linear]]:
     return [(layer.get_submodule(names["up"]), layer.get_submodule(names["down"])) for layer, names in named]
 
 
-def padded(tensor: torch.Tensor, pad: tuple[int, ...]) -> nn.Parameter:
-    """Return a parameter with zeros added.
-
-    Args:
-        tensor: The values; they are not changed.
-        pad: Zeros before and after each dimension, the last dimension first, as in ``torch.nn.functional.pad``.
-    """
-    from torch import nn
-
-    return nn.Parameter(nn.functional.pad(tensor.detach(), pad))
-
-
 def narrow_layers(model: nn.Module, neurons: Sequence[int]) -> nn.Module:
     """Keep the first feed-forward neurons of each layer, in place.
 
@@ -223,10 +211,10 @@ def narrow_layers(model: nn.Module, neurons: Sequence[int]) -> nn.Module:
     """
     import torch
 
-    from search_spaces.slicing import Cut
+    from search_spaces.slicing import keep_columns, keep_rows
 
     for (up, down), count in zip(feed_forwards(model), neurons, strict=True):
         if count < up.out_features:
-            Cut(up, torch.arange(count), outputs=True).keep()
-            Cut(down, torch.arange(count), outputs=False).keep()
+            keep_rows(up, torch.arange(count))
+            keep_columns(down, torch.arange(count))
     return model

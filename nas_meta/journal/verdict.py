@@ -149,7 +149,11 @@ def verdict_of(report: Mapping[str, Any], trial: Trial) -> str:
 def _name(trial: Trial) -> str:
     """Return the name of a trial, with its number of layers if its choices say which layers are kept."""
     kept = [bool(v) for name, v in trial.architecture.items() if re.fullmatch(r"layer\d+\.keep", name)]
-    return f"trial {trial.id}" + (f" ({sum(kept)} layers of {len(kept)})" if kept else "")
+    return f"trial {trial.id}" + (f" ({_counted(sum(kept))} of {len(kept)})" if kept else "")
+
+
+def _counted(layers: int) -> str:
+    return "1 layer" if layers == 1 else f"{layers} layers"
 
 
 def _change(size: float, before: float) -> float:

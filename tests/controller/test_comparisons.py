@@ -45,7 +45,7 @@ def test_a_search_ends_with_a_paired_verdict(document, tmp_path):
         for name, metrics in report[kind].items():
             right = report["right"][kind][name]
             assert len(right) == 8 and sum(right) / 8 / 9 == pytest.approx(metrics["test_accuracy"])
-    assert f"rial {best.id} (1 layers of 2)" in run.verdict and "the untouched model" in run.verdict
+    assert f"rial {best.id} (1 layer of 2)" in run.verdict and "the untouched model" in run.verdict
     assert shown(run).endswith(run.verdict) and WHOLE in shown(run)
     assert run.verdict in (export(run, tmp_path / "model") / "README.md").read_text()
 

@@ -87,7 +87,13 @@ def small_config(tiny_model, labelled_texts) -> dict:
         "tasks": {"source": "jsonl", "path": str(labelled_texts), "ways": 3, "shots": 1, "queries": 3},
         "learner": {"name": "protonet", "steps": 4, "lr": 1e-3},
         "strategy": {"name": "evolution"},
-        "evaluation": {"episodes": 20, "test_episodes": 20, "interim_every": 2, "interim_episodes": 5},
+        "evaluation": {
+            "episodes": 20,
+            "test_episodes": 20,
+            "interim_every": 2,
+            "interim_episodes": 5,
+            "compare": False,  # the tests of comparisons train them
+        },
         "budget": {"trials": 6},
         "resources": {"workers": 2, "cpus_per_trial": 1},
         "latency": {"seconds": 0.02},

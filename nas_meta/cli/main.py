@@ -166,6 +166,7 @@ def best(run: options.RunArgument, as_json: options.JsonOption = False) -> None:
                 "latency": (opened.report.get("latency") or {}).get("trials", {}).get(str(trial.id), {}).get("latency"),
                 "steps_taken": opened.steps.taken,
                 "steps_planned": opened.steps.planned,
+                "verdict": opened.verdict,
             }
         )
         return

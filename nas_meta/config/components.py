@@ -62,7 +62,7 @@ def make_evaluation(resolved: ResolvedConfig, space: SearchSpace, tasks: Any, sh
         check_ways(learner, train.of(shape), shape)
     if tasks is not None and space is not None and max(resolved.training("distill")) > 0:
         tasks = with_teacher(tasks, space, section.pooling)
-    settings = config.evaluation.model_dump(exclude={"test_best", "keep", "check_models"})
+    settings = config.evaluation.model_dump(exclude={"test_best", "keep", "check_models", "compare"})
     return Evaluation(
         space=space,
         learner=learner,

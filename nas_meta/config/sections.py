@@ -100,15 +100,14 @@ class EvaluationSection(Section):
     """Section ``evaluation``: how trials are validated, and which of them are kept and meta-tested."""
 
     episodes: int = Field(200, ge=2, description="meta-validation episodes per trial, the same ones for every trial")
-    interim_every: int = Field(
-        0, ge=0, description="meta-training steps between two interim validations; 0 disables them"
-    )
+    interim_every: int = Field(0, ge=0, description="meta-training steps between two interim validations; 0 for none")
     interim_episodes: int = Field(40, ge=2, description="meta-validation episodes per interim validation")
     test_episodes: int = Field(600, ge=2, description="meta-test episodes per tested trial, after the search")
     test_best: int = Field(3, ge=0, description="number of trials, best by the first objective, that are meta-tested")
     keep: int = Field(
         3, ge=1, description="number of trials, best by the first objective, whose trained weights are kept"
     )
+    compare: bool = Field(True, description="train what the best trial is compared with, which costs about two trials")
     flops_tokens: int = Field(32, ge=1, description="length of the text for which FLOPs are counted, in tokens")
     check_models: bool = Field(
         True, description="train, save and reload a few architectures before the first trial, to find what would fail"

@@ -7,39 +7,55 @@ from pathlib import Path
 from typing import Any
 
 from nas_meta.controller.calls import Call, run_calls
+from nas_meta.controller.trained_comparisons import TrainedComparisons
 from nas_meta.core.guard import first_line, plugin_call
 from nas_meta.errors import NasMetaError
 from nas_meta.evaluation.baselines import BASELINES
 from nas_meta.execution.engine import Engine
+from nas_meta.journal.database import Journal
 from nas_meta.journal.records import Trial
 from nas_meta.journal.run import weights_path
+from nas_meta.journal.verdict import UNADAPTED, UNTRAINED
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.search_space import SearchSpace
 
 
 def meta_test(
     engine: Engine, directory: Path, trials: Sequence[Trial], space: SearchSpace, stopped: Callable[[], bool],
-    before: SearchSpace | None = None, retries: int = 0,
-) -> dict[str, dict[str, Any]]:  # fmt: skip
-    """Meta-test trials, the unsearched model of the space and the baselines.
+    before: SearchSpace | None = None, retries: int = 0, journal: Journal | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Meta-test trials, the unsearched model of the space, what the best trial is compared with, and the baselines.
 
     A test that fails, for example because weights are damaged or a baseline cannot be fitted, does not end the search.
 
     Args:
         engine: Runs the tests on its workers.
         directory: The run directory, with the weights of trials.
-        trials: The trials to test; those without weights are skipped.
+        trials: The trials to test, the best first; those without weights are skipped.
         space: The search space; its unsearched model is tested if there is one.
         stopped: Called after every event; returns whether to stop with the results so far.
         before: The space before domain adaptation; its unsearched model is tested, too. None without adaptation.
         retries: How often a test is retried after the death of its worker.
+        journal: Journal of the run, which keeps every trained comparison as soon as it is tested. None trains none.
 
     Returns:
         The metrics of trials by id under ``trials``, those of the unsearched model and of baselines by name under
-        ``references``, and under ``unmeasured`` the reasons of failed tests by name.
+        ``references``, those of models trained like the trial ``compared`` under ``comparisons``, and under
+        ``unmeasured`` the reasons of failed tests by name. ``right`` holds the numbers of correct queries per episode
+        for the first three.
     """
-    report: dict[str, dict[str, Any]] = {"trials": {}, "references": {}, "unmeasured": {}}
+    kinds: tuple[str, ...] = ("trials", "references", "comparisons")
+    report: dict[str, Any] = {kind: {} for kind in (*kinds, "unmeasured")} | {"right": {kind: {} for kind in kinds}}
     calls: list[Call] = []
+    compared = None
+    if journal is not None and trials:
+        compared, report["compared"] = TrainedComparisons(journal, trials[0]), trials[0].id
+        try:
+            calls += compared.calls(space)
+        except NasMetaError as error:
+            report["unmeasured"]["models trained like the best trial"] = first_line(error)
+        for name, known in compared.known.items():
+            report["comparisons"][name], report["right"]["comparisons"][name] = known["metrics"], known["right"]
     for trial in trials:
         weights = weights_path(directory, trial.id)
         if weights.is_file():
@@ -49,23 +65,24 @@ def meta_test(
                 report["unmeasured"][_title("trials", str(trial.id))] = f"{weights} cannot be read: {error.strerror}"
             else:
                 calls.append(Call(("trials", str(trial.id)), "test", arguments))
-    untrained = "unsearched model, no training"
     try:
         with plugin_call(space, "reference"):
             reference = space.reference()
     except NasMetaError as error:
-        reference, report["unmeasured"][untrained] = None, first_line(error)
+        reference, report["unmeasured"][UNTRAINED] = None, first_line(error)
     if reference is not None:
-        calls.append(Call(("references", untrained), "test_reference"))
+        calls.append(Call(("references", UNTRAINED), "test_reference"))
         if before is not None:
-            calls.append(Call(("references", "unsearched model before adaptation"), "test_reference", (before,)))
+            calls.append(Call(("references", UNADAPTED), "test_reference", (before,)))
     calls += [Call(("references", name), "test_baseline", (name,)) for name in BASELINES[space.modality]]
     for event in run_calls(engine, calls, retries, stopped):
         kind, name = event.key
         if event.error:
             report["unmeasured"][_title(kind, name)] = event.error
-        else:
-            report[kind][name] = dict(event.value.metrics)
+            continue
+        report[kind][name], report["right"][kind][name] = dict(event.value.metrics), list(event.value.right)
+        if kind == "comparisons" and compared is not None:
+            compared.keep(name, report[kind][name], report["right"][kind][name])
     return report
 
 

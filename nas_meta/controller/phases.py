@@ -336,9 +336,11 @@ class SearchRun:
         best = self.loop.leaderboard.best(self.config.evaluation.test_best)
         before = space_before_adaptation(self.resolved, self.directory, problem.tasks)
         retries = self.config.resources.retries
-        report = meta_test(engine, self.directory, best, problem.space, self._stopped, before, retries)
+        journal = self.journal if self.config.evaluation.compare else None
+        report = meta_test(engine, self.directory, best, problem.space, self._stopped, before, retries, journal)
         latency, unmeasured = self._measure_latencies(engine, problem)
-        report = report | {"latency": latency, "unmeasured": report.get("unmeasured", {}) | unmeasured}
+        report |= {"queries": problem.shape.ways * problem.shape.queries, "latency": latency}
+        report["unmeasured"] = report.get("unmeasured", {}) | unmeasured
         if not self.stop.is_set():
             self.journal.set("report", report)
             self.reporter.enter("done")

@@ -67,15 +67,17 @@ class Progress:
 
 @dataclass(frozen=True)
 class Result:
-    """The result of a trial.
+    """The result of a trial or of a meta-test.
 
     Attributes:
         metrics: Everything that was measured, by name (:mod:`nas_meta.evaluation.metrics`).
         weights: The trained weights (safetensors, ``uint8``); None if they are not worth keeping.
+        right: Of a meta-test, the number of correct queries in every episode; else empty.
     """
 
     metrics: Mapping[str, float]
     weights: np.ndarray | None = field(default=None, repr=False)
+    right: Sequence[int] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)

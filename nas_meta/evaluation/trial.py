@@ -17,8 +17,8 @@ import torch
 
 from nas_meta.core.objectives import Limit, Objective
 from nas_meta.errors import ConfigError, TrialError
-from nas_meta.evaluation.baselines import baseline_accuracies
 from nas_meta.evaluation.hyperparameters import SearchedHyperparameters
+from nas_meta.evaluation.meta_test import baseline_result, comparison_result, model_result
 from nas_meta.evaluation.metrics import ACCURACY, INTERVAL
 from nas_meta.evaluation.progress import EvaluationSettings, JobResult, Progress, Result
 from nas_meta.learners.base import Learner
@@ -276,20 +276,21 @@ class Evaluation:
     def test(self, architecture: Architecture, weights: np.ndarray) -> Result:
         """Test an architecture with trained weights (safetensors) on the meta-test episodes."""
         chosen = self.of(architecture)
-        return chosen._test_result(chosen.restored(architecture, bytes(weights)), chosen.learner)
+        return model_result(chosen, chosen.restored(architecture, bytes(weights)), chosen.learner)
 
     def test_reference(self, space: SearchSpace | None = None) -> Result:
         """Test the untrained reference model of a space, by default the searched one, by nearest centroid."""
         model = (space or self.space).reference()
         assert model is not None
-        return self._test_result(self._encoder(model.to(self.device)), ProtoNet())
+        return model_result(self, self._encoder(model.to(self.device)), ProtoNet())
 
     def test_baseline(self, name: str) -> Result:
         """Test one of :data:`nas_meta.evaluation.baselines.BASELINES` on the same meta-test episodes."""
-        pool = self.tasks["meta-test"]
-        tasks = list(episodes(pool, self.shape, self.settings.seed, self.settings.test_episodes))
-        scores = baseline_accuracies(name, pool, tasks)
-        return Result({f"test_{ACCURACY}": float(scores.mean()), f"test_{ACCURACY}{INTERVAL}": interval95(scores)})
+        return baseline_result(self, name)
+
+    def compare(self, architecture: Architecture, seed: int) -> Generator[Progress, None, Result]:
+        """Train an architecture that the best trial is compared with, as a trial, and test it on the same episodes."""
+        return (yield from comparison_result(self, architecture, seed))
 
     def encoder(self, model: torch.nn.Module) -> Encoder:
         """Equip a model for the learner and add pooling and the learner's own modules.
@@ -350,17 +351,6 @@ class Evaluation:
 
     def _encoder(self, model: torch.nn.Module) -> Encoder:
         return Encoder(model, self.pooling, self.compute, example_inputs(self.space, 1, 1))
-
-    def _test_result(self, encoder: Encoder, learner: Learner) -> Result:
-        scores = self.accuracies(encoder, "meta-test", self.settings.test_episodes, learner)
-        return Result(
-            {
-                f"test_{ACCURACY}": float(scores.mean()),
-                f"test_{ACCURACY}{INTERVAL}": interval95(scores),
-                "params": parameters(encoder.model),
-                "flops": self.flops(encoder.model),
-            }
-        )
 
     def _check_limits(self, metrics: Mapping[str, float]) -> None:
         for problem in filter(None, (limit.problem(metrics) for limit in self.limits)):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
 
 from nas_meta.core.files import is_encodable
 from nas_meta.errors import RunError
@@ -14,6 +14,7 @@ from nas_meta.evaluation.metrics import ACCURACY, INTERVAL, METRICS
 STATUSES = ("running", "completed", "failed", "stopped", "timed-out")
 REQUIRED = (ACCURACY, ACCURACY + INTERVAL, *(m.name for m in METRICS.values() if m.known == "count"))
 """Metrics that every measured trial has, in journals of every version."""
+Count = Annotated[int, Field(ge=0, le=10**6)]
 LARGEST = 1e300  # absolute value of a metric or choice
 
 
@@ -68,6 +69,26 @@ class MetaTestMetrics(BaseModel):
     flops: FiniteFloat = 0
 
 
+class RightAnswers(BaseModel):
+    """Numbers of correct queries per meta-test episode, by id of a trial or by name."""
+
+    model_config = ConfigDict(strict=True)
+    trials: dict[str, list[Count]] = {}
+    references: dict[str, list[Count]] = {}
+    comparisons: dict[str, list[Count]] = {}
+
+
+class TrainedComparison(BaseModel):
+    """An architecture that was trained to compare the best trial with it, and its meta-test."""
+
+    model_config = ConfigDict(strict=True)
+    name: str
+    architecture: dict[str, Any]
+    seed: int
+    metrics: MetaTestMetrics
+    right: list[Count]
+
+
 class LatencyReport(BaseModel):
     """Latencies, and how they were measured."""
 
@@ -86,6 +107,10 @@ class MetaTest(BaseModel):
     model_config = ConfigDict(strict=True)
     trials: dict[str, MetaTestMetrics] = {}
     references: dict[str, MetaTestMetrics] = {}
+    comparisons: dict[str, MetaTestMetrics] = {}  # this and the next three: missing in older journals
+    compared: int | None = None
+    right: RightAnswers = RightAnswers()
+    queries: Count = 0
     latency: LatencyReport | None = None
     unmeasured: dict[str, str] = {}  # reasons by name; missing in older journals
 

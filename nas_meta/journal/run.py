@@ -24,6 +24,7 @@ from nas_meta.journal.database import Journal
 from nas_meta.journal.fingerprints import recorded_environments, recorded_fingerprint
 from nas_meta.journal.records import Trial
 from nas_meta.journal.row_checks import MetaTest, validated
+from nas_meta.journal.verdict import verdict_of
 from nas_meta.strategy.stopping.rule import RungReport
 
 SUPERNET = "supernet.safetensors"
@@ -122,10 +123,17 @@ class Run:
     def report(self) -> Mapping[str, Any]:
         """The meta-test results of trials and references; empty until the search has ended.
 
-        ``trials`` holds metrics by trial id, ``references`` metrics by name, ``latency`` the measured latencies, and
-        ``unmeasured`` the reasons why some of them are missing, by name.
+        ``trials`` holds metrics by trial id, ``references`` metrics by name, ``comparisons`` those of models trained
+        like the trial ``compared``, ``latency`` the measured latencies, and ``unmeasured`` the reasons why some of them
+        are missing, by name. ``right`` holds the correct queries, out of ``queries``, in each of the same episodes.
         """
         return self._value("report", MetaTest, {})
+
+    @property
+    def verdict(self) -> str:
+        """What the best trial is worth, in one to three sentences; empty before the end of the search."""
+        ranked = rank(self.trials, self.objectives)
+        return verdict_of(self.report, ranked[0]) if ranked else ""
 
     @property
     def findings(self) -> Mapping[str, Any]:

@@ -142,6 +142,20 @@ class SearchSpace(ABC):
         """Return the unsearched model that candidates are compared with; by default None, without a comparison."""
         return None
 
+    def comparisons(self, architecture: Architecture) -> Mapping[str, Architecture]:
+        """Return what the best architecture is compared with after the search; by default nothing.
+
+        Each of them is trained like the best trial and tested on the same episodes. Constraints and limits do not apply
+        to them: it is enough that :meth:`build` builds them.
+
+        Args:
+            architecture: Architecture of this space.
+
+        Returns:
+            Architectures by a name that a sentence can hold, such as ``the whole model trained alike``.
+        """
+        return {}
+
     def supernet(self) -> Supernet | None:
         """Return a model with the shared weights of all architectures, for one-shot strategies; by default None."""
         return None

@@ -73,6 +73,13 @@ class WrappedSpace(SearchSpace):
         with plugin_call(self.space, "reference"):
             return self.space.reference()
 
+    def comparisons(self, architecture: Architecture) -> Mapping[str, Architecture]:
+        inner = self.inner(architecture)
+        added = {name: value for name, value in architecture.values.items() if name not in inner.values}
+        with plugin_call(self.space, "comparisons"):
+            rows = self.space.comparisons(inner)
+            return {name: Architecture({**row.values, **added}) for name, row in rows.items()}
+
     def supernet(self) -> Supernet | None:
         return self.space.supernet()
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +68,38 @@ class PretrainedSubnet(SearchSpace):
         Returns:
             Number of parameters, embeddings included.
         """
+
+    @property
+    @abstractmethod
+    def whole_layer(self) -> Mapping[str, int]:
+        """The sizes of a layer of the pretrained model, by the last part of the names of its choices."""
+
+    def comparisons(self, architecture: Architecture) -> Mapping[str, Architecture]:
+        """Return the whole model, and as many first layers as the architecture keeps, in the sizes of the kept ones.
+
+        The i-th of the first layers has as many heads and neurons as the i-th layer that the architecture keeps, so the
+        truncated model has the size and the compute of the architecture.
+
+        Args:
+            architecture: An architecture of the space.
+
+        Returns:
+            Architectures by name, without those that equal the architecture; their sizes may be outside of the choices.
+        """
+        parts = list(self.whole_layer)
+        kept = [{name: architecture[f"layer{i}.{name}"] for name in parts} for i in self.kept_layers(architecture)]
+        first = "the first layer" if len(kept) == 1 else f"the first {len(kept)} layers"
+        rows = {
+            "the whole model trained alike": self._stacked([self.whole_layer] * self.units[0]),
+            f"{first} trained alike": self._stacked(kept),
+        }
+        return {name: row for name, row in rows.items() if row != architecture}
+
+    def _stacked(self, sizes: Sequence[Mapping[str, Any]]) -> Architecture:
+        """Return the architecture that keeps the first layers, in the given sizes."""
+        values = {f"layer{i}.keep": i < len(sizes) for i in range(self.units[0])}
+        named = {f"layer{i}.{name}": value for i, layer in enumerate(sizes) for name, value in layer.items()}
+        return Architecture({**values, **named})
 
     def kept_layers(self, architecture: Architecture) -> list[int]:
         """Return the indices of the pretrained layers that an architecture keeps.

@@ -81,6 +81,10 @@ class BertSubnet(PretrainedSubnet):
     def units(self) -> tuple[int, int, int]:
         return self.dimensions["layers"], self.dimensions["heads"], self.dimensions["neurons"]
 
+    @property
+    def whole_layer(self) -> Mapping[str, int]:
+        return {"heads": self.dimensions["heads"], "ffn": self.dimensions["neurons"]}
+
     @cached_property
     def dimensions(self) -> dict[str, int]:
         """Numbers of ``layers``, ``heads`` and ``neurons`` and the ``hidden`` size, read from the model's config.

@@ -99,6 +99,12 @@ class DecoderSubnet(PretrainedSubnet):
     def units(self) -> tuple[int, int, int]:
         return self.sizes.layers, self.sizes.groups * self.sizes.group_heads, self.sizes.neurons
 
+    @property
+    def whole_layer(self) -> Mapping[str, int]:
+        s = self.sizes
+        whole = {"groups": s.groups, "heads": s.group_heads, "ffn": s.neurons}
+        return {name: size for name, size in whole.items() if f"layer0.{name}" in self.table}
+
     @cached_property
     def sizes(self) -> Sizes:
         """Sizes of the pretrained model, read from its config.

@@ -40,7 +40,7 @@ def relative(small_config):
     return small_config | {
         "space": {"name": "mine.py:Mine", "model": "model"},
         "tasks": {"source": "jsonl", "path": "data.jsonl", "ways": 3, "queries": 3},
-        "evaluation": {"episodes": 5, "test_episodes": 5},
+        "evaluation": {"episodes": 5, "test_episodes": 5, "compare": False},
         "budget": {"trials": 1},
     }
 

@@ -22,7 +22,7 @@ def cut(file, size=40):
 
 @pytest.fixture
 def document(small_config):
-    return small_config | {"evaluation": {"episodes": 5, "test_episodes": 5}, "budget": {"trials": 3}}
+    return small_config | {"evaluation": {"episodes": 5, "test_episodes": 5, "compare": False}, "budget": {"trials": 3}}
 
 
 @pytest.fixture

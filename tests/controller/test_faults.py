@@ -59,7 +59,7 @@ def faulty(small_config, tmp_path):
             "space": {"name": f"{plugin}:Faulty"},
             "strategy": {"name": "grid"},
             # Unchecked: the checks before the first trial build models in this process, which some kinds end.
-            "evaluation": {"episodes": 5, "test_episodes": 5, "test_best": 1, "check_models": False},
+            "evaluation": {"episodes": 5, "test_episodes": 5, "test_best": 1, "check_models": False, "compare": False},
             "budget": {"trials": 2 * len(kinds)},
         }
 

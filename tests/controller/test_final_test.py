@@ -17,7 +17,7 @@ TFIDF = "TF-IDF, nearest centroid"
 
 @pytest.fixture
 def document(small_config):
-    return small_config | {"evaluation": {"episodes": 5, "test_episodes": 5}, "budget": {"trials": 3}}
+    return small_config | {"evaluation": {"episodes": 5, "test_episodes": 5, "compare": False}, "budget": {"trials": 3}}
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ def document(small_config, tiny_model, corpus, tmp_path):
     return small_config | {
         "space": {"name": f"{plugin}:Tiny"},
         "strategy": {"name": "random"},
-        "evaluation": {"episodes": 10, "test_episodes": 10},
+        "evaluation": {"episodes": 10, "test_episodes": 10, "compare": False},
         "budget": {"trials": 4},
         "pretraining": {"corpus": str(corpus), "steps": 12, "batch": 4, "block": 16, "lr": 3e-3},
     }

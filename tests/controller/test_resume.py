@@ -18,7 +18,8 @@ from nas_meta.journal.records import AskTellEvent
 
 @pytest.fixture
 def document(small_config):
-    return small_config | {"evaluation": {"episodes": 10, "test_episodes": 10}, "budget": {"trials": 10}}
+    evaluation = {"episodes": 10, "test_episodes": 10, "compare": False}
+    return small_config | {"evaluation": evaluation, "budget": {"trials": 10}}
 
 
 @pytest.mark.parametrize("strategy", marked(TRIAL_STRATEGIES, ["evolution"]))

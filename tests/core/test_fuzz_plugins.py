@@ -133,7 +133,7 @@ def config_with(tmp_path, tiny_model, small_config):
             "space": {"name": f"{file}:Good"},
             "strategy": {"name": f"{file}:Once"},
             "learner": {"name": f"{file}:Bag", "steps": 1},
-            "evaluation": {"episodes": 2, "test_episodes": 2},
+            "evaluation": {"episodes": 2, "test_episodes": 2, "compare": False},
             "objectives": {"accuracy": "maximize", "params": {"max": 1e9}},
             "budget": {"trials": 1},
             "resources": {"workers": 1, "retries": 1},

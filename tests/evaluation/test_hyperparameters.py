@@ -83,7 +83,7 @@ def toy(tmp_path, labelled_texts):
             "strength": {"choice": [1, 2, 3, 4]},
         },
         "strategy": {"name": "evolution", "population": 12},
-        "evaluation": {"episodes": 2, "test_episodes": 2, "test_best": 1},
+        "evaluation": {"episodes": 2, "test_episodes": 2, "test_best": 1, "compare": False},
         "budget": {"trials": 90},
         "latency": {"seconds": 0.02},
         "seed": 1,

@@ -63,7 +63,7 @@ def test_every_metric_can_be_an_objective(name):
 def test_the_first_objective_ranks_keeps_tests_and_exports(small_config, tmp_path):
     small_config |= {
         "objectives": {"latency": "minimize", "accuracy": "maximize"},
-        "evaluation": {"episodes": 20, "test_episodes": 20, "keep": 2, "test_best": 2},
+        "evaluation": {"episodes": 20, "test_episodes": 20, "keep": 2, "test_best": 2, "compare": False},
         "latency": {"seconds": 0.02, "models": 4},
         "strategy": {"name": "random"},
         "budget": {"trials": 8},

@@ -17,7 +17,7 @@ def finished(tiny_model, labelled_texts, tmp_path_factory):
         "learner": {"name": "protonet", "steps": 3, "lr": 1e-3},
         "stopping": {"name": "median", "rungs": [1]},
         "strategy": {"name": "random"},
-        "evaluation": {"episodes": 5, "test_episodes": 5},
+        "evaluation": {"episodes": 5, "test_episodes": 5, "compare": False},
         "budget": {"trials": 6},
         "latency": {"seconds": 0.01},
     }

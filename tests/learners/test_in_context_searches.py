@@ -39,7 +39,7 @@ def config_of(small_config, folder, **learner_section):
         "importance_episodes": 2, "min_layers": 2,
     }  # fmt: skip
     small_config["learner"] = {"name": "in-context", **learner_section}
-    small_config["evaluation"] = {"episodes": 4, "test_episodes": 4}
+    small_config["evaluation"] = {"compare": False, "episodes": 4, "test_episodes": 4}
     small_config["budget"] = {"trials": 2}
     return small_config
 

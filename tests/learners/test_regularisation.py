@@ -166,7 +166,7 @@ PAIRS = [
 def test_every_switch_works_with_every_kind_of_learner(small_config, tmp_path, options, learner):
     small_config["learner"] = {"name": learner, "steps": 2, "lr": 1e-4, "training": options}
     small_config["budget"]["trials"] = 1
-    small_config["evaluation"] = {"episodes": 4, "test_episodes": 4, "test_best": 1}
+    small_config["evaluation"] = {"compare": False, "episodes": 4, "test_episodes": 4, "test_best": 1}
     run = search(small_config, tmp_path / "run", inline=True)
     assert run.best.status == "completed"
 

@@ -52,7 +52,7 @@ def test_a_one_shot_strategy_trains_its_supernet_with_a_memory_network(small_con
     }  # fmt: skip
     small_config["learner"] = {"name": "mann", "steps": 1, "slots": 8, "hidden": 16}
     small_config["strategy"] = {"name": "darts", "steps": 2}
-    small_config["evaluation"] = {"episodes": 4, "test_episodes": 4}
+    small_config["evaluation"] = {"compare": False, "episodes": 4, "test_episodes": 4}
     small_config["budget"] = {"trials": 1}
     run = search(small_config, tmp_path / "run", inline=True)
     assert [trial.status for trial in run.trials] == ["completed"]

@@ -34,7 +34,7 @@ def test_a_search_trains_and_exports_in_float32(small_config, half, tmp_path, sp
     config = small_config | {
         "space": {"name": space, "model": str(half)},
         "learner": {"name": learner, "steps": 1},
-        "evaluation": {"episodes": 2, "test_episodes": 2},
+        "evaluation": {"episodes": 2, "test_episodes": 2, "compare": False},
         "budget": {"trials": 1},
     }
     run = search(config, tmp_path / "run", inline=True)

@@ -81,7 +81,7 @@ def inline(tiny_model, labelled_texts, tmp_path_factory):
         "tasks": {"source": "jsonl", "path": str(labelled_texts), "ways": 3, "shots": 1, "queries": 3},
         "learner": {"name": "protonet", "steps": 6, "lr": 1e-3},
         "strategy": {"name": f"{folder / 'recorder.py'}:Recorder"},
-        "evaluation": {"episodes": 20, "test_episodes": 20},
+        "evaluation": {"episodes": 20, "test_episodes": 20, "compare": False},
         "stopping": {"name": "asha", "eta": 2, "rungs": [2, 4], "episodes": 20},
         "budget": {"trials": 7},
         "latency": {"seconds": 0.02},

@@ -7,9 +7,11 @@ import re
 from pathlib import Path
 
 from nas_meta.config.resolved import Config
+from nas_meta.errors import one_line
 from nas_meta.evaluation.metrics import ACCURACY, METRICS, shown_metrics
 from nas_meta.journal.records import Trial
 from nas_meta.journal.run import Run
+from nas_meta.journal.verdict import verdict_of
 from nas_meta.models.inputs import describe_inputs
 from nas_meta.outputs.export.own_code import names_code
 from nas_meta.space.search_space import SearchSpace
@@ -28,7 +30,7 @@ from `{source}`.
 | | |
 | --- | --- |
 {metrics}
-
+{verdict}
 Embeddings are {embeddings}:
 
 ```python
@@ -131,6 +133,7 @@ def model_card(run: Run, trial: Trial, space: SearchSpace, folder: Path, config:
         shots=config.tasks.shots,
         source=config.tasks.source,
         metrics="\n".join(metric_rows(run, trial, describe_inputs(space, 1, config.evaluation.flops_tokens))),
+        verdict=_verdict(run, trial),
         embeddings=EMBEDDINGS[space.modality, config.tasks.pooling],
         tag="image-feature-extraction" if space.modality == IMAGE else "feature-extraction",
         classes=", ".join(sorted(("AutoModel", *preparing))),
@@ -146,3 +149,9 @@ def model_card(run: Run, trial: Trial, space: SearchSpace, folder: Path, config:
     # transformers does not know this model; its config.json holds the Python code that loads it.
     before, _, after = re.split("(?<=```python\n)(.*?)(?=```)", card, maxsplit=1, flags=re.DOTALL)
     return before.replace("library_name: transformers", "library_name: nas-meta") + loading + after
+
+
+def _verdict(run: Run, trial: Trial) -> str:
+    """Return the paragraph that says what the trial is worth; empty if its run does not know."""
+    verdict = one_line(verdict_of(run.report, trial))
+    return f"\n{verdict}\n" if verdict else ""

@@ -50,7 +50,8 @@ def result_table(run: Run) -> Listing:
         run: The run.
 
     Returns:
-        The table: meta-tested trials and the Pareto front (at most 12 trials), then the reference models.
+        The table: meta-tested trials and the Pareto front (at most 12 trials), then the reference models and those that
+        were trained like the best trial. The text below it ends with the verdict.
     """
     table = Listing("architecture", title="Best trials and the Pareto front")
     accuracy, *others = shown_metrics([o.metric for o in run.objectives])
@@ -71,7 +72,7 @@ def result_table(run: Run) -> Listing:
             _latency(timing.get("trials", {}).get(str(trial.id), {})),
             detail=short(trial.architecture),
         )
-    for name, test in report.get("references", {}).items():
+    for name, test in (*report.get("references", {}).items(), *report.get("comparisons", {}).items()):
         cells = [metric.format(test) for metric in others]
         table.add_row("", "", accuracy.format(test, prefix="test_"), *cells, "", detail=one_line(name), style="dim")
     for name in report.get("unmeasured", {}):
@@ -95,6 +96,8 @@ def result_table(run: Run) -> Listing:
                 f"\n! other processes used up to {max(busy):.1f} CPUs during the measurement: these latencies are too "
                 "high and cannot be compared"
             )
+    if verdict := run.verdict:
+        table.caption += f"\n\n{one_line(verdict)}"
     return table
 
 

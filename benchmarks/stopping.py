@@ -24,7 +24,7 @@ from nas_meta.core import plugins
 from nas_meta.core.objectives import Objective, hypervolume, signed_values
 from nas_meta.strategy.stopping.rule import RungReport
 
-CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
+CONFIG = Path(__file__).with_name("three_layers.yaml")
 CURVES = Path(__file__).with_suffix(".json")
 PICTURE = Path(__file__).parents[1] / "docs" / "rungs.png"
 SEEDS, TRIALS, STEPS, QUERIES = (1, 2, 3), 24, 60, 25
@@ -265,7 +265,7 @@ def measure() -> Table:
     taus = [agreements(trials) for trials in curves.values()]
     tau = {name: np.mean([of_seed[name] for of_seed in taus]) for name in taus[0]}
     note = (
-        f"{TRIALS} random architectures of the quickstart for each of the seeds {', '.join(map(str, SEEDS))}. Each was "
+        f"{TRIALS} random architectures of three_layers.yaml for each of the seeds {', '.join(map(str, SEEDS))}. Each was "
         f"trained once, for all of its {STEPS} steps, with a report at every rung. The reports were then replayed "
         f"through each rule, whose decisions depend on nothing else, in {ORDERS} random orders, as two workers would "
         "deliver them. Unless the row states otherwise, rungs are after 4 and 15 steps, η is 4, and rules use 40 "

@@ -1,4 +1,4 @@
-"""Gain of a search over truncation: the quickstart's best architecture against the first k layers of the same model.
+"""Gain of a search over truncation: the best architecture of three_layers.yaml against the first k layers of the same model.
 
 Without a search, the usual choice is to keep the first k layers whole. Here k is the smallest number of layers that has
 no fewer parameters than the architecture found. Both are meta-trained alike and evaluated on the same meta-test
@@ -17,12 +17,12 @@ import numpy as np
 
 from benchmarks.table import Table
 
-CONFIG = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
+CONFIG = Path(__file__).with_name("three_layers.yaml")
 SEEDS = (1, 2, 3)
 
 
 def search_and_truncate(seed: int) -> dict[str, Any]:
-    """Runs the quickstart with one seed and evaluates the truncation that it has to beat.
+    """Runs the search of three_layers.yaml with one seed and evaluates the truncation that it has to beat.
 
     Returns:
         Layers, parameters and meta-test accuracies of both, and the duration of the search in seconds.

@@ -66,6 +66,15 @@ def test_the_full_architecture_is_the_original_exactly(family, tmp_path):
     assert torch.equal(logits(model.lm), logits(original))
 
 
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_candidate_is_compared_with_the_whole_model_and_the_first_layers_in_its_size(family, tmp_path):
+    original = save_tiny(family, tmp_path)
+    space = scored(space_of(tmp_path))
+    whole, first = (space.build(row) for row in space.comparisons(smaller(space)).values())
+    assert torch.equal(logits(whole.lm), logits(original))
+    assert sum(p.numel() for p in first.parameters()) == space.count_params(smaller(space))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_cut_model_equals_the_original_with_units_silenced(family, tmp_path):
     """Zeroing the inputs behind absent heads and neurons in the original gives the cut model's output."""

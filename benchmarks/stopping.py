@@ -265,8 +265,8 @@ def measure() -> Table:
     taus = [agreements(trials) for trials in curves.values()]
     tau = {name: np.mean([of_seed[name] for of_seed in taus]) for name in taus[0]}
     note = (
-        f"{TRIALS} random architectures of three_layers.yaml for each of the seeds {', '.join(map(str, SEEDS))}. Each was "
-        f"trained once, for all of its {STEPS} steps, with a report at every rung. The reports were then replayed "
+        f"{TRIALS} random architectures of three_layers.yaml for each of the seeds {', '.join(map(str, SEEDS))}. Each "
+        f"was trained once, for all of its {STEPS} steps, with a report at every rung. The reports were then replayed "
         f"through each rule, whose decisions depend on nothing else, in {ORDERS} random orders, as two workers would "
         "deliver them. Unless the row states otherwise, rungs are after 4 and 15 steps, η is 4, and rules use 40 "
         "validation episodes and a confidence of 95%. Time: training, validation at the rungs (for as long as "

@@ -1,4 +1,4 @@
-"""Gain of a search over truncation: the best architecture of three_layers.yaml against the first k layers of the same model.
+"""Gain of a search over truncation: the best architecture of a search against the first k layers of the same model.
 
 Without a search, the usual choice is to keep the first k layers whole. Here k is the smallest number of layers that has
 no fewer parameters than the architecture found. Both are meta-trained alike and evaluated on the same meta-test

@@ -377,8 +377,7 @@ class SearchRun:
     def _failure_reason(self) -> str | None:
         """Why a search that ran to its end has failed all the same; None if it has not."""
         loop = self.reporter.loop
-        repeated = loop is not None and loop.failures_repeat
-        return failure_reason(self.reporter.leaderboard, self.directory, repeated)
+        return failure_reason(self.reporter.leaderboard, self.directory, loop is not None and loop.failures_repeat)
 
     def _on_exit(self, kind: type[BaseException] | None, error: BaseException | None, _: Any) -> None:
         """Close the monitors with how the search ended."""

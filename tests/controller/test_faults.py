@@ -11,6 +11,7 @@ import psutil
 import pytest
 import yaml
 from command_line import PROGRAM, nas_meta
+from installed import marked
 
 from nas_meta import load_run, search
 
@@ -112,7 +113,7 @@ def started(config, run):
 
 @pytest.mark.parametrize("interrupts", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_ctrl_c_lets_trials_finish_and_a_second_one_does_not(interrupts, faulty, tmp_path):
-    document = faulty("slow", seconds=10 if interrupts == 1 else 100)
+    document = faulty("slow", seconds=4 if interrupts == 1 else 100)
     # Only the second Ctrl-C ends a trial that would have all this time.
     document["resources"] |= {"workers": 1, "grace_seconds": 600}
     config = tmp_path / "config.yaml"
@@ -234,7 +235,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", ["segfault", "limit", pytest.param("allocation", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("fault", marked(["segfault", "limit", "allocation"], ["segfault"]))
 def test_a_segmentation_fault_and_a_lack_of_memory_cost_one_trial_each(fault, small_config, tmp_path):
     code, words = FAULTS[fault]
     plugin, log = tmp_path / "faulty.py", tmp_path / "log"

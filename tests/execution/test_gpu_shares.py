@@ -98,6 +98,7 @@ def test_workers_of_a_machine_share_its_gpus(monkeypatch):
         engine.close()
 
 
+@pytest.mark.slow
 def test_workers_of_a_cluster_share_its_gpus_if_they_all_find_room(caplog):
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "num_gpus": 0})
     try:

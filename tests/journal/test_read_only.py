@@ -77,6 +77,7 @@ def test_a_finished_run_is_looked_at_and_exported_but_not_gone_on_with(read_only
     assert refused == f"nas-meta: {run} cannot be written: Permission denied\n"
 
 
+@pytest.mark.slow
 def test_a_new_search_is_refused_in_a_sentence(read_only, small_config, tmp_path):
     run, config = read_only(lambda run: (run / FILE).unlink()), tmp_path / "c.yaml"
     config.write_text(yaml.safe_dump(small_config))

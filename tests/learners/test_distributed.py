@@ -77,6 +77,7 @@ def test_when_one_of_them_dies_they_go_on_from_the_last_checkpoint(document, tmp
         torch.testing.assert_close(weights_of(run)[name], weight, atol=2e-5, rtol=1e-3, msg=name)
 
 
+@pytest.mark.slow
 def test_more_than_there_are_is_refused_in_words(document, tmp_path):
     document["strategy"] = JOB | {"workers": 3}
     with pytest.raises(ConfigError, match=r"strategy\.workers is 3, but the search has 2; expected at most resources"):

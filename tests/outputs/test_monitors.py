@@ -68,7 +68,7 @@ def log_of(run, number):
     return "".join(read_log(run, number))
 
 
-@pytest.mark.parametrize("inline", [True, False], ids=["inline", "ray"])
+@pytest.mark.parametrize("inline", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["inline", "ray"])
 def test_a_trial_has_a_log_of_what_it_did_and_said(inline, talkative, tmp_path, capsys):
     kinds = ["fine", "fails"] if inline else ["fine", "fails", "dies"]
     run = search(talkative(*kinds), tmp_path / "run", inline=inline)

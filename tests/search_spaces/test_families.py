@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from installed import marked
 from tiny_families import DECODERS, ENCODERS, HEADS, MODELS, F, H, L, P, V, save_family
 from transformers import AutoModel, AutoModelForCausalLM
 from two_texts import IDS, MASK, output
@@ -24,11 +25,16 @@ from search_spaces.pretrained.peft_bert import PeftBert, PeftBertOptions
 from search_spaces.pretrained.subnet_folder import FOOTER
 from search_spaces.slicing import cuts_of, layers_of, widths
 
+# One of each structure: plain, joint positions, disentangled attention, gated and fused, rotary, and the decoders' own.
+FAST = [
+    "bert", "distilbert", "mpnet", "deberta-v2", "modernbert", "roformer", "gpt2", "llama", "gemma3_text", "gpt_neox",
+    "opt",
+]  # fmt: skip
 T = 7
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
 
-@pytest.fixture(scope="module", params=[*ENCODERS, *DECODERS])
+@pytest.fixture(scope="module", params=marked([*ENCODERS, *DECODERS], FAST))
 def family(request, tmp_path_factory):
     """The name of a tiny model, its folder, and a space over it whose units have random importance."""
     folder = tmp_path_factory.mktemp(request.param)
@@ -198,7 +204,7 @@ def test_layers_of_one_size_are_exported_as_a_plain_model(family, tmp_path, sour
     torch.testing.assert_close(output(loaded.base_model), output(model), **CLOSE)
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", marked(ENCODERS, [name for name in FAST if name in ENCODERS]))
 def test_adapters_fit_change_nothing_at_first_and_are_exported(name, tmp_path):
     save_family(name, tmp_path / "model")
     space = PeftBert(PeftBertOptions(model=str(tmp_path / "model"), ranks=[2, 3]))

@@ -211,10 +211,10 @@ def narrow_layers(model: nn.Module, neurons: Sequence[int]) -> nn.Module:
     """
     import torch
 
-    from search_spaces.slicing import keep_columns, keep_rows
+    from search_spaces.slicing import Cut
 
     for (up, down), count in zip(feed_forwards(model), neurons, strict=True):
         if count < up.out_features:
-            keep_rows(up, torch.arange(count))
-            keep_columns(down, torch.arange(count))
+            Cut(up, torch.arange(count), outputs=True).keep()
+            Cut(down, torch.arange(count), outputs=False).keep()
     return model

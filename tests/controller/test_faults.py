@@ -111,7 +111,8 @@ def started(config, run):
     return process, psutil.Process(process.pid).children(recursive=True)
 
 
-@pytest.mark.parametrize("interrupts", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("interrupts", [1, 2])
 def test_ctrl_c_lets_trials_finish_and_a_second_one_does_not(interrupts, faulty, tmp_path):
     document = faulty("slow", seconds=4 if interrupts == 1 else 100)
     # Only the second Ctrl-C ends a trial that would have all this time.

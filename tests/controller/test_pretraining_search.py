@@ -178,6 +178,7 @@ def test_only_the_last_used_weights_are_kept(document, tmp_path):
 
 
 @pytest.mark.parametrize("heirs", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_a_search_that_pre_trains_is_killed_and_ends_with_the_same_trials(heirs, document, tmp_path):
     document["pretraining"] |= {"inherit": heirs}
     document["budget"] = {"trials": 6}

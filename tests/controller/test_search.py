@@ -158,6 +158,7 @@ def test_inline_and_ray_give_the_same_accuracies(finished, small_config, tmp_pat
     assert all(there[i] == pytest.approx(here[i], abs=0.06) for i in shared)
 
 
+@pytest.mark.slow
 def test_a_failing_architecture_fails_its_trial_and_the_search_goes_on(small_config, tmp_path):
     plugin = tmp_path / "fragile.py"
     plugin.write_text(

@@ -200,6 +200,7 @@ def test_a_plugin_call_in_a_trial_fails_the_trial(method, body, config_with, tmp
         ), trial.error
 
 
+@pytest.mark.slow
 def test_a_search_continues_after_a_bad_architecture(config_with, tmp_path):
     document = config_with("Good.build", "return Model() if a[0]['w'] != 2 else None")
     document |= {"strategy": {"name": "grid"}, "budget": {"trials": 3}}

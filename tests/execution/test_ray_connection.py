@@ -116,6 +116,7 @@ def test_workers_run_at_the_niceness_of_the_search_plus_the_given_one():
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot bind a process to a CPU")
+@pytest.mark.slow
 def test_a_worker_gets_its_fair_share_of_a_busy_cpu():
     cpu = min(os.sched_getaffinity(0))
     engine = RayEngine(Worker(), Resources(1, 1))
@@ -161,6 +162,7 @@ def token_cluster(no_token, monkeypatch):
     cluster.shutdown()
 
 
+@pytest.mark.slow
 def test_a_cluster_is_joined_with_its_token_and_its_workers_are_not_nicer_than_their_node(token_cluster, monkeypatch):
     engine = RayEngine(Worker(), Resources(1, 1, address=token_cluster.address))
     assert result(engine, "niceness") == os.nice(0)

@@ -68,6 +68,7 @@ def looked_at(run, trials):
     return listed
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_looked_at_and_exported_but_not_gone_on_with(read_only, tmp_path):
     run = read_only()
     looked_at(run, 6)

@@ -136,10 +136,20 @@ class PretrainedSubnet(SearchSpace):
 
         return counts_of(self._full)
 
-    @property
-    @abstractmethod
+    @cached_property
     def _full(self) -> Any:
-        """The pretrained model; on a worker, rebuilt from the weights that came with the space."""
+        """The pretrained model; on a worker, rebuilt from the weights that came with the space.
+
+        The random state is preserved: what a worker computes must not depend on whether it had the model before.
+        """
+        import torch
+
+        with torch.random.fork_rng(devices=[]):
+            return self._pretrained()
+
+    @abstractmethod
+    def _pretrained(self) -> Any:
+        """Load the pretrained model, or rebuild it from the weights."""
 
     def _ranked(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the importance of heads ``[layers, heads]`` and of neurons ``[layers, neurons]``."""

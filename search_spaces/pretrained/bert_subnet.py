@@ -259,9 +259,7 @@ class BertSubnet(PretrainedSubnet):
             "flops": self._counts.count_flops(widths_of(architecture), tokens),
         }
 
-    @cached_property
-    def _full(self) -> nn.Module:
-        """The pretrained model; on a worker, rebuilt from the weights that came with the space."""
+    def _pretrained(self) -> nn.Module:
         if self._weights is None:
             return load_pretrained(self.options.model)
         return model_from_arrays(self._config, self._weights)

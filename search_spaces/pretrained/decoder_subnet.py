@@ -215,9 +215,7 @@ class DecoderSubnet(PretrainedSubnet):
         flops = self._counts.count_flops(widths_of(architecture), tokens)
         return {"params": self.count_params(architecture), "flops": flops}
 
-    @cached_property
-    def _full(self) -> nn.Module:
-        """The pretrained model; on a worker, rebuilt from the weights that came with the space."""
+    def _pretrained(self) -> nn.Module:
         import torch
         from transformers import AutoModelForCausalLM
 

@@ -181,7 +181,13 @@ class PeftBert(SearchSpace):
 
     @cached_property
     def _full(self) -> nn.Module:
-        """The pretrained model; on a worker, rebuilt from the weights that came with the space."""
-        if self._weights is None:
-            return load_pretrained(self.options.model)
-        return model_from_arrays(self._config, self._weights).eval()
+        """The pretrained model; on a worker, rebuilt from the weights that came with the space.
+
+        The random state is preserved: what a worker computes must not depend on whether it had the model before.
+        """
+        import torch
+
+        with torch.random.fork_rng(devices=[]):
+            if self._weights is None:
+                return load_pretrained(self.options.model)
+            return model_from_arrays(self._config, self._weights).eval()

@@ -87,7 +87,6 @@ def documents(small_config, corpus, tmp_path_factory):
     return lambda phase: with_all_phases(small_config) if phase in PHASES else adapting(small_config, shared)
 
 
-@pytest.mark.xfail(reason="a supernet whose training is killed ends with other weights on Ray, though not inline")
 @pytest.mark.parametrize("phase", ["adapting the model", *PHASES])
 def test_a_driver_that_is_killed_is_resumed_to_the_same_end(phase, documents, whole, tmp_path):
     document = documents(phase)

@@ -1,5 +1,7 @@
 """Sub-networks are cut for real, counted by hand, and the whole one is the original."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -266,3 +268,12 @@ def test_bins_keep_the_constraints_and_random_search_follows_them(tiny_model, la
     finally:
         strategy.close()
     assert np.histogram(found, space.bin_edges)[0].min() >= 8
+
+
+def test_a_worker_that_rebuilds_the_model_draws_the_same_random_numbers(tiny_model, labelled_texts):
+    space = space_of(tiny_model, importance="magnitude")
+    space.prepare(episodes_of(tiny_model, labelled_texts), 0)
+    worker = pickle.loads(pickle.dumps(space))
+    state = torch.get_rng_state()
+    worker.supernet()
+    assert torch.equal(torch.get_rng_state(), state)

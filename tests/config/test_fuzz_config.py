@@ -155,7 +155,7 @@ def test_ready_configs_with_some_bytes_changed(cases, tmp_path):
     property()
 
 
-@tried(100, 3000)
+@tried(40, 3000)
 def test_arbitrary_overrides(cases):
     keys = st.sampled_from(
         [

@@ -159,7 +159,7 @@ def test_a_damaged_journal_says_so(document, tmp_path):
             resume(tmp_path, inline=True)
 
 
-@pytest.mark.parametrize("kilobytes", [60, pytest.param(150, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kilobytes", marked([60, 150], []))
 def test_a_disk_without_room_is_a_sentence_and_the_search_goes_on_later(kilobytes, document, tmp_path):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(document))
     command = [*PROGRAM, "search", "config.yaml", "--run-dir", "run", "--inline"]

@@ -43,6 +43,7 @@ def finished(tiny_model, labelled_texts, tmp_path_factory):
                     "interim_every": 2,
                     "interim_episodes": 5,
                     "keep": 2,
+                    "compare": False,  # the tests of comparisons train them
                 },
                 "budget": {"trials": 6},
                 "latency": {"seconds": 0.02},

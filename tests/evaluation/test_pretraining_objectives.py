@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from installed import marked
 from torch import nn
 from transformers import (
     AutoModel,
@@ -285,7 +286,10 @@ def test_a_tokenizer_without_a_mask_is_refused(corpus):
         make_loss(bert(), replace(corpus, vocabulary=replace(corpus.vocabulary, mask=None)), section(), "mean")
 
 
-@pytest.mark.parametrize(("kind", "model"), [("mlm", bert), ("mlm", Bag), ("clm", llama), ("simcse", bert)])
+@pytest.mark.parametrize(
+    ("kind", "model"),
+    [("mlm", bert), ("mlm", Bag), pytest.param("clm", llama, marks=pytest.mark.slow), ("simcse", bert)],
+)
 def test_what_is_learned_shows_in_the_loss(kind, model, corpus):
     built = model()
     told = section(objective=kind, steps=80, batch=16)
@@ -298,6 +302,7 @@ def test_what_is_learned_shows_in_the_loss(kind, model, corpus):
     assert values.get("pretrain/perplexity") == (None if kind == "simcse" else pytest.approx(math.exp(looks[-1].loss)))
 
 
+@pytest.mark.slow
 def test_a_decoder_learns_what_follows(corpus):
     """Each word is one of two that may follow: about ln 2 nats; of 24 words without a context they are ln 24 = 3.2."""
     model, told = llama(), section(objective="clm", steps=150, batch=16)
@@ -309,7 +314,7 @@ def weights(model):
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
-@pytest.mark.parametrize("kind", ["mlm", "simcse"])
+@pytest.mark.parametrize("kind", marked(["mlm", "simcse"], ["mlm"]))
 def test_pre_training_goes_on_from_a_checkpoint_bit_by_bit(kind, corpus):
     told = section(objective=kind, steps=25)
 
@@ -366,6 +371,7 @@ def test_a_loss_that_is_no_number_says_so(corpus):
         list(pretrain(model, make_loss(model, corpus, told, "mean"), corpus, told, 0))
 
 
+@pytest.mark.slow
 def test_in_bf16_what_is_learned_stays_in_fp32(corpus):
     model, told = bert(), section(steps=40, batch=16)
     looks = list(pretrain(model, make_loss(model, corpus, told, "mean"), corpus, told, 0, Compute(precision="bf16")))

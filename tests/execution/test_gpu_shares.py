@@ -84,6 +84,7 @@ def test_a_config_that_leaves_it_open_uses_the_gpus_that_are_there(
     assert resolved.sections.device == expected[1]
 
 
+@pytest.mark.slow
 def test_workers_of_a_machine_share_its_gpus(monkeypatch):
     init = ray.init
     monkeypatch.setattr(ray, "init", lambda **options: init(**options, num_gpus=2))

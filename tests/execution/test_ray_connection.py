@@ -107,6 +107,7 @@ def test_ray_listens_on_loopback_only_and_serves_only_those_with_its_token(no_to
     assert "RAY_AUTH_MODE" not in os.environ and get_authentication_mode() == AuthenticationMode.DISABLED
 
 
+@pytest.mark.slow
 def test_workers_run_at_the_niceness_of_the_search_plus_the_given_one():
     engine = RayEngine(Worker(), Resources(1, 1, niceness=7))
     try:
@@ -136,6 +137,7 @@ def test_the_niceness_of_a_config_reaches_the_engine(small_config, monkeypatch):
     assert make_engine(None, resolve(small_config).sections, inline=False).niceness == 3
 
 
+@pytest.mark.slow
 def test_a_ray_that_other_machines_reach_needs_a_token(no_token, monkeypatch):
     monkeypatch.setattr(ray_connection, "_loopback", nullcontext)
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")

@@ -146,6 +146,7 @@ class Told:
         return "counted"
 
 
+@pytest.mark.slow
 def test_a_call_that_is_cancelled_is_not_heard_of_again(monkeypatch):
     """Neither what came with the event after which it was cancelled, nor what waits while another's is told."""
     monkeypatch.setattr(ray_engine, "MESSAGES", 1)
@@ -200,6 +201,7 @@ def test_weights_and_tasks_travel_once_to_a_node_and_little_with_a_trial(small_c
     assert max(found.arguments) < 1000
 
 
+@pytest.mark.slow
 def test_no_worker_waits_for_a_generation_to_end(small_config, tmp_path, monkeypatch):
     """Whenever a trial ends another starts, before any other ends: also with a population larger than the workers."""
     from benchmarks.worker_utilisation import Unequal

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import pytest
 from command_line import PROGRAM, nas_meta
+from installed import marked
 
 from nas_meta import load_run, search
 from nas_meta.controller import phases, status_reporter
@@ -116,7 +117,7 @@ def test_a_clock_that_is_set_back_does_not_stop_the_updates(tmp_path):
     assert json.loads(file.path.read_text())["written"] == 1000.0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", marked([signal.SIGTERM, signal.SIGINT], []))
 def test_a_search_that_is_ended_says_so(number, small_config_file, tmp_path):
     command = [*PROGRAM, "search", str(small_config_file), "--inline", "--run-dir", str(tmp_path / "run")]
     command += ["--set", "budget.trials=500", "--set", "learner.steps=100000", "--set", "resources.grace_seconds=0"]

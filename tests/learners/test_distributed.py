@@ -29,6 +29,7 @@ def weights_of(run):
     return deserialize_state(run.supernet.tobytes())
 
 
+@pytest.mark.slow
 def test_two_workers_take_the_steps_of_one_with_twice_the_episodes(document, tmp_path):
     one = search(document | {"learner": document["learner"] | {"meta_batch": 2}}, tmp_path / "one", inline=True)
     two = search(document | {"strategy": JOB | {"workers": 2}}, tmp_path / "two")

@@ -222,6 +222,7 @@ def starter():
         pytest.importorskip(name, reason="needs nas-meta[starter]")
 
 
+@pytest.mark.slow
 def test_the_default_corpus_holds_nothing_that_candidates_are_judged_on(starter, monkeypatch):
     import botocore.loaders
 

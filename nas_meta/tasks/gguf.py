@@ -1,24 +1,10 @@
-"""Conversion of causal language models from a GGUF file to a folder that transformers loads quickly.
-
-The folder is cached. It is written under a temporary name and then renamed: other processes see all of it or nothing.
-"""
+"""Conversion of causal language models from a GGUF file to a folder that transformers loads quickly."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from pathlib import Path
 
-from nas_meta.errors import ConfigError
-
-CACHE = "NAS_META_CACHE"
-
-
-def cache_folder() -> Path:
-    """Return the folder of converted models: ``$NAS_META_CACHE``, by default ``nas-meta`` in the user's cache."""
-    path = os.environ.get(CACHE)
-    return Path(path) if path else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nas-meta"
+from nas_meta.tasks.cache import converted
 
 
 def convert_gguf(file: Path, sha256: str) -> Path:
@@ -36,27 +22,7 @@ def convert_gguf(file: Path, sha256: str) -> Path:
     Raises:
         ConfigError: The cache cannot be written.
     """
-    folder = cache_folder() / f"{file.stem.lower()}-{sha256[:16]}"
-    if folder.is_dir():
-        return folder
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix="converting-", dir=folder.parent))
-    except OSError as error:
-        raise ConfigError(
-            f"{folder.parent} cannot be written ({error.strerror}), but {file.name} must be converted once; "
-            f"expected a writable folder in {CACHE}"
-        ) from error
-    try:
-        _convert(file, part)
-        # Atomic: if several processes convert at the same time, the first rename wins.
-        part.rename(folder)
-    except OSError as error:
-        if not folder.is_dir():
-            raise ConfigError(f"{folder} cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return folder
+    return converted(f"{file.stem.lower()}-{sha256[:16]}", file.name, lambda folder: _convert(file, folder))
 
 
 def _convert(file: Path, folder: Path) -> None:

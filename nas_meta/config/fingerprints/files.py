@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -13,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from nas_meta.config.plugin_trust import plugin_files
 from nas_meta.core.files import regular_file
 from nas_meta.core.paths import PLUGIN_FILE
+from nas_meta.tasks.cache import sha256_of
 
 if TYPE_CHECKING:
     from nas_meta.config.resolved import ResolvedConfig
 
-BLOCK = 1 << 20
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 CONFIG = "config.json"
 WEIGHTS = (("model*.safetensors*",), ("pytorch_model*.bin*",))  # the first kind that a folder has is the one loaded
@@ -46,11 +45,8 @@ def digest_of(file: Path) -> str:
 
 @lru_cache(maxsize=1024)
 def _digest(path: str, size: int, modified: int) -> str:
-    digest = hashlib.sha256()
     with open(path, "rb") as stream:
-        while block := stream.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return sha256_of(stream)
 
 
 def named_models(resolved: ResolvedConfig) -> dict[str, tuple[str, dict[str, str]]]:

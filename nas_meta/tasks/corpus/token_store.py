@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas_meta.errors import DataError, NasMetaError
+from nas_meta.tasks.cache import cache_folder
 from nas_meta.tasks.corpus.corpus import Corpus
 from nas_meta.tasks.corpus.vocabulary import Vocabulary, vocabulary_of
 
@@ -36,16 +37,6 @@ if TYPE_CHECKING:
 CHUNK = 1000  # texts per tokenizer call
 MAX_PICKLED_BYTES = 256 << 20  # size up to which a store is pickled with its tokens; a larger one only with its folder
 FORMAT = 1  # version of the layout, part of KEY
-
-
-def cache_folder() -> Path:
-    """Return the folder of tokenised corpora and trained tokenizers.
-
-    Returns:
-        ``$NAS_META_CACHE``, by default ``nas-meta`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
-    """
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("NAS_META_CACHE") or Path(home) / "nas-meta")
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from nas_meta.tasks.cache import cache_folder
 from nas_meta.tasks.corpus.corpus import Corpus
-from nas_meta.tasks.corpus.token_store import cache_folder, corpus_hash
+from nas_meta.tasks.corpus.token_store import corpus_hash
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -62,6 +62,7 @@ def _shared(models: Sequence[Schema]) -> Schema:
 def _models(section: Schema, document: Schema) -> dict[str, Schema]:
     """Return the models of a section by title: one per plugin if the section holds the options of a plugin."""
     parts = [section, *section.get("anyOf", ()), *section.get("items", {}).get("anyOf", ()), section.get("items", {})]
+    parts += [inner for part in section.get("anyOf", ()) for inner in part.get("anyOf", ())]  # it may also be a choice
     refs = [part["$ref"].rpartition("/")[2] for part in parts if "$ref" in part]
     known = {ref: document["$defs"][ref] for ref in refs if not ref.endswith("-file")}
     return {ref: model for ref, model in known.items() if "properties" in model}

@@ -12,12 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
-
 from nas_meta.config.environment import concealed, expanded
 from nas_meta.config.problem import train_shape
 from nas_meta.config.resolved import ResolvedConfig
 from nas_meta.config.sections import Config
+from nas_meta.config.teacher import with_teacher
 from nas_meta.core import plugins
 from nas_meta.core.guard import plugin_call
 from nas_meta.errors import ConfigError, NasMetaError
@@ -60,8 +59,8 @@ def make_evaluation(resolved: ResolvedConfig, space: SearchSpace, tasks: Any, sh
     learner, train = resolved.plugin("learner")(resolved.options["learner"]), train_shape(resolved)
     if not resolved.searched.choices:
         check_ways(learner, train.of(shape), shape)
-    if tasks is not None and space is not None and max(resolved.training("distill")) > 0:
-        tasks = with_teacher(tasks, space, section.pooling)
+    if tasks is not None and space is not None:
+        tasks = with_teacher(tasks, space, resolved)
     settings = config.evaluation.model_dump(exclude={"test_best", "keep", "check_models", "compare"})
     return Evaluation(
         space=space,
@@ -173,36 +172,6 @@ def make_strategy(
     plugin = resolved.plugin("strategy")
     with plugin_call(plugin, "__init__"):
         return plugin(context, resolved.options["strategy"])
-
-
-def with_teacher(tasks: Any, space: SearchSpace, pooling: str):
-    """Add the full model's embeddings of all meta-train examples to the tasks, as targets of distillation.
-
-    Args:
-        tasks: The tokenised tasks.
-        space: The search space, whose :meth:`SearchSpace.reference` is the teacher.
-        pooling: Pooling of the teacher's token states.
-
-    Returns:
-        A copy of the tasks whose meta-train pool has ``teacher``, ``[examples, D]``.
-
-    Raises:
-        ConfigError: The space has no full model.
-    """
-    import torch
-
-    from nas_meta.models.encoder import Encoder
-
-    model = space.reference()
-    if model is None:
-        raise ConfigError(
-            "learner.training.distill needs a full model to learn from, but the space has none (reference() is None); "
-            "expected distill: 0, or a space with pretrained weights"
-        )
-    pool = tasks["meta-train"]
-    with torch.inference_mode():
-        teacher = Encoder(model, pooling).eval().embed(pool, np.arange(len(pool)), rows=64).numpy()
-    return replace(tasks, pools={**tasks.pools, "meta-train": replace(pool, teacher=teacher)})
 
 
 def with_prefilter(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas_meta.core.files import regular_file
 from nas_meta.errors import NasMetaError
-from nas_meta.tasks.packaged_models import MINILM, SMOLLM2
+from nas_meta.tasks.packaged_models import MINILM, MPNET, SMOLLM2
 
 if TYPE_CHECKING:
     from nas_meta.config.resolved import ResolvedConfig
@@ -36,7 +36,7 @@ def own_pooling(folder: str | Path) -> str | None:
         ``mean``, ``cls`` or ``last``; the name that Sentence Transformers uses if nas-meta has no such pooling; None if
         the folder says nothing.
     """
-    if str(folder) in (MINILM, SMOLLM2) or not (Path(folder) / "modules.json").is_file():
+    if str(folder) in (MINILM, MPNET, SMOLLM2) or not (Path(folder) / "modules.json").is_file():
         return None
     try:
         modules = _json(Path(folder) / "modules.json")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from nas_meta.core.guard import first_line
 from nas_meta.errors import NasMetaError, TrialError
+from nas_meta.learners.training.options import Distillation
 from nas_meta.models.adapters import adapter_names, without_adapters
 from nas_meta.models.checks import check_model
 from nas_meta.models.compute import Compute
@@ -96,7 +97,8 @@ def _trained(evaluation: Evaluation, architecture: Architecture, seed: int) -> E
     except Exception as error:  # nothing but the model runs here
         raise TrialError(reason_of(error)) from error
     encoder = evaluation.encoder(model)
-    training = learner.options.training.model_copy(update={"distill": 0.0})  # embeddings of the full model are not here
+    # The embeddings of the teacher are not here.
+    training = learner.options.training.model_copy(update={"distill": Distillation(weight=0.0)})
     learner = type(learner)(learner.options.model_copy(update={"meta_batch": 1, "training": training}))
     pool = evaluation.tasks["meta-train"]
     train = small(evaluation.train.of(evaluation.shape))

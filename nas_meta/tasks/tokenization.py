@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from nas_meta.core.guard import plugin_call, type_name
 from nas_meta.errors import ConfigError, PluginError
 from nas_meta.tasks.augmentation import synonym_table
 from nas_meta.tasks.packaged_models import model_path
-from nas_meta.tasks.pool import Tasks, tokenise
+from nas_meta.tasks.pool import Pool, Tasks, TokenSequences, tokenise
 from nas_meta.tasks.source import TaskSource
 
 if TYPE_CHECKING:
@@ -77,6 +77,47 @@ def load_tasks(source: TaskSource, tokenizer: PreTrainedTokenizerBase | None, ma
         PluginError: A method of the source raised an unexpected exception, or its ``spoken()`` returned something other
             than words.
     """
+    encode = encoder_of(tokenizer, max_tokens)
+    tasks = tokenise(source.load(), encode)
+    with plugin_call(source, "spoken"):
+        spoken = {split: [source.spoken(name) for name in pool.classes] for split, pool in tasks.pools.items()}
+    for words in (w for names in spoken.values() for w in names):
+        if not isinstance(words, str) or not words.strip():
+            raise PluginError(
+                f"{type(source).__name__}.spoken() returned {type_name(words)}; expected text that is not blank"
+            )
+    return replace(tasks, pools={split: replace(pool, spoken=spoken[split]) for split, pool in tasks.pools.items()})
+
+
+def with_tokenizer(pool: Pool, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Pool:
+    """Return a pool with the tokens of another tokenizer.
+
+    Args:
+        pool: A pool with texts.
+        tokenizer: The other tokenizer.
+        max_tokens: Texts are cut to this many tokens, special tokens included.
+
+    Returns:
+        A copy of the pool, without synonyms and prompts, which are those of the first tokenizer.
+    """
+    ids, words = encoder_of(tokenizer, max_tokens)(list(pool.texts))
+    tokens = TokenSequences.from_lists(ids)
+    flat = TokenSequences.from_lists(words).tokens
+    return replace(pool, tokens=tokens.tokens, offsets=tokens.offsets, words=flat, synonyms={}, prompts={})
+
+
+def encoder_of(
+    tokenizer: PreTrainedTokenizerBase | None, max_tokens: int
+) -> Callable[[list[str]], tuple[list[np.ndarray], list[np.ndarray]]]:
+    """Return a function that tokenises texts as :func:`nas_meta.tasks.pool.tokenise` expects it.
+
+    Args:
+        tokenizer: The tokenizer.
+        max_tokens: Texts are cut to this many tokens, special tokens included.
+
+    Returns:
+        Function from texts to the token ids of each text and the word index of each token.
+    """
 
     def encode(texts: list[str]) -> tuple[list[np.ndarray], list[np.ndarray]]:
         # In chunks, each converted to arrays: the tokenizer's own output takes kilobytes per text.
@@ -84,6 +125,7 @@ def load_tasks(source: TaskSource, tokenizer: PreTrainedTokenizerBase | None, ma
         return [ids for part in parts for ids in part[0]], [words for part in parts for words in part[1]]
 
     def encode_chunk(texts: list[str]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        assert tokenizer is not None, "only texts are tokenised"
         # Tokenizers process a word as a whole, even one of many megabytes.
         texts = [text[: LONGEST_TOKEN * max_tokens] for text in texts]
         encoded = tokenizer(texts, truncation=True, max_length=max_tokens, padding=False)
@@ -96,15 +138,7 @@ def load_tasks(source: TaskSource, tokenizer: PreTrainedTokenizerBase | None, ma
             words = [[-1 if token in special else i for i, token in enumerate(text)] for text in ids]
         return [np.asarray(i, dtype=np.int32) for i in ids], [np.asarray(w, dtype=np.int32) for w in words]
 
-    tasks = tokenise(source.load(), encode)
-    with plugin_call(source, "spoken"):
-        spoken = {split: [source.spoken(name) for name in pool.classes] for split, pool in tasks.pools.items()}
-    for words in (w for names in spoken.values() for w in names):
-        if not isinstance(words, str) or not words.strip():
-            raise PluginError(
-                f"{type(source).__name__}.spoken() returned {type_name(words)}; expected text that is not blank"
-            )
-    return replace(tasks, pools={split: replace(pool, spoken=spoken[split]) for split, pool in tasks.pools.items()})
+    return encode
 
 
 def with_synonyms(tasks: Tasks, tokenizer: PreTrainedTokenizerBase) -> Tasks:

@@ -7,10 +7,34 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from torch import Tensor, nn
 
 from nas_meta.core.options import PluginOptions
+from nas_meta.core.paths import ModelName
+
+
+class Distillation(PluginOptions):
+    """Options under ``learner.training.distill``; a number is the weight alone."""
+
+    weight: float = Field(1.0, ge=0, description="loss weight of the distance to the teacher; 0 disables distillation")
+    model: ModelName | None = Field(
+        None, description="the teacher: a folder, a hub name, or starter:mpnet; by default the full model of the space"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_weight(cls, given: Any) -> Any:
+        return {"weight": given} if isinstance(given, int | float) and not isinstance(given, bool) else given
+
+    @model_serializer(mode="wrap")
+    def _as_weight(self, dump: SerializerFunctionWrapHandler) -> Any:
+        return dump(self) if self.model else self.weight
+
+
+def _or_number(schema: dict[str, Any]) -> None:
+    """Let the JSON schema of an option take a number in place of its section."""
+    schema["anyOf"] = [{"type": "number", "minimum": 0}, {"$ref": schema.pop("$ref")}]
 
 
 class TrainingOptions(PluginOptions):
@@ -45,8 +69,11 @@ class TrainingOptions(PluginOptions):
     )
     epsilon: float = Field(0.3, gt=0, description="maximum norm ε of the adversarial perturbation of a text")
     adversarial_steps: int = Field(3, ge=1, description="gradient ascent steps of pgd and freelb")
-    distill: float = Field(
-        0.0, ge=0, description="loss weight of the distance to the full model's embeddings; 0 disables distillation"
+    distill: Distillation = Field(
+        Distillation(weight=0.0),
+        description="loss weight of the distance to the full model's embeddings, 0 disables distillation; or "
+        "{model: NAME, weight: W} with another teacher",
+        json_schema_extra=_or_number,
     )
     patience: int = Field(
         0, ge=0, description="interim validations without improvement after which training stops early; 0 disables it"
@@ -55,7 +82,7 @@ class TrainingOptions(PluginOptions):
     @property
     def acts_on_embeddings(self) -> bool:
         """Whether regularisation changes what :meth:`Encoder.embed` computes on each call in training."""
-        noise = self.word_dropout or self.word_swap or self.synonyms or self.mixup or self.distill
+        noise = self.word_dropout or self.word_swap or self.synonyms or self.mixup or self.distill.weight
         return bool(noise) or self.adversarial != "none"
 
 

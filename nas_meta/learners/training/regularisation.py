@@ -63,7 +63,7 @@ class Regularisation:
         loss = loss_of()
         if not self.distances:
             return loss, loss
-        return loss, loss + self.options.distill * torch.stack(self.distances).mean()
+        return loss, loss + self.options.distill.weight * torch.stack(self.distances).mean()
 
     def inputs(self, pool: Pool, indices: np.ndarray) -> tuple[np.ndarray, ...]:
         """Return a batch of texts with words dropped, swapped and replaced; takes the place of :meth:`Pool.batch`.
@@ -90,7 +90,7 @@ class Regularisation:
         Returns:
             ``[B, D]``, mixed if ``mixup`` is on.
         """
-        if self.options.distill:
+        if self.options.distill.weight:
             self.distances.append(teacher_distance(z, torch.from_numpy(pool.teacher[indices]).to(z)))
         return mixup(z, self.options.mixup) if self.options.mixup else z
 
@@ -114,7 +114,7 @@ def regularise(encoder: Encoder, options: TrainingOptions) -> Iterator[Regularis
         encoder.inputs_of = regularisation.inputs
     # Word noise and the norm of an adversarial perturbation are per text, which a packed row would mix.
     encoder.one_text_a_row = encoder.inputs_of is not None or regularisation.adversary is not None
-    if options.distill or options.mixup:
+    if options.distill.weight or options.mixup:
         encoder.changed = regularisation.embeddings
     try:
         yield regularisation

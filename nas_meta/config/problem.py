@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nas_meta.config.compatibility import check_images, check_source
 from nas_meta.config.model_pooling import pooling_difference
+from nas_meta.config.relative_limits import number_limits
 from nas_meta.config.resolved import ResolvedConfig
 from nas_meta.core.guard import plugin_call
 from nas_meta.errors import ConfigError
@@ -53,6 +54,8 @@ def load_problem(resolved: ResolvedConfig) -> Problem:
     shape = episode_shape(resolved, tasks=tasks)
     check_shape(tasks, shape, train_shape(resolved).of(shape))
     prepare_space(space, tasks, resolved.sections.seed)
+    if limited := number_limits(space):
+        tasks = dataclasses.replace(tasks, report=[*tasks.report, *limited])
     return Problem(space, tasks, shape)
 
 
@@ -72,6 +75,7 @@ def load_space(resolved: ResolvedConfig, tasks: Tasks) -> SearchSpace:
     """
     space = make_space(resolved)
     prepare_space(space, tasks, resolved.sections.seed)
+    number_limits(space)
     return space
 
 

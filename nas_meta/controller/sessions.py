@@ -18,6 +18,7 @@ from pydantic import Field
 
 from nas_meta.config.plugin_trust import plugin_files, refuse_plugin_files
 from nas_meta.config.provenance import Source, apply_overrides
+from nas_meta.config.relative_limits import as_recorded
 from nas_meta.config.resolved import ResolvedConfig, resolve
 from nas_meta.config.sections import HOOKS, Config, WatchingSection
 from nas_meta.controller.directory_lock import Taken, locked
@@ -26,6 +27,7 @@ from nas_meta.journal.database import Journal
 from nas_meta.journal.row_checks import validated
 
 LOCK = "lock"
+RELATIVE = "relative_limits"  # key of the journal: limits as the config gave them, by metric and bound
 SECONDS = "seconds"  # key of the journal: the time of all sessions, without sleep of the machine
 DECIDED = ("strategy", "stopping", ("tasks", "ways"))  # null here leaves the value to the search, which records it
 MAY_CHANGE = ("budget", "resources", "watching", "run_dir")
@@ -88,6 +90,25 @@ def next_session(directory: Path) -> Session:
     return replace(session, started=time.time(), before=seconds)
 
 
+def open_journal(directory: Path, info: Mapping[str, Any], resumed: bool) -> Journal:
+    """Open the journal of a search for writing.
+
+    Args:
+        directory: The run directory.
+        info: What the search knows before its first trial, by the keys of the journal.
+        resumed: Whether the directory holds the journal of the run already.
+
+    Returns:
+        The journal, with ``info`` in it.
+    """
+    if not resumed:
+        return Journal.create(directory, **info)
+    journal = Journal.append(directory)
+    for key, value in info.items():
+        journal.set(key, value)
+    return journal
+
+
 def config_to_resume(
     directory: Path, given: ResolvedConfig | None = None, overrides: Sequence[str] = (), allow_plugins: bool = False
 ) -> ResolvedConfig:
@@ -113,6 +134,7 @@ def config_to_resume(
         if not allow_plugins:
             refuse_plugin_files(document, directory, plugin_files(given.given) if given else ())
         recorded = resolve(document, Source(str(directory)))
+        relative = validated(dict[str, str], journal.get(RELATIVE, {}), RELATIVE)
     finally:
         journal.close()
     from_file = given is not None
@@ -121,7 +143,7 @@ def config_to_resume(
         if not allow_plugins:
             refuse_hooks(recorded.sections.watching, directory, overrides)
         given = resolve(apply_overrides(recorded.document, overrides), Source("--set"))
-    differences = list(_differences(recorded.document, given.document))
+    differences = list(_differences(recorded.document, as_recorded(given.document, recorded.document, relative)))
     if differences:
         raise ConfigError(
             f"{directory} cannot be resumed with a different config: {'; '.join(differences)}; "

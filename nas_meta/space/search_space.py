@@ -156,6 +156,16 @@ class SearchSpace(ABC):
         """
         return {}
 
+    def starts(self) -> Sequence[Mapping[str, Value]]:
+        """Return what is known before the search about which architectures are good; by default nothing.
+
+        Strategies may begin with architectures that have these values, and draw all other choices at random.
+
+        Returns:
+            Values of some choices by name, one mapping for each architecture to begin with, the most promising first.
+        """
+        return ()
+
     def supernet(self) -> Supernet | None:
         """Return a model with the shared weights of all architectures, for one-shot strategies; by default None."""
         return None

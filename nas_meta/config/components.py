@@ -58,7 +58,7 @@ def make_evaluation(resolved: ResolvedConfig, space: SearchSpace, tasks: Any, sh
             "learner.training.patience counts interim validations, but evaluation.interim_every is 0; "
             "expected a positive number of steps"
         )
-    learner, train = resolved.plugin("learner")(resolved.options["learner"]), train_shape(resolved)
+    learner, train = resolved.plugin("learner")(resolved.options["learner"]), train_shape(resolved, tasks)
     if not resolved.searched.choices:
         check_ways(learner, train.of(shape), shape)
     if tasks is not None and space is not None and max(resolved.training("distill")) > 0:

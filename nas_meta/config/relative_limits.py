@@ -13,7 +13,7 @@ from typing import Any
 
 from nas_meta.config.resolved import ResolvedConfig
 from nas_meta.core.guard import first_line, plugin_call
-from nas_meta.core.objectives import Limit, Share
+from nas_meta.core.objectives import Share
 from nas_meta.errors import ConfigError
 from nas_meta.evaluation.metrics import metric_of
 from nas_meta.space.search_space import SearchSpace
@@ -150,4 +150,5 @@ def _sentence(metric: str, side: str, share: Share, size: float) -> str:
     row = metric_of(metric)
     unit = "" if row.unit or row.title == metric else f" {row.title}"
     limit, whole = (row.format({metric: value}) + unit for value in (share.factor * size, size))
-    return f"{metric} is limited to {side} {limit}, {share.factor:g} of the {whole} of {share.of or 'the unsearched model'}"
+    model = share.of or "the unsearched model"
+    return f"{metric} is limited to {side} {limit}, {share.factor:g} of the {whole} of {model}"

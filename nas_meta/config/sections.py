@@ -9,9 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from nas_meta.config.objective_section import DEFAULT_OBJECTIVES, ObjectiveSection, with_defaults
+from nas_meta.config.recipe import AUTO
 from nas_meta.config.section import Section
 from nas_meta.core.objectives import Limit, Objective
 from nas_meta.core.options import CodeName
@@ -31,17 +32,31 @@ class TasksSection(Section):
     )
     shots: int = Field(1, ge=1, description="support examples per class (K)")
     queries: int = Field(5, ge=1, description="query examples per class (Q)")
-    train_ways: int | None = Field(None, ge=2, description="classes per meta-training episode; by default ways")
+    train_ways: int | Literal["auto"] | None = Field(
+        None,
+        description="classes per meta-training episode; auto is four times ways, or all classes of meta-train if these "
+        "are fewer; by default auto for pretrained spaces with a learner that compares embeddings, otherwise ways",
+    )
     train_shots: int | None = Field(
         None, ge=1, description="support examples per class in meta-training; by default shots"
     )
-    train_queries: int | None = Field(
-        None, ge=1, description="query examples per class in meta-training; by default queries"
+    train_queries: int | Literal["auto"] | None = Field(
+        None,
+        description="query examples per class in meta-training; auto is 2, or queries if that is 1; by default auto "
+        "where train_ways is, otherwise queries",
     )
     max_tokens: int = Field(32, ge=4, description="maximum length of a text in tokens; longer texts are truncated")
     pooling: Literal["mean", "cls", "last", "attention"] = Field(
         "mean", description="how token states become one embedding; ignored if the architecture chooses its pooling"
     )
+
+    @field_validator("train_ways", "train_queries", mode="before")
+    @classmethod
+    def _is_a_number_or_auto(cls, given: Any, info: ValidationInfo) -> Any:
+        least = 2 if info.field_name == "train_ways" else 1
+        if given not in (None, AUTO) and (isinstance(given, bool) or not isinstance(given, int) or given < least):
+            raise ValueError(f"{given!r} is not a number of examples or classes; expected {AUTO} or at least {least}")
+        return given
 
 
 class NamedSection(Section):

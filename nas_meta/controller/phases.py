@@ -25,7 +25,7 @@ from nas_meta.config.components import (
 )
 from nas_meta.config.gpu_sharing import describe_device
 from nas_meta.config.pretraining import ADAPTED, space_before_adaptation, with_run_artifacts
-from nas_meta.config.problem import Problem, load_problem, load_space
+from nas_meta.config.problem import Problem, decided_shape, load_problem, load_space
 from nas_meta.config.relative_limits import relative_limits, with_numbers
 from nas_meta.config.resolved import ResolvedConfig
 from nas_meta.controller.changes import checked_fingerprints
@@ -174,8 +174,8 @@ class SearchRun:
         """Open the journal, the monitors and the trial loop."""
         document = dict(self.resolved.document)
         document["strategy"] = {**document["strategy"], **self.strategy.resolved}
-        # Without tasks.ways, the data decide; from now on the run has its own.
-        document["tasks"] = {**document["tasks"], "ways": plan.problem.shape.ways}
+        # Where the data decide about the shape of episodes, the run has its own from now on.
+        document["tasks"] = {**document["tasks"], **decided_shape(self.resolved, plan.problem)}
         document["stopping"] = {**document["stopping"], **plan.stopping.model_dump(mode="json")}
         info = {
             "config": document, "session": dataclasses.asdict(plan.session), "tasks": list(plan.problem.tasks.report),

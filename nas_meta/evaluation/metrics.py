@@ -175,7 +175,15 @@ METRICS: dict[str, Metric] = {
             always=False,
             needs="pretraining",
         ),
-        Metric("peak_memory", "memory", "peak memory of the trial", unit="MiB", scale=2**-20, decimals=0, units={"GiB": 2**30}),
+        Metric(
+            "peak_memory",
+            "memory",
+            "peak memory of the trial",
+            unit="MiB",
+            scale=2**-20,
+            decimals=0,
+            units={"GiB": 2**30},
+        ),
         Metric(
             "latency",
             "latency",

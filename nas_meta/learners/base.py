@@ -81,6 +81,8 @@ class Learner(ABC):
     Options: type[LearnerOptions] = LearnerOptions
     any_ways: bool = True
     """Whether evaluation episodes may have a different number of classes than training episodes."""
+    many_ways: bool = False
+    """Whether pretrained models are by default meta-trained on more classes per episode than they are judged on."""
 
     def __init__(self, options: LearnerOptions | None = None):
         self.options = options if options is not None else self.Options()

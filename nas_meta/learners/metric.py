@@ -22,6 +22,8 @@ class MetricLearner(Learner):
     Subclasses define :meth:`logits`. For evaluation, every distinct example of all episodes is embedded only once.
     """
 
+    many_ways = True
+
     @abstractmethod
     def logits(self, encoder: Encoder, support: Tensor, query: Tensor) -> Tensor:
         """Compute the logits of query examples from embeddings.

@@ -53,6 +53,9 @@ class SearchSpace(ABC):
     """Whether :meth:`sample` uses another distribution than uniform choices; the strategy ``random`` and the initial
     population of ``evolution`` then use it, too."""
 
+    pretrained: bool = False
+    """Whether models inherit pretrained weights; a training recipe that suits these is then the default."""
+
     def __init__(self, options: PluginOptions | None = None):
         self.options = options if options is not None else self.Options()
 

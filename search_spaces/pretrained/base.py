@@ -37,6 +37,7 @@ class PretrainedSubnet(SearchSpace):
         ConfigError: A share is not above 0 and at most 1.
     """
 
+    pretrained = True
     shares: tuple[str, ...]
     """Names of the options that list shares of units."""
 

@@ -42,9 +42,7 @@ class BertSubnetOptions(PluginOptions):
     )
     min_layers: int = Field(1, ge=1, description="minimum number of layers to keep")
     max_layers: int | None = Field(None, ge=1, description="maximum number of layers to keep; all layers by default")
-    keep: list[int] = Field(
-        [], description="layers that every architecture keeps, counted from 0; by default none"
-    )
+    keep: list[int] = Field([], description="layers that every architecture keeps, counted from 0; by default none")
     max_params: float | None = Field(
         None, gt=0, description="maximum number of parameters, embeddings included; no limit by default"
     )

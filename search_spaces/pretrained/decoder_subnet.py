@@ -15,7 +15,6 @@ from pydantic import Field
 
 from nas_meta import Architecture, Choice, PluginOptions
 from nas_meta.core.paths import ModelName
-from nas_meta.errors import ConfigError
 from nas_meta.models.families import check_family
 from nas_meta.tasks.packaged_models import SMOLLM2
 from nas_meta.tasks.pool import Tasks
@@ -55,9 +54,7 @@ class DecoderSubnetOptions(PluginOptions):
     )
     min_layers: int = Field(1, ge=1, description="minimum number of layers to keep")
     max_layers: int | None = Field(None, ge=1, description="maximum number of layers to keep; all layers by default")
-    keep: list[int] = Field(
-        [], description="layers that every architecture keeps, counted from 0; by default none"
-    )
+    keep: list[int] = Field([], description="layers that every architecture keeps, counted from 0; by default none")
     max_params: float | None = Field(
         None, gt=0, description="maximum number of parameters, embeddings included; no limit by default"
     )

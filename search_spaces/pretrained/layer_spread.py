@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from itertools import pairwise
 
 import numpy as np
 
@@ -28,7 +29,7 @@ def spread_layers(layers: int, count: int, fixed: Collection[int] = ()) -> list[
         if len(chosen) < count:
             chosen.add(end)
     anchors = sorted(chosen)
-    stretches = [(low, high, 0) for low, high in zip(anchors, anchors[1:], strict=False)]
+    stretches = [(low, high, 0) for low, high in pairwise(anchors)]
     for _ in range(count - len(anchors)):
         room = [(high - low) / (inside + 1) if inside < high - low - 1 else 0.0 for low, high, inside in stretches]
         longest = int(np.argmax(room))

@@ -33,7 +33,11 @@ def test_a_limit_may_have_the_unit_that_tables_show(metric, given, value):
 @pytest.mark.parametrize(
     ("metric", "given", "words"),
     [
-        ("flops", "12 ms", "'12 ms' is not a limit of flops; expected a number such as '12 MFLOPs', '12 GFLOPs', '0.5x'"),
+        (
+            "flops",
+            "12 ms",
+            "'12 ms' is not a limit of flops; expected a number such as '12 MFLOPs', '12 GFLOPs', '0.5x'",
+        ),
         ("latency", "0.5x", "'0.5x' is relative to a model, but only params and flops can be; expected a number"),
         ("params", "many", "'many' is not a limit of params; expected a number such as '12 M'"),
         ("params", "-1x", "is not a limit of params"),
@@ -72,7 +76,9 @@ def test_a_limit_is_relative_to_the_unsearched_model_or_to_a_named_one(small_con
 def test_a_space_without_a_reference_model_is_refused_with_a_sentence(small_config):
     small_config["space"] = {"name": "encoder", "tokenizer": small_config["space"]["model"]}
     small_config["objectives"] = {"flops": {"max": "0.5x"}}
-    with pytest.raises(ConfigError, match=r"objectives\.flops has a limit .* the search space ScratchEncoder has none; expected"):
+    with pytest.raises(
+        ConfigError, match=r"objectives\.flops has a limit .* the search space ScratchEncoder has none; expected"
+    ):
         load_problem(resolve(small_config))
     small_config["objectives"] = {"flops": {"max": "0.5x no/such-folder"}}
     with pytest.raises(ConfigError, match="the model 'no/such-folder' cannot be read"):

@@ -57,7 +57,10 @@ def test_kept_layers_of_a_decoder_add_to_those_that_are_not_optional(tmp_path):
     [
         ({"keep": [0, 6]}, "space.keep has the layer 6; expected layers from 0 to 5"),
         ({"keep": [-1]}, "space.keep has the layer -1; expected layers from 0 to 5"),
-        ({"keep": [0, 3, 5], "max_layers": 2}, "space.keep has 3 layers, but space.max_layers is 2; expected at most 2"),
+        (
+            {"keep": [0, 3, 5], "max_layers": 2},
+            "space.keep has 3 layers, but space.max_layers is 2; expected at most 2",
+        ),
     ],
 )
 def test_layers_that_cannot_be_kept_are_refused_with_a_sentence(encoder, options, words):

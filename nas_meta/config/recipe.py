@@ -65,6 +65,7 @@ def _learners(section: Mapping[str, Any]) -> Sequence[Any]:
 def _many_ways(name: Any) -> bool:
     """Return whether a learner is meta-trained on more classes than it is judged on; not if it cannot be loaded."""
     try:
-        return isinstance(name, str) and plugins.load("learners", name).many_ways
+        learner: Any = plugins.load("learners", name) if isinstance(name, str) else None
+        return learner is not None and learner.many_ways and learner.any_ways
     except Exception:  # reported with the line of the name when the section is resolved
         return False

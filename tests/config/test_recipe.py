@@ -28,6 +28,7 @@ def test_pretrained_spaces_get_many_ways_and_a_schedule(space):
 def test_only_what_is_left_out_is_filled_in():
     assert recipe_of({"space": {"name": "encoder"}}) == ((None, None), (0.0, "none"))
     assert recipe_of({"learner": {"name": "prototype-maml"}}) == ((None, None), (0.1, "cosine"))
+    assert recipe_of({"learner": {"name": "mann"}})[0] == (None, None), "its head has a fixed number of classes"
     assert recipe_of({"learner": {"name": {"choice": ["protonet", "maml"]}}})[0] == (None, None)
     assert recipe_of({"learner": {"name": {"choice": ["protonet", "ridge"]}}})[0] == ("auto", "auto")
     given = {"tasks": {"train_ways": 8, "train_queries": None}, "learner": {"training": {"decay": "linear"}}}

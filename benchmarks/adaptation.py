@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import results_file
+from benchmarks.plain_training import plain
 from benchmarks.table import Table
 
 RESULTS = Path(__file__).with_suffix(".json")
@@ -53,7 +54,7 @@ def measure_search(objective: str, seed: int) -> dict[str, Any]:
     import nas_meta
 
     section = OBJECTIVES[objective]
-    document = {**DOCUMENT, "seed": seed}
+    document = plain({**DOCUMENT, "seed": seed})
     if section is not None:
         document["pretraining"] = {"of": "model", "steps": 100, "batch": 16, "block": 64, **section}
     with tempfile.TemporaryDirectory() as folder:

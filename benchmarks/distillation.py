@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from statistics import mean
 
+from benchmarks.plain_training import plain
 from benchmarks.table import Table
 
 SUBNETWORKS = ((0,), (0, 5), (0, 2, 5), (0, 1, 3, 5), (0, 1, 2, 3, 4, 5))
@@ -33,7 +34,7 @@ def accuracies(distill: float) -> dict[tuple[int, ...], list[tuple[float, float]
     from nas_meta.models.profiling import interval95
 
     document = {"learner": {"name": "protonet", "training": {"distill": distill}}, "evaluation": {"episodes": 2}}
-    resolved = resolve(document)
+    resolved = resolve(plain(document))
     space, tasks, shape = load_problem(resolved)
     evaluation = make_evaluation(resolved, space, tasks, shape, cpus=1)
     evaluation.setup()

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import results_file
+from benchmarks.plain_training import plain
 from benchmarks.table import Table
 
 RESULTS = Path(__file__).with_suffix(".json")
@@ -42,7 +43,7 @@ def measure_one(name: str) -> dict[str, Any]:
     from nas_meta.models.encoder import Encoder
 
     ranking = {} if name == "first" else {"importance": name}
-    resolved = resolve({"space": {**SPACE, **ranking}, "evaluation": {"episodes": 200}})
+    resolved = resolve(plain({"space": {**SPACE, **ranking}, "evaluation": {"episodes": 200}}))
     space, tasks, shape = load_problem(resolved)
     torch.set_num_threads(1)
     started = time.process_time()

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import results_file
+from benchmarks.plain_training import plain
 from benchmarks.table import Table
 
 RESULTS = Path(__file__).with_suffix(".json")
@@ -68,7 +69,7 @@ def measure_candidate(name: str, seed: int) -> dict[str, Any]:
     from nas_meta.tasks.tokenization import load_tokenizer
 
     document, stages = CANDIDATES[name]
-    resolved = resolve({**document, "seed": seed, "pretraining": {}})
+    resolved = resolve(plain({**document, "seed": seed, "pretraining": {}}))
     space, tasks, shape = load_problem(resolved)
     corpus = tokenise_corpus(read_corpus(resolved), load_tokenizer(space.tokenizer))
     evaluation = make_evaluation(resolved, space, tasks, shape, cpus=1)

@@ -12,6 +12,7 @@ from benchmarks import (
     bert_table,
     bytes_per_node,
     distillation,
+    heads,
     importance,
     inheritance,
     inner_loops,
@@ -40,7 +41,7 @@ from benchmarks.table import machine, publish
 MODULES = (
     startup, overhead, worker_utilisation, many_workers, soak, bytes_per_node, trial_cost, truncation, nas_bench_macro,
     bert_table, scaling_table, stopping, planted_optimum, one_shot, supernet, inner_loops, sinusoid, distillation,
-    learners, pretraining, inheritance, adaptation, pretraining_speed, zero_cost, prefilter, importance,
+    learners, heads, pretraining, inheritance, adaptation, pretraining_speed, zero_cost, prefilter, importance,
 )  # fmt: skip
 BENCHMARKS = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 

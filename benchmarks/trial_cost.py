@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+from benchmarks.plain_training import plain
 from benchmarks.table import Table
 
 BASELINE = Path(__file__).parents[2] / "shared" / "baselines" / "naive_protonet.py"
@@ -59,7 +60,8 @@ def nas_meta_trial(seed: int, without: str = "") -> dict[str, Any]:
     from nas_meta.models.encoder import Encoder
     from nas_meta.models.profiling import interval95
 
-    resolved = resolve({"learner": {"train_embeddings": without == "embeddings"}, "evaluation": {"episodes": 200}})
+    document = {"learner": {"train_embeddings": without == "embeddings"}, "evaluation": {"episodes": 200}}
+    resolved = resolve(plain(document))
     space, tasks, shape = load_problem(resolved)
     space._weights = {name: t.numpy() for name, t in space._full.state_dict().items()}
     evaluation = make_evaluation(resolved, space, tasks, shape, threads())

@@ -289,12 +289,13 @@ def evaluate(
     split: Annotated[str, typer.Option(help="meta-train, meta-validation or meta-test")] = "meta-test",
     episodes: Annotated[int, typer.Option(min=2, metavar="N", help="number of episodes to score")] = 600,
     shots: options.ShotsOption = None,
+    set_: options.SetOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
     """Measure the few-shot accuracy of a model folder on episodes, without training it."""
     from nas_meta.config.resolved import read_config
 
-    resolved = read_config(config)
+    resolved = read_config(config, set_ or ())
     from nas_meta.evaluation.metrics import METRICS
     from nas_meta.outputs.export.exported_model import evaluate_folder
 

@@ -23,6 +23,7 @@ from nas_meta.errors import ConfigError, NasMetaError
 from nas_meta.evaluation.trial import Evaluation
 from nas_meta.execution.engine import Engine
 from nas_meta.space.search_space import SearchSpace
+from nas_meta.space.wrappers import LimitedSpace
 from nas_meta.strategy.prefilter import FILE, Prefilter, ProxyScores
 from nas_meta.strategy.protocol import SearchContext, Strategy
 
@@ -56,7 +57,7 @@ def make_evaluation(resolved: ResolvedConfig, space: SearchSpace, tasks: Any, sh
             "learner.training.patience counts interim validations, but evaluation.interim_every is 0; "
             "expected a positive number of steps"
         )
-    learner, train = resolved.plugin("learner")(resolved.options["learner"]), train_shape(resolved)
+    learner, train = resolved.plugin("learner")(resolved.options["learner"]), train_shape(resolved, tasks)
     if not resolved.searched.choices:
         check_ways(learner, train.of(shape), shape)
     if tasks is not None and space is not None:
@@ -68,7 +69,7 @@ def make_evaluation(resolved: ResolvedConfig, space: SearchSpace, tasks: Any, sh
         tasks=tasks,
         shape=shape,
         train=train,
-        limits=config.limits,
+        limits=space.limits if isinstance(space, LimitedSpace) else config.limits,
         ranked_by=config.optimised[0],
         searched=resolved.searched if resolved.searched.choices else None,
         settings=EvaluationSettings(**settings, seed=config.seed),

@@ -7,12 +7,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nas_meta.config.compatibility import check_images, check_source
 from nas_meta.config.model_pooling import pooling_difference
+from nas_meta.config.recipe import AUTO
+from nas_meta.config.relative_limits import number_limits
 from nas_meta.config.resolved import ResolvedConfig
 from nas_meta.core.guard import plugin_call
 from nas_meta.errors import ConfigError
 from nas_meta.space.search_space import SearchSpace
 from nas_meta.space.wrappers import JointSpace, LimitedSpace, TimedSpace
-from nas_meta.tasks.episodes import MOST_WAYS, EpisodeShape, TrainShape, check_shape, default_ways
+from nas_meta.tasks.episodes import (
+    MANY_WAYS_QUERIES,
+    MOST_WAYS,
+    EpisodeShape,
+    TrainShape,
+    check_shape,
+    default_ways,
+    many_ways,
+)
 from nas_meta.tasks.examples import IMAGE
 
 if TYPE_CHECKING:
@@ -51,8 +61,10 @@ def load_problem(resolved: ResolvedConfig) -> Problem:
     space = make_space(resolved)
     tasks = load_tasks(resolved, space)
     shape = episode_shape(resolved, tasks=tasks)
-    check_shape(tasks, shape, train_shape(resolved).of(shape))
+    check_shape(tasks, shape, train_shape(resolved, tasks).of(shape))
     prepare_space(space, tasks, resolved.sections.seed)
+    if limited := number_limits(space):
+        tasks = dataclasses.replace(tasks, report=[*tasks.report, *limited])
     return Problem(space, tasks, shape)
 
 
@@ -72,6 +84,7 @@ def load_space(resolved: ResolvedConfig, tasks: Tasks) -> SearchSpace:
     """
     space = make_space(resolved)
     prepare_space(space, tasks, resolved.sections.seed)
+    number_limits(space)
     return space
 
 
@@ -211,11 +224,12 @@ def episode_shape(resolved: ResolvedConfig, shots: int | None = None, tasks: Tas
     return EpisodeShape(ways, shots or section.shots, section.queries)
 
 
-def train_shape(resolved: ResolvedConfig) -> TrainShape:
+def train_shape(resolved: ResolvedConfig, tasks: Tasks | None = None) -> TrainShape:
     """Return how meta-training episodes differ from those that trials are judged on.
 
     Args:
         resolved: The config.
+        tasks: The tasks, which decide what ``auto`` is; None, where nothing is trained, uses the values of evaluation.
 
     Returns:
         Ways, shots and queries of meta-training; the largest value of each that is searched.
@@ -223,4 +237,23 @@ def train_shape(resolved: ResolvedConfig) -> TrainShape:
     section, choices = resolved.sections.tasks, resolved.searched.choices
     keys = ("train_ways", "train_shots", "train_queries")
     largest = {k: max(choices[f"tasks.{k}"].values) for k in keys if f"tasks.{k}" in choices}
-    return TrainShape(*(largest.get(k, getattr(section, k)) for k in keys))
+    ways, shots, queries = (largest.get(k, getattr(section, k)) for k in keys)
+    if ways == AUTO:
+        ways = None if tasks is None else many_ways(tasks, episode_shape(resolved, tasks=tasks).ways)
+    return TrainShape(ways, shots, min(MANY_WAYS_QUERIES, section.queries) if queries == AUTO else queries)
+
+
+def decided_shape(resolved: ResolvedConfig, problem: Problem) -> dict[str, int]:
+    """Return the keys of the section ``tasks`` that the data decide, with their values.
+
+    Args:
+        resolved: The config.
+        problem: Its problem.
+
+    Returns:
+        ``ways``, and ``train_ways`` and ``train_queries`` where they are ``auto``.
+    """
+    train = train_shape(resolved, problem.tasks).of(problem.shape)
+    keys = {"train_ways": train.ways, "train_queries": train.queries}
+    section = resolved.sections.tasks
+    return {"ways": problem.shape.ways, **{k: value for k, value in keys.items() if getattr(section, k) == AUTO}}

@@ -16,6 +16,7 @@ import yaml
 
 from nas_meta.config.model_pooling import with_own_pooling
 from nas_meta.config.provenance import Source, apply_overrides, check_plain, validate
+from nas_meta.config.recipe import AUTO, with_recipe
 from nas_meta.config.sections import (
     PLUGIN_SECTIONS,
     Config,
@@ -53,6 +54,7 @@ class ResolvedConfig:
         searched: The choices in the ``learner`` and ``tasks`` sections, which the search decides.
         source: Where the config comes from, for error messages.
         tokenizer: Folder of the tokenizer that the run trained; None uses the tokenizer of the space.
+        implied: Keys that the config leaves out and :func:`nas_meta.config.recipe.with_recipe` has filled in.
     """
 
     sections: Config
@@ -61,6 +63,7 @@ class ResolvedConfig:
     searched: SearchedHyperparameters = field(default_factory=SearchedHyperparameters)
     source: Source = field(default_factory=lambda: Source("config"))
     tokenizer: str | None = None
+    implied: frozenset[tuple[str, ...]] = frozenset()
 
     def at(self, architecture: Architecture, pooling: str | None = None) -> ResolvedConfig:
         """Return the config of one candidate: every choice replaced by the value that the architecture has.
@@ -83,7 +86,7 @@ class ResolvedConfig:
             document["learner"] = known_options(options, document["learner"]) | known_options(
                 LearnerSection, document["learner"]
             )
-        return resolve(document)
+        return resolve(document, recorded=True)
 
     def plugin(self, section: str) -> type:
         """Load the plugin class that a section names.
@@ -166,13 +169,16 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> ResolvedConf
     return resolve(document, Source(str(path), lines, [o.partition("=")[0] for o in overrides]), overrides)
 
 
-def resolve(document: Mapping[str, Any], source: Source | None = None, overrides: Sequence[str] = ()) -> ResolvedConfig:
+def resolve(
+    document: Mapping[str, Any], source: Source | None = None, overrides: Sequence[str] = (), recorded: bool = False
+) -> ResolvedConfig:
     """Validate a config that is given as plain data.
 
     Args:
         document: Sections by name, as in the YAML file.
         source: Where the document comes from, for error messages; by default it is called "config".
         overrides: Overrides as in :func:`read_config`.
+        recorded: Whether this is the config of a run, or a part of one: it keeps the defaults that it began with.
 
     Returns:
         The validated config.
@@ -191,7 +197,11 @@ def resolve(document: Mapping[str, Any], source: Source | None = None, overrides
     if isinstance(document.get("stopping"), str):  # short form: only the name of a rule
         document = {**document, "stopping": {"name": document["stopping"]}}
     document = {**document, **{n: with_absolute_plugins(document[n]) for n in PLUGIN_SECTIONS if n in document}}
-    sections = {name: _resolve_section(name, document.get(name) or {}, source) for name in PLUGIN_SECTIONS}
+    sections = {"space": _resolve_section("space", document.get("space") or {}, source)}
+    implied: frozenset[tuple[str, ...]] = frozenset()
+    if not recorded:
+        document, implied = with_recipe(document, sections["space"].plugin_names[0])
+    sections |= {n: _resolve_section(n, document.get(n) or {}, source) for n in PLUGIN_SECTIONS if n not in sections}
     plain = {**document, **{name: section.section_keys for name, section in sections.items()}}
     config = validate(Config, plain, source, (), set())
     options = {name: section.options for name, section in sections.items()}
@@ -199,7 +209,7 @@ def resolve(document: Mapping[str, Any], source: Source | None = None, overrides
     learner = sections["learner"]
     classes = {name: plugins.load("learners", name) for name in learner.plugin_names}
     searched = SearchedHyperparameters(choices, learner.first_values, classes)
-    return ResolvedConfig(config, options, document, searched, source)
+    return ResolvedConfig(config, options, document, searched, source, implied=implied)
 
 
 @dataclass(frozen=True)
@@ -287,6 +297,8 @@ def _choices_of(section: str, given: Mapping[str, Any], source: Source) -> dict[
                 f"{source.at((section, *path))}: {name} cannot be a choice because all candidates are validated on the "
                 f"same episodes; only {', '.join(TASK_CHOICES)} can be choices in tasks"
             )
+        if section == "tasks" and AUTO in values:
+            raise ConfigError(f"{source.at((section, *path))}: {name}.choice has {AUTO}; expected numbers")
     return choices
 
 

@@ -6,25 +6,21 @@ plugins are not here; they are further keys of the section that names the plugin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from nas_meta.config.objective_section import DEFAULT_OBJECTIVES, ObjectiveSection, with_defaults
+from nas_meta.config.recipe import AUTO
+from nas_meta.config.section import Section
 from nas_meta.core.objectives import Limit, Objective
 from nas_meta.core.options import CodeName
 from nas_meta.core.paths import absolute, absolute_if_any, absolute_plugin
 from nas_meta.errors import nearest
-from nas_meta.evaluation.metrics import METRICS, metric_of
+from nas_meta.evaluation.metrics import METRICS
 from nas_meta.evaluation.pretraining.options import PretrainingSection
 from nas_meta.evaluation.proxies import PROXIES
-
-
-class Section(BaseModel):
-    """Base class of sections: unknown keys are an error, defaults are validated, and numbers are finite."""
-
-    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class TasksSection(Section):
@@ -36,17 +32,31 @@ class TasksSection(Section):
     )
     shots: int = Field(1, ge=1, description="support examples per class (K)")
     queries: int = Field(5, ge=1, description="query examples per class (Q)")
-    train_ways: int | None = Field(None, ge=2, description="classes per meta-training episode; by default ways")
+    train_ways: int | Literal["auto"] | None = Field(
+        None,
+        description="classes per meta-training episode; auto is four times ways, or all classes of meta-train if these "
+        "are fewer; by default auto for pretrained spaces with a learner that compares embeddings, otherwise ways",
+    )
     train_shots: int | None = Field(
         None, ge=1, description="support examples per class in meta-training; by default shots"
     )
-    train_queries: int | None = Field(
-        None, ge=1, description="query examples per class in meta-training; by default queries"
+    train_queries: int | Literal["auto"] | None = Field(
+        None,
+        description="query examples per class in meta-training; auto is 2, or queries if that is 1; by default auto "
+        "where train_ways is, otherwise queries",
     )
     max_tokens: int = Field(32, ge=4, description="maximum length of a text in tokens; longer texts are truncated")
     pooling: Literal["mean", "cls", "last", "attention"] = Field(
         "mean", description="how token states become one embedding; ignored if the architecture chooses its pooling"
     )
+
+    @field_validator("train_ways", "train_queries", mode="before")
+    @classmethod
+    def _is_a_number_or_auto(cls, given: Any, info: ValidationInfo) -> Any:
+        least = 2 if info.field_name == "train_ways" else 1
+        if given not in (None, AUTO) and (isinstance(given, bool) or not isinstance(given, int) or given < least):
+            raise ValueError(f"{given!r} is not a number of examples or classes; expected {AUTO} or at least {least}")
+        return given
 
 
 class NamedSection(Section):
@@ -112,41 +122,6 @@ class EvaluationSection(Section):
     check_models: bool = Field(
         True, description="train, save and reload a few architectures before the first trial, to find what would fail"
     )
-
-
-class ObjectiveSection(Section):
-    """Entry of ``objectives``: a metric that is optimised, limited or both."""
-
-    metric: str = Field(description="metric of a trial, such as accuracy, params or flops")
-    direction: Literal["maximize", "minimize", "none"] = Field(
-        description="which way is better; none only limits the metric; by default none if only min or max is given, "
-        "otherwise the metric's usual direction"
-    )
-    min: float | None = Field(
-        None, description="smallest allowed value; candidates below it are rejected; by default no limit"
-    )
-    max: float | None = Field(
-        None,
-        description="largest allowed value; candidates above it are rejected, before training if the metric is known "
-        "by then; by default no limit",
-    )
-    reference: float | None = Field(
-        None, description="value of the hypervolume's reference point; by default the worst value of all trials"
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _direction(cls, given: Any) -> Any:
-        if isinstance(given, dict) and "direction" not in given:
-            given = given | {"direction": "none" if _is_limit(given) else metric_of(str(given.get("metric"))).direction}
-        return given
-
-    @field_validator("metric")
-    @classmethod
-    def _is_measured(cls, metric: str) -> str:
-        if metric not in METRICS:
-            raise ValueError(f"no trial measures '{metric}'; {nearest(metric, METRICS)}")
-        return metric
 
 
 class ComputeSection(Section):
@@ -276,25 +251,6 @@ class WatchingSection(Section):
         return [absolute_if_any(hook[0]), *hook[1:]] if hook and "/" in hook[0] else hook
 
 
-DEFAULT_OBJECTIVES = [
-    {"metric": "accuracy", "direction": "maximize"},
-    {"metric": "flops", "direction": "minimize"},
-]
-
-
-def _is_limit(objective: Mapping[str, Any]) -> bool:
-    """Return whether an entry of ``objectives`` only limits its metric."""
-    return objective.keys().isdisjoint({"direction", "reference"}) and not objective.keys().isdisjoint({"min", "max"})
-
-
-def _with_defaults(given: Any) -> Any:
-    """Add limits to the default objectives if there are only limits: they do not say what is better."""
-    if not isinstance(given, list) or not given or not all(isinstance(o, dict) and _is_limit(o) for o in given):
-        return given
-    limits = {str(o.get("metric")): o for o in given}
-    return [o | limits.pop(o["metric"], {}) for o in DEFAULT_OBJECTIVES] + list(limits.values())
-
-
 class Config(Section):
     """A complete config. The first objective ranks trials; all objectives together define the Pareto front."""
 
@@ -328,11 +284,11 @@ class Config(Section):
     def _by_metric(cls, given: Any) -> Any:
         """Turn the short form ``{accuracy: maximize, params: {max: 16e6}}`` into a list of objectives."""
         if not isinstance(given, dict):
-            return _with_defaults(given)
+            return with_defaults(given)
         for metric, rest in given.items():
             if not isinstance(rest, (str, dict, type(None))):
                 raise ValueError(f"{metric} is {rest!r}; expected a direction, or keys such as 'direction:'")
-        return _with_defaults(
+        return with_defaults(
             [
                 {"metric": metric, **({"direction": rest} if isinstance(rest, str) else rest or {})}
                 for metric, rest in given.items()
@@ -383,7 +339,8 @@ class Config(Section):
     @property
     def limits(self) -> list[Limit]:
         """Limits of all objectives that have ``min`` or ``max``."""
-        return [Limit(o.metric, o.min, o.max) for o in self.objectives if o.min is not None or o.max is not None]
+        bounds = [(o.metric, *(METRICS[o.metric].parse(bound) for bound in (o.min, o.max))) for o in self.objectives]
+        return [Limit(metric, least, most) for metric, least, most in bounds if (least, most) != (None, None)]
 
 
 PLUGIN_SECTIONS = {

@@ -25,14 +25,15 @@ from nas_meta.config.components import (
 )
 from nas_meta.config.gpu_sharing import describe_device
 from nas_meta.config.pretraining import ADAPTED, space_before_adaptation, with_run_artifacts
-from nas_meta.config.problem import Problem, load_problem, load_space
+from nas_meta.config.problem import Problem, decided_shape, load_problem, load_space
+from nas_meta.config.relative_limits import relative_limits, with_numbers
 from nas_meta.config.resolved import ResolvedConfig
 from nas_meta.controller.changes import checked_fingerprints
 from nas_meta.controller.failure import failure_reason
 from nas_meta.controller.final_test import meta_test
 from nas_meta.controller.latency import fit_latency_table, latency_report, measure_each
 from nas_meta.controller.preflight import check_before_trials
-from nas_meta.controller.sessions import Session, new_session, next_session
+from nas_meta.controller.sessions import RELATIVE, Session, new_session, next_session, open_journal
 from nas_meta.controller.status_reporter import StatusReporter
 from nas_meta.controller.supernet_job import JobKind, check_workers, run_job
 from nas_meta.controller.trial_loop import TrialLoop
@@ -142,7 +143,12 @@ class SearchRun:
 
         corpus = prepare_pretraining(self.resolved, self.directory)
         problem = load_problem(with_run_artifacts(self.resolved, self.directory))
+        relative = relative_limits(self.resolved)
+        self.resolved = with_numbers(self.resolved, problem.space)
+        self.config = self.resolved.sections
         self.recorded = checked_fingerprints(self.resolved, self.directory, problem, corpus, self.cpus, self.resumed)
+        if relative:
+            self.recorded[RELATIVE] = relative
         # Refuses limits that no architecture meets before anything is trained.
         problem.space.sample(np.random.default_rng(self.config.seed))
         check_learner(self.resolved, problem.space)
@@ -168,14 +174,14 @@ class SearchRun:
         """Open the journal, the monitors and the trial loop."""
         document = dict(self.resolved.document)
         document["strategy"] = {**document["strategy"], **self.strategy.resolved}
-        # Without tasks.ways, the data decide; from now on the run has its own.
-        document["tasks"] = {**document["tasks"], "ways": plan.problem.shape.ways}
+        # Where the data decide about the shape of episodes, the run has its own from now on.
+        document["tasks"] = {**document["tasks"], **decided_shape(self.resolved, plan.problem)}
         document["stopping"] = {**document["stopping"], **plan.stopping.model_dump(mode="json")}
         info = {
             "config": document, "session": dataclasses.asdict(plan.session), "tasks": list(plan.problem.tasks.report),
             "cpus": self.cpus, **self.recorded,
         }  # fmt: skip
-        self.journal = self._open_journal(info)
+        self.journal = open_journal(self.directory, info, self.resumed)
         write_atomically(
             self.directory / "config.yaml", yaml.safe_dump(document, sort_keys=False).encode(), private=True
         )
@@ -186,14 +192,6 @@ class SearchRun:
         )
         self.reporter.monitors = self.monitors
         self.reporter.data_report = tuple(plan.problem.tasks.report)
-
-    def _open_journal(self, info: dict[str, Any]) -> Journal:
-        if not self.resumed:
-            return Journal.create(self.directory, **info)
-        journal = Journal.append(self.directory)
-        for key, value in info.items():
-            journal.set(key, value)
-        return journal
 
     def _adapt(self, plan: _Plan) -> _Plan:
         """Train the pretrained model further on unlabelled text; candidates are cut from the adapted model.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,8 @@ from pydantic import Field
 
 from nas_meta.config.plugin_trust import plugin_files, refuse_plugin_files
 from nas_meta.config.provenance import Source, apply_overrides
+from nas_meta.config.recipe import AUTO
+from nas_meta.config.relative_limits import as_recorded
 from nas_meta.config.resolved import ResolvedConfig, resolve
 from nas_meta.config.sections import HOOKS, Config, WatchingSection
 from nas_meta.controller.directory_lock import Taken, locked
@@ -26,8 +28,10 @@ from nas_meta.journal.database import Journal
 from nas_meta.journal.row_checks import validated
 
 LOCK = "lock"
+RELATIVE = "relative_limits"  # key of the journal: limits as the config gave them, by metric and bound
 SECONDS = "seconds"  # key of the journal: the time of all sessions, without sleep of the machine
-DECIDED = ("strategy", "stopping", ("tasks", "ways"))  # null here leaves the value to the search, which records it
+# Null or auto here leaves the value to the search, which records it.
+DECIDED = ("strategy", "stopping", ("tasks", "ways"), ("tasks", "train_ways"), ("tasks", "train_queries"))
 MAY_CHANGE = ("budget", "resources", "watching", "run_dir")
 
 
@@ -88,6 +92,25 @@ def next_session(directory: Path) -> Session:
     return replace(session, started=time.time(), before=seconds)
 
 
+def open_journal(directory: Path, info: Mapping[str, Any], resumed: bool) -> Journal:
+    """Open the journal of a search for writing.
+
+    Args:
+        directory: The run directory.
+        info: What the search knows before its first trial, by the keys of the journal.
+        resumed: Whether the directory holds the journal of the run already.
+
+    Returns:
+        The journal, with ``info`` in it.
+    """
+    if not resumed:
+        return Journal.create(directory, **info)
+    journal = Journal.append(directory)
+    for key, value in info.items():
+        journal.set(key, value)
+    return journal
+
+
 def config_to_resume(
     directory: Path, given: ResolvedConfig | None = None, overrides: Sequence[str] = (), allow_plugins: bool = False
 ) -> ResolvedConfig:
@@ -112,7 +135,8 @@ def config_to_resume(
         document = validated(dict[str, Any], journal.get("config", {}), "config")
         if not allow_plugins:
             refuse_plugin_files(document, directory, plugin_files(given.given) if given else ())
-        recorded = resolve(document, Source(str(directory)))
+        recorded = resolve(document, Source(str(directory)), recorded=True)
+        relative = validated(dict[str, str], journal.get(RELATIVE, {}), RELATIVE)
     finally:
         journal.close()
     from_file = given is not None
@@ -120,8 +144,9 @@ def config_to_resume(
         _refuse_cluster(recorded.sections.resources.address, directory, overrides)
         if not allow_plugins:
             refuse_hooks(recorded.sections.watching, directory, overrides)
-        given = resolve(apply_overrides(recorded.document, overrides), Source("--set"))
-    differences = list(_differences(recorded.document, given.document))
+        given = resolve(apply_overrides(recorded.document, overrides), Source("--set"), recorded=True)
+    wanted = as_recorded(given.document, recorded.document, relative)
+    differences = list(_differences(recorded.document, wanted, given.implied))
     if differences:
         raise ConfigError(
             f"{directory} cannot be resumed with a different config: {'; '.join(differences)}; "
@@ -130,7 +155,7 @@ def config_to_resume(
     changed = {name: given.document[name] for name in MAY_CHANGE}
     if from_file and changed["resources"]["gpus_per_trial"] is None:  # was decided when the run began
         changed["resources"] = {**changed["resources"], "gpus_per_trial": recorded.sections.resources.gpus_per_trial}
-    return resolve({**recorded.document, **changed}, Source(str(directory)))
+    return resolve({**recorded.document, **changed}, Source(str(directory)), recorded=True)
 
 
 def _refuse_cluster(address: str | None, directory: Path, overrides: Sequence[str]) -> None:
@@ -181,8 +206,11 @@ def _refuse_links(directory: Path) -> None:
                 )
 
 
-def _differences(recorded: Mapping[str, Any], given: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[str]:
-    """Yield one sentence for each key whose value differs, without those that may change."""
+def _differences(
+    recorded: Mapping[str, Any], given: Mapping[str, Any], implied: Collection[tuple[str, ...]],
+    path: tuple[str, ...] = (),
+) -> Iterator[str]:  # fmt: skip
+    """Yield one sentence for each key whose value differs, without those that may change or that only we filled in."""
     keys = dict.fromkeys([*recorded, *given])
     for plugin in ("name", "source"):
         if plugin in recorded and plugin in given and recorded[plugin] != given[plugin]:
@@ -192,9 +220,11 @@ def _differences(recorded: Mapping[str, Any], given: Mapping[str, Any], path: tu
             continue
         before, now = recorded.get(key), given.get(key)
         if isinstance(before, Mapping) and isinstance(now, Mapping):
-            yield from _differences(before, now, (*path, key))
+            yield from _differences(before, now, implied, (*path, key))
+        elif (*path, key) in implied:
+            continue
         # Options that were left out became numbers when the search began; leaving them out again is no change.
-        elif before != now and not (now is None and path and (path[0] in DECIDED or (*path, key) in DECIDED)):
+        elif before != now and not (now in (None, AUTO) and path and (path[0] in DECIDED or (*path, key) in DECIDED)):
             yield f"{'.'.join((*path, str(key)))} is {now!r}, but the run began with {before!r}"
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -31,18 +31,53 @@ class Objective:
 
 
 @dataclass(frozen=True)
+class Share:
+    """A limit that is relative to the size of a model, such as half of its FLOPs.
+
+    Args:
+        factor: The factor of the model's size.
+        of: Name of the model; empty for the unsearched model of the search space.
+    """
+
+    factor: float
+    of: str = ""
+
+    def __str__(self) -> str:
+        """The share as it stands in a config, such as ``0.5x`` or ``0.5x starter:minilm``."""
+        return f"{self.factor:g}x {self.of}".strip()
+
+
+@dataclass(frozen=True)
 class Limit:
     """A hard limit of a metric.
 
     Args:
         metric: Name of the metric.
-        least: The lowest value that a candidate may have; None for no lower limit.
+        least: The lowest value that a candidate may have; None for no lower limit. A share holds for every candidate
+            until :meth:`of_sizes` has turned it into a number.
         most: The highest value that a candidate may have; None for no upper limit.
     """
 
     metric: str
-    least: float | None = None
-    most: float | None = None
+    least: float | Share | None = None
+    most: float | Share | None = None
+
+    @property
+    def shares(self) -> list[Share]:
+        """The bounds that are relative to a model."""
+        return [bound for bound in (self.least, self.most) if isinstance(bound, Share)]
+
+    def of_sizes(self, sizes: Callable[[str], Mapping[str, float]]) -> Limit:
+        """Return the limit with numbers in place of shares.
+
+        Args:
+            sizes: Returns the metrics of a model by its name; the empty name is the unsearched model of the space.
+        """
+
+        def number(bound: float | Share | None) -> float | None:
+            return bound.factor * sizes(bound.of)[self.metric] if isinstance(bound, Share) else bound
+
+        return replace(self, least=number(self.least), most=number(self.most))
 
     def problem(self, metrics: Mapping[str, float]) -> str | None:
         """Say how metrics break the limit.
@@ -56,9 +91,9 @@ class Limit:
         value = metrics.get(self.metric)
         if value is None:
             return None
-        if self.most is not None and value > self.most:
+        if isinstance(self.most, (int, float)) and value > self.most:
             return f"its {self.metric} is {value:,.6g}; expected at most {self.most:,.6g}"
-        if self.least is not None and value < self.least:
+        if isinstance(self.least, (int, float)) and value < self.least:
             return f"its {self.metric} is {value:,.6g}; expected at least {self.least:,.6g}"
         return None
 

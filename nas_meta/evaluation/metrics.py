@@ -5,9 +5,12 @@ A new metric is a row here and the line of :mod:`nas_meta.evaluation.trial` that
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from nas_meta.core.objectives import Share
 
 ACCURACY = "accuracy"
 INTERVAL = "_ci95"  # suffix of a metric's name for the half-width of its 95% interval
@@ -32,6 +35,7 @@ class Metric:
         always: Whether every measured trial has it.
         overview: Whether tables and HParams show it by default; others are shown if they are objectives.
         needs: Config section without which no trial has it; None if every config measures it.
+        units: Further units in which a config may give a limit, each with its value in the stored unit.
     """
 
     name: str
@@ -46,6 +50,7 @@ class Metric:
     always: bool = True
     overview: bool = False
     needs: str | None = None
+    units: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def sign(self) -> int:
@@ -73,6 +78,50 @@ class Metric:
         interval = metrics.get(f"{prefix}{self.name}{INTERVAL}")
         shown = self._number(value) + ("" if interval is None else f" ± {self._number(interval)}")
         return f"{shown} {self.unit}" if self.unit else shown
+
+    def parse(self, given: Any) -> Any:
+        """Read a limit as a config gives it: a number, a number with a unit, or a share of a model's size.
+
+        For example, for ``flops``, ``345 MFLOPs`` is 345e6, and ``0.5x`` is half of the unsearched model's FLOPs.
+
+        Args:
+            given: The value; anything but text is returned as it is, to be validated elsewhere.
+
+        Returns:
+            A number in the stored unit, or a :class:`~nas_meta.core.objectives.Share`.
+
+        Raises:
+            ValueError: The text is no such limit, or the metric has no size that is known before the search.
+        """
+        if not isinstance(given, str):
+            return given
+        split = re.fullmatch(r"\s*([-+.\d]+(?:e[-+]?\d+)?)\s*(.*?)\s*", given, re.IGNORECASE)
+        number, unit = split.groups() if split else ("", "")
+        units = {name.casefold(): value for name, value in self._all_units.items()}
+        try:
+            value = float(number)
+        except ValueError:
+            value = float("nan")
+        if value == value and unit.casefold() in units:
+            return value * units[unit.casefold()]
+        share = re.fullmatch(r"x(?:\s+(?:of\s+)?(.+))?", unit, re.IGNORECASE)
+        if share and value > 0:
+            if self.known != "count":
+                relative = " and ".join(m.name for m in METRICS.values() if m.known == "count")
+                raise ValueError(f"'{given}' is relative to a model, but only {relative} can be; expected a number")
+            return Share(value, share[1] or "")
+        raise ValueError(f"'{given}' is not a limit of {self.name}; expected {self._examples}")
+
+    @property
+    def _all_units(self) -> dict[str, float]:
+        """All units of a limit, each with its value in the stored unit; the empty unit is the stored one."""
+        return {"": 1.0, **({self.unit: 1 / self.scale} if self.unit else {}), **self.units}
+
+    @property
+    def _examples(self) -> str:
+        examples = [f"'12 {unit}'" for unit in self._all_units if unit]
+        relative = ["'0.5x'"] if self.known == "count" else []
+        return ", ".join(["a number", *examples, *relative]).replace(", '", " such as '", 1)
 
     def _number(self, value: float) -> str:
         shown = value * self.scale
@@ -103,6 +152,7 @@ METRICS: dict[str, Metric] = {
             scale=1e-6,
             small_digits=2,
             overview=True,
+            units={"k": 1e3, "B": 1e9},
         ),
         Metric(
             "flops",
@@ -113,6 +163,7 @@ METRICS: dict[str, Metric] = {
             decimals=0,
             small_digits=2,
             overview=True,
+            units={"MFLOPs": 1e6, "GFLOPs": 1e9},
         ),
         Metric("train_seconds", "training", "duration of meta-training", unit="s"),
         Metric("evaluate_seconds", "validation", "duration of meta-validation", unit="s"),
@@ -124,7 +175,15 @@ METRICS: dict[str, Metric] = {
             always=False,
             needs="pretraining",
         ),
-        Metric("peak_memory", "memory", "peak memory of the trial", unit="MiB", scale=2**-20, decimals=0),
+        Metric(
+            "peak_memory",
+            "memory",
+            "peak memory of the trial",
+            unit="MiB",
+            scale=2**-20,
+            decimals=0,
+            units={"GiB": 2**30},
+        ),
         Metric(
             "latency",
             "latency",
@@ -133,6 +192,7 @@ METRICS: dict[str, Metric] = {
             unit="ms",
             scale=1000,
             always=False,
+            units={"s": 1.0},
         ),
         Metric(
             "adapted_share",

@@ -225,6 +225,7 @@ class Evaluation:
                 if best.over:
                     break
             best.restore(encoder)
+            self.finish(encoder)
             metrics, _ = self._measure(encoder, self.settings.episodes, size, started, memory)
             self._check_limits(metrics)
             weights = None
@@ -310,6 +311,12 @@ class Evaluation:
         encoder.inserted = frozenset(adapter_names(model)) - existing
         encoder.learned = self.learner.learned(encoder, self.shape.ways).to(self.device)
         return encoder
+
+    def finish(self, encoder: Encoder) -> None:
+        """Fit what the learner adds to a trained encoder, such as a head; the random state of torch is preserved."""
+        with torch.random.fork_rng():
+            torch.manual_seed(self.settings.seed)
+            self.learner.finish(encoder, self.tasks, self.shape, self.settings.seed, self.settings.episodes)
 
     def flops(self, model: torch.nn.Module) -> int:
         """Return the floating-point operations of a model for one example, of ``flops_tokens`` tokens if a text."""

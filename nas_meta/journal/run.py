@@ -77,7 +77,7 @@ class Run:
             refuse_plugin_files(document, self.directory)
         from nas_meta.config.pretraining import with_run_artifacts
 
-        return with_run_artifacts(resolve(document), self.directory)
+        return with_run_artifacts(resolve(document, recorded=True), self.directory)
 
     @property
     def trials(self) -> list[Trial]:

@@ -27,8 +27,8 @@ from nas_meta.learners.training.distributed import average_over_ranks
 from nas_meta.learners.training.options import Average, TrainingOptions, rate_factor, set_dropout
 from nas_meta.learners.training.regularisation import Regularisation, regularise
 from nas_meta.models.encoder import Encoder
-from nas_meta.tasks.episodes import Episode
-from nas_meta.tasks.pool import Pool
+from nas_meta.tasks.episodes import Episode, EpisodeShape
+from nas_meta.tasks.pool import Pool, Tasks
 
 
 class LearnerOptions(PluginOptions):
@@ -81,6 +81,8 @@ class Learner(ABC):
     Options: type[LearnerOptions] = LearnerOptions
     any_ways: bool = True
     """Whether evaluation episodes may have a different number of classes than training episodes."""
+    many_ways: bool = False
+    """Whether pretrained models are by default meta-trained on more classes per episode than they are judged on."""
 
     def __init__(self, options: LearnerOptions | None = None):
         self.options = options if options is not None else self.Options()
@@ -237,6 +239,29 @@ class Learner(ABC):
         """
         encoder.eval()
         return np.array([accuracy(self._logits_of(encoder, pool, task), task) for task in tasks])
+
+    def finish(self, encoder: Encoder, tasks: Tasks, shape: EpisodeShape, seed: int, episodes: int) -> None:  # noqa: B027
+        """Fit what the learner adds to the trained encoder, such as a head; by default nothing.
+
+        Called once after the training, before the validation.
+
+        Args:
+            encoder: The trained encoder; only ``encoder.learned`` may change.
+            tasks: The examples of meta-train and meta-validation.
+            shape: Shape of evaluation episodes.
+            seed: Seed of whatever is drawn.
+            episodes: Number of meta-validation episodes that a choice may be judged on.
+        """
+
+    def optional(self, name: str) -> bool:
+        """Return whether evaluation can do without an entry of ``encoder.learned``, or fit it; by default it cannot.
+
+        An exported model can then be evaluated with other options than those of its training.
+
+        Args:
+            name: Name in the state of ``encoder.learned``, such as ``temperature``.
+        """
+        return False
 
     def _logits_of(self, encoder: Encoder, pool: Pool, task: Episode) -> Tensor:
         """Return the logits of an episode if they have the promised shape."""

@@ -16,12 +16,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from nas_meta.learners.base import LearnerOptions
-from nas_meta.learners.metric import MetricLearner
+from nas_meta.learners.metric import MetricLearner, MetricOptions
 from nas_meta.models.encoder import Encoder
 
 
-class MatchingOptions(LearnerOptions):
+class MatchingOptions(MetricOptions):
     """Options of matching networks."""
 
     scale: float = Field(10.0, gt=0, description="factor s of the cosine similarity; 1 in the paper")

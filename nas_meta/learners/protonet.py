@@ -9,6 +9,7 @@ the form of the paper. With ``distance: cosine`` the logits are τ · cos(f(x), 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -16,16 +17,22 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from nas_meta.learners.base import LearnerOptions
-from nas_meta.learners.metric import MetricLearner
+from nas_meta.learners.metric import MetricLearner, MetricOptions
 from nas_meta.models.encoder import Encoder
 
+DISTANCES = ("euclidean", "cosine")
 
-class ProtoNetOptions(LearnerOptions):
+
+class ProtoNetOptions(MetricOptions):
     """Options of the prototypical network."""
 
     distance: Literal["euclidean", "cosine"] = Field(
         "euclidean", description="squared Euclidean distance, or cosine similarity with a learned temperature"
+    )
+    evaluation_distance: Literal["euclidean", "cosine", "auto"] | None = Field(
+        None,
+        description="distance of evaluation if it differs from that of the training; auto is the one that is better on "
+        "meta-validation; by default the same",
     )
     normalize: bool = Field(True, description="scale embeddings to unit norm before the Euclidean distance")
     scale: float = Field(
@@ -75,9 +82,24 @@ class ProtoNet(MetricLearner):
             module.temperature = nn.Parameter(torch.tensor(self.options.scale))
         return module
 
+    def optional(self, name: str) -> bool:
+        return name == "temperature" or super().optional(name)  # it scales logits, and never changes a prediction
+
+    def forms(self) -> Sequence[str]:
+        wanted = self.options.evaluation_distance or self.options.distance
+        return DISTANCES if wanted == "auto" else (wanted,)
+
+    @property
+    def training_form(self) -> int:
+        return DISTANCES.index(self.options.distance) if len(self.forms()) > 1 else 0
+
     def logits(self, encoder: Encoder, support: Tensor, query: Tensor) -> Tensor:
-        if self.options.distance == "cosine":
-            return cosine_logits(support, query, encoder.learned.temperature)
+        return self.evaluation_logits(encoder, support, query, self.options.distance)
+
+    def evaluation_logits(self, encoder: Encoder, support: Tensor, query: Tensor, form: str) -> Tensor:
+        if form == "cosine":
+            scale = getattr(encoder.learned, "temperature", self.options.scale)
+            return cosine_logits(support, query, scale)
         if self.options.normalize:
             support, query = F.normalize(support, dim=-1), F.normalize(query, dim=-1)
         return prototype_logits(support, query, self.options.scale)

@@ -13,12 +13,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from nas_meta.learners.base import LearnerOptions
-from nas_meta.learners.metric import MetricLearner
+from nas_meta.learners.metric import MetricLearner, MetricOptions
 from nas_meta.models.encoder import Encoder
 
 
-class RidgeOptions(LearnerOptions):
+class RidgeOptions(MetricOptions):
     """Options of the ridge head."""
 
     ridge: float = Field(1.0, gt=0, description="initial value of the learned regularisation λ")

@@ -36,7 +36,7 @@ def differences(run: Run, trial: Trial | None = None, tasks: Tasks | None = None
     Raises:
         ConfigError: A file of a model cannot be read.
     """
-    own = resolve(run.config.given)  # names the model of the user, even where the run has an adapted one
+    own = resolve(run.config.given, recorded=True)  # names the model of the user, even where the run has an adapted one
     found: list[str] = []
     recorded = run.fingerprint
     if recorded is not None:

@@ -53,6 +53,9 @@ class SearchSpace(ABC):
     """Whether :meth:`sample` uses another distribution than uniform choices; the strategy ``random`` and the initial
     population of ``evolution`` then use it, too."""
 
+    pretrained: bool = False
+    """Whether models inherit pretrained weights; a training recipe that suits these is then the default."""
+
     def __init__(self, options: PluginOptions | None = None):
         self.options = options if options is not None else self.Options()
 
@@ -155,6 +158,16 @@ class SearchSpace(ABC):
             Architectures by a name that a sentence can hold, such as ``the whole model trained alike``.
         """
         return {}
+
+    def starts(self) -> Sequence[Mapping[str, Value]]:
+        """Return what is known before the search about which architectures are good; by default nothing.
+
+        Strategies may begin with architectures that have these values, and draw all other choices at random.
+
+        Returns:
+            Values of some choices by name, one mapping for each architecture to begin with, the most promising first.
+        """
+        return ()
 
     def supernet(self) -> Supernet | None:
         """Return a model with the shared weights of all architectures, for one-shot strategies; by default None."""

@@ -80,6 +80,10 @@ class WrappedSpace(SearchSpace):
             rows = self.space.comparisons(inner)
             return {name: Architecture({**row.values, **added}) for name, row in rows.items()}
 
+    def starts(self) -> Sequence[Mapping[str, Value]]:
+        with plugin_call(self.space, "starts"):
+            return self.space.starts()
+
     def supernet(self) -> Supernet | None:
         return self.space.supernet()
 

@@ -13,6 +13,8 @@ from nas_meta.tasks.pool import Pool, Tasks
 
 MIN_WAYS = 2  # classes that can be distinguished at all
 EVEN = "[0.34, 0.33, 0.33]"  # fractions that give each split a third of the classes
+MANY_WAYS = 4  # meta-training episodes with many classes have this many times those of evaluation episodes
+MANY_WAYS_QUERIES = 2  # query examples per class of such an episode
 MOST_WAYS = 5  # classes per episode, unless the config sets them or a split has fewer
 
 
@@ -135,6 +137,21 @@ def default_ways(tasks: Tasks) -> int:
         5, or the classes of the smallest split if it has fewer; at least 2.
     """
     return max(2, min(MOST_WAYS, *(len(pool.classes) for pool in tasks.pools.values())))
+
+
+def many_ways(tasks: Tasks, ways: int) -> int:
+    """Return the classes per episode of a meta-training on many classes.
+
+    Args:
+        tasks: Pools of the three splits.
+        ways: Classes per evaluation episode.
+
+    Returns:
+        Four times ``ways``, or the classes of meta-train if these are fewer, but at least ``ways``. If classes have
+        groups, ``ways``: more classes would leave out the smaller groups.
+    """
+    pool = tasks["meta-train"]
+    return ways if pool.groups else max(ways, min(MANY_WAYS * ways, len(pool.classes)))
 
 
 def check_shape(tasks: Tasks, shape: EpisodeShape, train: EpisodeShape | None = None) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from nas_meta import Architecture, PluginOptions, SearchSpace
 from nas_meta.errors import ConfigError
+from search_spaces.pretrained.layer_spread import spread_layers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,8 +27,8 @@ class PretrainedSubnet(SearchSpace):
     """Base class of search spaces over the sub-networks of the pretrained model ``space.model``.
 
     A choice ``layer0.keep`` decides whether a layer is kept; further choices decide how many of its units are kept.
-    The options of a subclass must have ``model``, ``min_layers``, ``max_layers``, ``max_params`` and the options named
-    in :attr:`shares`.
+    The options of a subclass must have ``model``, ``keep``, ``min_layers``, ``max_layers``, ``max_params`` and the
+    options named in :attr:`shares`.
 
     Args:
         options: Options of the space; its defaults if None.
@@ -36,6 +37,7 @@ class PretrainedSubnet(SearchSpace):
         ConfigError: A share is not above 0 and at most 1.
     """
 
+    pretrained = True
     shares: tuple[str, ...]
     """Names of the options that list shares of units."""
 
@@ -74,6 +76,40 @@ class PretrainedSubnet(SearchSpace):
     def whole_layer(self) -> Mapping[str, int]:
         """The sizes of a layer of the pretrained model, by the last part of the names of its choices."""
 
+    @cached_property
+    def fixed_layers(self) -> frozenset[int]:
+        """The layers that every architecture keeps.
+
+        Raises:
+            ConfigError: The model has no such layer, or they are more than ``max_layers``.
+        """
+        fixed = self._layers_of("keep")
+        if len(fixed) > self._most_layers():
+            raise ConfigError(
+                f"space.keep has {len(fixed)} layers, but space.max_layers is {self._most_layers()}; expected at most "
+                f"{self._most_layers()} layers in space.keep"
+            )
+        return fixed
+
+    def starts(self) -> Sequence[Mapping[str, Any]]:
+        """Return which layers the first architectures keep: for every number of layers, evenly spread over the depth.
+
+        The first and the last layer are among them, because sub-networks without one of these are rarely good.
+        """
+        numbers = range(self._most_layers(), self._least_layers() - 1, -1)
+        return [self._keeping(spread_layers(self.units[0], number, self.fixed_layers)) for number in numbers]
+
+    def _keeping(self, layers: Collection[int]) -> dict[str, bool]:
+        """Return the choices that keep the given layers only."""
+        return {f"layer{i}.keep": i in layers for i in range(self.units[0])}
+
+    def _layers_of(self, option: str) -> frozenset[int]:
+        """Return the layers that an option lists, if the model has them."""
+        layers, listed = self.units[0], getattr(self.options, option)
+        if wrong := [i for i in listed if not 0 <= i < layers]:
+            raise ConfigError(f"space.{option} has the layer {wrong[0]}; expected layers from 0 to {layers - 1}")
+        return frozenset(listed)
+
     def comparisons(self, architecture: Architecture) -> Mapping[str, Architecture]:
         """Return the whole model, and as many first layers as the architecture keeps, in the sizes of the kept ones.
 
@@ -97,7 +133,7 @@ class PretrainedSubnet(SearchSpace):
 
     def _stacked(self, sizes: Sequence[Mapping[str, Any]]) -> Architecture:
         """Return the architecture that keeps the first layers, in the given sizes."""
-        values = {f"layer{i}.keep": i < len(sizes) for i in range(self.units[0])}
+        values = self._keeping(range(len(sizes)))
         named = {f"layer{i}.{name}": value for i, layer in enumerate(sizes) for name, value in layer.items()}
         return Architecture({**values, **named})
 
@@ -158,6 +194,10 @@ class PretrainedSubnet(SearchSpace):
         # Without prepare(), as in a check or a debugger, the first heads and neurons rank highest.
         layers, *units = self.units
         return tuple(np.tile(-np.arange(n, dtype=float), (layers, 1)) for n in units)
+
+    def _least_layers(self) -> int:
+        """Return the smallest number of layers that an architecture may keep."""
+        return max(self.options.min_layers, len(self.fixed_layers))
 
     def _most_layers(self) -> int:
         """Return the largest number of layers that an architecture may keep."""

@@ -6,7 +6,7 @@ import copy
 import json
 from collections.abc import Mapping
 from functools import cached_property, partial
-from itertools import combinations
+from math import comb, prod
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Literal
@@ -21,6 +21,7 @@ from nas_meta.models.families import check_family
 from nas_meta.tasks.packaged_models import MINILM, model_path, refuse_adapter
 from nas_meta.tasks.pool import Tasks
 from search_spaces.pretrained.base import PretrainedSubnet, strongest, unit_counts
+from search_spaces.pretrained.layer_spread import spread_layers
 from search_spaces.pretrained.loading import LAYERS, load_pretrained, model_from_arrays
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class BertSubnetOptions(PluginOptions):
     )
     min_layers: int = Field(1, ge=1, description="minimum number of layers to keep")
     max_layers: int | None = Field(None, ge=1, description="maximum number of layers to keep; all layers by default")
+    keep: list[int] = Field([], description="layers that every architecture keeps, counted from 0; by default none")
     max_params: float | None = Field(
         None, gt=0, description="maximum number of parameters, embeddings included; no limit by default"
     )
@@ -138,7 +140,7 @@ class BertSubnet(PretrainedSubnet):
         neurons = unit_counts(self.options.ffn, d["neurons"])
         table: dict[str, Choice] = {}
         for i in range(d["layers"]):
-            table[f"layer{i}.keep"] = Choice((True, False))
+            table[f"layer{i}.keep"] = Choice((True,) if i in self.fixed_layers else (True, False))
             table[f"layer{i}.heads"] = Choice(heads, when={f"layer{i}.keep": True})
             table[f"layer{i}.ffn"] = Choice(neurons, when={f"layer{i}.keep": True})
         return table
@@ -156,9 +158,9 @@ class BertSubnet(PretrainedSubnet):
     def bin_edges(self) -> np.ndarray:
         """Edges of the bins in parameters, ``[bins + 1]``, from the smallest to the largest architecture."""
         ends = []
-        for value, layers in ((-1, self.options.min_layers), (0, self._most_layers())):
+        for value, layers in ((-1, self._least_layers()), (0, self._most_layers())):
             values = {n: c.values[value] for n, c in self.table.items()}
-            values |= {f"layer{i}.keep": i < layers for i in range(self.dimensions["layers"])}
+            values |= self._keeping(spread_layers(self.dimensions["layers"], layers, self.fixed_layers))
             ends.append(self.count_params(self.canonical(values)))
         highest = ends[1] if self.options.max_params is None else min(ends[1], self.options.max_params)
         return np.linspace(ends[0], max(highest, ends[0]), self.options.bins + 1)
@@ -166,12 +168,13 @@ class BertSubnet(PretrainedSubnet):
     def size(self) -> int:
         """Return the number of architectures, exact if ``max_params`` is not set.
 
-        It is Σ_k C(L, k) · (heads · widths)^k, where k of the L layers are kept, each with its own heads and width.
+        It is Σ_k C(L - f, k - f) · (heads · widths)^k, where k of the L layers are kept, each with its own heads and
+        width, and f of them are kept in every architecture.
         """
-        widths = len(self.options.heads) * len(self.options.ffn)
-        layers = self.dimensions["layers"]
-        sets = range(self.options.min_layers, self._most_layers() + 1)
-        return sum(sum(1 for _ in combinations(range(layers), k)) * widths**k for k in sets)
+        fixed, layers = len(self.fixed_layers), self.dimensions["layers"]
+        widths = prod(len(self.table["layer0." + name].values) for name in ("heads", "ffn"))
+        kept = range(self._least_layers(), self._most_layers() + 1)
+        return sum(comb(layers - fixed, k - fixed) * widths**k for k in kept)
 
     def prepare(self, tasks: Tasks, seed: int) -> None:
         from nas_meta.models.token_checks import check_tokens

@@ -15,7 +15,6 @@ from pydantic import Field
 
 from nas_meta import Architecture, Choice, PluginOptions
 from nas_meta.core.paths import ModelName
-from nas_meta.errors import ConfigError
 from nas_meta.models.families import check_family
 from nas_meta.tasks.packaged_models import SMOLLM2
 from nas_meta.tasks.pool import Tasks
@@ -55,6 +54,7 @@ class DecoderSubnetOptions(PluginOptions):
     )
     min_layers: int = Field(1, ge=1, description="minimum number of layers to keep")
     max_layers: int | None = Field(None, ge=1, description="maximum number of layers to keep; all layers by default")
+    keep: list[int] = Field([], description="layers that every architecture keeps, counted from 0; by default none")
     max_params: float | None = Field(
         None, gt=0, description="maximum number of parameters, embeddings included; no limit by default"
     )
@@ -125,7 +125,7 @@ class DecoderSubnet(PretrainedSubnet):
         table: dict[str, Choice] = {}
         for i in range(s.layers):
             when_kept = {f"layer{i}.keep": True}
-            table[f"layer{i}.keep"] = Choice((True, False) if i in self._optional else (True,))
+            table[f"layer{i}.keep"] = Choice((True,) if i in self.fixed_layers else (True, False))
             table[f"layer{i}.groups"] = Choice(unit_counts(self.options.groups, s.groups), when=when_kept)
             if s.group_heads > 1:
                 table[f"layer{i}.heads"] = Choice(unit_counts(self.options.heads, s.group_heads), when=when_kept)
@@ -135,15 +135,14 @@ class DecoderSubnet(PretrainedSubnet):
     def size(self) -> int:
         """Return the number of architectures, exact if ``max_params`` is not set.
 
-        It is Σ_k C(o, k) · (groups · heads · widths)^(L - o + k), where k of the o optional layers are kept in addition
-        to the L - o other ones.
+        It is Σ_k C(L - f, k - f) · (groups · heads · widths)^k, where k of the L layers are kept, f of them in every
+        architecture.
         """
         names = [f"layer0.{n}" for n in ("groups", "heads", "ffn")]
         options = [len(self.table[name].values) for name in names if name in self.table]
-        optional = len(self._optional)
-        fixed, per_layer = self.sizes.layers - optional, prod(options)
-        kept = range(max(self.options.min_layers - fixed, 0), self._most_layers() - fixed + 1)
-        return sum(comb(optional, k) * per_layer ** (fixed + k) for k in kept)
+        fixed, per_layer = len(self.fixed_layers), prod(options)
+        kept = range(self._least_layers(), self._most_layers() + 1)
+        return sum(comb(self.sizes.layers - fixed, k - fixed) * per_layer**k for k in kept)
 
     def prepare(self, tasks: Tasks, seed: int) -> None:
         from nas_meta.models.token_checks import check_tokens
@@ -236,11 +235,8 @@ class DecoderSubnet(PretrainedSubnet):
         return np.stack([g * self.sizes.group_heads + strongest(by_group[g], heads) for g in top_groups])
 
     @cached_property
-    def _optional(self) -> frozenset[int]:
-        """Indices of the layers that may be removed."""
-        layers = self.sizes.layers
-        optional = range(layers) if self.options.optional is None else self.options.optional
-        wrong = [i for i in optional if not 0 <= i < layers]
-        if wrong:
-            raise ConfigError(f"space.optional has the layer {wrong[0]}; expected layers from 0 to {layers - 1}")
-        return frozenset(optional)
+    def fixed_layers(self) -> frozenset[int]:
+        if self.options.optional is None:
+            return super().fixed_layers
+        layers = range(self.sizes.layers)
+        return super().fixed_layers | set(layers).difference(self._layers_of("optional"))

@@ -54,6 +54,7 @@ class PeftBert(SearchSpace):
     """
 
     Options = PeftBertOptions
+    pretrained = True
 
     def __init__(self, options: PeftBertOptions | None = None):
         super().__init__(options)

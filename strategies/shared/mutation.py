@@ -5,12 +5,13 @@ Strategies whose sampler repeats itself fall back on unseen neighbours, so that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
 from nas_meta import Architecture, SearchSpace
 from nas_meta.errors import ConfigError
+from nas_meta.space.architecture import Value
 
 MAX_DRAWS = 200
 MAX_ENUMERATED = 200_000  # larger spaces are not enumerated to find the architectures that remain
@@ -86,6 +87,28 @@ def unseen_architecture(space: SearchSpace, seen: Collection[str], rng: np.rando
         return architecture
     remaining = [a for a in space.walk() if a.id not in seen]
     return remaining[int(rng.integers(len(remaining)))] if remaining else None
+
+
+def completed(
+    space: SearchSpace, start: Mapping[str, Value], seen: Collection[str], rng: np.random.Generator
+) -> Architecture | None:
+    """Return a random architecture that was not seen before and has the given values.
+
+    Args:
+        space: The space to draw from.
+        start: Values of some choices by name, such as :meth:`SearchSpace.starts` returns them.
+        seen: Ids of the architectures to exclude.
+        rng: The source of randomness.
+
+    Returns:
+        The architecture, or None if ``MAX_DRAWS`` draws met no unseen architecture within the constraints.
+    """
+    for _ in range(MAX_DRAWS):
+        drawn = {n: c.values[int(rng.integers(len(c.values)))] for n, c in space.table.items()}
+        architecture = space.canonical({**drawn, **start})
+        if architecture.id not in seen and space.problem(architecture) is None:
+            return architecture
+    return None
 
 
 def first_unseen(draw: Callable[[], Architecture], seen: Collection[str]) -> Architecture | None:

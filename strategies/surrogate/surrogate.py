@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 from pydantic import Field
 
 from nas_meta import Architecture, Outcome, PluginOptions, SearchContext, Strategy
 from nas_meta.core.objectives import front_ranks
+from nas_meta.space.architecture import Value
 from nas_meta.space.encoding import encode
-from strategies.shared.mutation import mutate, neighbour, unseen_architecture
+from strategies.shared.mutation import completed, mutate, neighbour, unseen_architecture
 from strategies.surrogate.one_objective import OneObjective
 from strategies.surrogate.several_objectives import SeveralObjectives
 
@@ -21,7 +25,8 @@ class SurrogateOptions(PluginOptions):
     startup: int | None = Field(
         None,
         ge=2,
-        description="random architectures before the predictor proposes; by default a quarter of the trials, 3 to 10",
+        description="architectures before the predictor proposes, half of them as the space suggests and the others "
+        "random; by default a quarter of the trials, 3 to 10",
     )
     candidates: int = Field(100, ge=2, description="architectures that the predictor compares for each proposal")
     parents: int = Field(
@@ -49,6 +54,7 @@ class Surrogate(Strategy):
         self._rng = np.random.default_rng(context.seed)
         self._seen: set[str] = set()
         self._pending: dict[str, Architecture] = {}
+        self._starts = deque(_spread(context.space.starts(), self.startup // 2))
         self._evaluated: list[Architecture] = []
         self._encoded: list[np.ndarray] = []  # one row per evaluated architecture
         self._values: list[tuple[float, ...]] = []
@@ -59,7 +65,7 @@ class Surrogate(Strategy):
     def ask(self) -> Architecture | None:
         space = self.context.space
         if len(self._seen) < self.startup or len(self._values) < 2:
-            proposal = unseen_architecture(space, self._seen, self._rng)
+            proposal = self._start() or unseen_architecture(space, self._seen, self._rng)
         else:
             proposal = self._most_promising() or unseen_architecture(space, self._seen, self._rng)
         if proposal is not None:
@@ -77,6 +83,14 @@ class Surrogate(Strategy):
     def withdraw(self, architecture: Architecture) -> None:
         self._seen.discard(architecture.id)
         self._pending.pop(architecture.id, None)
+
+    def _start(self) -> Architecture | None:
+        """The next architecture that the space suggests; None if there is none left."""
+        while self._starts:
+            start = completed(self.context.space, self._starts.popleft(), self._seen, self._rng)
+            if start is not None:
+                return start
+        return None
 
     def _most_promising(self) -> Architecture | None:
         """The candidate that promises the largest improvement; None if there are no candidates."""
@@ -112,3 +126,9 @@ class Surrogate(Strategy):
             if fresh is not None:
                 candidates[fresh.id] = fresh
         return list(candidates.values())
+
+
+def _spread(starts: Sequence[Mapping[str, Value]], count: int) -> list[Mapping[str, Value]]:
+    """Take a number of the suggestions of a space, evenly over their order."""
+    positions = np.linspace(0, len(starts) - 1, min(count, len(starts))).round().astype(int)
+    return [starts[i] for i in positions]

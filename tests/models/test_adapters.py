@@ -212,7 +212,9 @@ def test_a_search_over_parts_keeps_the_encoder_frozen_and_exports_the_same_outpu
 
     evaluation = make_evaluation(run.config, space, None, EpisodeShape(3, 1, 3), 1)
     trained = evaluation.restored(Architecture(run.best.architecture), run.weights_of(run.best)).eval().model
-    torch.testing.assert_close(states(AutoModel.from_pretrained(folder).eval()), states(trained), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        states(AutoModel.from_pretrained(folder, trust_remote_code=True).eval()), states(trained), atol=1e-5, rtol=1e-4
+    )
     assert not torch.allclose(states(trained), states(space.reference()), atol=1e-3)
     base = space.reference().state_dict()
     kept = without_adapters(copy.deepcopy(trained), merge=False).state_dict()

@@ -23,6 +23,7 @@ from nas_meta.tasks.examples import IMAGE, TEXT
 if TYPE_CHECKING:
     import torch
 
+    from nas_meta.evaluation.trial import Evaluation
     from nas_meta.models.encoder import Encoder
 
 LEARNED = "learner.safetensors"
@@ -43,27 +44,37 @@ def learned_state(encoder: Encoder) -> dict[str, torch.Tensor]:
 
 
 def restore_learned(
-    encoder: Encoder, state: dict[str, torch.Tensor], config: ResolvedConfig, folder: Path, ways: int
-) -> None:
+    encoder: Encoder, state: dict[str, torch.Tensor], evaluation: Evaluation, config: ResolvedConfig, folder: Path
+) -> bool:
     """Load what :func:`learned_state` returned into an encoder.
 
+    What evaluation can do without may be missing on either side, so that a model can be evaluated with another distance
+    or another head than those of its training; see :meth:`Learner.optional`.
+
     Args:
-        encoder: A new encoder of the same learner.
+        encoder: A new encoder of the learner.
         state: The tensors.
+        evaluation: The evaluation, with the learner and the ways that are named in the error.
         config: Config of the evaluation; named in the error.
         folder: Folder of the model; named in the error.
-        ways: Classes per episode; named in the error.
+
+    Returns:
+        Whether the state had all that the learner fits after the training; see :meth:`Learner.finish`.
 
     Raises:
         ConfigError: Names or shapes differ from what the config's learner learns.
     """
     expected = learned_state(encoder)
-    if {n: t.shape for n, t in expected.items()} != {n: t.shape for n, t in state.items()}:
+    apart = {name for name in expected.keys() ^ state.keys() if name.startswith("learned.")}
+    optional = {name for name in apart if evaluation.learner.optional(name.removeprefix("learned."))}
+    known = {n: t for n, t in state.items() if n not in optional}
+    if {n: t.shape for n, t in expected.items() if n not in optional} != {n: t.shape for n, t in known.items()}:
         raise ConfigError(
             f"{Path(folder) / LEARNED} does not fit the learner '{config.sections.learner.name}' with "
-            f"{ways} ways; expected the config of its training, {Path(folder) / CONFIG}"
+            f"{evaluation.shape.ways} ways; expected the config of its training, {Path(folder) / CONFIG}"
         )
-    encoder.load_state_dict(state, strict=False)
+    encoder.load_state_dict(known, strict=False)
+    return {name for name, _ in encoder.named_buffers()} & expected.keys() <= state.keys()
 
 
 def evaluate_folder(
@@ -128,8 +139,11 @@ def evaluate_folder(
         check_tokens(model, tasks, str(folder))
     try:
         encoder = evaluation.encoder(model)
-        if (Path(folder) / LEARNED).is_file():
-            restore_learned(encoder, load_file(Path(folder) / LEARNED), config, folder, shape.ways)
+        file = Path(folder) / LEARNED
+        complete = file.is_file() and restore_learned(encoder, load_file(file), evaluation, config, Path(folder))
+        # A head and a distance are chosen for the shots of the evaluation.
+        if not complete or shape.shots != section.shots:
+            evaluation.finish(encoder)
         scores: np.ndarray = evaluation.accuracies(encoder, split, episodes)
     except NasMetaError:
         raise

@@ -1,0 +1,24 @@
+"""Meta-training as it was before the recipe of pretrained spaces, to measure the tables of then again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def plain(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A config with episodes of the same shape in training and evaluation, and with a constant learning rate.
+
+    Args:
+        document: sections of a config; the keys that they have stay as they are.
+
+    Returns:
+        A copy.
+    """
+    tasks, learner = document.get("tasks", {}), document.get("learner", {})
+    training = {"warmup": 0.0, "decay": "none", **learner.get("training", {})}
+    return {
+        **document,
+        "tasks": {"train_ways": None, "train_queries": None, **tasks},
+        "learner": {**learner, "training": training},
+    }

@@ -1,0 +1,71 @@
+"""The training recipe that suits pretrained models: the default of spaces whose models inherit pretrained weights.
+
+Episodes with few classes are soon too easy for a pretrained model, so learners that compare embeddings are meta-trained
+on more classes than they are judged on. The learning rate rises over the first steps and then falls to zero.
+
+The recipe fills in only what a config leaves out. The journal of a run has every value, so a run keeps the recipe that
+it began with, also if that of a later version differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nas_meta.core import plugins
+from nas_meta.evaluation.hyperparameters import CHOICE
+
+AUTO = "auto"
+EPISODES = {"train_ways": AUTO, "train_queries": AUTO}
+SCHEDULE = {"warmup": 0.1, "decay": "cosine"}
+
+Path = tuple[str, ...]
+
+
+def with_recipe(document: Mapping[str, Any], space: str) -> tuple[Mapping[str, Any], frozenset[Path]]:
+    """Fill in the recipe of a pretrained space where a config leaves it out.
+
+    Args:
+        document: The config as plain data, not validated yet.
+        space: Name of its search space.
+
+    Returns:
+        The config, and the keys that were filled in.
+
+    Raises:
+        PluginError: The space or a learner cannot be loaded.
+    """
+    tasks, learner = document.get("tasks") or {}, document.get("learner") or {}
+    if (
+        not plugins.load("spaces", space).pretrained
+        or not isinstance(tasks, Mapping)
+        or not isinstance(learner, Mapping)
+    ):
+        return document, frozenset()
+    training = learner.get("training") or {}
+    added: dict[Path, Any] = {}
+    if isinstance(training, Mapping) and CHOICE not in training:
+        added |= {("learner", "training", k): v for k, v in SCHEDULE.items() if k not in training}
+    if all(_many_ways(name) for name in _learners(learner)):
+        added |= {("tasks", key): value for key, value in EPISODES.items() if key not in tasks}
+    if not added:
+        return document, frozenset()
+    schedule = {path[-1]: value for path, value in added.items() if path[0] == "learner"}
+    episodes = {path[-1]: value for path, value in added.items() if path[0] == "tasks"}
+    filled = {**learner, "training": {**training, **schedule}} if schedule else learner
+    return {**document, "tasks": {**tasks, **episodes}, "learner": filled}, frozenset(added)
+
+
+def _learners(section: Mapping[str, Any]) -> Sequence[Any]:
+    """Return the learners of a config: one, or all values of a choice."""
+    name = section.get("name", "protonet")
+    return name[CHOICE] if isinstance(name, Mapping) and isinstance(name.get(CHOICE), list) else [name]
+
+
+def _many_ways(name: Any) -> bool:
+    """Return whether a learner is meta-trained on more classes than it is judged on; not if it cannot be loaded."""
+    try:
+        learner: Any = plugins.load("learners", name) if isinstance(name, str) else None
+        return learner is not None and learner.many_ways and learner.any_ways
+    except Exception:  # reported with the line of the name when the section is resolved
+        return False

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nas_meta.learners.base import Learner, accuracy, embed_distinct
+from nas_meta.learners.support import balanced_rows
 from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.episodes import Episode
 from nas_meta.tasks.pool import Pool
@@ -34,6 +35,24 @@ class MetricLearner(Learner):
         Returns:
             ``[M, N]``.
         """
+
+    def task_logits(self, encoder: Encoder, support: Tensor, labels: Tensor, ways: int, query: Tensor) -> Tensor:
+        """Compute the logits of query examples from a support set whose classes may differ in size.
+
+        By default the examples of smaller classes are repeated in turn until all classes are equally large.
+
+        Args:
+            encoder: The encoder; the learner's own parameters are in ``encoder.learned``.
+            support: ``[S, D]`` embeddings.
+            labels: ``[S]``, the class of each support example, from 0 to ``ways`` - 1; every class occurs.
+            ways: N, the number of classes.
+            query: ``[M, D]`` embeddings.
+
+        Returns:
+            ``[M, N]``.
+        """
+        rows = torch.from_numpy(balanced_rows(labels.cpu().numpy(), ways)).to(support.device)
+        return self.logits(encoder, support[rows], query)
 
     def meta_loss(self, encoder: Encoder, pool: Pool, episode: Episode) -> Tensor:
         z = encoder.embed(pool, episode.indices)

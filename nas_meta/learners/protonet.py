@@ -64,6 +64,19 @@ def cosine_logits(support: Tensor, query: Tensor, scale: Tensor | float = 1.0) -
     return scale * F.normalize(query, dim=-1) @ F.normalize(support.mean(1), dim=-1).T
 
 
+def class_means(features: Tensor, weights: Tensor) -> Tensor:
+    """Compute the weighted mean of the features of every class.
+
+    Args:
+        features: ``[M, D]``.
+        weights: ``[M, N]``, weight of each example in each class.
+
+    Returns:
+        ``[N, D]``.
+    """
+    return weights.T @ features / weights.sum(0)[:, None]
+
+
 class ProtoNet(MetricLearner):
     """Prototypical network: classifies by the nearest class mean in embedding space."""
 
@@ -81,3 +94,66 @@ class ProtoNet(MetricLearner):
         if self.options.normalize:
             support, query = F.normalize(support, dim=-1), F.normalize(query, dim=-1)
         return prototype_logits(support, query, self.options.scale)
+
+    def task_logits(self, encoder: Encoder, support: Tensor, labels: Tensor, ways: int, query: Tensor) -> Tensor:
+        return self.prototype_logits(encoder, self.prototypes(support, labels, ways), query)
+
+    def prototypes(self, support: Tensor, labels: Tensor, ways: int) -> Tensor:
+        """Compute the prototype of every class; classes may differ in size.
+
+        Args:
+            support: ``[S, D]`` embeddings.
+            labels: ``[S]``, the class of each, from 0 to ``ways`` - 1; every class occurs.
+            ways: N, the number of classes.
+
+        Returns:
+            ``[N, D]``.
+        """
+        return class_means(self.features(support), F.one_hot(labels, ways).to(support.dtype))
+
+    def features(self, z: Tensor) -> Tensor:
+        """Return embeddings ``[M, D]`` as prototypes average them: of unit norm under ``normalize``."""
+        normalized = self.options.distance == "euclidean" and self.options.normalize
+        return F.normalize(z, dim=-1) if normalized else z
+
+    def prototype_logits(self, encoder: Encoder, prototypes: Tensor, query: Tensor) -> Tensor:
+        """Compute the logits of query embeddings ``[M, D]`` from prototypes ``[N, D]``.
+
+        Args:
+            encoder: The encoder, with the temperature of the cosine similarity.
+            prototypes: What :meth:`prototypes` returned.
+            query: ``[M, D]`` embeddings.
+
+        Returns:
+            ``[M, N]``.
+        """
+        if self.options.distance == "cosine":
+            return cosine_logits(prototypes[:, None], query, encoder.learned.temperature)
+        return prototype_logits(prototypes[:, None], self.features(query), self.options.scale)
+
+    def refined(
+        self, encoder: Encoder, support: Tensor, labels: Tensor, ways: int, unlabelled: Tensor, steps: int = 10
+    ) -> Tensor:
+        """Refine the prototypes with unlabelled examples: soft k-means (Ren et al. 2018, equations 3 and 4).
+
+        c_k = (Σ_support,k f(x) + Σ_unlabelled p_k(x) f(x)) / (n_k + Σ p_k(x)), where p is the softmax of the logits at
+        the previous prototypes. A class without unlabelled examples keeps its prototype almost unchanged.
+
+        Args:
+            encoder: The encoder.
+            support: ``[S, D]`` embeddings.
+            labels: ``[S]``, the class of each.
+            ways: N, the number of classes.
+            unlabelled: ``[U, D]`` embeddings.
+            steps: Number of updates.
+
+        Returns:
+            ``[N, D]`` prototypes.
+        """
+        hard = F.one_hot(labels, ways).to(support.dtype)
+        prototypes = class_means(self.features(support), hard)
+        features = torch.cat([self.features(support), self.features(unlabelled)])
+        for _ in range(steps):
+            soft = self.prototype_logits(encoder, prototypes, unlabelled).softmax(-1)
+            prototypes = class_means(features, torch.cat([hard, soft]))
+        return prototypes

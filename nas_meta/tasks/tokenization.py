@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,21 +61,17 @@ def _check_files(tokenizer: PreTrainedTokenizerBase, folder: Path, name: str) ->
         )
 
 
-def load_tasks(source: TaskSource, tokenizer: PreTrainedTokenizerBase | None, max_tokens: int) -> Tasks:
-    """Load a task source and tokenise its texts.
+def text_encoder(
+    tokenizer: PreTrainedTokenizerBase | None, max_tokens: int
+) -> Callable[[list[str]], tuple[list[np.ndarray], list[np.ndarray]]]:
+    """Return the function that tokenises texts for a pool.
 
     Args:
-        source: Task source.
-        tokenizer: Tokenizer of the texts; None for a source of images without texts.
+        tokenizer: Tokenizer of the texts; None where there are none.
         max_tokens: Texts are cut to this many tokens, special tokens included.
 
     Returns:
-        The pools of the three splits.
-
-    Raises:
-        DataError: The source holds something that cannot be used, as in :meth:`TaskSource.load`.
-        PluginError: A method of the source raised an unexpected exception, or its ``spoken()`` returned something other
-            than words.
+        Function from texts to the token ids of each text, and the word index of each token.
     """
 
     def encode(texts: list[str]) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -96,7 +92,27 @@ def load_tasks(source: TaskSource, tokenizer: PreTrainedTokenizerBase | None, ma
             words = [[-1 if token in special else i for i, token in enumerate(text)] for text in ids]
         return [np.asarray(i, dtype=np.int32) for i in ids], [np.asarray(w, dtype=np.int32) for w in words]
 
-    tasks = tokenise(source.load(), encode)
+    return encode
+
+
+def load_tasks(source: TaskSource, tokenizer: PreTrainedTokenizerBase | None, max_tokens: int) -> Tasks:
+    """Load a task source and tokenise its texts.
+
+    Args:
+        source: Task source.
+        tokenizer: Tokenizer of the texts; None for a source of images without texts.
+        max_tokens: Texts are cut to this many tokens, special tokens included.
+
+    Returns:
+        The pools of the three splits.
+
+    Raises:
+        DataError: The source holds something that cannot be used, as in :meth:`TaskSource.load`.
+        PluginError: A method of the source raised an unexpected exception, or its ``spoken()`` returned something other
+            than words.
+    """
+
+    tasks = tokenise(source.load(), text_encoder(tokenizer, max_tokens))
     with plugin_call(source, "spoken"):
         spoken = {split: [source.spoken(name) for name in pool.classes] for split, pool in tasks.pools.items()}
     for words in (w for names in spoken.values() for w in names):

@@ -30,7 +30,7 @@ def plain_labels(labels: Iterable[Any]) -> list[Label]:
     plain = [label.item() if isinstance(label, np.generic) else label for label in labels]
     for label in plain:
         if type(label) not in (str, int, bool):
-            raise DataError(f"a label is {type_name(label)} {label!r}; expected strings, integers or booleans")
+            raise DataError(f"a label is {label!r}; expected strings, integers or booleans")
     kinds = sorted({type(label).__name__ for label in plain})
     if len(kinds) > 1:
         raise DataError(f"the labels have the types {' and '.join(kinds)}; expected labels of one type")

@@ -1,4 +1,4 @@
-"""What unlabelled texts gain in 5-way 1-shot episodes, and accuracy over all classes at once, with the untouched MiniLM.
+"""The untouched MiniLM on tasks as users have them: what unlabelled texts gain, and accuracy over all classes at once.
 
     python benchmarks/user_tasks.py BANKING77_FOLDER [CLINC150_FOLDER]
 

@@ -21,6 +21,9 @@ from nas_meta.learners.metric import MetricLearner
 from nas_meta.models.encoder import Encoder
 
 
+SUPPORT_WEIGHT = 3.0  # weight of a labelled example when unlabelled ones refine prototypes
+
+
 class ProtoNetOptions(LearnerOptions):
     """Options of the prototypical network."""
 
@@ -136,8 +139,10 @@ class ProtoNet(MetricLearner):
     ) -> Tensor:
         """Refine the prototypes with unlabelled examples: soft k-means (Ren et al. 2018, equations 3 and 4).
 
-        c_k = (Σ_support,k f(x) + Σ_unlabelled p_k(x) f(x)) / (n_k + Σ p_k(x)), where p is the softmax of the logits at
-        the previous prototypes. A class without unlabelled examples keeps its prototype almost unchanged.
+        c_k = (w Σ_support,k f(x) + Σ_unlabelled p_k(x) f(x)) / (w n_k + Σ p_k(x)), where p is the softmax of the logits
+        at the previous prototypes. In the paper w = 1. A larger w, and prototypes of unit norm where examples have unit
+        norm, keep a class with few unlabelled examples from moving to those of other classes; w = 3 was chosen on the
+        meta-validation classes of BANKING77.
 
         Args:
             encoder: The encoder.
@@ -155,5 +160,6 @@ class ProtoNet(MetricLearner):
         features = torch.cat([self.features(support), self.features(unlabelled)])
         for _ in range(steps):
             soft = self.prototype_logits(encoder, prototypes, unlabelled).softmax(-1)
-            prototypes = class_means(features, torch.cat([hard, soft]))
+            # Features of unit norm have prototypes of unit norm.
+            prototypes = self.features(class_means(features, torch.cat([SUPPORT_WEIGHT * hard, soft])))
         return prototypes

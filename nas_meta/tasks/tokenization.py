@@ -111,7 +111,6 @@ def load_tasks(source: TaskSource, tokenizer: PreTrainedTokenizerBase | None, ma
         PluginError: A method of the source raised an unexpected exception, or its ``spoken()`` returned something other
             than words.
     """
-
     tasks = tokenise(source.load(), text_encoder(tokenizer, max_tokens))
     with plugin_call(source, "spoken"):
         spoken = {split: [source.spoken(name) for name in pool.classes] for split, pool in tasks.pools.items()}

@@ -14,7 +14,7 @@ from nas_meta.outputs.export.folder import export
 @pytest.fixture(scope="module")
 def support(tmp_path_factory):
     file = tmp_path_factory.mktemp("support") / "support.csv"
-    file.write_text("text,label\nalpha bravo,a/b\nalpha alpha,a/b\ncharlie delta,c\n")
+    file.write_text("text,label\nredfox redcat,a/b\nredfox redfox,a/b\ngoldowl goldbee,c\n")
     return file
 
 
@@ -30,17 +30,17 @@ def classify(*arguments):
 
 def test_texts_and_files_are_classified_and_bad_input_is_refused(run, support, tmp_path):
     model = export(run, tmp_path / "model")
-    printed = classify(model, "--support", support, "alpha bravo", "charlie delta", "--json")
+    printed = classify(model, "--support", support, "redfox redcat", "goldowl goldbee", "--json")
     rows = json.loads(printed.stdout)
     assert [row["label"] for row in rows] == ["a/b", "c"] and all(0.5 < row["probability"] <= 1 for row in rows)
     texts = tmp_path / "texts.jsonl"
-    texts.write_text("\n".join(json.dumps({"text": f"alpha bravo {i}"}) for i in range(1200)))
+    texts.write_text("\n".join(json.dumps({"text": f"redfox redcat {i}"}) for i in range(1200)))
     done = classify(run.directory, "--trial", 1, "--support", support, "--input", texts, "--to", tmp_path / "out.csv",
                     "--save", tmp_path / "saved")  # fmt: skip
     assert done.exit_code == 0 and "1,024 of 1,200 texts" in done.stderr
     with open(tmp_path / "out.csv", newline="") as file:
-        assert [row["text"] for row in csv.DictReader(file)] == [f"alpha bravo {i}" for i in range(1200)]
-    again = classify(tmp_path / "saved", "alpha bravo")
+        assert [row["text"] for row in csv.DictReader(file)] == [f"redfox redcat {i}" for i in range(1200)]
+    again = classify(tmp_path / "saved", "redfox redcat")
     assert again.exit_code == 0 and again.stdout.startswith("a/b\t")
     one_class, listed = tmp_path / "one.csv", tmp_path / "listed.xml"
     one_class.write_text("text,label\nalpha,a\nbravo,a\n")

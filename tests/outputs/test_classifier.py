@@ -222,7 +222,7 @@ def test_settings_are_read_and_changed(exported, support):
     assert classifier.get_params() == {"batch_size": 3}
     assert classifier.set_params(batch_size=5).get_params() == {"batch_size": 5}
     for wrong in ({"batch_size": 0}, {"batchsize": 1}):
-        with pytest.raises(ConfigError, match="expected a positive integer|did you mean 'batch_size'"):
+        with pytest.raises(ConfigError, match=r"expected a positive integer|did you mean 'batch_size'"):
             classifier.set_params(**wrong)
     with pytest.raises(ConfigError, match=r"expected a call of fit\(texts, labels\)"):
         classifier.predict(["alpha"])

@@ -55,10 +55,17 @@ def transductive(z: torch.Tensor, labels: np.ndarray, balanced: bool) -> None:
         refined = learner.prototype_logits(None, prototypes, q).argmax(1).numpy()
         rows.append([(plain == y).mean(), (refined == y).mean()])
     both = 100 * np.array(rows)
-    print(f"{'balanced' if balanced else 'unbalanced'}: " + ", ".join(
-        f"{name} {values.mean():.2f} ± {interval95(values):.2f}"
-        for name, values in (("inductive", both[:, 0]), ("transductive", both[:, 1]), ("gain", both[:, 1] - both[:, 0]))
-    ))
+    print(
+        f"{'balanced' if balanced else 'unbalanced'}: "
+        + ", ".join(
+            f"{name} {values.mean():.2f} ± {interval95(values):.2f}"
+            for name, values in (
+                ("inductive", both[:, 0]),
+                ("transductive", both[:, 1]),
+                ("gain", both[:, 1] - both[:, 0]),
+            )
+        )
+    )
 
 
 def full_way(name: str, z: torch.Tensor, labels: np.ndarray, test_z: torch.Tensor, test_labels: np.ndarray) -> None:

@@ -16,9 +16,7 @@ MANY = 1000  # texts from which progress is shown
 
 
 def classify(
-    model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="exported folder, run directory, or saved classifier")
-    ],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="exported folder, run directory, or saved classifier")],
     texts: Annotated[Optional[list[str]], typer.Argument(metavar="[TEXT]...", help="texts to classify")] = None,
     support: Annotated[
         Optional[Path], typer.Option(metavar="FILE", help="JSON Lines or CSV with a few examples of every class")

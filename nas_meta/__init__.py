@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # the same names once more, for type checkers and editors, wh
     from nas_meta.journal.run import load_run as load_run
     from nas_meta.learners.base import Learner as Learner
     from nas_meta.learners.base import LearnerOptions as LearnerOptions
+    from nas_meta.outputs.classifier.classifier import FewShotClassifier as FewShotClassifier
+    from nas_meta.outputs.classifier.loading import load_classifier as load_classifier
     from nas_meta.space.architecture import Architecture as Architecture
     from nas_meta.space.architecture import Choice as Choice
     from nas_meta.space.choice_supernet import ChoiceInput as ChoiceInput
@@ -44,6 +46,7 @@ _EXPORTS = {
     "ChoiceSupernet": "nas_meta.space.choice_supernet",
     "CodeName": "nas_meta.core.options",
     "ComposedSpace": "nas_meta.space.composite",
+    "FewShotClassifier": "nas_meta.outputs.classifier.classifier",
     "Learner": "nas_meta.learners.base",
     "LearnerOptions": "nas_meta.learners.base",
     "NasMetaError": "nas_meta.errors",
@@ -61,6 +64,7 @@ _EXPORTS = {
     "Supernet": "nas_meta.space.supernet",
     "TaskSource": "nas_meta.tasks.source",
     "WAIT": "nas_meta.strategy.protocol",
+    "load_classifier": "nas_meta.outputs.classifier.loading",
     "load_run": "nas_meta.journal.run",
     "resume": "nas_meta.controller.launch",
     "search": "nas_meta.controller.launch",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from nas_meta.cli import options, plugins, pretrain
+from nas_meta.cli import classify, options, plugins, pretrain
 from nas_meta.cli.app import App, common_options
 from nas_meta.cli.failures import DEBUG, report
 from nas_meta.cli.plugins import print_json
@@ -373,6 +373,7 @@ def tensorboard(
 
 
 app.command()(pretrain.pretrain)
+app.command()(classify.classify)
 plugins.add_to(app)
 
 

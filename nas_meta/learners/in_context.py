@@ -137,7 +137,7 @@ class InContext(Learner):
         prompts, limit = self._prompts(pool), self.options.shots_in_prompt
         shots = most = min(episode.support.shape[1], episode.support.shape[1] if limit is None else limit)
         while True:
-            order = np.random.default_rng([self.options.order_seed, *episode.indices]).permutation(
+            order = np.random.default_rng([self.options.order_seed, *episode.order_key]).permutation(
                 shots * len(episode.support)
             )
             chosen = episode.support[:, :shots].ravel()[order]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from nas_meta.learners.base import Learner, LearnerOptions, accuracy, embed_distinct
 from nas_meta.learners.head_fitting import fit_head
 from nas_meta.learners.heads import NONE, SHRINKAGE, Head
+from nas_meta.learners.support import balanced_rows
 from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.episodes import Episode, EpisodeShape
 from nas_meta.tasks.pool import Pool, Tasks
@@ -72,6 +73,24 @@ class MetricLearner(Learner):
         """
         return self.logits(encoder, support, query)
 
+    def task_logits(self, encoder: Encoder, support: Tensor, labels: Tensor, ways: int, query: Tensor) -> Tensor:
+        """Compute logits as in evaluation from a support set whose classes may differ in size.
+
+        By default the examples of smaller classes are repeated in turn until all classes are equally large.
+
+        Args:
+            encoder: The encoder; the learner's own parameters are in ``encoder.learned``.
+            support: ``[S, D]`` embeddings, after the head.
+            labels: ``[S]``, the class of each support example, from 0 to ``ways`` - 1; every class occurs.
+            ways: N, the number of classes.
+            query: ``[M, D]`` embeddings, after the head.
+
+        Returns:
+            ``[M, N]``.
+        """
+        rows = torch.from_numpy(balanced_rows(labels.cpu().numpy(), ways)).to(support.device)
+        return self.evaluation_logits(encoder, support[rows], query, self.form(encoder))
+
     def forms(self) -> Sequence[str]:
         """Return the forms of evaluation to choose from on meta-validation; by default the one of the training."""
         return ("",)
@@ -121,7 +140,12 @@ class MetricLearner(Learner):
     def _logits(self, encoder: Encoder, z: Tensor, episode: Episode) -> Tensor:
         """Compute the logits of an episode from the embeddings of its examples, in the order of ``episode.indices``."""
         ways, shots = episode.support.shape
-        head = getattr(encoder.learned, "head", None)
-        z = z if head is None else head(z)
+        z = mapped(encoder, z)
         support, query = z[: ways * shots].view(ways, shots, -1), z[ways * shots :]
         return self.evaluation_logits(encoder, support, query, self.form(encoder))
+
+
+def mapped(encoder: Encoder, z: Tensor) -> Tensor:
+    """Return embeddings ``[..., D]`` after the head that was fitted to the encoder, if there is one."""
+    head = getattr(encoder.learned, "head", None)
+    return z if head is None else head(z)

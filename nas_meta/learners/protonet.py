@@ -21,6 +21,7 @@ from nas_meta.learners.metric import MetricLearner, MetricOptions
 from nas_meta.models.encoder import Encoder
 
 DISTANCES = ("euclidean", "cosine")
+SUPPORT_WEIGHT = 3.0  # weight of a labelled example when unlabelled ones refine prototypes
 
 
 class ProtoNetOptions(MetricOptions):
@@ -71,6 +72,19 @@ def cosine_logits(support: Tensor, query: Tensor, scale: Tensor | float = 1.0) -
     return scale * F.normalize(query, dim=-1) @ F.normalize(support.mean(1), dim=-1).T
 
 
+def class_means(features: Tensor, weights: Tensor) -> Tensor:
+    """Compute the weighted mean of the features of every class.
+
+    Args:
+        features: ``[M, D]``.
+        weights: ``[M, N]``, weight of each example in each class.
+
+    Returns:
+        ``[N, D]``.
+    """
+    return weights.T @ features / weights.sum(0)[:, None]
+
+
 class ProtoNet(MetricLearner):
     """Prototypical network: classifies by the nearest class mean in embedding space."""
 
@@ -98,8 +112,78 @@ class ProtoNet(MetricLearner):
 
     def evaluation_logits(self, encoder: Encoder, support: Tensor, query: Tensor, form: str) -> Tensor:
         if form == "cosine":
-            scale = getattr(encoder.learned, "temperature", self.options.scale)
-            return cosine_logits(support, query, scale)
+            return cosine_logits(support, query, self.temperature(encoder))
         if self.options.normalize:
             support, query = F.normalize(support, dim=-1), F.normalize(query, dim=-1)
         return prototype_logits(support, query, self.options.scale)
+
+    def task_logits(self, encoder: Encoder, support: Tensor, labels: Tensor, ways: int, query: Tensor) -> Tensor:
+        return self.prototype_logits(encoder, self.prototypes(encoder, support, labels, ways), query)
+
+    def prototypes(self, encoder: Encoder, support: Tensor, labels: Tensor, ways: int) -> Tensor:
+        """Compute the prototype of every class; classes may differ in size.
+
+        Args:
+            encoder: The encoder, with the distance of evaluation.
+            support: ``[S, D]`` embeddings.
+            labels: ``[S]``, the class of each, from 0 to ``ways`` - 1; every class occurs.
+            ways: N, the number of classes.
+
+        Returns:
+            ``[N, D]``.
+        """
+        return class_means(self.features(encoder, support), F.one_hot(labels, ways).to(support.dtype))
+
+    def features(self, encoder: Encoder, z: Tensor) -> Tensor:
+        """Return embeddings ``[M, D]`` as prototypes average them: of unit norm under ``normalize``."""
+        normalized = self.form(encoder) == "euclidean" and self.options.normalize
+        return F.normalize(z, dim=-1) if normalized else z
+
+    def prototype_logits(self, encoder: Encoder, prototypes: Tensor, query: Tensor) -> Tensor:
+        """Compute the logits of query embeddings ``[M, D]`` from prototypes ``[N, D]``.
+
+        Args:
+            encoder: The encoder, with the temperature of the cosine similarity.
+            prototypes: What :meth:`prototypes` returned.
+            query: ``[M, D]`` embeddings.
+
+        Returns:
+            ``[M, N]``.
+        """
+        if self.form(encoder) == "cosine":
+            return cosine_logits(prototypes[:, None], query, self.temperature(encoder))
+        return prototype_logits(prototypes[:, None], self.features(encoder, query), self.options.scale)
+
+    def temperature(self, encoder: Encoder) -> Tensor | float:
+        """Return the temperature of the cosine similarity; training under the other distance learns none."""
+        return getattr(encoder.learned, "temperature", self.options.scale)
+
+    def refined(
+        self, encoder: Encoder, support: Tensor, labels: Tensor, ways: int, unlabelled: Tensor, steps: int = 10
+    ) -> Tensor:
+        """Refine the prototypes with unlabelled examples: soft k-means (Ren et al. 2018, equations 3 and 4).
+
+        c_k = (w Σ_support,k f(x) + Σ_unlabelled p_k(x) f(x)) / (w n_k + Σ p_k(x)), where p is the softmax of the logits
+        at the previous prototypes. In the paper w = 1. A larger w, and prototypes of unit norm where examples have unit
+        norm, keep a class with few unlabelled examples from moving to those of other classes; w = 3 was chosen on the
+        meta-validation classes of BANKING77.
+
+        Args:
+            encoder: The encoder.
+            support: ``[S, D]`` embeddings.
+            labels: ``[S]``, the class of each.
+            ways: N, the number of classes.
+            unlabelled: ``[U, D]`` embeddings.
+            steps: Number of updates.
+
+        Returns:
+            ``[N, D]`` prototypes.
+        """
+        hard = F.one_hot(labels, ways).to(support.dtype)
+        prototypes = class_means(self.features(encoder, support), hard)
+        features = torch.cat([self.features(encoder, support), self.features(encoder, unlabelled)])
+        for _ in range(steps):
+            soft = self.prototype_logits(encoder, prototypes, unlabelled).softmax(-1)
+            # Features of unit norm have prototypes of unit norm.
+            prototypes = self.features(encoder, class_means(features, torch.cat([SUPPORT_WEIGHT * hard, soft])))
+        return prototypes

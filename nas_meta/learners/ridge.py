@@ -52,9 +52,11 @@ class Ridge(MetricLearner):
         return module
 
     def logits(self, encoder: Encoder, support: Tensor, query: Tensor) -> Tensor:
-        learned = encoder.learned
         ways, shots, width = support.shape
-        z = F.normalize(support.reshape(ways * shots, width), dim=-1)
-        labels = torch.eye(ways, dtype=z.dtype, device=z.device).repeat_interleave(shots, 0)
-        weights = ridge_weights(z, labels, learned.log_ridge.exp())
+        labels = torch.arange(ways, device=support.device).repeat_interleave(shots)
+        return self.task_logits(encoder, support.reshape(ways * shots, width), labels, ways, query)
+
+    def task_logits(self, encoder: Encoder, support: Tensor, labels: Tensor, ways: int, query: Tensor) -> Tensor:
+        learned, z = encoder.learned, F.normalize(support, dim=-1)
+        weights = ridge_weights(z, F.one_hot(labels, ways).to(z.dtype), learned.log_ridge.exp())
         return learned.scale * F.normalize(query, dim=-1) @ weights + learned.bias

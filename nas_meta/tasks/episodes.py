@@ -74,6 +74,11 @@ class Episode:
         return np.concatenate([self.support.ravel(), self.query.ravel()])
 
     @property
+    def order_key(self) -> np.ndarray:
+        """What decides the order of the support examples in a prompt."""
+        return self.indices
+
+    @property
     def labels(self) -> np.ndarray:
         """``[N*Q]``, class of each query example, in the order of :attr:`indices`."""
         return np.repeat(np.arange(len(self.query)), self.query.shape[1])

@@ -61,6 +61,40 @@ def _check_files(tokenizer: PreTrainedTokenizerBase, folder: Path, name: str) ->
         )
 
 
+def text_encoder(
+    tokenizer: PreTrainedTokenizerBase | None, max_tokens: int
+) -> Callable[[list[str]], tuple[list[np.ndarray], list[np.ndarray]]]:
+    """Return the function that tokenises texts for a pool.
+
+    Args:
+        tokenizer: Tokenizer of the texts; None where there are none.
+        max_tokens: Texts are cut to this many tokens, special tokens included.
+
+    Returns:
+        Function from texts to the token ids of each text, and the word index of each token.
+    """
+
+    def encode(texts: list[str]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        # In chunks, each converted to arrays: the tokenizer's own output takes kilobytes per text.
+        parts = [encode_chunk(texts[start : start + CHUNK]) for start in range(0, len(texts), CHUNK)]
+        return [ids for part in parts for ids in part[0]], [words for part in parts for words in part[1]]
+
+    def encode_chunk(texts: list[str]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        # Tokenizers process a word as a whole, even one of many megabytes.
+        texts = [text[: LONGEST_TOKEN * max_tokens] for text in texts]
+        encoded = tokenizer(texts, truncation=True, max_length=max_tokens, padding=False)
+        ids = encoded["input_ids"]
+        if tokenizer.is_fast:
+            words = [[-1 if w is None else w for w in encoded.word_ids(i)] for i in range(len(texts))]
+        else:
+            # Slow tokenizers do not report words: every token counts as one word.
+            special = set(tokenizer.all_special_ids)
+            words = [[-1 if token in special else i for i, token in enumerate(text)] for text in ids]
+        return [np.asarray(i, dtype=np.int32) for i in ids], [np.asarray(w, dtype=np.int32) for w in words]
+
+    return encode
+
+
 def load_tasks(source: TaskSource, tokenizer: PreTrainedTokenizerBase | None, max_tokens: int) -> Tasks:
     """Load a task source and tokenise its texts.
 
@@ -77,8 +111,7 @@ def load_tasks(source: TaskSource, tokenizer: PreTrainedTokenizerBase | None, ma
         PluginError: A method of the source raised an unexpected exception, or its ``spoken()`` returned something other
             than words.
     """
-    encode = encoder_of(tokenizer, max_tokens)
-    tasks = tokenise(source.load(), encode)
+    tasks = tokenise(source.load(), text_encoder(tokenizer, max_tokens))
     with plugin_call(source, "spoken"):
         spoken = {split: [source.spoken(name) for name in pool.classes] for split, pool in tasks.pools.items()}
     for words in (w for names in spoken.values() for w in names):
@@ -100,45 +133,10 @@ def with_tokenizer(pool: Pool, tokenizer: PreTrainedTokenizerBase, max_tokens: i
     Returns:
         A copy of the pool, without synonyms and prompts, which are those of the first tokenizer.
     """
-    ids, words = encoder_of(tokenizer, max_tokens)(list(pool.texts))
+    ids, words = text_encoder(tokenizer, max_tokens)(list(pool.texts))
     tokens = TokenSequences.from_lists(ids)
     flat = TokenSequences.from_lists(words).tokens
     return replace(pool, tokens=tokens.tokens, offsets=tokens.offsets, words=flat, synonyms={}, prompts={})
-
-
-def encoder_of(
-    tokenizer: PreTrainedTokenizerBase | None, max_tokens: int
-) -> Callable[[list[str]], tuple[list[np.ndarray], list[np.ndarray]]]:
-    """Return a function that tokenises texts as :func:`nas_meta.tasks.pool.tokenise` expects it.
-
-    Args:
-        tokenizer: The tokenizer.
-        max_tokens: Texts are cut to this many tokens, special tokens included.
-
-    Returns:
-        Function from texts to the token ids of each text and the word index of each token.
-    """
-
-    def encode(texts: list[str]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        # In chunks, each converted to arrays: the tokenizer's own output takes kilobytes per text.
-        parts = [encode_chunk(texts[start : start + CHUNK]) for start in range(0, len(texts), CHUNK)]
-        return [ids for part in parts for ids in part[0]], [words for part in parts for words in part[1]]
-
-    def encode_chunk(texts: list[str]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        assert tokenizer is not None, "only texts are tokenised"
-        # Tokenizers process a word as a whole, even one of many megabytes.
-        texts = [text[: LONGEST_TOKEN * max_tokens] for text in texts]
-        encoded = tokenizer(texts, truncation=True, max_length=max_tokens, padding=False)
-        ids = encoded["input_ids"]
-        if tokenizer.is_fast:
-            words = [[-1 if w is None else w for w in encoded.word_ids(i)] for i in range(len(texts))]
-        else:
-            # Slow tokenizers do not report words: every token counts as one word.
-            special = set(tokenizer.all_special_ids)
-            words = [[-1 if token in special else i for i, token in enumerate(text)] for text in ids]
-        return [np.asarray(i, dtype=np.int32) for i in ids], [np.asarray(w, dtype=np.int32) for w in words]
-
-    return encode
 
 
 def with_synonyms(tasks: Tasks, tokenizer: PreTrainedTokenizerBase) -> Tasks:

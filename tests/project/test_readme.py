@@ -9,10 +9,12 @@ import pytest
 import typer
 import yaml
 
+from nas_meta import load_classifier, search
 from nas_meta.cli.main import app
 from nas_meta.config.problem import load_tasks, make_space
 from nas_meta.config.resolved import resolve
 from nas_meta.config.sections import Config
+from nas_meta.outputs.export.folder import export
 from nas_meta.testing import check_space
 
 ROOT = Path(__file__).parents[2]
@@ -82,7 +84,7 @@ def test_the_config_of_the_readme_reads_a_csv_file(tmp_path):
 
 
 def test_the_plugin_of_the_readme_passes_the_check(tmp_path):
-    (code,) = blocks(ROOT / "README.md", "python")
+    (code,) = [block for block in blocks(ROOT / "README.md", "python") if "SearchSpace" in block]
     (tmp_path / "tiny_encoder.py").write_text(code)
     problems, checked = check_space(f"{tmp_path / 'tiny_encoder.py'}:TinyEncoder")
     assert not problems and checked
@@ -90,6 +92,16 @@ def test_the_plugin_of_the_readme_passes_the_check(tmp_path):
 
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)\s#]+)(#[^)\s]*)?\)")
 LINKED = [*PAGES, ROOT / "benchmarks" / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs" / "api").glob("*.md")]
+
+
+def test_the_classifier_of_the_readme_works(small_config, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    small_config |= {"strategy": {"name": "random"}, "budget": {"trials": 1}}
+    export(search(small_config, "run", inline=True), "my-model")
+    (code,) = [block for block in blocks(ROOT / "README.md", "python") if "load_classifier" in block]
+    exec(code, {})
+    assert set(re.findall(r"'(\w+)'", capsys.readouterr().out.splitlines()[-1])) <= {"delivery", "card"}
+    assert load_classifier("my-classifier").classes_.tolist() == ["card", "delivery", "refund"]
 
 
 @pytest.mark.parametrize("page", LINKED, ids=lambda page: str(page.relative_to(ROOT)))

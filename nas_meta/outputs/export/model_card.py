@@ -31,6 +31,15 @@ from `{source}`.
 | --- | --- |
 {metrics}
 {verdict}
+Learn classes from a few examples and classify, with the package `nas-meta`:
+
+```python
+import nas_meta
+
+classifier = nas_meta.load_classifier("{folder}").fit(examples, labels)
+print(classifier.predict(new_examples))
+```
+
 Embeddings are {embeddings}:
 
 ```python

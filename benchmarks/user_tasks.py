@@ -1,0 +1,111 @@
+"""The untouched MiniLM on tasks as users have them: what unlabelled texts gain, and accuracy over all classes at once.
+
+    python benchmarks/user_tasks.py BANKING77_FOLDER [CLINC150_FOLDER]
+
+The folders hold BANKING77 (``test.jsonl`` of ProtAugment's fold 01, ``polyai_train.csv``, ``polyai_test.csv``) and
+CLINC150 (``data_full.json``). Each distinct text is embedded once; the rest takes seconds.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from transformers import AutoModel
+
+from nas_meta.learners.protonet import ProtoNet
+from nas_meta.models.encoder import Encoder
+from nas_meta.models.profiling import interval95
+from nas_meta.outputs.classifier.examples import Preparation
+from nas_meta.tasks.packaged_models import MINILM, model_path
+from nas_meta.tasks.tokenization import load_tokenizer
+
+EPISODES, DRAWS = 600, 10
+
+
+def embed(encoder: Encoder, preparation: Preparation, texts: list[str]) -> torch.Tensor:
+    pool = preparation.pool(texts, np.zeros(len(texts), np.int64), ["unknown"])
+    with torch.no_grad():
+        return F.normalize(encoder.embed(pool, np.arange(len(texts)), 64), dim=-1)
+
+
+def transductive(z: torch.Tensor, labels: np.ndarray, balanced: bool) -> None:
+    """Compare 600 paired episodes: 15 queries a class, or class shares from a Dirichlet distribution with α = 2."""
+    learner, rows = ProtoNet(), []
+    names = np.unique(labels)
+    for i in range(EPISODES):
+        rng = np.random.default_rng([0, i])
+        support, queries, targets = [], [], []
+        shares = np.full(5, 0.2) if balanced else rng.dirichlet([2.0] * 5)
+        counts = np.bincount(rng.choice(5, 75, p=shares), minlength=5) if not balanced else np.full(5, 15)
+        for k, name in enumerate(rng.choice(names, 5, replace=False)):
+            members = rng.permutation(np.flatnonzero(labels == name))
+            support.append(members[0])
+            queries.extend(members[1 : 1 + counts[k]])
+            targets.extend([k] * len(members[1 : 1 + counts[k]]))
+        s, q, y = z[support], z[queries], np.array(targets)
+        plain = learner.task_logits(None, s, torch.arange(5), 5, q).argmax(1).numpy()
+        prototypes = learner.refined(None, s, torch.arange(5), 5, q)
+        refined = learner.prototype_logits(None, prototypes, q).argmax(1).numpy()
+        rows.append([(plain == y).mean(), (refined == y).mean()])
+    both = 100 * np.array(rows)
+    print(
+        f"{'balanced' if balanced else 'unbalanced'}: "
+        + ", ".join(
+            f"{name} {values.mean():.2f} ± {interval95(values):.2f}"
+            for name, values in (
+                ("inductive", both[:, 0]),
+                ("transductive", both[:, 1]),
+                ("gain", both[:, 1] - both[:, 0]),
+            )
+        )
+    )
+
+
+def full_way(name: str, z: torch.Tensor, labels: np.ndarray, test_z: torch.Tensor, test_labels: np.ndarray) -> None:
+    """Print the accuracy over all classes at once, for ten draws of five examples a class."""
+    learner, found = ProtoNet(), []
+    names = np.unique(labels)
+    for draw in range(DRAWS):
+        rng = np.random.default_rng([1, draw])
+        rows = np.concatenate([rng.choice(np.flatnonzero(labels == n), 5, replace=False) for n in names])
+        y = torch.arange(len(names)).repeat_interleave(5)
+        logits = learner.task_logits(None, z[rows], y, len(names), test_z)
+        found.append(100 * (names[logits.argmax(1).numpy()] == test_labels).mean())
+    print(f"{name}, {len(names)} classes, 5 shots: {np.mean(found):.2f} ± {interval95(np.array(found)):.2f}")
+
+
+def main() -> None:
+    banking = Path(sys.argv[1])
+    encoder = Encoder(AutoModel.from_pretrained(model_path(MINILM))).eval()
+    preparation = Preparation("text", load_tokenizer(MINILM), 64)
+    rows = [json.loads(line) for line in (banking / "test.jsonl").read_text().splitlines()]
+    unique = {row["sentence"].strip(): row["label"] for row in rows}
+    z, labels = embed(encoder, preparation, list(unique)), np.array(list(unique.values()))
+    transductive(z, labels, balanced=True)
+    transductive(z, labels, balanced=False)
+    parts = defaultdict(list)
+    for part in ("train", "test"):
+        with open(banking / f"polyai_{part}.csv", newline="", encoding="utf-8") as file:
+            parts[part] = [(row["text"], row["category"]) for row in csv.DictReader(file)]
+    report("BANKING77", encoder, preparation, parts["train"], parts["test"])
+    if len(sys.argv) > 2:
+        data = json.loads((Path(sys.argv[2]) / "data_full.json").read_text())
+        report("CLINC150", encoder, preparation, data["train"], data["test"])
+
+
+def report(name: str, encoder: Encoder, preparation: Preparation, train: list, test: list) -> None:
+    (z, labels), (test_z, test_labels) = (
+        (embed(encoder, preparation, [t for t, _ in part]), np.array([y for _, y in part])) for part in (train, test)
+    )
+    full_way(name, z, labels, test_z, test_labels)
+
+
+if __name__ == "__main__":
+    main()

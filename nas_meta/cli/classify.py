@@ -1,0 +1,80 @@
+"""``nas-meta classify``: label texts with a model and a few labelled examples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from nas_meta.cli import options
+from nas_meta.cli.plugins import print_json
+from nas_meta.cli.printing import echo
+from nas_meta.errors import ConfigError
+
+MANY = 1000  # texts from which progress is shown
+
+
+def classify(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="exported folder, run directory, or saved classifier")],
+    texts: Annotated[Optional[list[str]], typer.Argument(metavar="[TEXT]...", help="texts to classify")] = None,
+    support: Annotated[
+        Optional[Path], typer.Option(metavar="FILE", help="JSON Lines or CSV with a few examples of every class")
+    ] = None,
+    input_: Annotated[
+        Optional[Path], typer.Option("--input", metavar="FILE", help="CSV, JSON Lines or .txt with texts to classify")
+    ] = None,
+    to: Annotated[
+        Optional[Path], typer.Option("--to", metavar="FILE", help="CSV or JSON Lines file to write; default: print")
+    ] = None,
+    save: Annotated[
+        Optional[Path], typer.Option("--save", metavar="DIR", help="save the fitted classifier in this new folder")
+    ] = None,
+    together: Annotated[
+        bool, typer.Option("--together", help="let the texts refine the classes (transductive; learner protonet)")
+    ] = False,
+    trial: Annotated[
+        Optional[int], typer.Option("--trial", metavar="ID", help="trial of a run; by default the best")
+    ] = None,
+    text: Annotated[str, typer.Option(metavar="NAME", help="text field of the files")] = "text",
+    label: Annotated[str, typer.Option(metavar="NAME", help="label field of the support file")] = "label",
+    as_json: options.JsonOption = False,
+    allow_plugins: options.AllowOption = False,
+) -> None:
+    """Classify texts with an exported model, from a few labelled examples of every class."""
+    if bool(texts) == (input_ is not None) and not (save and not texts):
+        raise ConfigError("expected either TEXT arguments or --input FILE")
+    from nas_meta.outputs.classifier.files import read_support, read_texts, write_predictions
+    from nas_meta.outputs.classifier.loading import load_classifier
+
+    asked = list(texts) if texts else read_texts(input_, text) if input_ is not None else []
+    labelled = None if support is None else read_support(support, text, label)
+    classifier = load_classifier(model, trial=trial, allow_plugins=allow_plugins)
+    if labelled is not None:
+        classifier.fit(*labelled)
+    elif classifier.fitted is None:
+        raise ConfigError("--support is missing; expected a file with examples, or a saved classifier as MODEL")
+    if save is not None:
+        classifier.save(save)
+
+    def show(done: int) -> None:
+        if len(asked) >= MANY:
+            echo(f"{done:,} of {len(asked):,} texts", err=True)
+
+    probabilities = classifier.predict_proba(asked, together, show)
+    best = probabilities.argmax(1)
+    names = classifier.classes_[best].tolist()
+    shares = [round(float(p), 4) for p in probabilities[range(len(asked)), best]]
+    rows = [
+        {"text": given, "label": name, "probability": share}
+        for given, name, share in zip(asked, names, shares, strict=True)
+    ]
+    if to is not None:
+        write_predictions(to, rows)
+    if as_json:
+        print_json(rows)
+    elif to is not None:
+        echo(f"{len(rows):,} predictions written to {to}")
+    else:
+        for row in rows:
+            echo(f"{row['label']}\t{row['probability']:.2f}\t{row['text'][:200]}")

@@ -1,0 +1,284 @@
+"""The few-shot classifier, with the interface of scikit-learn's classifiers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nas_meta.errors import ConfigError, DataError, nearest
+from nas_meta.outputs.classifier.adaptation import ModelParts, Progress, embeddings, logits_by_adapting
+from nas_meta.outputs.classifier.labels import Label, label_array, plain_labels
+from nas_meta.tasks.examples import Example, content_key
+
+PARAMETERS = ("batch_size",)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a classifier keeps of its support set, in an order that does not depend on the order of the examples.
+
+    Attributes:
+        names: The classes, sorted.
+        labels: ``[S]``, index of each support example's class.
+        examples: The support examples; empty if the learner needs only their embeddings.
+        z: ``[S, D]``, their embeddings; None if the learner needs the examples.
+        unlabelled: ``[U, D]``, embeddings that refine the classes; None without any.
+    """
+
+    names: list[Label]
+    labels: np.ndarray
+    examples: Sequence[Example] = ()
+    z: Tensor | None = None
+    unlabelled: Tensor | None = None
+
+
+@dataclass
+class FewShotClassifier:
+    """A classifier that learns its classes from a few examples, as the model's learner does in an episode.
+
+    Get one from :func:`nas_meta.load_classifier`. Examples are texts, images (``uint8`` arrays of the model's
+    ``[channels, height, width]``), or tuples of an image and a text, as the model takes them.
+
+    Attributes:
+        parts: The model, its learner and its tokenizer.
+        batch_size: Approximate number of examples per call of the model; more are faster and need more memory.
+        source: Folder of the model, which a saved classifier names.
+        fitted: The support set; None before :meth:`fit`.
+    """
+
+    parts: ModelParts
+    batch_size: int = 64
+    source: str = ""
+    fitted: Fitted | None = field(default=None, repr=False)
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the settings that :meth:`set_params` changes.
+
+        Args:
+            deep: Ignored; scikit-learn passes it.
+        """
+        return {name: getattr(self, name) for name in PARAMETERS}
+
+    def set_params(self, **params: Any) -> FewShotClassifier:
+        """Change settings.
+
+        Args:
+            params: ``batch_size``.
+
+        Returns:
+            The classifier.
+
+        Raises:
+            ConfigError: There is no such setting, or its value is invalid.
+        """
+        for name, value in params.items():
+            if name not in PARAMETERS:
+                raise ConfigError(f"the classifier has no parameter '{name}'; {nearest(name, PARAMETERS)}")
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{name} is {value!r}; expected a positive integer")
+            setattr(self, name, value)
+        return self
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """The classes, sorted; the columns of :meth:`predict_proba`."""
+        return label_array(self._state.names)
+
+    @property
+    def _state(self) -> Fitted:
+        if self.fitted is None:
+            raise ConfigError("the classifier has no classes yet; expected a call of fit(texts, labels) before this")
+        return self.fitted
+
+    def fit(
+        self, texts: Iterable[Any], labels: Iterable[Any], unlabelled: Iterable[Any] | None = None
+    ) -> FewShotClassifier:
+        """Learn the classes from labelled examples, one or more of every class.
+
+        Args:
+            texts: The examples.
+            labels: One label per example: strings, integers or booleans.
+            unlabelled: Further examples of the same classes without labels, which refine the classes.
+
+        Returns:
+            The classifier.
+
+        Raises:
+            DataError: The examples or labels cannot be used.
+            ConfigError: The learner cannot distinguish as many classes, or cannot use unlabelled examples.
+        """
+        examples, given = self._labelled(texts, labels)
+        extra = None
+        if unlabelled is not None:
+            self.parts.refiner()
+            if listed := self.parts.preparation.checked(unlabelled, "unlabelled"):
+                extra = embeddings(self.parts, listed, self.batch_size, None)
+        names = self._names(given)
+        if not self.parts.embeds:
+            self.fitted = self._in_order(examples, given, names)
+            return self
+        z = embeddings(self.parts, examples, self.batch_size, None)
+        self.fitted = _ordered_embeddings(z, given, names, extra)
+        return self
+
+    def partial_fit(self, texts: Iterable[Any], labels: Iterable[Any]) -> FewShotClassifier:
+        """Add labelled examples, also of new classes; the result is that of :meth:`fit` on all examples.
+
+        Args:
+            texts: The examples.
+            labels: One label per example, of the type of the known labels.
+
+        Returns:
+            The classifier.
+
+        Raises:
+            DataError: The examples or labels cannot be used.
+            ConfigError: The learner cannot distinguish as many classes.
+        """
+        if self.fitted is None:
+            return self.fit(texts, labels)
+        examples, given = self._labelled(texts, labels)
+        state = self.fitted
+        known = [state.names[i] for i in state.labels]
+        together = plain_labels([*known, *given])
+        names = self._names(together)
+        if state.z is None:
+            self.fitted = self._in_order([*state.examples, *examples], together, names)
+            return self
+        z = torch.cat([state.z, embeddings(self.parts, examples, self.batch_size, None).to(state.z)])
+        self.fitted = _ordered_embeddings(z, together, names, state.unlabelled)
+        return self
+
+    def predict(self, texts: Iterable[Any], together: bool = False, progress: Progress | None = None) -> np.ndarray:
+        """Predict the class of each example.
+
+        Args:
+            texts: The examples.
+            together: Whether the examples refine the classes before they are classified (transductive): a prediction
+                then depends on the other examples of the call.
+            progress: Called with the number of examples that are done.
+
+        Returns:
+            ``[M]`` labels.
+        """
+        return self.classes_[self.predict_proba(texts, together, progress).argmax(1)]
+
+    def predict_proba(
+        self, texts: Iterable[Any], together: bool = False, progress: Progress | None = None
+    ) -> np.ndarray:
+        """Predict the probability of every class for each example: the softmax of the learner's logits.
+
+        Args:
+            texts: The examples.
+            together: As for :meth:`predict`.
+            progress: Called with the number of examples that are done.
+
+        Returns:
+            ``[M, classes]``, columns in the order of ``classes_``.
+
+        Raises:
+            DataError: The examples cannot be used.
+            ConfigError: The classifier is not fitted, or the learner cannot use ``together``.
+        """
+        state = self._state
+        if together:
+            self.parts.refiner()
+        examples = self.parts.preparation.checked(texts, "texts")
+        if not examples:
+            return np.zeros((0, len(state.names)))
+        if state.z is None:
+            classes = [str(name) for name in state.names]
+            logits = logits_by_adapting(self.parts, state.examples, state.labels, classes, examples, progress)
+        else:
+            z = embeddings(self.parts, examples, self.batch_size, progress)
+            logits = self._logits(state, z, together)
+        return logits.double().softmax(-1).cpu().numpy()
+
+    def score(self, texts: Iterable[Any], labels: Iterable[Any], together: bool = False) -> float:
+        """Return the share of examples that are classified correctly.
+
+        Args:
+            texts: The examples.
+            labels: The true label of each, one of ``classes_``.
+            together: As for :meth:`predict`.
+
+        Raises:
+            DataError: There are no examples, or a label is not a class of the classifier.
+        """
+        examples, given = self._labelled(texts, labels)
+        known = set(self._state.names)
+        for label in given:
+            if label not in known or type(label) is not type(self._state.names[0]):
+                raise DataError(
+                    f"the label {label!r} is not a class of the classifier; "
+                    f"{nearest(str(label), map(str, self._state.names))}"
+                )
+        return float(np.mean([a == b for a, b in zip(self.predict(examples, together).tolist(), given, strict=True)]))
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the fitted classifier, without the model, into a new or empty folder.
+
+        Args:
+            folder: The folder; :func:`nas_meta.load_classifier` reads it.
+
+        Returns:
+            The folder.
+
+        Raises:
+            RunError: The folder is not empty.
+        """
+        from nas_meta.outputs.classifier.saving import save
+
+        return save(self, self._state, Path(folder))
+
+    def _logits(self, state: Fitted, z: Tensor, together: bool) -> Tensor:
+        """Classify embeddings."""
+        encoder, device, ways = self.parts.encoder, z.device, len(state.names)
+        support, labels = state.z.to(device), torch.from_numpy(state.labels).to(device)  # type: ignore[union-attr]
+        extra = [] if state.unlabelled is None else [state.unlabelled.to(device)]
+        extra += [z] if together else []
+        with torch.no_grad():
+            if extra:
+                learner = self.parts.refiner()
+                return learner.prototype_logits(
+                    encoder, learner.refined(encoder, support, labels, ways, torch.cat(extra)), z
+                )
+            return self.parts.learner.task_logits(encoder, support, labels, ways, z)
+
+    def _labelled(self, texts: Iterable[Any], labels: Iterable[Any]) -> tuple[list[Example], list[Label]]:
+        """Return examples and labels, checked."""
+        examples, given = self.parts.preparation.checked(texts, "texts"), plain_labels(labels)
+        if len(examples) != len(given):
+            raise DataError(f"there are {len(examples)} examples and {len(given)} labels; expected one label each")
+        if not examples:
+            raise DataError("there are no examples; expected at least one of every class")
+        return examples, given
+
+    def _names(self, labels: list[Label]) -> list[Label]:
+        """Return the sorted classes, of which the learner can distinguish as many."""
+        names = sorted(set(labels))
+        if len(names) < 2:
+            raise DataError(f"all examples have the label {names[0]!r}; expected at least two classes")
+        self.parts.check_ways(len(names))
+        return names
+
+    def _in_order(self, examples: list[Example], labels: list[Label], names: list[Label]) -> Fitted:
+        """Return a support set sorted by class and content, on which the order of the rows has no influence."""
+        of = {name: i for i, name in enumerate(names)}
+        order = sorted(range(len(labels)), key=lambda i: (of[labels[i]], repr(content_key(examples[i]))))
+        return Fitted(names, np.array([of[labels[i]] for i in order]), [examples[i] for i in order])
+
+
+def _ordered_embeddings(z: Tensor, labels: list[Label], names: list[Label], unlabelled: Tensor | None) -> Fitted:
+    """Return embeddings sorted by class and value, on which the order of the rows has no influence."""
+    of = {name: i for i, name in enumerate(names)}
+    classes, values = np.array([of[label] for label in labels]), z.cpu().numpy()
+    # Rounded, because an embedding depends on its batch in the last bits; lexsort's last key comes first.
+    order = np.lexsort((*np.round(values[:, :8], 4).T[::-1], classes))
+    return replace(Fitted(names, classes[order]), z=z[torch.from_numpy(order).to(z.device)], unlabelled=unlabelled)

@@ -1,0 +1,92 @@
+"""From texts and images to a pool of examples, tokenised as the model was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from nas_meta.core.guard import type_name
+from nas_meta.errors import DataError
+from nas_meta.tasks.examples import IMAGE, IMAGE_TEXT, MODALITIES, TEXT, Example, images_of, mismatch, size, texts_of
+from nas_meta.tasks.pool import Pool, TokenSequences
+from nas_meta.tasks.prompts import fill_template
+from nas_meta.tasks.tokenization import text_encoder
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How the examples of a model are prepared.
+
+    Attributes:
+        modality: ``text``, ``image`` or ``image-text``.
+        tokenizer: Tokenizer of the model; None for a model of images.
+        max_tokens: Texts are cut to this many tokens.
+        image_shape: Channels, height and width of an image; empty for a model of texts.
+        template: Prompt template of an in-context learner; None for other learners.
+    """
+
+    modality: str
+    tokenizer: Any
+    max_tokens: int
+    image_shape: tuple[int, ...] = ()
+    template: str | None = None
+
+    def checked(self, examples: Iterable[Any], name: str) -> list[Example]:
+        """Return examples that the model takes.
+
+        Args:
+            examples: Texts, images, or tuples of both.
+            name: Name of the argument, for error messages.
+
+        Returns:
+            The examples.
+
+        Raises:
+            DataError: Something is not an example of the model's modality.
+        """
+        what = MODALITIES[self.modality]
+        if isinstance(examples, str) or not isinstance(examples, Iterable):
+            raise DataError(f"{name} is {type_name(examples)}; expected a list of {what}")
+        listed = [str(e) if isinstance(e, np.str_) else e for e in examples]
+        for i, example in enumerate(listed):
+            if wrong := mismatch(example, self.modality):
+                raise DataError(f"{name}[{i}] is {wrong[0][:200]}; the model takes {what}: expected {wrong[1]}")
+            text = example if self.modality == TEXT else example[1] if self.modality == IMAGE_TEXT else "image"
+            if not text.strip():
+                raise DataError(f"{name}[{i}] is an empty text; expected text")
+            image = example[0] if self.modality == IMAGE_TEXT else example
+            if self.modality != TEXT and tuple(image.shape) != tuple(self.image_shape):
+                raise DataError(
+                    f"{name}[{i}] is an image of {size(image.shape)} (channels, height, width); the model takes "
+                    f"{size(self.image_shape)}"
+                )
+        return listed
+
+    def pool(self, examples: Sequence[Example], labels: np.ndarray, classes: Sequence[str]) -> Pool:
+        """Tokenise examples into a pool.
+
+        Args:
+            examples: What :meth:`checked` returned.
+            labels: ``[examples]``, the class of each; 0 where it is not known.
+            classes: Names of the classes.
+
+        Returns:
+            The pool, with the prompts of an in-context learner.
+        """
+        pixels = None if self.modality == TEXT else images_of(examples)
+        if self.modality == IMAGE:
+            return Pool(classes, (), labels, pixels=pixels)
+        texts = texts_of(examples)
+        ids, words = text_encoder(self.tokenizer, self.max_tokens)(texts)
+        tokens, flat_words = TokenSequences.from_lists(ids), TokenSequences.from_lists(words)
+        spoken = [name.replace("_", " ").strip() or name for name in classes]
+        pool = Pool(
+            classes, texts, labels, tokens.tokens, tokens.offsets, flat_words.tokens, pixels=pixels, spoken=spoken
+        )
+        if self.template is None:
+            return pool
+        prompts = fill_template(pool, self.tokenizer, self.template, self.max_tokens)
+        return replace(pool, prompts={self.template: prompts})

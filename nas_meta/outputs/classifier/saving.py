@@ -1,0 +1,160 @@
+"""A fitted classifier on disk: JSON and safetensors, a few KB beside the model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nas_meta.core.files import regular_file
+from nas_meta.errors import ConfigError, RunError
+from nas_meta.outputs.classifier.adaptation import ModelParts
+from nas_meta.outputs.classifier.labels import plain_labels
+from nas_meta.tasks.examples import IMAGE, TEXT, images_of, texts_of
+
+if TYPE_CHECKING:
+    from nas_meta.outputs.classifier.classifier import FewShotClassifier, Fitted
+
+FITTED, TENSORS = "classifier.json", "support.safetensors"
+VERSION = 1
+MOST_BYTES = 256 * 1024**2
+
+
+def fingerprint(parts: ModelParts) -> str:
+    """Return a digest of everything that decides the predictions of a model besides its support set.
+
+    Args:
+        parts: The model.
+
+    Returns:
+        SHA-256 of the weights, the pooling, the learner and its options, and the length of texts.
+    """
+    digest = hashlib.sha256()
+    options = parts.learner.options.model_dump_json()
+    settings = [parts.encoder.pooling, parts.name, options, parts.preparation.max_tokens, parts.preparation.modality]
+    digest.update(json.dumps(settings).encode())
+    for name, tensor in sorted(parts.encoder.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().float().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save(classifier: FewShotClassifier, state: Fitted, folder: Path) -> Path:
+    """Write a fitted classifier.
+
+    Args:
+        classifier: The classifier.
+        state: Its support set.
+        folder: New or empty folder.
+
+    Returns:
+        The folder.
+
+    Raises:
+        RunError: The folder is not empty.
+    """
+    from safetensors.numpy import save_file
+
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(f"{folder} is not empty; expected a new or empty folder for the classifier")
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {"labels": state.labels.astype(np.int64)}
+    if state.z is not None:
+        tensors["embeddings"] = state.z.cpu().float().numpy()
+    if state.unlabelled is not None:
+        tensors["unlabelled"] = state.unlabelled.cpu().float().numpy()
+    modality = classifier.parts.preparation.modality
+    document: dict[str, Any] = {
+        "version": VERSION, "model": classifier.source, "fingerprint": fingerprint(classifier.parts),
+        "learner": classifier.parts.name, "classes": state.names,
+    }  # fmt: skip
+    if state.examples and modality != IMAGE:
+        document["texts"] = texts_of(state.examples)
+    if state.examples and modality != TEXT:
+        tensors["images"] = images_of(state.examples)
+    save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, folder / TENSORS)
+    (folder / FITTED).write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    return folder
+
+
+def read_document(folder: Path) -> dict[str, Any]:
+    """Read the description of a saved classifier.
+
+    Args:
+        folder: Folder that :func:`save` wrote.
+
+    Returns:
+        The content of its JSON file.
+
+    Raises:
+        ConfigError: The file is damaged, or a newer version wrote it.
+    """
+    file = folder / FITTED
+    try:
+        document = json.loads(regular_file(file, MOST_BYTES).read_text(encoding="utf-8"))
+        wrong = not (
+            isinstance(document["model"], str) and isinstance(document["fingerprint"], str)
+            and len(plain_labels(document["classes"])) >= 2
+            and all(isinstance(text, str) for text in document.get("texts", []))
+        )  # fmt: skip
+        version = document["version"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ConfigError(f"{file} cannot be read; expected what FewShotClassifier.save() wrote") from error
+    if version != VERSION:
+        raise ConfigError(f"{file} has the version {version!r}; expected {VERSION}, or a newer nas-meta")
+    if wrong:
+        raise ConfigError(f"{file} is damaged; expected what FewShotClassifier.save() wrote")
+    return document
+
+
+def restore(classifier: FewShotClassifier, folder: Path, document: dict[str, Any]) -> FewShotClassifier:
+    """Give a classifier the support set of a saved one.
+
+    Args:
+        classifier: A classifier of the same model.
+        folder: Folder of the saved classifier.
+        document: What :func:`read_document` returned.
+
+    Returns:
+        The classifier.
+
+    Raises:
+        ConfigError: The saved classifier belongs to another model, or its file is damaged.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    from nas_meta.outputs.classifier.classifier import Fitted
+
+    if document["fingerprint"] != fingerprint(classifier.parts):
+        raise ConfigError(
+            f"{folder} was fitted with another model than {classifier.source}: weights, pooling or learner differ; "
+            "expected the model that it was fitted with, or fit again"
+        )
+    file = folder / TENSORS
+    try:
+        tensors = load_file(file)
+        labels, names = tensors["labels"].astype(np.int64), document["classes"]
+        if sorted(set(labels.tolist())) != list(range(len(names))):
+            raise ValueError("labels")
+        if not classifier.parts.embeds:
+            texts, images = document.get("texts"), tensors.get("images")
+            modality = classifier.parts.preparation.modality
+            raw = texts if modality == TEXT else images if modality == IMAGE else zip(images, texts, strict=True)
+            examples = classifier.parts.preparation.checked(raw, FITTED)
+            if len(examples) != len(labels):
+                raise ValueError("examples")
+            classifier.fitted = Fitted(names, labels, examples)
+            return classifier
+        z, unlabelled = tensors["embeddings"], tensors.get("unlabelled")
+        if z.shape != (len(labels), classifier.parts.encoder.width):
+            raise ValueError("embeddings")
+        extra = None if unlabelled is None else torch.from_numpy(unlabelled)
+        classifier.fitted = Fitted(names, labels, z=torch.from_numpy(z), unlabelled=extra)
+        return classifier
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise ConfigError(f"{file} is damaged; expected what FewShotClassifier.save() wrote") from error

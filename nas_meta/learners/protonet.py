@@ -20,7 +20,6 @@ from nas_meta.learners.base import LearnerOptions
 from nas_meta.learners.metric import MetricLearner
 from nas_meta.models.encoder import Encoder
 
-
 SUPPORT_WEIGHT = 3.0  # weight of a labelled example when unlabelled ones refine prototypes
 
 

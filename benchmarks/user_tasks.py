@@ -1,6 +1,6 @@
 """The untouched MiniLM on tasks as users have them: what unlabelled texts gain, and accuracy over all classes at once.
 
-    python benchmarks/user_tasks.py BANKING77_FOLDER [CLINC150_FOLDER]
+    python -m benchmarks.user_tasks BANKING77_FOLDER [CLINC150_FOLDER]
 
 The folders hold BANKING77 (``test.jsonl`` of ProtAugment's fold 01, ``polyai_train.csv``, ``polyai_test.csv``) and
 CLINC150 (``data_full.json``). Each distinct text is embedded once; the rest takes seconds.

@@ -6,13 +6,16 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import yaml
+from installed import marked
 from safetensors.torch import save_file
 from tiny_decoder import save_tiny
 
 import nas_meta
 from nas_meta.core import plugins
 from nas_meta.errors import ConfigError, DataError, NasMetaError, PluginError, RunError
+from nas_meta.learners.heads import Map
 from nas_meta.outputs.export.exported_model import CONFIG, LEARNED, learned_state
 from nas_meta.outputs.export.folder import export
 
@@ -36,7 +39,14 @@ def exported(tiny_model, labelled_texts, tmp_path_factory):
                      "ffn": [1.0], "importance_episodes": 2, "min_layers": 2}  # fmt: skip
         config = {
             "space": space,
-            "tasks": {"source": "jsonl", "path": str(labelled_texts), "ways": 3, "shots": 1, "queries": 2},
+            "tasks": {
+                "source": "jsonl",
+                "path": str(labelled_texts),
+                "ways": 3,
+                "shots": 1,
+                "queries": 2,
+                "train_ways": 3,
+            },  # what every learner can have
             "learner": {"name": "protonet", "steps": 1},
             "strategy": {"name": "random"},
             "evaluation": {"episodes": 2, "test_episodes": 2, "compare": False},
@@ -107,7 +117,7 @@ def test_every_learner_fits_predicts_and_is_saved(exported, support, queries, le
     assert np.array_equal(nas_meta.load_classifier(saved, device="cpu").predict_proba(queries), probabilities)
 
 
-@pytest.mark.parametrize("learner", LEARNERS)
+@pytest.mark.parametrize("learner", marked(LEARNERS, ["matching", "protonet", "ridge"]))
 def test_partial_fit_equals_fit_on_everything(exported, support, queries, learner):
     texts, labels = support
     folder = exported(learner)
@@ -257,3 +267,21 @@ def test_a_saved_classifier_refuses_another_model_and_damage(exported, support, 
         (broken / file.name).write_text("{}")
         with pytest.raises(NasMetaError, match=f"{file.name} (is damaged|cannot be read)"):
             nas_meta.load_classifier(broken)
+
+
+def test_a_fitted_head_and_the_distance_of_evaluation_are_applied(exported, support, queries, tmp_path):
+    """A head that keeps the first dimensions alone classifies as their cosine to the class means does."""
+    folder = shutil.copytree(exported("protonet", head="linear", evaluation_distance="cosine"), tmp_path / "model")
+    parts = nas_meta.load_classifier(folder, device="cpu").parts
+    width = parts.encoder.width
+    keep = torch.diag((torch.arange(width) < 4).float())
+    parts.encoder.learned.head.set("linear", Map(torch.zeros(width), keep))
+    save_file(learned_state(parts.encoder), folder / LEARNED)
+    texts, labels = support
+    found = nas_meta.load_classifier(folder, device="cpu").fit(texts, labels).predict_proba(queries)
+    pool = parts.preparation.pool([*texts, *queries], np.zeros(len(texts) + len(queries), np.int64), ["unknown"])
+    with torch.no_grad():
+        z = F.normalize(parts.encoder.eval().embed(pool, np.arange(len(pool))), dim=-1)[:, :4]
+    means = torch.stack([z[:3].mean(0), z[3], z[4:6].mean(0)])
+    expected = (10.0 * F.normalize(z[6:], dim=-1) @ F.normalize(means, dim=-1).T).softmax(1)
+    assert np.allclose(found, expected.numpy(), atol=1e-5)

@@ -10,7 +10,7 @@ import typer
 from nas_meta.cli import options
 from nas_meta.cli.plugins import print_json
 from nas_meta.cli.printing import echo
-from nas_meta.errors import ConfigError
+from nas_meta.errors import ConfigError, DataError
 
 MANY = 1000  # texts from which progress is shown
 
@@ -51,7 +51,10 @@ def classify(
     labelled = None if support is None else read_support(support, text, label)
     classifier = load_classifier(model, trial=trial, allow_plugins=allow_plugins)
     if labelled is not None:
-        classifier.fit(*labelled)
+        try:
+            classifier.fit(*labelled)
+        except DataError as error:
+            raise DataError(f"{support}: {error}") from error
     elif classifier.fitted is None:
         raise ConfigError("--support is missing; expected a file with examples, or a saved classifier as MODEL")
     if save is not None:

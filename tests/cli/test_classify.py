@@ -47,7 +47,7 @@ def test_texts_and_files_are_classified_and_bad_input_is_refused(run, support, t
     listed.write_text("alpha")
     texts.write_text('{"text": "alpha"}\n{"txt": "bravo"}\n')
     for arguments, sentence in (
-        ((model, "--support", one_class, "alpha"), "all examples have the label 'a'"),
+        ((model, "--support", one_class, "alpha"), "one.csv: all examples have the label 'a'"),
         ((model, "alpha"), "--support is missing"),
         ((model, "--support", support), "expected either TEXT arguments or --input FILE"),
         ((model, "--support", support, "--input", texts), "texts.jsonl:2: there is no text in the field 'text'"),

@@ -173,12 +173,14 @@ def check_shape(tasks: Tasks, shape: EpisodeShape, train: EpisodeShape | None = 
     for split, pool in tasks.pools.items():
         differs = split == "meta-train" and train is not None and train != shape
         key, wanted = ("tasks.train_", train) if differs else ("tasks.", shape)
+        own_ways = differs and wanted.ways != shape.ways
+        ways = f"tasks.{'train_' if own_ways else ''}ways is {wanted.ways}"
         if pool.most_ways < wanted.ways and any(other.groups for other in tasks.pools.values()):
             remedy = _group_remedy(tasks, wanted.ways)
-            raise DataError(f"{key}ways is {wanted.ways}, but no group of {split} has as many classes; {remedy}")
+            raise DataError(f"{ways}, but no group of {split} has as many classes; {remedy}")
         if len(pool.classes) < wanted.ways:
-            remedy = _remedy(tasks, wanted, len(pool.classes), differs)
-            raise DataError(f"{key}ways is {wanted.ways}, but {split} has {_classes(len(pool.classes))}; {remedy}")
+            remedy = _remedy(tasks, wanted, len(pool.classes), own_ways)
+            raise DataError(f"{ways}, but {split} has {_classes(len(pool.classes))}; {remedy}")
         _check_examples(split, pool, wanted, key)
 
 

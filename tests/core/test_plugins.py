@@ -102,7 +102,8 @@ def test_options_and_size_of_an_installed_space_are_shown(environment):
     assert "acme-spaces 1.2" in shown and "widths = [8, 16]" in shown and "4 architectures" in shown
 
 
-@pytest.mark.parametrize("flags", [["--inline"], pytest.param([], marks=pytest.mark.slow)], ids=["inline", "ray"])
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [["--inline"], []], ids=["inline", "ray"])
 def test_an_installed_space_passes_the_check_and_is_searched(flags, environment, small_config, tmp_path):
     assert "wrong" not in run(environment, "space", "check", "acme").stdout
     file = tmp_path / "acme.yaml"

@@ -98,7 +98,7 @@ def queries(rows):
     return [text for name in ("class0", "class1", "class2") for text in rows[name][4:7]]
 
 
-@pytest.mark.parametrize("learner", LEARNERS)
+@pytest.mark.parametrize("learner", marked(LEARNERS, ["in-context", "maml", "matching", "protonet", "ridge"]))
 def test_every_learner_fits_predicts_and_is_saved(exported, support, queries, learner, tmp_path):
     texts, labels = support
     folder = exported(learner)
@@ -128,7 +128,7 @@ def test_partial_fit_equals_fit_on_everything(exported, support, queries, learne
     assert np.allclose(steps.predict_proba(queries), whole.predict_proba(queries), atol=1e-5)
 
 
-@pytest.mark.parametrize("learner", LEARNERS)
+@pytest.mark.parametrize("learner", marked(LEARNERS, ["maml", "matching", "protonet", "ridge"]))
 def test_many_classes_are_learned_or_refused_in_a_sentence(exported, rows, learner):
     texts = [text for members in rows.values() for text in members][:120]
     labels = list(range(120))

@@ -226,6 +226,7 @@ with torch.no_grad():
 """
 
 
+@pytest.mark.slow
 def test_a_search_ends_in_a_folder_that_transformers_loads_alone(config, tmp_path):
     run = search(config, tmp_path / "run", inline=True)
     assert [t.status for t in run.trials] == ["completed"] * 2

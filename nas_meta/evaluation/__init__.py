@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from nas_meta.evaluation.progress import Progress as Progress
     from nas_meta.evaluation.progress import Result as Result
     from nas_meta.evaluation.trial import Evaluation as Evaluation
-    from nas_meta.models.state import deserialize_state as unpacked  # noqa: F401  the names of version 0.1
-    from nas_meta.models.state import serialize_state as packed  # noqa: F401
+    from nas_meta.models.state import deserialize_state, serialize_state
+
+    packed, unpacked = serialize_state, deserialize_state  # the names of version 0.1
 
 _EXPORTS = {
     "Evaluation": "nas_meta.evaluation.trial",

@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +29,7 @@ EPISODES, DRAWS = 600, 10
 
 
 def embed(encoder: Encoder, preparation: Preparation, texts: list[str]) -> torch.Tensor:
+    """Return the embeddings ``[texts, D]``, of unit norm."""
     pool = preparation.pool(texts, np.zeros(len(texts), np.int64), ["unknown"])
     with torch.no_grad():
         return F.normalize(encoder.embed(pool, np.arange(len(texts)), 64), dim=-1)
@@ -43,7 +43,7 @@ def transductive(z: torch.Tensor, labels: np.ndarray, balanced: bool) -> None:
         rng = np.random.default_rng([0, i])
         support, queries, targets = [], [], []
         shares = np.full(5, 0.2) if balanced else rng.dirichlet([2.0] * 5)
-        counts = np.bincount(rng.choice(5, 75, p=shares), minlength=5) if not balanced else np.full(5, 15)
+        counts = np.full(5, 15) if balanced else np.bincount(rng.choice(5, 75, p=shares), minlength=5)
         for k, name in enumerate(rng.choice(names, 5, replace=False)):
             members = rng.permutation(np.flatnonzero(labels == name))
             support.append(members[0])
@@ -81,7 +81,14 @@ def full_way(name: str, z: torch.Tensor, labels: np.ndarray, test_z: torch.Tenso
     print(f"{name}, {len(names)} classes, 5 shots: {np.mean(found):.2f} ± {interval95(np.array(found)):.2f}")
 
 
+def read_csv(path: Path) -> list[tuple[str, str]]:
+    """Read the texts and classes of a file of BANKING77."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [(row["text"], row["category"]) for row in csv.DictReader(file)]
+
+
 def main() -> None:
+    """Print the rows of the benchmark."""
     banking = Path(sys.argv[1])
     encoder = Encoder(AutoModel.from_pretrained(model_path(MINILM))).eval()
     preparation = Preparation("text", load_tokenizer(MINILM), 64)
@@ -90,17 +97,15 @@ def main() -> None:
     z, labels = embed(encoder, preparation, list(unique)), np.array(list(unique.values()))
     transductive(z, labels, balanced=True)
     transductive(z, labels, balanced=False)
-    parts = defaultdict(list)
-    for part in ("train", "test"):
-        with open(banking / f"polyai_{part}.csv", newline="", encoding="utf-8") as file:
-            parts[part] = [(row["text"], row["category"]) for row in csv.DictReader(file)]
-    report("BANKING77", encoder, preparation, parts["train"], parts["test"])
+    train, test = (read_csv(banking / f"polyai_{part}.csv") for part in ("train", "test"))
+    report("BANKING77", encoder, preparation, train, test)
     if len(sys.argv) > 2:
         data = json.loads((Path(sys.argv[2]) / "data_full.json").read_text())
         report("CLINC150", encoder, preparation, data["train"], data["test"])
 
 
 def report(name: str, encoder: Encoder, preparation: Preparation, train: list, test: list) -> None:
+    """Embed the texts of a data set and print its accuracy over all classes."""
     (z, labels), (test_z, test_labels) = (
         (embed(encoder, preparation, [t for t, _ in part]), np.array([y for _, y in part])) for part in (train, test)
     )

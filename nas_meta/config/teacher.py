@@ -50,8 +50,8 @@ def with_teacher(tasks: Tasks, space: SearchSpace, resolved: ResolvedConfig) -> 
         model = space.reference()
         if model is None:
             raise ConfigError(
-                f"{KEY} needs a full model to learn from, but the space has none (reference() is None); expected "
-                f"distill: 0, a space with pretrained weights, or a teacher such as {KEY}: {{model: starter:mpnet}}"
+                f"{KEY} needs a full model to learn from, but the search space has none; expected distill: 0, a space "
+                f"with pretrained weights, or the name of a teacher, such as {KEY}: {{model: starter:mpnet}}"
             )
         teacher = embeddings(model, pool, pooling)
     else:
@@ -83,15 +83,12 @@ def embeddings(model: nn.Module, pool: Pool, pooling: str) -> np.ndarray:
 
 
 def cached_embeddings(model: nn.Module, pool: Pool, pooling: str) -> np.ndarray:
-    """Embed all examples of a pool, or read what the same model gave for the same tokens before.
+    """Return :func:`embeddings`, from the cache if the same model has embedded the same tokens before.
 
     Args:
-        model: The teacher.
-        pool: The examples, tokenised for the teacher.
-        pooling: Pooling of the teacher's token states.
-
-    Returns:
-        ``[examples, D]``.
+        model: As in :func:`embeddings`.
+        pool: As in :func:`embeddings`.
+        pooling: As in :func:`embeddings`.
     """
     digest = hashlib.sha256(f"{pooling} {type(model).__name__}".encode())
     for name, tensor in sorted(model.state_dict().items()):

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from nas_meta.evaluation.trial import Evaluation as Evaluation
     from nas_meta.models.state import deserialize_state, serialize_state
 
-    packed, unpacked = serialize_state, deserialize_state  # the names of version 0.1
+    packed = serialize_state  # the names of version 0.1
+    unpacked = deserialize_state
 
 _EXPORTS = {
     "Evaluation": "nas_meta.evaluation.trial",

@@ -1,5 +1,6 @@
 """Shared fixtures: a tiny pretrained encoder, labelled texts, and the config of a search that takes seconds."""
 
+import gc
 import json
 import os
 import random
@@ -22,6 +23,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Move the slowest test files to the front."""
     ranks = {name: rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda item: ranks.get(item.path.name, len(LONGEST)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen_objects():
+    """Spare the garbage collector the objects of loaded modules, for every trial ends with a full collection."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

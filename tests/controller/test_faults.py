@@ -11,7 +11,6 @@ import psutil
 import pytest
 import yaml
 from command_line import PROGRAM, nas_meta
-from installed import marked
 
 from nas_meta import load_run, search
 
@@ -238,7 +237,8 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", marked(list(FAULTS), ["allocation"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", list(FAULTS))
 def test_a_segmentation_fault_and_a_lack_of_memory_cost_one_trial_each(fault, small_config, tmp_path):
     code, words = FAULTS[fault]
     plugin, log = tmp_path / "faulty.py", tmp_path / "log"

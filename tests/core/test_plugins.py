@@ -97,6 +97,7 @@ def test_installed_plugins_are_listed_with_their_package_and_broken_ones_with_th
     assert "offered by rival-spaces and twin-spaces" in rows["acme2"]["broken"]
 
 
+@pytest.mark.slow
 def test_options_and_size_of_an_installed_space_are_shown(environment):
     shown = run(environment, "spaces", "acme").stdout
     assert "acme-spaces 1.2" in shown and "widths = [8, 16]" in shown and "4 architectures" in shown

@@ -171,6 +171,7 @@ def test_a_call_that_is_cancelled_is_not_heard_of_again(monkeypatch):
     engine.close()
 
 
+@pytest.mark.slow
 def test_progress_that_comes_fast_travels_in_bundles_in_its_order(monkeypatch):
     messages = []
     get = ray.get

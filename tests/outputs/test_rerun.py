@@ -31,6 +31,7 @@ def test_a_trial_that_was_stopped_ends_at_its_rung_again(small_config, tmp_path)
         assert again["accuracy"] == trial.metrics["accuracy"] and steps[-1] == trial.fidelity
 
 
+@pytest.mark.slow
 def test_a_trial_that_began_with_a_supernets_weights_begins_with_them_again(small_config, tmp_path):
     small_config["strategy"] = {"name": "supernet", "steps": 3, "judged": 6, "texts": 4}
     small_config["budget"] = {"trials": 2}

@@ -54,7 +54,11 @@ def check_goes_on(evaluation, job, at):
         (GumbelDARTS, {"arch_lr": 0.05}),
         (ProxylessNAS, {"arch_lr": 0.05, "warmup": 0}),
         (SPOS, {"generations": 2, "population": 4, "search_episodes": 2}),
-        (ENAS, {"update_every": 3, "warmup": 0, "reward_episodes": 1, "candidates": 3, "search_episodes": 2}),
+        pytest.param(
+            ENAS,
+            {"update_every": 3, "warmup": 0, "reward_episodes": 1, "candidates": 3, "search_episodes": 2},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_one_shot(strategy, options):

@@ -236,6 +236,7 @@ def test_an_interrupt_at_a_rung_keeps_what_had_finished(small_config, tmp_path, 
     assert run.trials[2].status == "stopped" and run.trials[2].fidelity == 2
 
 
+@pytest.mark.slow
 def test_a_trial_that_is_run_again_reports_again(small_config, tmp_path, monkeypatch):
     """Its reports of the first time are not those of another trial: they would judge it and the others twice."""
     asha = plugins.load("stopping", "asha")

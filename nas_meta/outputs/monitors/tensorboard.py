@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import time
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from nas_meta.outputs.monitors.event_file import EventWriter
 
 FOLDER = "tensorboard"
+DPI = 120  # of the figure of the Pareto front
 
 
 class TensorBoardLog(Monitor):
@@ -39,7 +41,7 @@ class TensorBoardLog(Monitor):
 
         self.directory = directory / FOLDER
         self.objectives = objectives
-        self._every, self._next_figure = every, 0.0
+        self._every, self._next_figure = every, time.time() + every
         self._writers: dict[int, EventWriter] = {}
         self._search = EventWriter(str(self.directory / "search"))
         self._job: EventWriter | None = None
@@ -95,9 +97,7 @@ class TensorBoardLog(Monitor):
     def close(self, leaderboard: Leaderboard, phase: str, error: str | None) -> None:
         """Draw the last figure, also as ``pareto.png`` in the run directory, and close all files."""
         if leaderboard.leader:
-            self._draw_front(leaderboard)
-            figure = front_figure(list(leaderboard.trials.values()), self.objectives)
-            figure.savefig(self.directory.parent / "pareto.png", dpi=120)
+            (self.directory.parent / "pareto.png").write_bytes(self._draw_front(leaderboard))
         for writer in [*self._writers.values(), self._search, *filter(None, [self._job])]:
             writer.close()
 
@@ -124,14 +124,21 @@ class TensorBoardLog(Monitor):
         metrics = [api.Metric(tag_of(metric.name), display_name=metric.name) for metric in shown]
         self._search._get_file_writer().add_summary(api.hparams_config_pb(hparams, metrics))
 
-    def _draw_front(self, leaderboard: Leaderboard) -> None:
-        """Draw the Pareto front and schedule the next figure."""
-        started = time.time()
+    def _draw_front(self, leaderboard: Leaderboard) -> bytes:
+        """Draw the Pareto front, schedule the next figure, and return this one as a PNG file."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        started, png = time.time(), io.BytesIO()
         figure = front_figure(list(leaderboard.trials.values()), self.objectives)
-        self._search.add_figure("search/front", figure, leaderboard.finished)
+        figure.savefig(png, dpi=DPI, format="png")
+        width, height = (round(DPI * inches) for inches in figure.get_size_inches())
+        image = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=png.getvalue())
+        value = Summary.Value(tag="search/front", image=image)
+        self._search._get_file_writer().add_summary(Summary(value=[value]), leaderboard.finished)
         self._search.flush()
         # Drawing many trials is slow: spend at most 1/50 of the driver's time on it.
         self._next_figure = time.time() + max(self._every, 50 * (time.time() - started))
+        return png.getvalue()
 
 
 def tag_of(name: str) -> str:

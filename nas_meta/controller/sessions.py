@@ -25,7 +25,7 @@ from nas_meta.config.sections import HOOKS, Config, WatchingSection
 from nas_meta.controller.directory_lock import Taken, locked
 from nas_meta.errors import ConfigError, PluginError, RunError
 from nas_meta.journal.database import Journal
-from nas_meta.journal.row_checks import validated
+from nas_meta.journal.row_checks import recorded_config, validated
 
 LOCK = "lock"
 RELATIVE = "relative_limits"  # key of the journal: limits as the config gave them, by metric and bound
@@ -132,7 +132,7 @@ def config_to_resume(
     """
     journal = Journal.open(directory)
     try:
-        document = validated(dict[str, Any], journal.get("config", {}), "config")
+        document = recorded_config(journal.get("config"))
         if not allow_plugins:
             refuse_plugin_files(document, directory, plugin_files(given.given) if given else ())
         recorded = resolve(document, Source(str(directory)), recorded=True)

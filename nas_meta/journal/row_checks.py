@@ -59,6 +59,23 @@ def validated(kind: Any, value: Any, what: str) -> Any:
     return value
 
 
+def recorded_config(value: Any) -> dict[str, Any]:
+    """Check the config that a journal records; no search runs with another one, such as the default.
+
+    Args:
+        value: What the journal holds under ``config``, None if it lacks the key.
+
+    Returns:
+        The config, unchanged.
+
+    Raises:
+        RunError: There is none, or it is not a table.
+    """
+    if value is None:
+        raise RunError("the journal cannot be read: it has no 'config'; the file is damaged")
+    return validated(dict[str, Any], value, "config")
+
+
 class MetaTestMetrics(BaseModel):
     """Meta-test metrics of a trial or of a reference."""
 

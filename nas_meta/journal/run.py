@@ -23,7 +23,7 @@ from nas_meta.evaluation.metrics import metric_of
 from nas_meta.journal.database import Journal
 from nas_meta.journal.fingerprints import recorded_environments, recorded_fingerprint
 from nas_meta.journal.records import Trial
-from nas_meta.journal.row_checks import MetaTest, validated
+from nas_meta.journal.row_checks import MetaTest, recorded_config, validated
 from nas_meta.journal.verdict import verdict_of
 from nas_meta.strategy.stopping.rule import RungReport
 
@@ -72,7 +72,7 @@ class Run:
         Raises:
             PluginError: The config names a plugin file, whose code would be run.
         """
-        document = self._value("config", dict[str, Any], {})
+        document = recorded_config(self._journal.get("config"))
         if not self.allow_plugins:
             refuse_plugin_files(document, self.directory)
         from nas_meta.config.pretraining import with_run_artifacts

@@ -175,6 +175,9 @@ def test_tables_that_are_wrong(statement, copy, capsys):
         db.executescript(statement)
     db.close()
     looked_at(run, capsys)
+    if statement == "DELETE FROM info":
+        with pytest.raises(RunError, match="it has no 'config'; the file is damaged"):
+            resume(run, inline=True)
     if "user_version" not in statement:
         assert sentence(resume, run, ["budget.trials=7"], inline=True) is None
 

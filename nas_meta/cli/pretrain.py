@@ -68,7 +68,11 @@ def pretrain(
             shown = "  ".join(f"{name.partition('/')[2]} {value:.4g}" for name, value in measured.items())
             echo(f"step {status.step}  {shown}")
 
-    result = pretrain_alone(resolved, to, model, values, watch)
+    def announce(phase: str) -> None:
+        if not as_json:
+            echo(f"{phase} …")
+
+    result = pretrain_alone(resolved, to, model, values, watch, announce)
     if as_json:
         print_json(vars(result))
         return

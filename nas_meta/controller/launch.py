@@ -12,6 +12,7 @@ from nas_meta.controller.changes import refuse_changed_models
 from nas_meta.controller.phases import SearchRun
 from nas_meta.controller.run_folder import run_folder
 from nas_meta.controller.sessions import config_to_resume
+from nas_meta.controller.supernet_job import check_workers
 from nas_meta.controller.traceback_log import logged_traceback
 from nas_meta.core.guard import type_name
 from nas_meta.core.signals import interruptible
@@ -94,6 +95,8 @@ def _run(
 
     hooks = check_monitors(resolved, inline)
     resolved = with_shared_gpus(resolved, inline)
+    needed = getattr(resolved.options["strategy"], "workers", 1)
+    check_workers(needed, 1 if inline else resolved.sections.resources.workers)  # before data are read and Ray starts
     with run_folder(directory, resumed) as folder, interruptible() as stop, logged_traceback(folder):
         if resumed:
             refuse_changed_models(resolved, folder)

@@ -35,7 +35,7 @@ from nas_meta.controller.latency import fit_latency_table, latency_report, measu
 from nas_meta.controller.preflight import check_before_trials
 from nas_meta.controller.sessions import RELATIVE, Session, new_session, next_session, open_journal
 from nas_meta.controller.status_reporter import StatusReporter
-from nas_meta.controller.supernet_job import JobKind, check_workers, run_job
+from nas_meta.controller.supernet_job import JobKind, check_workers, run_job, workers_of
 from nas_meta.controller.trial_loop import TrialLoop
 from nas_meta.core.files import write_atomically
 from nas_meta.core.guard import first_line, plugin_call
@@ -290,7 +290,7 @@ class SearchRun:
                 with plugin_call(self.strategy, "receive"):
                     self.strategy.receive(findings, weights)
                 return
-        check_workers(job, self.workers)
+        check_workers(workers_of(job), self.workers)
         result = self._run_job(engine, job, SUPERNET_JOB)
         if result is None:
             return

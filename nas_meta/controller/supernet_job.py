@@ -60,19 +60,19 @@ def workers_of(job: Job | AdaptationJob) -> int:
     return getattr(job, "workers", 1)
 
 
-def check_workers(job: Job, available: int) -> None:
-    """Check that the search has enough workers for a job.
+def check_workers(needed: int, available: int) -> None:
+    """Check that the search has enough workers for the job of its strategy.
 
     Args:
-        job: The job of the strategy.
+        needed: The number of workers that run the job together.
         available: The number of workers of the search.
 
     Raises:
         ConfigError: The job needs more workers.
     """
-    if workers_of(job) > available:
+    if needed > available:
         raise ConfigError(
-            f"strategy.workers is {workers_of(job)}, but the search has {available}; "
+            f"strategy.workers is {needed}, but the search has {available}; "
             "expected at most resources.workers, or 1 with --inline"
         )
 

@@ -6,6 +6,9 @@ A Ray that is started here serves this search alone:
   only where no other can join.
 - **Token.** Other users of the machine can reach 127.0.0.1, so every request needs a token that only the processes of
   this Ray have. Where the user sets ``RAY_AUTH_MODE``, ``RAY_AUTH_TOKEN`` or ``RAY_AUTH_TOKEN_PATH``, these hold.
+- **Folder.** Its sockets and logs are in a folder of its own that only this user can read; Ray's default is one folder
+  that everybody can read. The folder is removed at the end, unless a process of Ray has died, because the error then
+  names its log.
 - **Niceness.** Workers run at the niceness of this process; Ray's default adds 15, and beside other programs such
   workers get next to no time.
 """
@@ -16,6 +19,8 @@ import ipaddress
 import logging
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -28,6 +33,7 @@ from ray.exceptions import RayError
 from nas_meta.core.guard import first_line
 from nas_meta.errors import ConfigError, NasMetaError
 from nas_meta.execution.ray_placement import Resources
+from nas_meta.execution.ray_processes import death_of, processes_of_ray
 
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -35,6 +41,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 log = logging.getLogger(__name__)
 MODE, TOKEN, TOKEN_FILE = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"
 EXPORT_EVERY = 2000  # milliseconds between two exports of metrics; Ray's default of 10 s exceeds a short search
+LONGEST_FOLDER = 34  # characters; with a longer folder, the paths of Ray's sockets exceed the limit of macOS
 QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
 FAILURES = (RayError, ConnectionError, OSError, RuntimeError, ValueError)
 
@@ -58,16 +65,20 @@ def connect(resources: Resources) -> Iterator[dict[str, Any]]:
     if ray.is_initialized():
         yield on_running_ray
         return
-    mode = os.environ.get(MODE)
+    mode, folder = os.environ.get(MODE), None
     try:
         if resources.address:
             _join(resources.address)
         else:
-            _start(resources)
+            folder = _make_folder()
+            _start(resources, folder)
         yield on_running_ray if resources.address else {}
     finally:
+        names_log = death_of(processes_of_ray()) is not None
         ray.shutdown()
         _restore_mode(mode)
+        if folder is not None and not names_log:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _join(address: str) -> None:
@@ -85,8 +96,24 @@ def _join(address: str) -> None:
         ) from error
 
 
-def _start(resources: Resources) -> None:
-    """Start Ray on this machine."""
+def _make_folder() -> str:
+    """Make a folder for a Ray of this machine that only this user can read."""
+    parent = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+    try:
+        folder = tempfile.mkdtemp(prefix="nas-meta-", dir=parent)
+        if len(folder) > LONGEST_FOLDER and os.path.isdir("/tmp"):
+            os.rmdir(folder)
+            folder = tempfile.mkdtemp(prefix="nas-meta-", dir="/tmp")
+    except OSError as error:
+        raise NasMetaError(
+            f"Ray cannot be started: no folder can be made in {error.filename} ({error.strerror}); "
+            "expected a temporary folder that can be written, set by TMPDIR"
+        ) from error
+    return folder
+
+
+def _start(resources: Resources, folder: str) -> None:
+    """Start Ray on this machine, with its sockets and logs in a folder."""
     options: dict[str, Any] = {"_system_config": {"worker_niceness": resources.niceness}}
     if resources.metrics_port is not None:
         options["_metrics_export_port"] = resources.metrics_port
@@ -97,6 +124,7 @@ def _start(resources: Resources) -> None:
                 address="local",  # not a Ray that already runs on this machine
                 num_cpus=max(1, round(resources.cpus * resources.workers)),
                 include_dashboard=False,
+                _temp_dir=os.path.join(folder, "ray"),  # not the folder itself, which Ray would open to everybody
                 **QUIET,
                 **options,
             )

@@ -122,6 +122,7 @@ def pretrain_alone(
     model: str | None = None,
     architecture: Mapping[str, Any] | None = None,
     watch: Callable[[TrainingStatus, Mapping[str, float]], None] = lambda status, values: None,
+    announce: Callable[[str], None] = lambda phase: None,
 ) -> PretrainingResult:
     """Pre-train a model by the section ``pretraining`` of a config and write it as a Hugging Face folder.
 
@@ -133,6 +134,7 @@ def pretrain_alone(
         model: A pretrained model (a folder, a hub name, ``starter:minilm``); None builds one from the config's space.
         architecture: Values by choice of the space; None trains the reference model of the space.
         watch: Called with every training status and its measured values by name.
+        announce: Called with a few words at the start of every phase, such as "reading the corpus".
 
     Returns:
         The result.
@@ -146,11 +148,14 @@ def pretrain_alone(
 
     folder, section = Path(folder), resolved.sections.pretraining
     _create_folder(folder)
+    announce("reading the corpus")
     corpus = read_corpus(resolved, judged=model is None)
+    announce("preparing the tokenizer and the model")
     learn_tokenizer(section, corpus, folder)
     setup = _make_setup(resolved, section, folder, model, architecture)
     resumed = (folder / CHECKPOINT).is_file()
-    last, objective = _train(resolved, section, corpus, setup, folder, watch)
+    last, objective = _train(resolved, section, corpus, setup, folder, watch, announce)
+    announce("writing the model")
     _write(folder, setup, objective, last)
     return PretrainingResult(
         folder=str(folder), objective=section.objective, steps=last.step, tokens=last.tokens, seconds=last.seconds,
@@ -210,7 +215,7 @@ def _needs_architecture(resolved: ResolvedConfig, space: SearchSpace) -> str:
 
 def _train(
     resolved: ResolvedConfig, section: PretrainingSection, corpus: Corpus, setup: _ModelSetup, folder: Path,
-    watch: Callable[[TrainingStatus, Mapping[str, float]], None],
+    watch: Callable[[TrainingStatus, Mapping[str, float]], None], announce: Callable[[str], None],
 ) -> tuple[TrainingStatus, PretrainingLoss]:  # fmt: skip
     """Train a model in place, from its last checkpoint if there is one; return the last status and the objective."""
     import torch
@@ -221,6 +226,7 @@ def _train(
     config = resolved.sections
     compute = Compute(**config.compute.model_dump() | {"device": config.device})
     compute.check()
+    announce("tokenising the corpus")
     tokens = tokenise_corpus(corpus, load_tokenizer(setup.tokenizer))
     torch.manual_seed(config.seed)
     pooling = setup.pooling or config.tasks.pooling
@@ -231,6 +237,7 @@ def _train(
         restore_head(objective, setup.head)
     checkpoint = folder / CHECKPOINT
     start = np.fromfile(checkpoint, dtype=np.uint8) if checkpoint.is_file() else None
+    announce("training" if start is None else "training from the last checkpoint")
     statuses = pretrain(setup.model, objective, tokens, section, config.seed, compute, start)
     with interruptible() as stop:
         stop.listened = True

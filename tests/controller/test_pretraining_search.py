@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from command_line import nas_meta
 from killing import killed_often, results
 from tiny_space import PLUGIN
 from transformers import AutoModel
@@ -308,6 +309,15 @@ def test_an_architecture_is_pre_trained_alone(document, said, tmp_path):
     ):
         with pytest.raises(NasMetaError, match=words):
             said("pretrain", tmp_path / "c.yaml", *command)
+
+
+def test_pretraining_alone_says_what_it_does(tiny_model, corpus, tmp_path):
+    small = ["--set", "pretraining.batch=4", "--set", "pretraining.block=16", "--steps", 2]
+    shown = nas_meta("pretrain", tiny_model, "--corpus", corpus, "--to", tmp_path / "out", *small).stdout.splitlines()
+    assert shown[:4] == [
+        "reading the corpus …", "preparing the tokenizer and the model …", "tokenising the corpus …", "training …"
+    ]  # fmt: skip
+    assert shown[4].startswith("step 2  loss ") and shown[5] == "writing the model …"
 
 
 def test_a_pretrained_model_goes_on_and_is_resumed_bit_by_bit(tiny_model, corpus, said, tmp_path, monkeypatch):

@@ -3,11 +3,14 @@
 import ipaddress
 import os
 import secrets
+import stat
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import cloudpickle
 import psutil
@@ -88,6 +91,8 @@ def connect(address, **environment):
 
 
 def test_ray_listens_on_loopback_only_and_serves_only_those_with_its_token(no_token, monkeypatch):
+    monkeypatch.setenv("RAY_TMPDIR", tempfile.mkdtemp(dir="/tmp"))  # short enough for the sockets
+    shared = Path(os.environ["RAY_TMPDIR"])
     tokens, token_hex = [], secrets.token_hex
     monkeypatch.setattr(secrets, "token_hex", lambda size: tokens.append(token_hex(size)) or tokens[-1])
     engine = RayEngine(Worker(), Resources(2, 1))
@@ -102,8 +107,11 @@ def test_ray_listens_on_loopback_only_and_serves_only_those_with_its_token(no_to
         without, wrong = connect(address), connect(address, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="0" * 64)
         assert "AuthenticationError" in without.stderr and "AuthenticationError" in wrong.stderr
         assert connect(address, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=tokens[0]).stdout == "1\n"
+        (folder,) = shared.iterdir()  # its sockets and logs, for this user alone
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700 and list(folder.glob("ray/session_*/logs"))
     finally:
         engine.close()
+    shared.rmdir()  # nothing stayed
     assert "RAY_AUTH_MODE" not in os.environ and get_authentication_mode() == AuthenticationMode.DISABLED
 
 

@@ -12,6 +12,7 @@ import torch
 
 from nas_meta import search
 from nas_meta.errors import ConfigError
+from nas_meta.execution import ray_connection
 from nas_meta.models.state import deserialize_state
 
 JOB = {"name": "supernet", "steps": 6, "judged": 12, "texts": 6, "random": 1, "checkpoint_every": 2}
@@ -78,8 +79,8 @@ def test_when_one_of_them_dies_they_go_on_from_the_last_checkpoint(document, tmp
         torch.testing.assert_close(weights_of(run)[name], weight, atol=2e-5, rtol=1e-3, msg=name)
 
 
-@pytest.mark.slow
-def test_more_than_there_are_is_refused_in_words(document, tmp_path):
+def test_more_than_there_are_is_refused_before_ray_starts(document, tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_connection, "_start", None)
     document["strategy"] = JOB | {"workers": 3}
     with pytest.raises(ConfigError, match=r"strategy\.workers is 3, but the search has 2; expected at most resources"):
         search(document, tmp_path / "run")

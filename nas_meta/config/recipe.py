@@ -1,7 +1,8 @@
 """The training recipe that suits pretrained models: the default of spaces whose models inherit pretrained weights.
 
 Episodes with few classes are soon too easy for a pretrained model, so learners that compare embeddings are meta-trained
-on more classes than they are judged on. The learning rate rises over the first steps and then falls to zero.
+on more classes than they are judged on. The learning rate rises over the first steps and then falls to zero. After the
+training, learners that compare embeddings choose a head for them on meta-validation.
 
 The recipe fills in only what a config leaves out. The journal of a run has every value, so a run keeps the recipe that
 it began with, also if that of a later version differs.
@@ -17,6 +18,7 @@ from nas_meta.evaluation.hyperparameters import CHOICE
 
 AUTO = "auto"
 EPISODES = {"train_ways": AUTO, "train_queries": AUTO}
+HEAD = ("learner", "head")
 SCHEDULE = {"warmup": 0.1, "decay": "cosine"}
 
 Path = tuple[str, ...]
@@ -46,13 +48,16 @@ def with_recipe(document: Mapping[str, Any], space: str) -> tuple[Mapping[str, A
     added: dict[Path, Any] = {}
     if isinstance(training, Mapping) and CHOICE not in training:
         added |= {("learner", "training", k): v for k, v in SCHEDULE.items() if k not in training}
+    if "head" not in learner and all(_has_head(name) for name in _learners(learner)):
+        added[HEAD] = AUTO
     if all(_many_ways(name) for name in _learners(learner)):
         added |= {("tasks", key): value for key, value in EPISODES.items() if key not in tasks}
     if not added:
         return document, frozenset()
-    schedule = {path[-1]: value for path, value in added.items() if path[0] == "learner"}
+    schedule = {path[-1]: value for path, value in added.items() if path[1] == "training"}
     episodes = {path[-1]: value for path, value in added.items() if path[0] == "tasks"}
-    filled = {**learner, "training": {**training, **schedule}} if schedule else learner
+    filled = {**learner, **({"head": AUTO} if HEAD in added else {})}
+    filled |= {"training": {**training, **schedule}} if schedule else {}
     return {**document, "tasks": {**tasks, **episodes}, "learner": filled}, frozenset(added)
 
 
@@ -64,8 +69,19 @@ def _learners(section: Mapping[str, Any]) -> Sequence[Any]:
 
 def _many_ways(name: Any) -> bool:
     """Return whether a learner is meta-trained on more classes than it is judged on; not if it cannot be loaded."""
+    learner = _loaded(name)
+    return learner is not None and learner.many_ways and learner.any_ways
+
+
+def _has_head(name: Any) -> bool:
+    """Return whether a learner can have a head; not if it cannot be loaded."""
+    learner = _loaded(name)
+    return learner is not None and "head" in learner.Options.model_fields
+
+
+def _loaded(name: Any) -> Any:
+    """Return a learner; None if it cannot be loaded, which is reported when the section is resolved."""
     try:
-        learner: Any = plugins.load("learners", name) if isinstance(name, str) else None
-        return learner is not None and learner.many_ways and learner.any_ways
-    except Exception:  # reported with the line of the name when the section is resolved
-        return False
+        return plugins.load("learners", name) if isinstance(name, str) else None
+    except Exception:  # a plugin file may raise anything
+        return None

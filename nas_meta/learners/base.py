@@ -254,14 +254,15 @@ class Learner(ABC):
         """
 
     def optional(self, name: str) -> bool:
-        """Return whether evaluation can do without an entry of ``encoder.learned``, or fit it; by default it cannot.
+        """Return whether evaluation can do without an entry of ``encoder.learned``, or fit it.
 
-        An exported model can then be evaluated with other options than those of its training.
+        By default these are the entries of a head, which is fitted after the training. An exported model can then be
+        evaluated with another learner, or with other options, than those of its training.
 
         Args:
             name: Name in the state of ``encoder.learned``, such as ``temperature``.
         """
-        return False
+        return name == "form" or name.startswith("head.")
 
     def _logits_of(self, encoder: Encoder, pool: Pool, task: Episode) -> Tensor:
         """Return the logits of an episode if they have the promised shape."""

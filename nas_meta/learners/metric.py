@@ -116,9 +116,6 @@ class MetricLearner(Learner):
             module.register_buffer("form", torch.tensor(self.training_form))
         return module
 
-    def optional(self, name: str) -> bool:
-        return name == "form" or name.startswith("head.")
-
     def finish(self, encoder: Encoder, tasks: Tasks, shape: EpisodeShape, seed: int, episodes: int) -> None:
         fit_head(self, encoder, tasks, shape, seed, episodes)
 

@@ -12,6 +12,10 @@ from nas_meta.tasks.episodes import EpisodeShape, TrainShape
 OLD = {"train_ways": None, "train_queries": None}, {"warmup": 0.0, "decay": "none"}
 
 
+def head_of(document):
+    return getattr(resolve(document).options["learner"], "head", None)
+
+
 def recipe_of(document):
     """What a config says about meta-training episodes and the schedule."""
     config = resolve(document)
@@ -23,6 +27,13 @@ def recipe_of(document):
 @pytest.mark.parametrize("space", ["bert-subnet", "decoder-subnet", "peft-bert"])
 def test_pretrained_spaces_get_many_ways_and_a_schedule(space):
     assert recipe_of({"space": {"name": space}}) == (("auto", "auto"), (0.1, "cosine"))
+
+
+def test_learners_that_compare_embeddings_choose_a_head():
+    assert head_of({}) == head_of({"learner": {"name": "ridge"}}) == "auto"
+    assert head_of({"learner": {"head": "none"}}) == head_of({"space": {"name": "encoder"}}) == "none"
+    assert head_of({"learner": {"name": "maml"}}) is None
+    assert "head" not in resolve({"learner": {"name": {"choice": ["protonet", "maml"]}}}).document["learner"]
 
 
 def test_only_what_is_left_out_is_filled_in():

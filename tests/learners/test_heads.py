@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from command_line import nas_meta
 
+from nas_meta import load_classifier
 from nas_meta.config.resolved import resolve
 from nas_meta.controller.launch import search
 from nas_meta.errors import ConfigError
@@ -201,6 +202,21 @@ def test_a_model_is_evaluated_with_another_distance_or_head(exported):
         assert 0.3 < evaluate_folder(folder, config_of(run, **options), episodes=20)["accuracy"] <= 1
     (folder / LEARNED).unlink()
     assert 0.3 < evaluate_folder(folder, run.config, episodes=20)["accuracy"] <= 1, "the head is fitted anew"
+
+
+@pytest.mark.parametrize("head", ["whitening", "linear"])
+def test_a_classifier_has_the_head_of_its_run(head, exported):
+    run, folder = exported(distance="cosine", head=head)
+    texts, labels = [f"alpha {i} one" for i in range(6)], ["a", "b"] * 3
+    of_run, of_folder = (load_classifier(place, device="cpu").fit(texts, labels) for place in (run.directory, folder))
+    assert of_run.parts.encoder.learned.head.name == of_folder.parts.encoder.learned.head.name == head
+    np.testing.assert_allclose(of_run.predict_proba(texts), of_folder.predict_proba(texts), atol=1e-5)
+
+
+def test_a_model_with_a_head_is_evaluated_with_a_learner_that_has_none(exported):
+    run, folder = exported(distance="euclidean", head="linear")
+    other = resolve({**run.config.document, "learner": {"name": "finetune", "adapt_steps": 1}}, recorded=True)
+    assert 0 <= evaluate_folder(folder, other, episodes=3)["accuracy"] <= 1
 
 
 def test_the_command_line_evaluates_with_another_distance(exported):

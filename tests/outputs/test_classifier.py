@@ -47,7 +47,7 @@ def exported(tiny_model, labelled_texts, tmp_path_factory):
                 "queries": 2,
                 "train_ways": 3,
             },  # what every learner can have
-            "learner": {"name": "protonet", "steps": 1},
+            "learner": {"name": "protonet", "steps": 1, "head": "none"},  # which all learners have
             "strategy": {"name": "random"},
             "evaluation": {"episodes": 2, "test_episodes": 2, "compare": False},
             "latency": {"seconds": 0.02},

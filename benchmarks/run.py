@@ -25,6 +25,7 @@ from benchmarks import (
     prefilter,
     pretraining,
     pretraining_speed,
+    quickstart,
     scaling_table,
     sinusoid,
     soak,
@@ -39,9 +40,10 @@ from benchmarks import (
 from benchmarks.table import machine, publish
 
 MODULES = (
-    startup, overhead, worker_utilisation, many_workers, soak, bytes_per_node, trial_cost, truncation, nas_bench_macro,
-    bert_table, scaling_table, stopping, planted_optimum, one_shot, supernet, inner_loops, sinusoid, distillation,
-    learners, heads, pretraining, inheritance, adaptation, pretraining_speed, zero_cost, prefilter, importance,
+    quickstart, startup, overhead, worker_utilisation, many_workers, soak, bytes_per_node, trial_cost, truncation,
+    nas_bench_macro, bert_table, scaling_table, stopping, planted_optimum, one_shot, supernet, inner_loops, sinusoid,
+    distillation, learners, heads, pretraining, inheritance, adaptation, pretraining_speed, zero_cost, prefilter,
+    importance,
 )  # fmt: skip
 BENCHMARKS = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 

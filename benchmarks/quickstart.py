@@ -1,0 +1,108 @@
+"""The quickstart as a user runs it, with three seeds: what its winner gains over the model that the user has.
+
+Every seed is one `nas-meta search configs/quickstart.yaml` in a process of its own, on an otherwise idle machine.
+Differences are paired over the 600 meta-test episodes.
+
+Results are stored in ``benchmarks/quickstart.json``; delete a line there to measure it again.
+
+usage: python -m benchmarks.run quickstart
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks import results_file
+from benchmarks.table import Table
+
+CONFIG = Path(__file__).parent.parent / "configs" / "quickstart.yaml"
+RESULTS = Path(__file__).with_suffix(".json")
+SEEDS = (1, 2, 3)
+UNTOUCHED = "unsearched model, no training"
+
+
+def measure_search(name: str, seed: int) -> dict[str, Any]:
+    """Runs the quickstart once.
+
+    Args:
+        name: not used; there is one config.
+        seed: seed of the search.
+
+    Returns:
+        Seconds, the winner with its accuracy, share of FLOPs and latency, and paired differences from every reference.
+    """
+    from nas_meta import load_run
+    from nas_meta.journal.verdict import paired_difference
+
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-c", "from nas_meta.cli.main import main; main()", "search", str(CONFIG)]
+        started = time.perf_counter()
+        subprocess.run([*command, "--run-dir", f"{folder}/run", "--set", f"seed={seed}"], check=True)
+        seconds = time.perf_counter() - started
+        run = load_run(f"{folder}/run")
+        report, best = run.report, run.best
+        right = {**report["right"]["references"], **report["right"]["comparisons"]}
+        own, queries = report["right"]["trials"][str(best.id)], report["queries"]
+        differences = {
+            other: [found.mean, found.half]
+            for other, counts in right.items()
+            if (found := paired_difference(own, counts, queries))
+        }
+        others = {**report["references"], **report["comparisons"]}
+        return {
+            "seconds": seconds,
+            "architecture": dict(best.architecture),
+            "layers": sum(1 for choice, value in best.architecture.items() if choice.endswith(".keep") and value),
+            "accuracy": report["trials"][str(best.id)]["test_accuracy"],
+            "interval": report["trials"][str(best.id)]["test_accuracy_ci95"],
+            "others": {other: row["test_accuracy"] for other, row in others.items()},
+            "flops": best.metrics["flops"] / report["references"][UNTOUCHED]["flops"],
+            "latency": report["latency"]["trials"].get(str(best.id), {}).get("latency"),
+            "differences": differences,
+        }
+
+
+def table(results: Mapping[str, Mapping[str, Any]]) -> Table:
+    """One row per seed."""
+    rows = []
+    for seed in SEEDS:
+        if (found := results.get(f"quickstart {seed}")) is None:
+            continue
+        truncated = next(other for other in found["differences"] if other.startswith("the first"))
+        rows.append(
+            [
+                str(seed),
+                f"{found['layers']} layers, {100 * found['flops']:.0f} %",
+                f"{100 * found['accuracy']:.1f} ± {100 * found['interval']:.1f}",
+                *(_points(found["differences"][other]) for other in (UNTOUCHED, truncated)),
+                _points(found["differences"]["the whole model trained alike"]),
+                f"{found['seconds']:.0f} s",
+            ]
+        )
+    header = ("seed", "winner, FLOPs of MiniLM's", "meta-test, %", "against the untouched MiniLM")
+    return Table(
+        (*header, "against the first layers trained alike", "against all of MiniLM trained alike", "whole search"),
+        rows,
+        "Accuracy over 600 meta-test episodes with its 95% interval; differences in points, paired over the episodes, "
+        "with theirs.",
+    )
+
+
+def _points(difference: list[float]) -> str:
+    """A difference and half its interval."""
+    return f"{difference[0]:+.1f} ± {difference[1]:.1f}"
+
+
+def measure() -> Table:
+    """Measures what the results file lacks and returns the table."""
+    return table(results_file.measure_missing(RESULTS, ["quickstart"], SEEDS, measure_search))
+
+
+if __name__ == "__main__":
+    sys.stdout.write(table(results_file.read(RESULTS)).markdown() + "\n")

@@ -119,8 +119,8 @@ def test_a_changed_tokenizer_is_refused_and_an_export_warns(inputs, run, tmp_pat
 
 
 def test_a_rerun_says_that_the_data_have_changed(inputs, run):
-    before = rows(inputs)
-    rewrite(inputs, [row | {"text": f"{before[-i - 1]['text']} {i}"} for i, row in enumerate(before)])
+    # Texts that say nothing about their classes: the accuracy falls to that of guessing.
+    rewrite(inputs, [row | {"text": f"{i} {i * 7919 % 1000}"} for i, row in enumerate(rows(inputs))])
     done = CliRunner().invoke(app, ["trial", str(run), "1", "--rerun"])
     assert done.exit_code == 0 and "warning: tasks.path" in done.stderr
     for word in ("the journal has", "are others, or in another order"):

@@ -1,6 +1,6 @@
 """The quickstart as a user runs it, with three seeds: what its winner gains over the model that the user has.
 
-Every seed is one `nas-meta search configs/quickstart.yaml` in a process of its own, on an otherwise idle machine.
+Every seed is one ``nas-meta search configs/quickstart.yaml`` in a process of its own. Run it on an idle machine.
 Differences are paired over the 600 meta-test episodes.
 
 Results are stored in ``benchmarks/quickstart.json``; delete a line there to measure it again.
@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import results_file
+from benchmarks.startup import COMMAND
 from benchmarks.table import Table
+from nas_meta.journal.verdict import UNTRAINED
 
 CONFIG = Path(__file__).parent.parent / "configs" / "quickstart.yaml"
 RESULTS = Path(__file__).with_suffix(".json")
 SEEDS = (1, 2, 3)
-UNTOUCHED = "unsearched model, no training"
+WHOLE = "the whole model trained alike"
 
 
 def measure_search(name: str, seed: int) -> dict[str, Any]:
@@ -35,53 +37,44 @@ def measure_search(name: str, seed: int) -> dict[str, Any]:
         seed: seed of the search.
 
     Returns:
-        Seconds, the winner with its accuracy, share of FLOPs and latency, and paired differences from every reference.
+        Seconds, the winner with its accuracy and share of FLOPs, and paired differences from every reference.
     """
     from nas_meta import load_run
     from nas_meta.journal.verdict import paired_difference
 
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-c", "from nas_meta.cli.main import main; main()", "search", str(CONFIG)]
+        arguments = ["search", str(CONFIG), "--run-dir", f"{folder}/run", "--set", f"seed={seed}"]
         started = time.perf_counter()
-        subprocess.run([*command, "--run-dir", f"{folder}/run", "--set", f"seed={seed}"], check=True)
+        subprocess.run([*COMMAND, *arguments], check=True)
         seconds = time.perf_counter() - started
         run = load_run(f"{folder}/run")
         report, best = run.report, run.best
         right = {**report["right"]["references"], **report["right"]["comparisons"]}
-        own, queries = report["right"]["trials"][str(best.id)], report["queries"]
-        differences = {
-            other: [found.mean, found.half]
-            for other, counts in right.items()
-            if (found := paired_difference(own, counts, queries))
-        }
-        others = {**report["references"], **report["comparisons"]}
+        own, tested = report["right"]["trials"][str(best.id)], run.test_of(best)
+        differences = {other: paired_difference(own, counts, report["queries"]) for other, counts in right.items()}
         return {
             "seconds": seconds,
             "architecture": dict(best.architecture),
-            "layers": sum(1 for choice, value in best.architecture.items() if choice.endswith(".keep") and value),
-            "accuracy": report["trials"][str(best.id)]["test_accuracy"],
-            "interval": report["trials"][str(best.id)]["test_accuracy_ci95"],
-            "others": {other: row["test_accuracy"] for other, row in others.items()},
-            "flops": best.metrics["flops"] / report["references"][UNTOUCHED]["flops"],
-            "latency": report["latency"]["trials"].get(str(best.id), {}).get("latency"),
-            "differences": differences,
+            "accuracy": tested["test_accuracy"],
+            "interval": tested["test_accuracy_ci95"],
+            "flops": best.metrics["flops"] / report["references"][UNTRAINED]["flops"],
+            "differences": {other: [found.mean, found.half] for other, found in differences.items() if found},
         }
 
 
 def table(results: Mapping[str, Mapping[str, Any]]) -> Table:
     """One row per seed."""
     rows = []
-    for seed in SEEDS:
-        if (found := results.get(f"quickstart {seed}")) is None:
-            continue
+    measured = {seed: results[key] for seed in SEEDS if (key := f"quickstart {seed}") in results}
+    for seed, found in measured.items():
+        layers = sum(value is True for value in found["architecture"].values())
         truncated = next(other for other in found["differences"] if other.startswith("the first"))
         rows.append(
             [
                 str(seed),
-                f"{found['layers']} layers, {100 * found['flops']:.0f} %",
+                f"{layers} layers, {100 * found['flops']:.0f} %",
                 f"{100 * found['accuracy']:.1f} ± {100 * found['interval']:.1f}",
-                *(_points(found["differences"][other]) for other in (UNTOUCHED, truncated)),
-                _points(found["differences"]["the whole model trained alike"]),
+                *(_points(found["differences"][other]) for other in (UNTRAINED, truncated, WHOLE)),
                 f"{found['seconds']:.0f} s",
             ]
         )

@@ -42,8 +42,8 @@ def classify(
     allow_plugins: options.AllowOption = False,
 ) -> None:
     """Classify texts with an exported model, from a few labelled examples of every class."""
-    nothing = not texts and input_ is None
-    if (texts and input_ is not None) or (nothing and save is None):
+    given = bool(texts) + (input_ is not None)
+    if given > 1 or (given == 0 and save is None):  # a classifier may be saved without classifying anything
         raise ConfigError("expected either TEXT arguments or --input FILE")
     from nas_meta.outputs.classifier.files import read_support, read_texts, write_predictions
     from nas_meta.outputs.classifier.loading import load_classifier

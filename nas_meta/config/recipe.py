@@ -2,7 +2,7 @@
 
 Episodes with few classes are soon too easy for a pretrained model, so learners that compare embeddings are meta-trained
 on more classes than they are judged on. The learning rate rises over the first steps and then falls to zero. After the
-training, learners that compare embeddings choose a head for them on meta-validation.
+training, learners that compare embeddings choose a head on meta-validation, which maps the embeddings first.
 
 The recipe fills in only what a config leaves out. The journal of a run has every value, so a run keeps the recipe that
 it began with, also if that of a later version differs.
@@ -54,11 +54,13 @@ def with_recipe(document: Mapping[str, Any], space: str) -> tuple[Mapping[str, A
         added |= {("tasks", key): value for key, value in EPISODES.items() if key not in tasks}
     if not added:
         return document, frozenset()
-    schedule = {path[-1]: value for path, value in added.items() if path[1] == "training"}
-    episodes = {path[-1]: value for path, value in added.items() if path[0] == "tasks"}
-    filled = {**learner, **({"head": AUTO} if HEAD in added else {})}
-    filled |= {"training": {**training, **schedule}} if schedule else {}
-    return {**document, "tasks": {**tasks, **episodes}, "learner": filled}, frozenset(added)
+    filled: dict[str, Any] = {**document, "tasks": {**tasks}, "learner": {**learner}}
+    for (section, *inner, key), value in added.items():
+        target = filled[section]
+        for name in inner:
+            target[name] = target = {**(target.get(name) or {})}
+        target[key] = value
+    return filled, frozenset(added)
 
 
 def _learners(section: Mapping[str, Any]) -> Sequence[Any]:

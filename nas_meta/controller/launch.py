@@ -95,8 +95,9 @@ def _run(
 
     hooks = check_monitors(resolved, inline)
     resolved = with_shared_gpus(resolved, inline)
-    needed = getattr(resolved.options["strategy"], "workers", 1)
-    check_workers(needed, 1 if inline else resolved.sections.resources.workers)  # before data are read and Ray starts
+    if not resumed:  # before data are read and Ray starts; a resumed search may have trained its supernet already
+        needed = getattr(resolved.options["strategy"], "workers", 1)
+        check_workers(needed, 1 if inline else resolved.sections.resources.workers)
     with run_folder(directory, resumed) as folder, interruptible() as stop, logged_traceback(folder):
         if resumed:
             refuse_changed_models(resolved, folder)

@@ -7,8 +7,8 @@ A Ray that is started here serves this search alone:
 - **Token.** Other users of the machine can reach 127.0.0.1, so every request needs a token that only the processes of
   this Ray have. Where the user sets ``RAY_AUTH_MODE``, ``RAY_AUTH_TOKEN`` or ``RAY_AUTH_TOKEN_PATH``, these hold.
 - **Folder.** Its sockets and logs are in a folder of its own that only this user can read; Ray's default is one folder
-  that everybody can read. The folder is removed at the end, unless a process of Ray has died, because the error then
-  names its log.
+  that everybody can read. The folder is removed at the end, unless Ray did not start or one of its processes died:
+  its logs then show why.
 - **Niceness.** Workers run at the niceness of this process; Ray's default adds 15, and beside other programs such
   workers get next to no time.
 """
@@ -74,10 +74,11 @@ def connect(resources: Resources) -> Iterator[dict[str, Any]]:
             _start(resources, folder)
         yield on_running_ray if resources.address else {}
     finally:
-        names_log = death_of(processes_of_ray()) is not None
+        processes = processes_of_ray()
+        healthy = bool(processes) and death_of(processes) is None
         ray.shutdown()
         _restore_mode(mode)
-        if folder is not None and not names_log:
+        if folder is not None and healthy:
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -60,16 +60,16 @@ def validated(kind: Any, value: Any, what: str) -> Any:
 
 
 def recorded_config(value: Any) -> dict[str, Any]:
-    """Check the config that a journal records; no search runs with another one, such as the default.
+    """Check the config that a journal records. Without it, a search would be resumed with the default config.
 
     Args:
-        value: What the journal holds under ``config``, None if it lacks the key.
+        value: Value of the key ``config``; None if the journal lacks the key.
 
     Returns:
         The config, unchanged.
 
     Raises:
-        RunError: There is none, or it is not a table.
+        RunError: The journal has no config, or its config is not a mapping.
     """
     if value is None:
         raise RunError("the journal cannot be read: it has no 'config'; the file is damaged")

@@ -71,6 +71,7 @@ class Run:
 
         Raises:
             PluginError: The config names a plugin file, whose code would be run.
+            RunError: The journal has lost the config.
         """
         document = recorded_config(self._journal.get("config"))
         if not self.allow_plugins:

@@ -237,7 +237,7 @@ def _train(
         restore_head(objective, setup.head)
     checkpoint = folder / CHECKPOINT
     start = np.fromfile(checkpoint, dtype=np.uint8) if checkpoint.is_file() else None
-    announce("training" if start is None else "training from the last checkpoint")
+    announce("training" if start is None else "resuming the training at the last checkpoint")
     statuses = pretrain(setup.model, objective, tokens, section, config.seed, compute, start)
     with interruptible() as stop:
         stop.listened = True

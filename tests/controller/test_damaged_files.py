@@ -10,6 +10,7 @@ from tiny_space import PLUGIN
 from nas_meta import load_run, resume, search
 from nas_meta.core.files import write_atomically
 from nas_meta.errors import RunError
+from nas_meta.journal.database import Journal
 from nas_meta.journal.run import CHECKPOINT, SUPERNET, weights_path
 
 
@@ -38,6 +39,15 @@ def crashed(document, directory, when):
 
     with pytest.raises(Crash):
         search(document, directory, inline=True, watch=watch)
+
+
+def test_a_trained_supernet_needs_its_workers_no_longer(supernet, tmp_path):
+    whole = search(supernet, tmp_path, inline=True)
+    journal = Journal.append(tmp_path)
+    config = journal.get("config")
+    journal.set("config", {**config, "strategy": {**config["strategy"], "workers": 2}})
+    journal.close()
+    assert results(resume(tmp_path, inline=True)) == results(whole)
 
 
 def test_a_truncated_supernet_is_trained_again(supernet, tmp_path):

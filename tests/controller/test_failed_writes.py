@@ -14,7 +14,7 @@ def whole(tiny_model, labelled_texts, tmp_path_factory):
     document = {
         "space": {"name": "bert-subnet", "model": str(tiny_model), "importance": "magnitude"},
         "tasks": {"source": "jsonl", "path": str(labelled_texts), "ways": 3, "queries": 3},
-        "learner": {"name": "protonet", "steps": 1},
+        "learner": {"name": "protonet", "steps": 1, "head": "none"},
         "strategy": {"name": "evolution"},
         "stopping": "none",
         "evaluation": {"episodes": 5, "test_episodes": 2, "test_best": 0},

@@ -84,19 +84,22 @@ def test_a_search_waits_while_another_program_locks_its_journal(small_config, mo
     monkeypatch.setattr(patient_connection, "TRY", 0.05)
     monkeypatch.setattr("nas_meta.journal.database.TRY", 0.05)
     small_config |= {"evaluation": {"episodes": 5, "test_episodes": 2, "test_best": 0}, "budget": {"trials": 2}}
-    threads = []
+    threads, locked = [], threading.Event()
 
     def browse():
         with sqlite3.connect(tmp_path / FILE, isolation_level=None) as db:
             db.execute("BEGIN IMMEDIATE")
-            time.sleep(1)
+            locked.set()
+            deadline = time.monotonic() + 20
+            while "another program" not in caplog.text and time.monotonic() < deadline:
+                time.sleep(0.05)
             db.execute("ROLLBACK")
 
     def watch(status):
         if not threads and status.steps.get(1):
             threads.append(threading.Thread(target=browse))
             threads[0].start()
-            time.sleep(0.2)
+            assert locked.wait(20)
 
     run = search(small_config, tmp_path, inline=True, watch=watch)
     threads[0].join()

@@ -190,7 +190,7 @@ def test_the_schema_knows_choices():
 
 def test_more_ways_in_meta_training_than_a_head_has_are_refused(small_config, tmp_path):
     small_config["tasks"]["train_ways"] = 5
-    small_config["learner"]["name"] = "maml"
+    small_config["learner"] = {"name": "maml", "steps": 4}
     with pytest.raises(ConfigError, match=r"tasks\.train_ways is 5, but the head of MAML has tasks\.ways = 3 classes"):
         search(small_config, tmp_path / "run", inline=True)
     small_config["tasks"]["train_ways"] = 50

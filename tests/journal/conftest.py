@@ -14,7 +14,7 @@ def finished(tiny_model, labelled_texts, tmp_path_factory):
     document = {
         "space": {"name": "bert-subnet", "model": str(tiny_model), "heads": [1.0, 0.5], "ffn": [1.0, 0.5]},
         "tasks": {"source": "jsonl", "path": str(labelled_texts), "ways": 3, "queries": 3},
-        "learner": {"name": "protonet", "steps": 3, "lr": 1e-3},
+        "learner": {"name": "protonet", "steps": 3, "lr": 1e-3, "head": "none"},
         "stopping": {"name": "median", "rungs": [1]},
         "strategy": {"name": "random"},
         "evaluation": {"episodes": 5, "test_episodes": 5, "compare": False},

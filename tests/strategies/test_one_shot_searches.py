@@ -125,7 +125,8 @@ def test_a_space_without_a_supernet_is_refused_before_anything_is_trained(small_
 @pytest.mark.parametrize("name", ["darts", "spos"])
 def test_learners_that_are_not_metric_and_recipes_with_choices_are_refused(name, one_shot_config, tmp_path):
     one_shot_config["strategy"] = {"name": name, "steps": 2}
-    one_shot_config["learner"]["name"] = "maml"
+    one_shot_config["learner"] |= {"name": "maml"}
+    del one_shot_config["learner"]["head"]
     refusal = f"strategy '{name}' trains its supernet with the loss of a metric learner, but MAML is not one"
     with pytest.raises(NasMetaError, match=refusal):
         search(one_shot_config, tmp_path / "maml", inline=True)

@@ -360,8 +360,8 @@ def test_all_of_a_small_space_is_judged_once_by_chance_too(evaluation):
     ("section", "changes", "sentence"),
     [
         ("space", {"name": "peft-bert", "heads": None, "ffn": None}, "search space PeftBert has none"),
-        ("learner", {"name": "maml"}, "MAML is not one; expected a metric learner"),
-        ("learner", {"name": "mann"}, "only on the embeddings of an episode, but MANN is not one"),
+        ("learner", {"name": "maml", "head": None}, "MAML is not one; expected a metric learner"),
+        ("learner", {"name": "mann", "head": None}, "only on the embeddings of an episode, but MANN is not one"),
         ("learner", {"lr": {"choice": [1e-3, 1e-4]}}, "learner.lr is a choice, but a supernet is trained once"),
         (
             None,

@@ -220,7 +220,7 @@ def test_a_journal_of_a_newer_version_is_refused_in_words(finished, tmp_path):
 @pytest.mark.parametrize("learner", ["protonet", pytest.param("maml", marks=pytest.mark.slow)])
 def test_a_trial_is_the_same_wherever_and_whenever_it_runs(learner, small_config):
     """Same architecture, seed and episodes: the same numbers, whatever ran before in the process."""
-    small_config["learner"]["name"] = learner
+    small_config["learner"] = {"name": learner, "steps": 4, "lr": 1e-3}
     resolved = resolve(small_config)
     space, tasks, shape = load_problem(resolved)
     evaluation = make_evaluation(resolved, space, tasks, shape, 1)

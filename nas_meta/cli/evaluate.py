@@ -31,6 +31,12 @@ def evaluate(
     full_way: Annotated[
         bool, typer.Option("--full-way", help="take all classes of the split at once, for ten draws of the support set")
     ] = False,
+    open_set: Annotated[
+        bool,
+        typer.Option(
+            "--open-set", help="also measure how well queries of other classes are distinguished (AUROC, FPR95)"
+        ),
+    ] = False,
     input_: Annotated[
         Optional[Path],
         typer.Option("--input", metavar="FILE", help="labelled CSV or JSON Lines that a saved classifier is tested on"),
@@ -43,7 +49,7 @@ def evaluate(
 ) -> None:
     """Measure the few-shot accuracy of a model without training it, or of a fitted classifier on a labelled file."""
     if input_ is not None:
-        if config is not None or full_way or episodes or shots or set_:
+        if config is not None or full_way or open_set or episodes or shots or set_:
             raise ConfigError(
                 "--input tests a saved classifier on a file; expected no --config, --episodes, --shots, --full-way or "
                 "--set beside it"
@@ -57,7 +63,7 @@ def evaluate(
     from nas_meta.config.resolved import read_config
     from nas_meta.outputs.export.exported_model import evaluate_folder
 
-    row = evaluate_folder(model, read_config(config, set_ or ()), split, episodes, shots, full_way)
+    row = evaluate_folder(model, read_config(config, set_ or ()), split, episodes, shots, full_way, open_set)
     if as_json:
         print_json(row)
         return
@@ -70,6 +76,12 @@ def evaluate(
     else:
         tasks = f"{row['episodes']} {row['split']} episodes ({row['ways']}-way {row['shots']}-shot)"
     echo(f"{METRICS['accuracy'].format(row)} on {tasks}, {METRICS['params'].format(row)} parameters")
+    if open_set:
+        echo(
+            f"queries of other classes: AUROC {row['oos_auroc']:.3f} ± {row['oos_auroc_ci95']:.3f}, and with 95 % of "
+            f"the known ones accepted, {100 * row['oos_fpr95']:.1f} ± {100 * row['oos_fpr95_ci95']:.1f} % of them, too "
+            f"(over {row['oos_episodes']} episodes, {row['oos_ways']}-way {row['shots']}-shot)"
+        )
 
 
 def show_file(model: Path, file: Path, text: str, label: str, as_json: bool, allow_plugins: bool) -> None:
@@ -95,7 +107,7 @@ def show_file(model: Path, file: Path, text: str, label: str, as_json: bool, all
     classifier = load_classifier(model, allow_plugins=allow_plugins)
     if classifier.fitted is None:
         raise ConfigError(
-            f"{model} is no fitted classifier; expected a folder that 'nas-meta classify --save' wrote, or --config to "
+            f"{model} is not a fitted classifier; expected a folder that 'nas-meta classify --save' wrote, or --config to "
             "evaluate the model on episodes"
         )
     row: dict[str, Any] = {"model": str(model), "input": str(file), **score_on(classifier, texts, labels, str(file))}
@@ -106,4 +118,5 @@ def show_file(model: Path, file: Path, text: str, label: str, as_json: bool, all
         echo(
             f"{100 * row['accuracy']:.1f} % of {row['examples']:,} examples are classified correctly "
             f"(95% interval over examples {low:.1f} to {high:.1f} %)"
+            + (f"; {row['refused']:,} were refused" if row["refused"] else "")
         )

@@ -43,7 +43,10 @@ def check_evaluation(saved, model, folder):
     file.write_text("text,label\nredfox,d\n")
     for arguments, sentence in (
         ((saved, "--input", file), "labelled.csv: the label 'd' is not a class of the classifier"),
-        ((model, "--input", file), "is no fitted classifier; expected a folder that 'nas-meta classify --save' wrote"),
+        (
+            (model, "--input", file),
+            "is not a fitted classifier; expected a folder that 'nas-meta classify --save' wrote",
+        ),
         ((model, "--input", file, "--full-way"), "expected no --config"),
         ((model,), "--config is missing"),
     ):

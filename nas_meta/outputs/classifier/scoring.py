@@ -42,7 +42,8 @@ def score_on(classifier: FewShotClassifier, texts: Sequence[Any], labels: Sequen
         where: File of the examples, for error messages.
 
     Returns:
-        ``accuracy``, its 95% interval over examples (``accuracy_interval``), ``examples``, and ``classes``: for each
+        ``accuracy``, its 95% interval over examples (``accuracy_interval``), ``examples``, the number of
+        those that were ``refused``, and ``classes``: for each
         class its label, the number of its examples, of those classified correctly, and of all that were predicted to
         be of it, with ``recall`` and ``precision`` (None without examples or predictions).
 
@@ -55,7 +56,7 @@ def score_on(classifier: FewShotClassifier, texts: Sequence[Any], labels: Sequen
         if name not in of:
             raise DataError(f"{where}: the label '{name}' is not a class of the classifier; {nearest(name, names)}")
     truth = np.array([of[name] for name in labels])
-    predicted = np.array([of[str(name)] for name in classifier.predict(texts).tolist()])
+    predicted = np.array([-1 if name is None else of[str(name)] for name in classifier.predict(texts).tolist()])
     right = predicted == truth
     rows = []
     for i, name in enumerate(names):
@@ -66,5 +67,5 @@ def score_on(classifier: FewShotClassifier, texts: Sequence[Any], labels: Sequen
         })  # fmt: skip
     return {
         "accuracy": float(right.mean()), "accuracy_interval": list(wilson(int(right.sum()), len(right))),
-        "examples": len(right), "classes": rows,
+        "examples": len(right), "refused": int((predicted < 0).sum()), "classes": rows,
     }  # fmt: skip

@@ -84,6 +84,7 @@ def evaluate_folder(
     episodes: int | None = None,
     shots: int | None = None,
     full_way: bool = False,
+    open_set: bool = False,
 ) -> dict[str, Any]:
     """Measure the accuracy of a Hugging Face encoder folder on episodes, without further meta-training.
 
@@ -94,10 +95,11 @@ def evaluate_folder(
         episodes: Number of episodes, by default 600; of a full-way evaluation, number of draws, by default 10.
         shots: Support examples per class; None takes those of the config.
         full_way: Whether to take all classes of the split at once, as with ``evaluation.protocol: full-way``.
+        open_set: Whether to measure also how well queries of other classes are told apart, on 100 episodes.
 
     Returns:
         ``accuracy`` with its 95% interval (``accuracy_ci95``) over episodes or draws, ``params``, and the shape of the
-        tasks.
+        tasks; with ``open_set`` also ``oos_auroc`` and ``oos_fpr95`` with their intervals over episodes.
 
     Raises:
         ConfigError: The folder holds no model of the space, or the split does not exist.
@@ -155,6 +157,7 @@ def evaluate_folder(
         if not complete or shape.shots != section.shots:
             evaluation.finish(encoder)
         scores: np.ndarray = evaluation.accuracies(encoder, split, count)
+        further = _open_set(evaluation, encoder, split) if open_set else {}
     except NasMetaError:
         raise
     except Exception as error:
@@ -163,5 +166,20 @@ def evaluate_folder(
     return {
         "model": str(folder), "split": split, "protocol": protocol, "episodes": count, "ways": ways,
         "shots": shape.shots, "queries": queries, "accuracy": float(scores.mean()), "accuracy_ci95": interval95(scores),
-        "params": parameters(model),
+        "params": parameters(model), **further,
     }  # fmt: skip
+
+
+def _open_set(evaluation: Evaluation, encoder: Encoder, split: str) -> dict[str, Any]:
+    """Measure how well queries of other classes are told apart."""
+    from nas_meta.evaluation.open_set import embedded, open_set_metrics, open_tasks
+    from nas_meta.learners.metric import MetricLearner
+
+    if not isinstance(evaluation.learner, MetricLearner):
+        raise ConfigError(
+            f"open-set evaluation compares embeddings, which {type(evaluation.learner).__name__} does not; expected a "
+            "learner such as protonet"
+        )
+    part = embedded(evaluation, encoder, split)
+    tasks = open_tasks(part, evaluation.shape, evaluation.settings.seed)
+    return {**open_set_metrics(part, tasks), "oos_episodes": len(tasks), "oos_ways": evaluation.shape.ways}

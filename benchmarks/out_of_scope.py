@@ -15,6 +15,8 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,12 +25,18 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from transformers import AutoModel
 
 from benchmarks.user_tasks import embed
+from nas_meta.evaluation.calibration import Calibration, calibrate, calibration_error
+from nas_meta.evaluation.full_way import draws
+from nas_meta.evaluation.progress import EvaluationSettings
 from nas_meta.learners.heads import SHRINKAGE, whitening
-from nas_meta.learners.open_set import SCORES, auroc, conformal_threshold, fpr95, largest_cosine, prototype_cosines
+from nas_meta.learners.open_set import SCORES, auroc, conformal_threshold, fpr95, largest_cosine
+from nas_meta.learners.protonet import ProtoNet
 from nas_meta.models.encoder import Encoder
 from nas_meta.models.profiling import interval95
 from nas_meta.outputs.classifier.examples import Preparation
+from nas_meta.tasks.episodes import EpisodeShape
 from nas_meta.tasks.packaged_models import MINILM, model_path
+from nas_meta.tasks.pool import Pool
 from nas_meta.tasks.tokenization import load_tokenizer
 
 DRAWS, SHOTS, REFUSE = 10, 5, 0.05
@@ -64,12 +72,25 @@ def far(rng: np.random.Generator, domains: dict[str, list[str]]) -> tuple[set[st
     return {c for d in names[5:] for c in domains[d]}, {c for d in names[:5] for c in domains[d]}
 
 
-SETTINGS: dict[str, Callable] = {"150 classes, official": official, "near": near, "far": far}
+def half(rng: np.random.Generator, domains: dict[str, list[str]]) -> tuple[set[str], set[str]]:
+    """Half of the classes of a data set of one domain are out of scope."""
+    names = rng.permutation([name for members in domains.values() for name in members])
+    return {*map(str, names[: len(names) // 2])}, {*map(str, names[len(names) // 2 :])}
 
 
-def compare(train: Texts, test: Texts, domains: dict[str, list[str]], within: dict[str, torch.Tensor]) -> None:
+CLINC: dict[str, Callable] = {"CLINC150, official queries": official, "CLINC150, near": near, "CLINC150, far": far}
+BANKING: dict[str, Callable] = {"BANKING77, near": half}
+
+
+def compare(
+    settings: dict[str, Callable],
+    train: Texts,
+    test: Texts,
+    domains: dict[str, list[str]],
+    within: dict[str, torch.Tensor],
+) -> None:
     """Print AUROC, FPR95 and the share of texts in scope that ``refuse`` = 0.05 refuses, for every score."""
-    for title, divide in SETTINGS.items():
+    for title, divide in settings.items():
         found: dict[str, list[list[float]]] = {}
         right = []
         for draw in range(DRAWS):
@@ -79,9 +100,11 @@ def compare(train: Texts, test: Texts, domains: dict[str, list[str]], within: di
             rows = np.concatenate([rng.choice(train.of({n}), SHOTS, replace=False) for n in names])
             labels = torch.arange(len(names)).repeat_interleave(SHOTS)
             inside, outside = test.of(known), test.of(others)
+            inside = np.setdiff1d(inside, rows) if train is test else inside
             queries = np.concatenate([inside, outside])
             support, query = train.z[rows], test.z[queries]
-            guess = prototype_cosines(support, labels, len(names), query[: len(inside)]).argmax(1).numpy()
+            logits = ProtoNet().task_logits(None, support, labels, len(names), query[: len(inside)])
+            guess = logits.argmax(1).numpy()
             right.append((np.array(names)[guess] == test.labels[inside]).mean())
             cases = {name: (score, support, query) for name, score in SCORES.items()}
             for name, matrix in within.items():
@@ -97,12 +120,12 @@ def compare(train: Texts, test: Texts, domains: dict[str, list[str]], within: di
                 found.setdefault(name, []).append(
                     [auroc(a, b), fpr95(a, b), (a < threshold).mean(), (b < threshold).mean()]
                 )
-        print(f"\n{title}: in-scope accuracy {100 * np.mean(right):.1f} ± {100 * interval95(np.array(right)):.1f}")
+        print(f"\n{title} ({len(names)} classes): in-scope accuracy {percent(right)}")
         print("| score | AUROC | FPR95, % | refused in scope, % | refused out of scope, % |\n" + "| --- " * 5 + "|")
         for name, values in found.items():
             v = np.array(values)
             cells = [f"{v[:, 0].mean():.3f} ± {interval95(v[:, 0]):.3f}"]
-            cells += [f"{100 * v[:, i].mean():.1f} ± {100 * interval95(v[:, i]):.1f}" for i in (1, 2, 3)]
+            cells += [percent(v[:, i]) for i in (1, 2, 3)]
             print(f"| {name} | " + " | ".join(cells) + " |")
 
 
@@ -116,6 +139,55 @@ def mahalanobis(support: torch.Tensor, labels: torch.Tensor, ways: int, query: t
         others = (sums[labels] - support) / (counts[labels] - 1)[:, None]
         squared[torch.arange(len(q)), labels] = (q - others).square().sum(1)
     return -squared.amin(1)
+
+
+def percent(shares: Any) -> str:
+    """Format the mean of shares with its 95% interval, in percent."""
+    return f"{100 * np.mean(shares):.1f} ± {100 * interval95(np.array(shares)):.1f}"
+
+
+def transfer(encoder: Encoder, valid: Pool, test: Pool) -> None:
+    """Print what thresholds and temperatures of one data set's episodes are worth on another one's."""
+    print(
+        "\n| CLINC150 | refused in scope, % | AUROC | FPR95, % | calibration error before → after |\n"
+        + "| --- " * 5
+        + "|"
+    )
+    for shots in (1, 5):
+        shape = EpisodeShape(5, shots, 5)
+        tasks = {"meta-validation": valid, "meta-test": test}
+        evaluation: Any = SimpleNamespace(tasks=tasks, shape=shape, settings=EvaluationSettings())
+        found = calibrate(evaluation, encoder, ProtoNet())
+        m = found.measured
+        print(
+            f"| 5-way {shots}-shot | {100 * m['refused']:.1f} | {m['oos_auroc']:.3f} ± {m['oos_auroc_ci95']:.3f} | "
+            f"{100 * m['oos_fpr95']:.1f} ± {100 * m['oos_fpr95_ci95']:.1f} | "
+            f"{m['ece_before']:.3f} → {m['ece_after']:.3f} |"
+        )
+    print("temperatures by number of classes:", {w: round(t, 3) for w, t in found.temperatures.items()})
+    everything(encoder, found, test)
+
+
+def everything(encoder: Encoder, found: Calibration, test: Pool) -> None:
+    """Print the same for all 150 classes at once, of which each draw has 25 queries a class."""
+    with torch.no_grad():
+        z = encoder.embed(test, np.arange(len(test)), 64)
+    rows = []
+    for task in draws(test, SHOTS, seed=3):
+        s, y, q = z[task.support.ravel()], torch.from_numpy(task.support_labels), z[task.query.ravel()]
+        own, inside = (largest_cosine(s, y, 150, part).numpy() for part in (None, q))
+        logits, targets = ProtoNet().task_logits(None, s, y, 150, q).double(), torch.from_numpy(task.labels)
+        rows.append([
+            (inside < found.threshold(own, SHOTS, REFUSE)).mean(),
+            (inside < conformal_threshold(own, REFUSE)).mean(),
+            calibration_error(logits, targets),
+            calibration_error(logits / found.temperature(150), targets),
+        ])  # fmt: skip
+    v = np.array(rows)
+    print(
+        f"150-way {SHOTS}-shot: refused in scope {percent(v[:, 0])} % with the transferred threshold, "
+        f"{percent(v[:, 1])} % with the conformal one; calibration error {v[:, 2].mean():.3f} → {v[:, 3].mean():.3f}"
+    )
 
 
 def read(file: Path) -> list[tuple[str, str]]:
@@ -136,12 +208,18 @@ def main() -> None:
         texts, labels = [t for t, _ in pairs], np.array([y for _, y in pairs])
         return Texts(texts, labels, embed(encoder, preparation, texts))
 
+    def pool(pairs: list) -> Pool:
+        names, labels = np.unique([name for _, name in pairs], return_inverse=True)
+        return preparation.pool([text for text, _ in pairs], labels, names.tolist())
+
     train, test = embedded(data["train"]), embedded(data["test"] + data["oos_test"])
-    learn = embedded(read(banking / "train.jsonl"))
+    learn, held = (embedded(read(banking / f"{part}.jsonl")) for part in ("train", "test"))
     within = {
         f"shrinkage {s or 'of Ledoit and Wolf'}": whitening(learn.z, learn.labels, s).matrix for s in (None, SHRINKAGE)
     }
-    compare(train, test, domains, within)
+    compare(CLINC, train, test, domains, within)
+    compare(BANKING, held, held, {"banking": sorted(set(held.labels))}, within)
+    transfer(encoder, pool(read(banking / "valid.jsonl")), pool(data["test"]))
 
 
 if __name__ == "__main__":

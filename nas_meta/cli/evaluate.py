@@ -107,8 +107,8 @@ def show_file(model: Path, file: Path, text: str, label: str, as_json: bool, all
     classifier = load_classifier(model, allow_plugins=allow_plugins)
     if classifier.fitted is None:
         raise ConfigError(
-            f"{model} is not a fitted classifier; expected a folder that 'nas-meta classify --save' wrote, or --config to "
-            "evaluate the model on episodes"
+            f"{model} is not a fitted classifier; expected a folder that 'nas-meta classify --save' wrote, or --config "
+            "to evaluate the model on episodes"
         )
     row: dict[str, Any] = {"model": str(model), "input": str(file), **score_on(classifier, texts, labels, str(file))}
     if as_json:

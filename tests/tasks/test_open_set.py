@@ -26,7 +26,7 @@ def test_the_other_queries_are_of_classes_outside_the_episode():
 
 def test_too_few_other_classes_are_refused():
     with pytest.raises(
-        DataError, match="open-set episodes need 3 classes besides the 3 of tasks.ways, but there are 2"
+        DataError, match=r"open-set episodes need 3 classes besides the 3 of tasks.ways, but there are 2"
     ):
         open_set_episode(pool(5), SHAPE, 3, 0, 0)
 

@@ -136,7 +136,10 @@ class FewShotClassifier:
             self.fitted = self._in_order(examples, given, names)
             return self
         z = embeddings(self.parts, examples, self.batch_size, None)
-        self.fitted = _ordered_embeddings(z, given, names, extra)
+        state = _ordered_embeddings(z, given, names, extra)
+        if state.z is not None and self.refuse is not None:
+            threshold(self.parts, state.z, state.labels, len(names), self.refuse)  # too few examples are reported here
+        self.fitted = state
         return self
 
     def partial_fit(self, texts: Iterable[Any], labels: Iterable[Any]) -> FewShotClassifier:

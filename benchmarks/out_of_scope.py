@@ -29,7 +29,7 @@ from nas_meta.evaluation.calibration import Calibration, calibrate, calibration_
 from nas_meta.evaluation.full_way import draws
 from nas_meta.evaluation.progress import EvaluationSettings
 from nas_meta.learners.heads import SHRINKAGE, whitening
-from nas_meta.learners.open_set import SCORES, auroc, conformal_threshold, fpr95, largest_cosine
+from nas_meta.learners.open_set import SCORES, auroc, conformal_threshold, fpr95, largest_cosine, units_of
 from nas_meta.learners.protonet import ProtoNet
 from nas_meta.models.encoder import Encoder
 from nas_meta.models.profiling import interval95
@@ -146,24 +146,23 @@ def percent(shares: Any) -> str:
     return f"{100 * np.mean(shares):.1f} ± {100 * interval95(np.array(shares)):.1f}"
 
 
-def transfer(encoder: Encoder, valid: Pool, test: Pool) -> None:
-    """Print what thresholds and temperatures of one data set's episodes are worth on another one's."""
+def transfer(encoder: Encoder, valid: Pool, tests: dict[str, Pool]) -> None:
+    """Print what thresholds and temperatures of one data set's meta-validation are worth on other classes."""
     print(
-        "\n| CLINC150 | refused in scope, % | AUROC | FPR95, % | calibration error before → after |\n"
-        + "| --- " * 5
-        + "|"
+        "\n| test | refused in scope, % | AUROC | FPR95, % | calibration error before → after |\n" + "| --- " * 5 + "|"
     )
-    for shots in (1, 5):
-        shape = EpisodeShape(5, shots, 5)
-        tasks = {"meta-validation": valid, "meta-test": test}
-        evaluation: Any = SimpleNamespace(tasks=tasks, shape=shape, settings=EvaluationSettings())
-        found = calibrate(evaluation, encoder, ProtoNet())
-        m = found.measured
-        print(
-            f"| 5-way {shots}-shot | {100 * m['refused']:.1f} | {m['oos_auroc']:.3f} ± {m['oos_auroc_ci95']:.3f} | "
-            f"{100 * m['oos_fpr95']:.1f} ± {100 * m['oos_fpr95_ci95']:.1f} | "
-            f"{m['ece_before']:.3f} → {m['ece_after']:.3f} |"
-        )
+    for name, test in tests.items():
+        for shots in (1, 5):
+            tasks = {"meta-validation": valid, "meta-test": test}
+            settings, shape = EvaluationSettings(), EpisodeShape(5, shots, 5)
+            evaluation: Any = SimpleNamespace(tasks=tasks, shape=shape, settings=settings)
+            found = calibrate(evaluation, encoder, ProtoNet())
+            m = found.measured
+            print(
+                f"| {name}, 5-way {shots}-shot | {100 * m['refused']:.1f} | {m['oos_auroc']:.3f} ± "
+                f"{m['oos_auroc_ci95']:.3f} | {100 * m['oos_fpr95']:.1f} ± {100 * m['oos_fpr95_ci95']:.1f} | "
+                f"{m['ece_before']:.3f} → {m['ece_after']:.3f} |"
+            )
     print("temperatures by number of classes:", {w: round(t, 3) for w, t in found.temperatures.items()})
     everything(encoder, found, test)
 
@@ -175,11 +174,11 @@ def everything(encoder: Encoder, found: Calibration, test: Pool) -> None:
     rows = []
     for task in draws(test, SHOTS, seed=3):
         s, y, q = z[task.support.ravel()], torch.from_numpy(task.support_labels), z[task.query.ravel()]
-        own, inside = (largest_cosine(s, y, 150, part).numpy() for part in (None, q))
+        units, inside = units_of(s, y, 150), largest_cosine(s, y, 150, q).numpy()
         logits, targets = ProtoNet().task_logits(None, s, y, 150, q).double(), torch.from_numpy(task.labels)
         rows.append([
-            (inside < found.threshold(own, SHOTS, REFUSE)).mean(),
-            (inside < conformal_threshold(own, REFUSE)).mean(),
+            (inside < found.threshold(units, SHOTS, REFUSE)).mean(),
+            (inside < conformal_threshold(units.own, REFUSE)).mean(),
             calibration_error(logits, targets),
             calibration_error(logits / found.temperature(150), targets),
         ])  # fmt: skip
@@ -219,7 +218,8 @@ def main() -> None:
     }
     compare(CLINC, train, test, domains, within)
     compare(BANKING, held, held, {"banking": sorted(set(held.labels))}, within)
-    transfer(encoder, pool(read(banking / "valid.jsonl")), pool(data["test"]))
+    tests = {"BANKING77": pool(read(banking / "test.jsonl")), "CLINC150": pool(data["test"])}
+    transfer(encoder, pool(read(banking / "valid.jsonl")), tests)
 
 
 if __name__ == "__main__":

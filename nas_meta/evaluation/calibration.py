@@ -1,8 +1,8 @@
 """Calibrate a trained model on open-set episodes of meta-validation: probabilities, and when to refuse an answer.
 
 A new task has no out-of-scope examples and perhaps 25 labelled ones, too few to place a threshold. What transfers from
-other tasks is the threshold in standard units: each task's scores are standardised by the mean and the standard
-deviation of its own leave-one-out scores, and the quantiles of standardised queries are those of meta-validation.
+other tasks is the threshold in standard units: each task's scores are standardised by its own leave-one-out scores
+(:func:`nas_meta.learners.open_set.units_of`), and the quantiles of standardised queries are those of meta-validation.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from nas_meta.evaluation.open_set import (
     scores_of,
 )
 from nas_meta.learners.metric import MetricLearner
+from nas_meta.learners.open_set import Units
 from nas_meta.tasks.episodes import EpisodeShape, episodes
 
 if TYPE_CHECKING:
@@ -41,8 +42,7 @@ class Calibration:
     """What a model learned about its own scores.
 
     Attributes:
-        quantiles: By number of shots, the quantiles of standardised scores in scope at :data:`LEVELS`; those of one
-            shot, which leaves no example out, are of raw scores.
+        quantiles: By number of shots, the quantiles of standardised scores in scope at :data:`LEVELS`.
         temperatures: By number of classes, what logits are divided by.
         measured: Measurements on meta-test: ``oos_auroc``, ``oos_fpr95``, ``refused`` (share of queries in scope that
             ``refuse`` = 0.05 refuses), ``ece_before`` and ``ece_after``.
@@ -52,20 +52,18 @@ class Calibration:
     temperatures: dict[int, float]
     measured: dict[str, float] = field(default_factory=dict)
 
-    def threshold(self, own: np.ndarray, shots: float, refuse: float) -> float:
+    def threshold(self, units: Units, shots: float, refuse: float) -> float:
         """Return the score below which a task refuses an answer.
 
         Args:
-            own: ``[n]``, leave-one-out scores of the task's support set; with fewer than two, scores are not
-                standardised.
+            units: Standard units of the task.
             shots: Mean number of support examples per class.
             refuse: Share of queries in scope that may be refused.
         """
-        mean, deviation = (own.mean(), own.std()) if len(own) > 1 else (0.0, 1.0)
-        known = [s for s in self.quantiles if (s > 1) == (len(own) > 1)] or list(self.quantiles)
+        known = [s for s in self.quantiles if (s > 1) == units.left_out] or list(self.quantiles)
         nearest = min(known, key=lambda s: abs(np.log(s / shots)))
         level = max((i for i, level in enumerate(LEVELS) if level <= refuse), default=0)
-        return float(mean + deviation * self.quantiles[nearest][level])
+        return units.location + units.scale * self.quantiles[nearest][level]
 
     def temperature(self, ways: int) -> float:
         """Return what the logits of a task are divided by: interpolated in the logarithm of the number of classes."""
@@ -130,7 +128,8 @@ def calibrate(evaluation: Evaluation, encoder: Encoder, learner: MetricLearner) 
     for shots, wanted in shapes.items():
         if shots + shape.queries > fewest:
             continue
-        values = [standardised(*scores_of(validation, task)[:2]) for task in open_tasks(validation, wanted, seed)]
+        tasks = (scores_of(validation, task) for task in open_tasks(validation, wanted, seed))
+        values = [units.standardised(inside) for units, inside, _ in tasks]
         quantiles[shots] = np.quantile(np.concatenate(values), LEVELS, method="lower").tolist()
     if not quantiles:
         return None
@@ -141,11 +140,6 @@ def calibrate(evaluation: Evaluation, encoder: Encoder, learner: MetricLearner) 
     }
     calibration = Calibration(quantiles, temperatures)
     return Calibration(quantiles, temperatures, measured(test, calibration, learner, encoder, shape, seed))
-
-
-def standardised(own: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Return scores in units of the leave-one-out scores of their task; raw scores if there are none of these."""
-    return scores if len(own) < 2 else (scores - own.mean()) / max(own.std(), 1e-6)
 
 
 def logits_of(
@@ -194,8 +188,8 @@ def measured(
     """Measure a calibration on a split that it was not fitted to."""
     tasks = open_tasks(split, shape, seed)
     refused = []
-    for own, inside, _ in (scores_of(split, task) for task in tasks):
-        refused.append((inside < calibration.threshold(own, shape.shots, STATED)).mean())
+    for units, inside, _ in (scores_of(split, task) for task in tasks):
+        refused.append((inside < calibration.threshold(units, shape.shots, STATED)).mean())
     logits, targets = logits_of(split, learner, encoder, shape, seed, EPISODES)
     after = calibration_error(logits / calibration.temperature(shape.ways), targets)
     return {

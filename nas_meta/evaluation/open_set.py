@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nas_meta.learners.metric import mapped
-from nas_meta.learners.open_set import DEFAULT, SCORES, auroc, fpr95
+from nas_meta.learners.open_set import DEFAULT, SCORES, Units, auroc, fpr95, units_of
 from nas_meta.models.profiling import interval95
 from nas_meta.tasks.episodes import EpisodeShape
 from nas_meta.tasks.open_set import OpenSetEpisode, open_set_episode
@@ -69,13 +69,12 @@ def open_tasks(split: EmbeddedSplit, shape: EpisodeShape, seed: int, count: int 
     return [open_set_episode(split.pool, shape, others, seed, i) for i in range(count)]
 
 
-def scores_of(split: EmbeddedSplit, task: OpenSetEpisode) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the leave-one-out scores of a task's support set, and its scores of queries in and out of scope."""
-    support, labels, inside, outside = split.task(task)
+def scores_of(split: EmbeddedSplit, task: OpenSetEpisode) -> tuple[Units, np.ndarray, np.ndarray]:
+    """Return the standard units of a task, and its scores of queries in and out of scope."""
+    support, labels, *queries = split.task(task)
     score, ways = SCORES[DEFAULT], len(task.support)
-    own = score(support, labels, ways, None) if task.support.shape[1] > 1 else support[:0, 0]
-    parts = (own, score(support, labels, ways, inside), score(support, labels, ways, outside))
-    return tuple(part.cpu().double().numpy() for part in parts)  # type: ignore[return-value]
+    inside, outside = (score(support, labels, ways, part).cpu().double().numpy() for part in queries)
+    return units_of(support, labels, ways), inside, outside
 
 
 def open_set_metrics(split: EmbeddedSplit, tasks: Sequence[OpenSetEpisode]) -> dict[str, float]:

@@ -7,6 +7,7 @@ support set ``[S, D]``; embeddings are scaled to unit norm first.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -91,6 +92,49 @@ SCORES: dict[str, Score] = {
 
 
 DEFAULT = "largest cosine"  # the best in benchmarks/README.md, "None of these"
+
+
+@dataclass(frozen=True)
+class Units:
+    """Standard units of a task's scores, from its support set alone, in which thresholds transfer between tasks.
+
+    Attributes:
+        own: ``[n]``, leave-one-out scores of the support examples whose class has others.
+        location: Their mean; with fewer than two of them, the mean cosine m of examples of different classes.
+        scale: Their standard deviation; with fewer than two of them, 1 - m.
+    """
+
+    own: np.ndarray
+    location: float
+    scale: float
+
+    @property
+    def left_out(self) -> bool:
+        """Whether the units are those of leave-one-out scores."""
+        return len(self.own) > 1
+
+    def standardised(self, scores: np.ndarray) -> np.ndarray:
+        """Return scores in these units; without leave-one-out scores 0 is as unlike as another class, and 1 equal."""
+        return (scores - self.location) / self.scale
+
+
+def units_of(support: Tensor, labels: Tensor, ways: int) -> Units:
+    """Return the standard units of a task.
+
+    Args:
+        support: ``[S, D]`` embeddings.
+        labels: ``[S]``, the class of each, from 0 to ``ways`` - 1; every class occurs, and there are at least two.
+        ways: N, the number of classes.
+    """
+    own = SCORES[DEFAULT](support, labels, ways, None).cpu().double().numpy()
+    counts = torch.bincount(labels, minlength=ways).cpu().numpy()
+    own = own[counts[labels.cpu().numpy()] > 1]
+    if len(own) > 1:
+        return Units(own, float(own.mean()), max(float(own.std()), 1e-6))
+    cosines = prototype_cosines(support, labels, ways, support).cpu().double()
+    different = ~F.one_hot(labels.cpu(), ways).bool()
+    mean = float(cosines[different].mean())
+    return Units(own, mean, max(1 - mean, 1e-6))
 
 
 def auroc(inside: np.ndarray, outside: np.ndarray) -> float:

@@ -9,6 +9,7 @@ import torch
 from nas_meta.evaluation import calibration as c
 from nas_meta.evaluation.open_set import embedded, open_set_metrics, open_tasks, scores_of
 from nas_meta.evaluation.progress import EvaluationSettings
+from nas_meta.learners.open_set import Units
 from nas_meta.learners.protonet import ProtoNet
 from nas_meta.tasks.episodes import EpisodeShape
 from nas_meta.tasks.pool import Pool
@@ -81,7 +82,7 @@ def test_a_split_without_other_classes_gives_no_calibration(problem):
 
 def test_thresholds_rise_with_the_share_and_move_with_the_task():
     found = c.Calibration({1: [0.1 * i for i in range(len(c.LEVELS))], 5: list(range(len(c.LEVELS)))}, {5: 1.0})
-    own = np.array([0.4, 0.6])  # mean 0.5, standard deviation 0.1
-    assert found.threshold(own, 5, 0.05) == pytest.approx(0.5 + 0.1 * c.LEVELS.index(0.05))
-    assert found.threshold(own, 5, 0.1) > found.threshold(own, 5, 0.05)
-    assert found.threshold(np.array([]), 1, 0.05) == pytest.approx(0.1 * c.LEVELS.index(0.05))
+    several, single = Units(np.array([0.4, 0.6]), 0.5, 0.1), Units(np.array([]), 0.2, 0.8)
+    assert found.threshold(several, 5, 0.05) == pytest.approx(0.5 + 0.1 * c.LEVELS.index(0.05))
+    assert found.threshold(several, 5, 0.1) > found.threshold(several, 5, 0.05)
+    assert found.threshold(single, 1, 0.05) == pytest.approx(0.2 + 0.8 * 0.1 * c.LEVELS.index(0.05))

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
 
-from nas_meta.learners.open_set import SCORES, auroc, conformal_threshold, fpr95, prototype_cosines
+from nas_meta.learners.open_set import SCORES, auroc, conformal_threshold, fpr95, prototype_cosines, units_of
 
 
 def support(seed=0, sizes=(3, 1, 2)):
@@ -35,6 +35,19 @@ def test_cosines_are_those_to_the_mean_of_unit_embeddings():
 def test_a_single_example_has_no_class_when_it_is_left_out():
     z, labels = support()
     assert prototype_cosines(z, labels, 3, None)[3, 1] == -1
+
+
+def test_units_are_those_of_leave_one_out_scores_or_of_different_classes():
+    z, labels = support(sizes=(3, 1, 2))
+    own = SCORES["largest cosine"](z, labels, 3, None)[[0, 1, 2, 4, 5]].double().numpy()
+    units = units_of(z, labels, 3)
+    assert np.allclose(units.own, own) and units.standardised(own).mean() == pytest.approx(0, abs=1e-6)
+    single = units_of(z[:3], torch.arange(3), 3)
+    cosines = F.normalize(z[:3], dim=-1) @ F.normalize(z[:3], dim=-1).T
+    mean = float(cosines[~torch.eye(3, dtype=torch.bool)].mean())
+    assert not single.left_out and single.standardised(np.array([mean, 1.0])).tolist() == pytest.approx(
+        [0, 1], abs=1e-6
+    )
 
 
 def test_auroc_is_that_of_scikit_learn_also_with_ties():

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from nas_meta.errors import ConfigError
-from nas_meta.learners.open_set import DEFAULT, SCORES, conformal_threshold
+from nas_meta.learners.open_set import DEFAULT, SCORES, conformal_threshold, units_of
 from nas_meta.outputs.classifier.adaptation import ModelParts
 
 ENOUGH = 10  # examples that a conformal threshold must leave below it before it replaces the transferred one
@@ -67,7 +67,8 @@ def threshold(parts: ModelParts, support: torch.Tensor, labels: np.ndarray, ways
 
     A large support set decides by itself: the conformal quantile of its leave-one-out scores, which is on the safe
     side, because an example that is left out has one example less to be compared with. A small one takes the threshold
-    that the model learned on other tasks, in units of its own leave-one-out scores.
+    that the model learned on other tasks, in units of its own leave-one-out scores. Where every class has one example,
+    the units are those of the similarity of different classes.
 
     Args:
         parts: The model.
@@ -82,8 +83,8 @@ def threshold(parts: ModelParts, support: torch.Tensor, labels: np.ndarray, ways
     Raises:
         ConfigError: The support set is too small, and the model is not calibrated.
     """
-    own = SCORES[DEFAULT](support, torch.from_numpy(labels).to(support.device), ways, None).cpu().double().numpy()
-    own = own[np.bincount(labels, minlength=ways)[labels] > 1]
+    units = units_of(support, torch.from_numpy(labels).to(support.device), ways)
+    own = units.own
     if refuse * (len(own) + 1) >= ENOUGH or (parts.calibration is None and refuse * (len(own) + 1) >= 1):
         return conformal_threshold(own, refuse)
     if parts.calibration is None:
@@ -92,4 +93,4 @@ def threshold(parts: ModelParts, support: torch.Tensor, labels: np.ndarray, ways
             f"refuse is {refuse}, but only {len(own)} examples are in classes of two or more and the model is not "
             f"calibrated; expected at least {needed} such examples, or a model that this version of nas-meta exported"
         )
-    return parts.calibration.threshold(own, len(labels) / ways, refuse)
+    return parts.calibration.threshold(units, len(labels) / ways, refuse)

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModel
 
+from nas_meta.evaluation.full_way import accuracies, draws
 from nas_meta.learners.protonet import ProtoNet
 from nas_meta.models.encoder import Encoder
 from nas_meta.models.profiling import interval95
@@ -25,7 +26,7 @@ from nas_meta.outputs.classifier.examples import Preparation
 from nas_meta.tasks.packaged_models import MINILM, model_path
 from nas_meta.tasks.tokenization import load_tokenizer
 
-EPISODES, DRAWS = 600, 10
+EPISODES = 600
 
 
 def embed(encoder: Encoder, preparation: Preparation, texts: list[str]) -> torch.Tensor:
@@ -68,17 +69,14 @@ def transductive(z: torch.Tensor, labels: np.ndarray, balanced: bool) -> None:
     )
 
 
-def full_way(name: str, z: torch.Tensor, labels: np.ndarray, test_z: torch.Tensor, test_labels: np.ndarray) -> None:
-    """Print the accuracy over all classes at once, for ten draws of five examples a class."""
-    learner, found = ProtoNet(), []
-    names = np.unique(labels)
-    for draw in range(DRAWS):
-        rng = np.random.default_rng([1, draw])
-        rows = np.concatenate([rng.choice(np.flatnonzero(labels == n), 5, replace=False) for n in names])
-        y = torch.arange(len(names)).repeat_interleave(5)
-        logits = learner.task_logits(None, z[rows], y, len(names), test_z)
-        found.append(100 * (names[logits.argmax(1).numpy()] == test_labels).mean())
-    print(f"{name}, {len(names)} classes, 5 shots: {np.mean(found):.2f} ± {interval95(np.array(found)):.2f}")
+def full_way(name: str, encoder: Encoder, preparation: Preparation, train: list, test: list) -> None:
+    """Print the accuracy over all classes at once, for ten draws of five examples a class from the training texts."""
+    texts, given = zip(*train, *test, strict=True)
+    names, labels = np.unique(given, return_inverse=True)
+    pool = preparation.pool(list(texts), labels, names.tolist())
+    tasks = draws(pool, shots=5, seed=1, queries=np.arange(len(train), len(pool)))
+    found = 100 * accuracies(lambda part: ProtoNet().accuracies(encoder, pool, part), tasks)
+    print(f"{name}, {len(names)} classes, 5 shots: {found.mean():.2f} ± {interval95(found):.2f}")
 
 
 def read_csv(path: Path) -> list[tuple[str, str]]:
@@ -98,18 +96,10 @@ def main() -> None:
     transductive(z, labels, balanced=True)
     transductive(z, labels, balanced=False)
     train, test = (read_csv(banking / f"polyai_{part}.csv") for part in ("train", "test"))
-    report("BANKING77", encoder, preparation, train, test)
+    full_way("BANKING77", encoder, preparation, train, test)
     if len(sys.argv) > 2:
         data = json.loads((Path(sys.argv[2]) / "data_full.json").read_text())
-        report("CLINC150", encoder, preparation, data["train"], data["test"])
-
-
-def report(name: str, encoder: Encoder, preparation: Preparation, train: list, test: list) -> None:
-    """Embed the texts of a data set and print its accuracy over all classes."""
-    (z, labels), (test_z, test_labels) = (
-        (embed(encoder, preparation, [t for t, _ in part]), np.array([y for _, y in part])) for part in (train, test)
-    )
-    full_way(name, z, labels, test_z, test_labels)
+        full_way("CLINC150", encoder, preparation, data["train"], data["test"])
 
 
 if __name__ == "__main__":

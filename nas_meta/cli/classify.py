@@ -12,6 +12,7 @@ from nas_meta.cli.plugins import print_json
 from nas_meta.cli.printing import echo
 from nas_meta.errors import ConfigError, DataError
 
+NONE_OF_THESE = "none of these"
 MANY = 1000  # texts from which progress is shown
 
 
@@ -33,6 +34,14 @@ def classify(
     together: Annotated[
         bool, typer.Option("--together", help="let the texts refine the classes (transductive; learner protonet)")
     ] = False,
+    refuse: Annotated[
+        Optional[float],
+        typer.Option(
+            metavar="SHARE",
+            help="answer 'none of these' where a text fits no class; SHARE is the largest share of texts that do fit "
+            "and may be refused, such as 0.05",
+        ),
+    ] = None,
     trial: Annotated[
         Optional[int], typer.Option("--trial", metavar="ID", help="trial of a run; by default the best")
     ] = None,
@@ -51,6 +60,8 @@ def classify(
     asked = list(texts) if texts else read_texts(input_, text) if input_ is not None else []
     labelled = None if support is None else read_support(support, text, label)
     classifier = load_classifier(model, trial=trial, allow_plugins=allow_plugins)
+    if refuse is not None:
+        classifier.set_params(refuse=refuse)
     if labelled is not None:
         try:
             classifier.fit(*labelled)
@@ -65,13 +76,11 @@ def classify(
         if len(asked) >= MANY:
             echo(f"{done:,} of {len(asked):,} texts", err=True)
 
-    probabilities = classifier.predict_proba(asked, together, show)
-    best = probabilities.argmax(1)
-    names = classifier.classes_[best].tolist()
-    shares = [round(float(p), 4) for p in probabilities[range(len(asked)), best]]
+    names, probabilities = classifier.classify(asked, together, show)
+    shares = [round(float(p), 4) for p in probabilities.max(1, initial=0.0)]
     rows = [
         {"text": given, "label": name, "probability": share}
-        for given, name, share in zip(asked, names, shares, strict=True)
+        for given, name, share in zip(asked, names.tolist(), shares, strict=True)
     ]
     if to is not None:
         write_predictions(to, rows)
@@ -81,4 +90,5 @@ def classify(
         echo(f"{len(rows):,} predictions written to {to}")
     else:
         for row in rows:
-            echo(f"{row['label']}\t{row['probability']:.2f}\t{row['text'][:200]}")
+            shown = NONE_OF_THESE if row["label"] is None else row["label"]
+            echo(f"{shown}\t{row['probability']:.2f}\t{row['text'][:200]}")

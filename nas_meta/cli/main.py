@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from nas_meta.cli import classify, options, plugins, pretrain
+from nas_meta.cli import classify, evaluate, options, plugins, pretrain
 from nas_meta.cli.app import App, common_options
 from nas_meta.cli.failures import DEBUG, report
 from nas_meta.cli.plugins import print_json
@@ -283,33 +283,6 @@ def adapt(
 
 
 @app.command()
-def evaluate(
-    model: Annotated[Path, typer.Argument(metavar="MODEL_DIR", help="Hugging Face folder of an encoder")],
-    config: Annotated[Path, typer.Option(metavar="CONFIG", help="YAML config with the tasks and the learner")],
-    split: Annotated[str, typer.Option(help="meta-train, meta-validation or meta-test")] = "meta-test",
-    episodes: Annotated[int, typer.Option(min=2, metavar="N", help="number of episodes to score")] = 600,
-    shots: options.ShotsOption = None,
-    set_: options.SetOption = None,
-    as_json: options.JsonOption = False,
-) -> None:
-    """Measure the few-shot accuracy of a model folder on episodes, without training it."""
-    from nas_meta.config.resolved import read_config
-
-    resolved = read_config(config, set_ or ())
-    from nas_meta.evaluation.metrics import METRICS
-    from nas_meta.outputs.export.exported_model import evaluate_folder
-
-    row = evaluate_folder(model, resolved, split, episodes, shots)
-    if as_json:
-        print_json(row)
-    else:
-        echo(
-            f"{METRICS['accuracy'].format(row)} on {row['episodes']} {row['split']} episodes "
-            f"({row['ways']}-way {row['shots']}-shot), {METRICS['params'].format(row)} parameters"
-        )
-
-
-@app.command()
 def rank(
     source: options.SourceArgument,
     scores: options.ScoresOption = None,
@@ -374,6 +347,7 @@ def tensorboard(
 
 app.command()(pretrain.pretrain)
 app.command()(classify.classify)
+app.command()(evaluate.evaluate)
 plugins.add_to(app)
 
 

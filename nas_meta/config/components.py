@@ -47,7 +47,9 @@ def make_evaluation(resolved: ResolvedConfig, space: SearchSpace, tasks: Any, sh
     Raises:
         ConfigError: Options of the learner contradict each other or need something that the space lacks.
     """
+    from nas_meta.evaluation.full_way import check_learner
     from nas_meta.evaluation.progress import EvaluationSettings
+    from nas_meta.evaluation.protocols import DRAWS, FULL_WAY
     from nas_meta.evaluation.trial import Evaluation, check_ways
     from nas_meta.models.compute import Compute
 
@@ -60,9 +62,12 @@ def make_evaluation(resolved: ResolvedConfig, space: SearchSpace, tasks: Any, sh
     learner, train = resolved.plugin("learner")(resolved.options["learner"]), train_shape(resolved, tasks)
     if not resolved.searched.choices:
         check_ways(learner, train.of(shape), shape)
+        check_learner(learner, config.evaluation.protocol)
     if tasks is not None and space is not None:
         tasks = with_teacher(tasks, space, resolved)
     settings = config.evaluation.model_dump(exclude={"test_best", "keep", "check_models", "compare"})
+    if config.evaluation.protocol == FULL_WAY:
+        settings |= {key: min(settings[key], DRAWS) for key in ("episodes", "interim_episodes", "test_episodes")}
     return Evaluation(
         space=space,
         learner=learner,

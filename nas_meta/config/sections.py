@@ -109,6 +109,11 @@ class StoppingSection(NamedSection):
 class EvaluationSection(Section):
     """Section ``evaluation``: how trials are validated, and which of them are kept and meta-tested."""
 
+    protocol: Literal["episodes", "full-way"] = Field(
+        "episodes",
+        description="what trials are validated and tested on: episodes of tasks.ways classes, or all classes of a "
+        "split at once, over at most ten draws of tasks.shots support examples per class",
+    )
     episodes: int = Field(200, ge=2, description="meta-validation episodes per trial, the same ones for every trial")
     interim_every: int = Field(0, ge=0, description="meta-training steps between two interim validations; 0 for none")
     interim_episodes: int = Field(40, ge=2, description="meta-validation episodes per interim validation")

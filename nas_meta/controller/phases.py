@@ -41,6 +41,7 @@ from nas_meta.core.files import write_atomically
 from nas_meta.core.guard import first_line, plugin_call
 from nas_meta.core.signals import Interrupted, Stop
 from nas_meta.errors import NasMetaError, RunError
+from nas_meta.evaluation.full_way import query_count
 from nas_meta.evaluation.progress import JobResult
 from nas_meta.execution.engine import Engine, Event
 from nas_meta.journal.database import Journal
@@ -337,7 +338,8 @@ class SearchRun:
         journal = self.journal if self.config.evaluation.compare else None
         report = meta_test(engine, self.directory, best, problem.space, self._stopped, before, retries, journal)
         latency, unmeasured = self._measure_latencies(engine, problem)
-        report |= {"queries": problem.shape.ways * problem.shape.queries, "latency": latency}
+        queries = query_count(problem.tasks["meta-test"], problem.shape, self.config.evaluation.protocol)
+        report |= {"queries": queries, "latency": latency}
         report["unmeasured"] = report.get("unmeasured", {}) | unmeasured
         if not self.stop.is_set():
             self.journal.set("report", report)

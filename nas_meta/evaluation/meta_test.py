@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nas_meta.evaluation.baselines import baseline_accuracies
+from nas_meta.evaluation.full_way import query_count, scores
 from nas_meta.evaluation.metrics import ACCURACY, INTERVAL
 from nas_meta.evaluation.progress import Progress, Result
 from nas_meta.models.profiling import interval95, parameters
-from nas_meta.tasks.episodes import episodes
 
 if TYPE_CHECKING:
     from nas_meta.evaluation.trial import Evaluation
@@ -33,8 +33,8 @@ def model_result(evaluation: Evaluation, encoder: Encoder, learner: Learner) -> 
     Returns:
         Its accuracy, with the number of correct queries in every episode, and its size.
     """
-    scores = evaluation.accuracies(encoder, "meta-test", evaluation.settings.test_episodes, learner)
-    return _result(evaluation, scores, params=parameters(encoder.model), flops=evaluation.flops(encoder.model))
+    found = evaluation.accuracies(encoder, "meta-test", evaluation.settings.test_episodes, learner)
+    return _result(evaluation, found, params=parameters(encoder.model), flops=evaluation.flops(encoder.model))
 
 
 def baseline_result(evaluation: Evaluation, name: str) -> Result:
@@ -48,8 +48,9 @@ def baseline_result(evaluation: Evaluation, name: str) -> Result:
         Its accuracy, with the number of correct queries in every episode.
     """
     pool, settings = evaluation.tasks["meta-test"], evaluation.settings
-    tasks = list(episodes(pool, evaluation.shape, settings.seed, settings.test_episodes))
-    return _result(evaluation, baseline_accuracies(name, pool, tasks))
+    count = settings.test_episodes
+    found = scores(evaluation, "meta-test", count, lambda tasks: baseline_accuracies(name, pool, tasks))
+    return _result(evaluation, found)
 
 
 def comparison_result(
@@ -77,7 +78,7 @@ def comparison_result(
     return free.test(architecture, trained.weights)
 
 
-def _result(evaluation: Evaluation, scores: np.ndarray, **size: float) -> Result:
-    queries = evaluation.shape.ways * evaluation.shape.queries
-    metrics = {f"test_{ACCURACY}": float(scores.mean()), f"test_{ACCURACY}{INTERVAL}": interval95(scores), **size}
-    return Result(metrics, right=tuple(round(float(score) * queries) for score in scores))
+def _result(evaluation: Evaluation, found: np.ndarray, **size: float) -> Result:
+    queries = query_count(evaluation.tasks["meta-test"], evaluation.shape, evaluation.settings.protocol)
+    metrics = {f"test_{ACCURACY}": float(found.mean()), f"test_{ACCURACY}{INTERVAL}": interval95(found), **size}
+    return Result(metrics, right=tuple(round(float(score) * queries) for score in found))

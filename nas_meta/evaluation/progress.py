@@ -23,6 +23,8 @@ class EvaluationSettings:
         rungs: Meta-training steps after which a trial validates and pauses, until the stopping rule has decided whether
             it continues.
         rung_episodes: Meta-validation episodes at a rung.
+        protocol: ``episodes``, or ``full-way``, where every number of episodes is one of draws
+            (:mod:`nas_meta.evaluation.full_way`).
     """
 
     episodes: int = 200
@@ -33,6 +35,7 @@ class EvaluationSettings:
     seed: int = 0
     rungs: Sequence[int] = ()
     rung_episodes: int = 40
+    protocol: str = "episodes"
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,12 @@ import torch
 
 from nas_meta.core.objectives import Limit, Objective
 from nas_meta.errors import ConfigError, TrialError
+from nas_meta.evaluation import full_way
 from nas_meta.evaluation.hyperparameters import SearchedHyperparameters
 from nas_meta.evaluation.meta_test import baseline_result, comparison_result, model_result
 from nas_meta.evaluation.metrics import ACCURACY, INTERVAL
 from nas_meta.evaluation.progress import EvaluationSettings, JobResult, Progress, Result
+from nas_meta.evaluation.protocols import DRAWS, FULL_WAY
 from nas_meta.learners.base import Learner
 from nas_meta.learners.protonet import ProtoNet
 from nas_meta.learners.training.distributed import Rank, process_group
@@ -42,7 +44,7 @@ from nas_meta.models.profiling import (
 from nas_meta.models.state import deserialize_state, serialize_state
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.search_space import SearchSpace
-from nas_meta.tasks.episodes import EpisodeShape, TrainShape, episode, episodes
+from nas_meta.tasks.episodes import EpisodeShape, TrainShape, episode
 from nas_meta.tasks.examples import TEXT
 from nas_meta.tasks.pool import Tasks
 
@@ -110,7 +112,8 @@ class Evaluation:
 
     def with_rungs(self, rungs: Sequence[int], episodes: int) -> Evaluation:
         """Return this evaluation with trials that pause at rungs; see :class:`EvaluationSettings`."""
-        return replace(self, settings=replace(self.settings, rungs=tuple(rungs), rung_episodes=episodes))
+        count = min(episodes, DRAWS) if self.settings.protocol == FULL_WAY else episodes
+        return replace(self, settings=replace(self.settings, rungs=tuple(rungs), rung_episodes=count))
 
     def setup(self) -> None:
         """Prepare the process; called once per worker.
@@ -349,12 +352,12 @@ class Evaluation:
         Returns:
             ``[count]``, the accuracy on each episode, from 0 to 1.
         """
-        pool = self.tasks[split]
-        tasks = list(episodes(pool, self.shape, self.settings.seed, count))
+        judge, pool = learner or self.learner, self.tasks[split]
+        full_way.check_learner(judge, self.settings.protocol)
         # An interim validation must not change the random numbers of the training steps that follow.
         with torch.random.fork_rng():
             torch.manual_seed(self.settings.seed)
-            return (learner or self.learner).accuracies(encoder, pool, tasks)
+            return full_way.scores(self, split, count, lambda tasks: judge.accuracies(encoder, pool, tasks))
 
     def _encoder(self, model: torch.nn.Module) -> Encoder:
         return Encoder(model, self.pooling, self.compute, example_inputs(self.space, 1, 1))

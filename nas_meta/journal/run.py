@@ -121,6 +121,15 @@ class Run:
             raise RunError(f"the config in the journal of {self.directory} cannot be read") from error
 
     @property
+    def protocol(self) -> str:
+        """``episodes`` or ``full-way``: what accuracies are means over."""
+        try:
+            section = Config(evaluation=self._value("config", dict[str, Any], {}).get("evaluation") or {}).evaluation
+        except (ValidationError, RecursionError) as error:
+            raise RunError(f"the config in the journal of {self.directory} cannot be read") from error
+        return section.protocol
+
+    @property
     def report(self) -> Mapping[str, Any]:
         """The meta-test results of trials and references; empty until the search has ended.
 

@@ -266,7 +266,7 @@ class Learner(ABC):
 
     def _logits_of(self, encoder: Encoder, pool: Pool, task: Episode) -> Tensor:
         """Return the logits of an episode if they have the promised shape."""
-        logits, expected = self.classify(encoder, pool, task), [task.query.size, len(task.query)]
+        logits, expected = self.classify(encoder, pool, task), [task.query.size, len(task.support)]
         if not isinstance(logits, Tensor) or list(logits.shape) != expected:
             returned = f"shape {list(logits.shape)}" if isinstance(logits, Tensor) else type_name(logits)
             raise TrialError(

@@ -173,6 +173,9 @@ def test_a_corrected_plugin_file_is_a_warning(small_config, tmp_path, caplog):
     plugin.write_text(plugin.read_text() + "# corrected\n")
     run = resume(tmp_path / "run", ["budget.trials=2"], inline=True, allow_plugins=True)
     assert run.count == 2
+    for command in ("best", "trials", "status"):  # looking at a run needs none of its code
+        shown = CliRunner().invoke(app, [command, str(tmp_path / "run")])
+        assert shown.exit_code == 0, shown.output
     assert f"the plugin file {plugin} has changed" in caplog.text
 
 

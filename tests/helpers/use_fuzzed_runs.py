@@ -29,7 +29,7 @@ SECONDS = 100  # of one case, after which the process ends with a traceback of a
 MEMORY = 2**30
 PROPERTIES = (
     "trials", "best", "report", "objectives", "pareto", "steps", "rung_reports", "findings", "config", "cpus", "count",
-    "supernet", "damage",
+    "supernet", "damage", "protocol",
 )  # fmt: skip
 
 

@@ -229,8 +229,8 @@ def test_a_label_that_the_classifier_never_saw_is_refused(exported, support):
 
 def test_settings_are_read_and_changed(exported, support):
     classifier = nas_meta.load_classifier(exported("protonet"), batch_size=3)
-    assert classifier.get_params() == {"batch_size": 3}
-    assert classifier.set_params(batch_size=5).get_params() == {"batch_size": 5}
+    assert classifier.get_params() == {"batch_size": 3, "refuse": None}
+    assert classifier.set_params(batch_size=5).get_params()["batch_size"] == 5
     for wrong in ({"batch_size": 0}, {"batchsize": 1}):
         with pytest.raises(ConfigError, match=r"expected a positive integer|did you mean 'batch_size'"):
             classifier.set_params(**wrong)

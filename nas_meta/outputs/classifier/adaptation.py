@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from nas_meta.learners.support import UserTask, balanced_rows
 from nas_meta.models.encoder import Encoder
 from nas_meta.outputs.classifier.examples import Preparation
 from nas_meta.tasks.examples import Example
+
+if TYPE_CHECKING:
+    from nas_meta.evaluation.calibration import Calibration
 
 CHUNK = 1024  # queries that a learner classifies at a time
 Progress = Callable[[int], None]
@@ -33,6 +37,7 @@ class ModelParts:
         preparation: How examples are prepared.
         ways: Classes of an episode in meta-training, which some learners cannot exceed.
         name: Name of the learner, for error messages.
+        calibration: What the model learned about its own scores; None for models that are not calibrated.
     """
 
     encoder: Encoder
@@ -40,6 +45,7 @@ class ModelParts:
     preparation: Preparation
     ways: int
     name: str
+    calibration: Calibration | None = None
 
     @property
     def embeds(self) -> bool:

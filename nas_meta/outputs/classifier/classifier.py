@@ -14,9 +14,10 @@ from torch import Tensor
 from nas_meta.errors import ConfigError, DataError, nearest
 from nas_meta.outputs.classifier.adaptation import ModelParts, Progress, embeddings, logits_by_adapting
 from nas_meta.outputs.classifier.labels import Label, label_array, plain_labels
+from nas_meta.outputs.classifier.refusal import check_embeds, check_refuse, scores, threshold
 from nas_meta.tasks.examples import Example, content_key
 
-PARAMETERS = ("batch_size",)
+PARAMETERS = ("batch_size", "refuse")
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,15 @@ class FewShotClassifier:
         parts: The model, its learner and its tokenizer.
         batch_size: Approximate number of examples per call of the model; more are faster and need more memory.
         source: Folder of the model, which a saved classifier names.
+        refuse: Share of the texts of the classes that :meth:`predict` may refuse, in order to refuse texts of no class;
+            None never refuses.
         fitted: The support set; None before :meth:`fit`.
     """
 
     parts: ModelParts
     batch_size: int = 64
     source: str = ""
+    refuse: float | None = None
     fitted: Fitted | None = field(default=None, repr=False)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -69,7 +73,7 @@ class FewShotClassifier:
         """Change settings.
 
         Args:
-            params: ``batch_size``.
+            params: ``batch_size`` and ``refuse``.
 
         Returns:
             The classifier.
@@ -80,7 +84,9 @@ class FewShotClassifier:
         for name, value in params.items():
             if name not in PARAMETERS:
                 raise ConfigError(f"the classifier has no parameter '{name}'; {nearest(name, PARAMETERS)}")
-            if not isinstance(value, int) or value < 1:
+            if name == "refuse":
+                value = self._checked_refuse(value)
+            elif not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{name} is {value!r}; expected a positive integer")
             setattr(self, name, value)
         return self
@@ -97,22 +103,28 @@ class FewShotClassifier:
         return self.fitted
 
     def fit(
-        self, texts: Iterable[Any], labels: Iterable[Any], unlabelled: Iterable[Any] | None = None
-    ) -> FewShotClassifier:
+        self, texts: Iterable[Any], labels: Iterable[Any], unlabelled: Iterable[Any] | None = None,
+        refuse: float | None = None,
+    ) -> FewShotClassifier:  # fmt: skip
         """Learn the classes from labelled examples, one or more of every class.
 
         Args:
             texts: The examples.
             labels: One label per example: strings, integers or booleans.
             unlabelled: Further examples of the same classes without labels, which refine the classes.
+            refuse: Share of the texts of these classes that :meth:`predict` may refuse, such as 0.05, in order to
+                refuse texts that belong to none of them; by default the setting ``refuse``, which is off.
 
         Returns:
             The classifier.
 
         Raises:
             DataError: The examples or labels cannot be used.
-            ConfigError: The learner cannot distinguish as many classes, or cannot use unlabelled examples.
+            ConfigError: The learner cannot distinguish as many classes, cannot use unlabelled examples, or cannot
+                refuse; or there are too few examples to refuse.
         """
+        if refuse is not None:
+            self.set_params(refuse=refuse)
         examples, given = self._labelled(texts, labels)
         extra = None
         if unlabelled is not None:
@@ -124,7 +136,10 @@ class FewShotClassifier:
             self.fitted = self._in_order(examples, given, names)
             return self
         z = embeddings(self.parts, examples, self.batch_size, None)
-        self.fitted = _ordered_embeddings(z, given, names, extra)
+        state = _ordered_embeddings(z, given, names, extra)
+        if state.z is not None and self.refuse is not None:
+            threshold(self.parts, state.z, state.labels, len(names), self.refuse)  # too few examples are reported here
+        self.fitted = state
         return self
 
     def partial_fit(self, texts: Iterable[Any], labels: Iterable[Any]) -> FewShotClassifier:
@@ -165,14 +180,17 @@ class FewShotClassifier:
             progress: Called with the number of examples that are done.
 
         Returns:
-            ``[M]`` labels.
+            ``[M]`` labels; None for an example that is refused, see ``refuse``.
         """
-        return self.classes_[self.predict_proba(texts, together, progress).argmax(1)]
+        return self.classify(texts, together, progress)[0]
 
     def predict_proba(
         self, texts: Iterable[Any], together: bool = False, progress: Progress | None = None
     ) -> np.ndarray:
-        """Predict the probability of every class for each example: the softmax of the learner's logits.
+        """Predict the probability of every class for each example.
+
+        It is the softmax of the learner's logits, divided by the temperature that the model learned on meta-validation
+        if it is calibrated. It says how likely each class is if the text belongs to one of them.
 
         Args:
             texts: The examples.
@@ -186,19 +204,58 @@ class FewShotClassifier:
             DataError: The examples cannot be used.
             ConfigError: The classifier is not fitted, or the learner cannot use ``together``.
         """
-        state = self._state
+        return self._probabilities(texts, together, progress)[0]
+
+    def classify(
+        self, texts: Iterable[Any], together: bool = False, progress: Progress | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Predict classes and probabilities at once, which costs no more than one of them.
+
+        Args:
+            texts: The examples.
+            together: As for :meth:`predict`.
+            progress: Called with the number of examples that are done.
+
+        Returns:
+            What :meth:`predict` and :meth:`predict_proba` return.
+        """
+        probabilities, accepted = self._probabilities(texts, together, progress)
+        labels = self.classes_[probabilities.argmax(1)] if len(probabilities) else self.classes_[:0]
+        if accepted is not None:
+            labels = labels.astype(object)
+            labels[~accepted] = None
+        return labels, probabilities
+
+    def _probabilities(
+        self, texts: Iterable[Any], together: bool, progress: Progress | None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return probabilities ``[M, classes]``, and ``[M]`` booleans that are False where the answer is refused."""
+        state, parts = self._state, self.parts
         if together:
-            self.parts.refiner()
-        examples = self.parts.preparation.checked(texts, "texts")
+            parts.refiner()
+        self._checked_refuse(self.refuse)
+        examples = parts.preparation.checked(texts, "texts")
         if not examples:
-            return np.zeros((0, len(state.names)))
+            return np.zeros((0, len(state.names))), None
+        accepted = None
         if state.z is None:
             classes = [str(name) for name in state.names]
-            logits = logits_by_adapting(self.parts, state.examples, state.labels, classes, examples, progress)
+            logits = logits_by_adapting(parts, state.examples, state.labels, classes, examples, progress)
         else:
-            z = embeddings(self.parts, examples, self.batch_size, progress)
-            logits = self._logits(state, z, together)
-        return logits.double().softmax(-1).cpu().numpy()
+            z, ways = embeddings(parts, examples, self.batch_size, progress), len(state.names)
+            logits, support = self._logits(state, z, together), state.z.to(z.device)
+            if self.refuse is not None:
+                least = threshold(parts, support, state.labels, ways, self.refuse)
+                accepted = scores(z, support, state.labels, ways) >= least
+        divisor = 1.0 if parts.calibration is None else parts.calibration.temperature(len(state.names))
+        return (logits.double() / divisor).softmax(-1).cpu().numpy(), accepted
+
+    def _checked_refuse(self, value: Any) -> float | None:
+        """Return a valid share of refused texts, of a model that can refuse."""
+        share = check_refuse(value)
+        if share is not None:
+            check_embeds(self.parts)
+        return share
 
     def score(self, texts: Iterable[Any], labels: Iterable[Any], together: bool = False) -> float:
         """Return the share of examples that are classified correctly.

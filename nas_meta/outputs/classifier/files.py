@@ -8,9 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nas_meta.core.files import regular_file
+from nas_meta.core.files import is_encodable, regular_file
 from nas_meta.errors import DataError
-from nas_meta.outputs.export.task_model import read_examples
+from nas_meta.outputs.export.task_model import READERS, read_examples
+from nas_meta.tasks.examples import normalised
+from nas_meta.tasks.reading import delimited, json_rows
+from nas_meta.tasks.reading.encoding import open_text, text_encoding
+from nas_meta.tasks.reading.row import Row
+from nas_meta.tasks.sources.files import CSV
 
 
 def read_support(file: Path, text: str, label: str) -> tuple[list[str], list[str]]:
@@ -35,8 +40,30 @@ def read_support(file: Path, text: str, label: str) -> tuple[list[str], list[str
     return [str(member) for member, _ in pairs], [name for _, name in pairs]
 
 
+def read_labelled(file: Path, text: str, label: str) -> tuple[list[str], list[str]]:
+    """Read every row of a labelled file; unlike a support file, equal texts count as often as they stand there.
+
+    Args:
+        file: CSV, TSV, JSON or JSON Lines file.
+        text: Name of the text field.
+        label: Name of the label field.
+
+    Returns:
+        The texts and the label of each, in the order of the file.
+
+    Raises:
+        DataError: The file cannot be read, a row lacks a field, or there are no rows.
+    """
+    rows = [(_field(row, text), _field(row, label)) for row in _rows(file, [text, label])]
+    if not rows:
+        raise DataError(f"{file} contains no examples; expected rows with a text and a label")
+    return [given for given, _ in rows], [normalised(name) for _, name in rows]
+
+
 def read_texts(file: Path, text: str) -> list[str]:
-    """Read the texts of a file: a field of CSV or JSON Lines, or the lines of a ``.txt`` file.
+    """Read the texts of a file: a field of CSV, TSV, JSON or JSON Lines, or the lines of a ``.txt`` file.
+
+    Encoding and delimiter are recognised as those of task sources are.
 
     Args:
         file: The file.
@@ -48,19 +75,7 @@ def read_texts(file: Path, text: str) -> list[str]:
     Raises:
         DataError: The file cannot be read, a row lacks the field, or there are no texts.
     """
-    try:
-        content = regular_file(file).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file} is not UTF-8 (byte {error.start}); expected a UTF-8 file") from error
-    if file.suffix == ".txt":
-        found = [line for line in content.splitlines() if line.strip()]
-    elif file.suffix in (".csv", ".jsonl"):
-        rows = _csv_rows(content) if file.suffix == ".csv" else _json_rows(file, content)
-        found = [_field(file, number, row, text) for number, row in rows]
-    else:
-        raise DataError(f"{file} is not a supported file; expected a file that ends with .csv, .jsonl or .txt")
+    found = _lines(file) if file.suffix == ".txt" else [_field(row, text) for row in _rows(file, [text])]
     if not found:
         raise DataError(f"{file} contains no texts; expected at least one")
     return found
@@ -88,27 +103,33 @@ def write_predictions(file: Path, rows: Sequence[dict[str, Any]]) -> None:
         raise DataError(f"{file} cannot be written: {error.strerror or error}") from error
 
 
-def _csv_rows(content: str) -> list[tuple[int, Any]]:
-    """Return the rows of a CSV file with their numbers."""
-    csv.field_size_limit(2**31 - 1)
-    return list(enumerate(csv.DictReader(content.splitlines(keepends=True)), start=2))
+def _lines(file: Path) -> list[str]:
+    """Return the lines of a text file that are not blank."""
+    try:
+        with open_text(file, text_encoding(regular_file(file)).name) as stream:
+            return [line for line in stream.read().splitlines() if line.strip()]
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror or error}") from error
 
 
-def _json_rows(file: Path, content: str) -> list[tuple[int, Any]]:
-    """Return the objects of a JSON Lines file with the numbers of their lines."""
-    rows = []
-    for number, line in enumerate(content.split("\n"), start=1):
-        if line.strip():
-            try:
-                rows.append((number, json.loads(line)))
-            except (ValueError, RecursionError) as error:
-                raise DataError(f"{file}:{number}: the line is not JSON; expected one object per line") from error
-    return rows
+def _rows(file: Path, columns: Sequence[str]) -> list[Row]:
+    """Return the rows of a file, as task sources read them."""
+    if file.suffix not in READERS:
+        endings = ", ".join(READERS)
+        raise DataError(f"{file} is not a supported file; expected a file that ends with {endings} or .txt")
+    try:
+        encoding = text_encoding(regular_file(file)).name
+        if READERS[file.suffix] is CSV:
+            return list(delimited.rows(file, delimited.recognise(file, encoding, columns), columns))
+        return list(json_rows.rows(file, encoding, columns))
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror or error}") from error
 
 
-def _field(file: Path, number: int, row: Any, text: str) -> str:
-    """Return the text of a row."""
-    value = row.get(text) if isinstance(row, dict) else None
-    if not isinstance(value, str) or not value.strip():
-        raise DataError(f"{file}:{number}: there is no text in the field '{text}'; expected one in every row")
-    return value
+def _field(row: Row, name: str) -> str:
+    """Return a field of a row as text."""
+    value = row.fields.get(name)
+    text = str(value) if isinstance(value, (str, int)) else ""
+    if not text.strip() or not is_encodable(text):
+        raise DataError(f"{row.where}: there is no text in the field '{name}'; expected one in every row")
+    return text

@@ -17,10 +17,12 @@ from nas_meta.journal.database import Journal
 from nas_meta.journal.run import Run, load_run
 from nas_meta.outputs.classifier.classifier import FewShotClassifier
 from nas_meta.outputs.classifier.saving import FITTED, read_document, restore
+from nas_meta.outputs.export.calibrating import calibrated, read_calibration
 from nas_meta.outputs.export.exported_model import CONFIG, LEARNED, restore_learned
 from nas_meta.tasks.examples import IMAGE, TEXT
 
 if TYPE_CHECKING:
+    from nas_meta.evaluation.calibration import Calibration
     from nas_meta.models.encoder import Encoder
     from nas_meta.outputs.classifier.adaptation import ModelParts
 
@@ -83,8 +85,9 @@ def _from_run(run: Run, trial: int | None, device: str | None, batch_size: int) 
     config = run.config.at(architecture, space.pooling(architecture))
     evaluation = _evaluation(run.config, space, device)
     encoder = evaluation.restored(architecture, weights).eval()
-    learner = evaluation.of(architecture).learner
-    parts = _parts(encoder, learner, config, space, space.tokenizer)
+    chosen = evaluation.of(architecture)
+    calibration = calibrated(run.config, space, chosen, encoder)
+    parts = _parts(encoder, chosen.learner, config, space, space.tokenizer, calibration)
     return FewShotClassifier(parts, _size(batch_size), str(run.directory))
 
 
@@ -115,7 +118,8 @@ def _parts_of_folder(folder: Path, device: str | None, allow_plugins: bool) -> M
         encoder = evaluation.encoder(model).eval()
         if (folder / LEARNED).is_file():
             restore_learned(encoder, load_file(folder / LEARNED), evaluation, config, folder)
-        return _parts(encoder, evaluation.learner, config, space, str(folder))
+        calibration = read_calibration(folder, evaluation.learner, encoder.pooling)
+        return _parts(encoder, evaluation.learner, config, space, str(folder), calibration)
     except NasMetaError:
         raise
     except Exception as error:  # a folder may hold anything
@@ -134,7 +138,9 @@ def _evaluation(config: ResolvedConfig, space: Any, device: str | None) -> Any:
     return dataclasses.replace(evaluation, compute=compute)
 
 
-def _parts(encoder: Encoder, learner: Any, config: ResolvedConfig, space: Any, tokenizer: str) -> ModelParts:
+def _parts(
+    encoder: Encoder, learner: Any, config: ResolvedConfig, space: Any, tokenizer: str, calibration: Calibration | None
+) -> ModelParts:  # fmt: skip
     """Put the parts of a classifier together."""
     from nas_meta.outputs.classifier.adaptation import ModelParts
     from nas_meta.outputs.classifier.examples import Preparation
@@ -147,7 +153,9 @@ def _parts(encoder: Encoder, learner: Any, config: ResolvedConfig, space: Any, t
         () if space.modality == TEXT else tuple(space.image_shape),
         getattr(learner.options, "template", None),
     )
-    return ModelParts(encoder, learner, preparation, episode_shape(config).ways, config.sections.learner.name)
+    return ModelParts(
+        encoder, learner, preparation, episode_shape(config).ways, config.sections.learner.name, calibration
+    )
 
 
 def _size(batch_size: int) -> int:

@@ -13,6 +13,7 @@ from nas_meta.core.files import regular_file
 from nas_meta.errors import ConfigError, RunError
 from nas_meta.outputs.classifier.adaptation import ModelParts
 from nas_meta.outputs.classifier.labels import plain_labels
+from nas_meta.outputs.classifier.refusal import check_refuse
 from nas_meta.tasks.examples import IMAGE, TEXT, images_of, texts_of
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ def save(classifier: FewShotClassifier, state: Fitted, folder: Path) -> Path:
         "version": VERSION, "model": classifier.source, "fingerprint": fingerprint(classifier.parts),
         "learner": classifier.parts.name, "classes": state.names,
     }  # fmt: skip
+    if classifier.refuse is not None:
+        document["refuse"] = classifier.refuse
     if state.examples and modality != IMAGE:
         document["texts"] = texts_of(state.examples)
     if state.examples and modality != TEXT:
@@ -100,8 +103,9 @@ def read_document(folder: Path) -> dict[str, Any]:
             and len(plain_labels(document["classes"])) >= 2
             and all(isinstance(text, str) for text in document.get("texts", []))
         )  # fmt: skip
+        check_refuse(document.get("refuse"))
         version = document["version"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, ConfigError) as error:
         raise ConfigError(f"{file} cannot be read; expected what FewShotClassifier.save() wrote") from error
     if version != VERSION:
         raise ConfigError(f"{file} has the version {version!r}; expected {VERSION}, or a newer nas-meta")
@@ -135,7 +139,7 @@ def restore(classifier: FewShotClassifier, folder: Path, document: dict[str, Any
             f"{folder} was fitted with another model than {classifier.source}: weights, pooling or learner differ; "
             "expected the model that it was fitted with, or fit again"
         )
-    file = folder / TENSORS
+    file, classifier.refuse = folder / TENSORS, check_refuse(document.get("refuse"))
     try:
         tensors = load_file(file)
         labels, names = tensors["labels"].astype(np.int64), document["classes"]

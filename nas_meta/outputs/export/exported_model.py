@@ -81,8 +81,10 @@ def evaluate_folder(
     folder: str | Path,
     config: ResolvedConfig,
     split: str = "meta-test",
-    episodes: int = 600,
+    episodes: int | None = None,
     shots: int | None = None,
+    full_way: bool = False,
+    open_set: bool = False,
 ) -> dict[str, Any]:
     """Measure the accuracy of a Hugging Face encoder folder on episodes, without further meta-training.
 
@@ -90,11 +92,14 @@ def evaluate_folder(
         folder: Folder of the model.
         config: Config with the tasks and the learner, without searched hyperparameters.
         split: ``meta-train``, ``meta-validation`` or ``meta-test``.
-        episodes: Number of episodes.
+        episodes: Number of episodes, by default 600; of a full-way evaluation, number of draws, by default 10.
         shots: Support examples per class; None takes those of the config.
+        full_way: Whether to take all classes of the split at once, as with ``evaluation.protocol: full-way``.
+        open_set: Whether to measure also how well queries of other classes are told apart, on 100 episodes.
 
     Returns:
-        ``accuracy`` with its 95% interval (``accuracy_ci95``), ``params``, and the shape of the episodes.
+        ``accuracy`` with its 95% interval (``accuracy_ci95``) over episodes or draws, ``params``, and the shape of the
+        tasks; with ``open_set`` also ``oos_auroc`` and ``oos_fpr95`` with their intervals over episodes.
 
     Raises:
         ConfigError: The folder holds no model of the space, or the split does not exist.
@@ -102,6 +107,8 @@ def evaluate_folder(
     from safetensors.torch import load_file
     from transformers.utils import logging
 
+    from nas_meta.evaluation.full_way import check_learner, query_count
+    from nas_meta.evaluation.protocols import DRAWS, EPISODES, FULL_WAY
     from nas_meta.models.profiling import interval95, parameters
     from nas_meta.models.token_checks import check_tokens, check_weights
     from nas_meta.tasks.episodes import check_shape
@@ -127,7 +134,12 @@ def evaluate_folder(
     shape = episode_shape(config, shots, tasks)
     check_shape(tasks, shape)
     evaluation = make_evaluation(on_this_machine(config), None, tasks, shape, cpus=0)
-    evaluation = dataclasses.replace(evaluation, space=space, threads=0)
+    protocol = FULL_WAY if full_way else config.sections.evaluation.protocol
+    check_learner(evaluation.learner, protocol)
+    settings = dataclasses.replace(evaluation.settings, protocol=protocol)
+    evaluation = dataclasses.replace(evaluation, space=space, threads=0, settings=settings)
+    count = episodes or (DRAWS if protocol == FULL_WAY else 600)
+    ways = shape.ways if protocol == EPISODES else len(tasks[split].classes)
     try:
         model = space.load(Path(folder))
     except ConfigError:
@@ -144,13 +156,30 @@ def evaluate_folder(
         # A head and a distance are chosen for the shots of the evaluation.
         if not complete or shape.shots != section.shots:
             evaluation.finish(encoder)
-        scores: np.ndarray = evaluation.accuracies(encoder, split, episodes)
+        scores: np.ndarray = evaluation.accuracies(encoder, split, count)
+        further = _open_set(evaluation, encoder, split) if open_set else {}
     except NasMetaError:
         raise
     except Exception as error:
         raise ConfigError(f"{folder} cannot be evaluated: {first_line(error)}") from error
+    queries = shape.queries if protocol == EPISODES else query_count(tasks[split], shape, protocol)
     return {
-        "model": str(folder), "split": split, "episodes": episodes, "ways": shape.ways, "shots": shape.shots,
-        "queries": shape.queries, "accuracy": float(scores.mean()), "accuracy_ci95": interval95(scores),
-        "params": parameters(model),
+        "model": str(folder), "split": split, "protocol": protocol, "episodes": count, "ways": ways,
+        "shots": shape.shots, "queries": queries, "accuracy": float(scores.mean()), "accuracy_ci95": interval95(scores),
+        "params": parameters(model), **further,
     }  # fmt: skip
+
+
+def _open_set(evaluation: Evaluation, encoder: Encoder, split: str) -> dict[str, Any]:
+    """Measure how well queries of other classes are told apart."""
+    from nas_meta.evaluation.open_set import embedded, open_set_metrics, open_tasks
+    from nas_meta.learners.metric import MetricLearner
+
+    if not isinstance(evaluation.learner, MetricLearner):
+        raise ConfigError(
+            f"open-set evaluation compares embeddings, which {type(evaluation.learner).__name__} does not; expected a "
+            "learner such as protonet"
+        )
+    part = embedded(evaluation, encoder, split)
+    tasks = open_tasks(part, evaluation.shape, evaluation.settings.seed)
+    return {**open_set_metrics(part, tasks), "oos_episodes": len(tasks), "oos_ways": evaluation.shape.ways}

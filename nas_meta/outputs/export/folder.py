@@ -17,6 +17,7 @@ from nas_meta.errors import PluginError, RunError
 from nas_meta.journal.run import Run
 from nas_meta.models.compute import Compute
 from nas_meta.outputs.changes import warn_of_changes
+from nas_meta.outputs.export.calibrating import CALIBRATION, calibrated, identity
 from nas_meta.outputs.export.exported_model import CONFIG, LEARNED, learned_state
 from nas_meta.outputs.export.model_card import model_card
 from nas_meta.outputs.export.own_code import drop_foreign_code
@@ -61,8 +62,14 @@ def export(run: Run, folder: str | Path, trial_id: int | None = None) -> Path:
     space = make_space(run.config)
     architecture = space.canonical(trial.architecture)  # a damaged journal may name values that the space lacks
     evaluation = make_evaluation(run.config, space, None, episode_shape(run.config), cpus=0)
-    encoder = dataclasses.replace(evaluation, compute=Compute()).restored(architecture, weights).eval()
+    evaluation = dataclasses.replace(evaluation, compute=Compute())
+    encoder = evaluation.restored(architecture, weights).eval()
+    chosen = evaluation.of(architecture)
+    calibration = calibrated(run.config, space, chosen, encoder)
     folder.mkdir(parents=True, exist_ok=True)
+    if calibration is not None:
+        document = calibration.as_json(identity(chosen.learner, encoder.pooling))
+        (folder / CALIBRATION).write_text(document + "\n", encoding="utf-8")
     if learned := learned_state(encoder):
         save_file(learned, folder / LEARNED)
     # Adapters that the learner inserted are in the learner's file; the space saves only the model that it built.
@@ -83,6 +90,8 @@ def export(run: Run, folder: str | Path, trial_id: int | None = None) -> Path:
         section = config.sections.tasks
         unit = on_unit_sphere(config.options["learner"])
         write_modules(folder, section.pooling, encoder.width, section.max_tokens, unit)
-    (folder / "README.md").write_text(model_card(run, trial, space, folder, config.sections), encoding="utf-8")
+    (folder / "README.md").write_text(
+        model_card(run, trial, space, folder, config.sections, calibration), encoding="utf-8"
+    )
     make_public(folder)
     return folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nas_meta.config.resolved import Config
 from nas_meta.errors import one_line
@@ -16,6 +17,9 @@ from nas_meta.models.inputs import describe_inputs
 from nas_meta.outputs.export.own_code import names_code
 from nas_meta.space.search_space import SearchSpace
 from nas_meta.tasks.examples import IMAGE, IMAGE_TEXT, TEXT
+
+if TYPE_CHECKING:
+    from nas_meta.evaluation.calibration import Calibration
 
 CARD = """---
 library_name: transformers
@@ -39,7 +43,7 @@ import nas_meta
 classifier = nas_meta.load_classifier("{folder}").fit(examples, labels)
 print(classifier.predict(new_examples))
 ```
-
+{calibrated}
 Embeddings are {embeddings}:
 
 ```python
@@ -121,7 +125,9 @@ def metric_rows(run: Run, trial: Trial, inputs: str) -> list[str]:
     return [f"| {name} | {value} |" for name, value in rows if value]
 
 
-def model_card(run: Run, trial: Trial, space: SearchSpace, folder: Path, config: Config) -> str:
+def model_card(
+    run: Run, trial: Trial, space: SearchSpace, folder: Path, config: Config, calibration: Calibration | None = None
+) -> str:
     """Return the model card of a trial in Markdown.
 
     Args:
@@ -130,6 +136,7 @@ def model_card(run: Run, trial: Trial, space: SearchSpace, folder: Path, config:
         space: Space of the run.
         folder: Exported folder with ``config.json``.
         config: Config of the trial, with its searched hyperparameters filled in.
+        calibration: The calibration of the model; None without one.
     """
     sizes = (folder / "config.json").read_text(encoding="utf-8")
     preparing = CLASSES[space.modality]
@@ -143,6 +150,7 @@ def model_card(run: Run, trial: Trial, space: SearchSpace, folder: Path, config:
         source=config.tasks.source,
         metrics="\n".join(metric_rows(run, trial, describe_inputs(space, 1, config.evaluation.flops_tokens))),
         verdict=_verdict(run, trial),
+        calibrated=_calibrated(calibration),
         embeddings=EMBEDDINGS[space.modality, config.tasks.pooling],
         tag="image-feature-extraction" if space.modality == IMAGE else "feature-extraction",
         classes=", ".join(sorted(("AutoModel", *preparing))),
@@ -158,6 +166,20 @@ def model_card(run: Run, trial: Trial, space: SearchSpace, folder: Path, config:
     # transformers does not know this model; its config.json holds the Python code that loads it.
     before, _, after = re.split("(?<=```python\n)(.*?)(?=```)", card, maxsplit=1, flags=re.DOTALL)
     return before.replace("library_name: transformers", "library_name: nas-meta") + loading + after
+
+
+def _calibrated(calibration: Calibration | None) -> str:
+    """Return the paragraph about probabilities and refused answers; empty without a calibration."""
+    if calibration is None:
+        return ""
+    m = calibration.measured
+    return (
+        "\nProbabilities are calibrated on meta-validation: on meta-test, the expected calibration error is "
+        f"{m['ece_after']:.3f}, and {m['ece_before']:.3f} before. With `fit(examples, labels, refuse=0.05)`, `predict` "
+        f"gives None for texts of no class: {100 * m['refused']:.1f} % of the meta-test queries of known classes were "
+        f"refused (at most 5 % are meant to be), and scores tell queries of other classes apart with an AUROC of "
+        f"{m['oos_auroc']:.3f} (95 % of the known ones accepted: {100 * m['oos_fpr95']:.0f} % of the others, too).\n"
+    )
 
 
 def _verdict(run: Run, trial: Trial) -> str:

@@ -14,6 +14,7 @@ from rich.segment import Segment
 
 from nas_meta.errors import one_line, printable
 from nas_meta.evaluation.metrics import ACCURACY, METRICS, shown_metrics
+from nas_meta.evaluation.protocols import FULL_WAY
 from nas_meta.journal.records import Trial
 from nas_meta.journal.run import Run, rank
 from nas_meta.outputs.report.formatting import short
@@ -81,7 +82,7 @@ def result_table(run: Run) -> Listing:
     steps = run.steps
     saved = f" of {steps.planned:,}: {steps.saved:.0%} saved by stopping early" if steps.saved else ""
     table.caption = (
-        f"* on the Pareto front; ± is the 95% interval over episodes\n{steps.taken:,} meta-training steps{saved}"
+        f"* on the Pareto front; ± is the 95% interval over {_unit(run)}\n{steps.taken:,} meta-training steps{saved}"
     )
     for name, reason in unmeasured.items():
         table.caption += escape(f"\n{one_line(name)} was not measured: {one_line(reason)}")
@@ -156,3 +157,8 @@ def trials_table(trials: Sequence[Trial], objectives: Sequence[str] = ()) -> Lis
             detail=one_line(trial.error) if trial.error else short(trial.architecture),
         )
     return table
+
+
+def _unit(run: Run) -> str:
+    """Return what the accuracies of a run are means over."""
+    return "draws of the support set, with all classes of the split at once" if run.protocol == FULL_WAY else "episodes"

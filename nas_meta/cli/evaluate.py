@@ -1,0 +1,122 @@
+"""``nas-meta evaluate``: the accuracy of a model on episodes or all classes, or of a fitted classifier on a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from nas_meta.cli import options
+from nas_meta.cli.plugins import print_json
+from nas_meta.cli.printing import echo
+from nas_meta.errors import ConfigError
+
+
+def evaluate(
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL_DIR", help="Hugging Face folder of an encoder, or saved classifier")
+    ],
+    config: Annotated[
+        Optional[Path], typer.Option(metavar="CONFIG", help="YAML config with the tasks and the learner")
+    ] = None,
+    split: Annotated[str, typer.Option(help="meta-train, meta-validation or meta-test")] = "meta-test",
+    episodes: Annotated[
+        Optional[int],
+        typer.Option(
+            min=2, metavar="N", help="number of episodes, by default 600, or of full-way draws, by default 10"
+        ),
+    ] = None,
+    shots: options.ShotsOption = None,
+    full_way: Annotated[
+        bool, typer.Option("--full-way", help="take all classes of the split at once, for ten draws of the support set")
+    ] = False,
+    open_set: Annotated[
+        bool,
+        typer.Option(
+            "--open-set", help="also measure how well queries of other classes are distinguished (AUROC, FPR95)"
+        ),
+    ] = False,
+    input_: Annotated[
+        Optional[Path],
+        typer.Option("--input", metavar="FILE", help="labelled CSV or JSON Lines that a saved classifier is tested on"),
+    ] = None,
+    text: Annotated[str, typer.Option(metavar="NAME", help="text field of the file")] = "text",
+    label: Annotated[str, typer.Option(metavar="NAME", help="label field of the file")] = "label",
+    set_: options.SetOption = None,
+    as_json: options.JsonOption = False,
+    allow_plugins: options.AllowOption = False,
+) -> None:
+    """Measure the few-shot accuracy of a model without training it, or of a fitted classifier on a labelled file."""
+    if input_ is not None:
+        if config is not None or full_way or open_set or episodes or shots or set_:
+            raise ConfigError(
+                "--input tests a saved classifier on a file; expected no --config, --episodes, --shots, --full-way or "
+                "--set beside it"
+            )
+        show_file(model, input_, text, label, as_json, allow_plugins)
+        return
+    if config is None:
+        raise ConfigError(
+            "--config is missing; expected a config with the tasks, or a saved classifier with --input FILE"
+        )
+    from nas_meta.config.resolved import read_config
+    from nas_meta.outputs.export.exported_model import evaluate_folder
+
+    row = evaluate_folder(model, read_config(config, set_ or ()), split, episodes, shots, full_way, open_set)
+    if as_json:
+        print_json(row)
+        return
+    from nas_meta.evaluation.metrics import METRICS
+    from nas_meta.evaluation.protocols import FULL_WAY
+
+    if row["protocol"] == FULL_WAY:
+        tasks = f"all {row['ways']} classes of {row['split']} ({row['shots']}-shot, 95% interval over "
+        tasks += f"{row['episodes']} draws of the support set, {row['queries']:,} queries each)"
+    else:
+        tasks = f"{row['episodes']} {row['split']} episodes ({row['ways']}-way {row['shots']}-shot)"
+    echo(f"{METRICS['accuracy'].format(row)} on {tasks}, {METRICS['params'].format(row)} parameters")
+    if open_set:
+        echo(
+            f"queries of other classes: AUROC {row['oos_auroc']:.3f} ± {row['oos_auroc_ci95']:.3f}, and with 95 % of "
+            f"the known ones accepted, {100 * row['oos_fpr95']:.1f} ± {100 * row['oos_fpr95_ci95']:.1f} % of them, too "
+            f"(over {row['oos_episodes']} episodes, {row['oos_ways']}-way {row['shots']}-shot)"
+        )
+
+
+def show_file(model: Path, file: Path, text: str, label: str, as_json: bool, allow_plugins: bool) -> None:
+    """Test a saved classifier on a labelled file and print the result.
+
+    Args:
+        model: Folder of the saved classifier.
+        file: The labelled file.
+        text: Name of its text field.
+        label: Name of its label field.
+        as_json: Whether to print JSON, with one row per class.
+        allow_plugins: Whether the code of plugin files that the model names may be run.
+
+    Raises:
+        ConfigError: The folder holds no fitted classifier.
+        DataError: The file cannot be read, or a label is not a class of the classifier.
+    """
+    from nas_meta.outputs.classifier.files import read_labelled
+    from nas_meta.outputs.classifier.loading import load_classifier
+    from nas_meta.outputs.classifier.scoring import score_on
+
+    texts, labels = read_labelled(file, text, label)
+    classifier = load_classifier(model, allow_plugins=allow_plugins)
+    if classifier.fitted is None:
+        raise ConfigError(
+            f"{model} is not a fitted classifier; expected a folder that 'nas-meta classify --save' wrote, or --config "
+            "to evaluate the model on episodes"
+        )
+    row: dict[str, Any] = {"model": str(model), "input": str(file), **score_on(classifier, texts, labels, str(file))}
+    if as_json:
+        print_json(row)
+    else:
+        low, high = (100 * end for end in row["accuracy_interval"])
+        echo(
+            f"{100 * row['accuracy']:.1f} % of {row['examples']:,} examples are classified correctly "
+            f"(95% interval over examples {low:.1f} to {high:.1f} %)"
+            + (f"; {row['refused']:,} were refused" if row["refused"] else "")
+        )

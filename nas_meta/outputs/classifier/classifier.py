@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from nas_meta.errors import ConfigError, DataError, nearest
-from nas_meta.outputs.classifier.adaptation import ModelParts, Progress, embeddings, logits_by_adapting
 from nas_meta.outputs.classifier.labels import Label, label_array, plain_labels
+from nas_meta.outputs.classifier.parts import Parts, Progress
 from nas_meta.tasks.examples import Example, content_key
 
 PARAMETERS = ("batch_size",)
@@ -34,8 +32,8 @@ class Fitted:
     names: list[Label]
     labels: np.ndarray
     examples: Sequence[Example] = ()
-    z: Tensor | None = None
-    unlabelled: Tensor | None = None
+    z: np.ndarray | None = None
+    unlabelled: np.ndarray | None = None
 
 
 @dataclass
@@ -46,13 +44,13 @@ class FewShotClassifier:
     ``[channels, height, width]``), or tuples of an image and a text, as the model takes them.
 
     Attributes:
-        parts: The model, its learner and its tokenizer.
+        parts: The model, its learner and its tokenizer, in torch or as an ONNX graph.
         batch_size: Approximate number of examples per call of the model; more are faster and need more memory.
         source: Folder of the model, which a saved classifier names.
         fitted: The support set; None before :meth:`fit`.
     """
 
-    parts: ModelParts
+    parts: Parts
     batch_size: int = 64
     source: str = ""
     fitted: Fitted | None = field(default=None, repr=False)
@@ -116,14 +114,14 @@ class FewShotClassifier:
         examples, given = self._labelled(texts, labels)
         extra = None
         if unlabelled is not None:
-            self.parts.refiner()
+            self.parts.check_refinement()
             if listed := self.parts.preparation.checked(unlabelled, "unlabelled"):
-                extra = embeddings(self.parts, listed, self.batch_size, None)
+                extra = self.parts.embed(listed, self.batch_size, None)
         names = self._names(given)
         if not self.parts.embeds:
             self.fitted = self._in_order(examples, given, names)
             return self
-        z = embeddings(self.parts, examples, self.batch_size, None)
+        z = self.parts.embed(examples, self.batch_size, None)
         self.fitted = _ordered_embeddings(z, given, names, extra)
         return self
 
@@ -151,7 +149,7 @@ class FewShotClassifier:
         if state.z is None:
             self.fitted = self._in_order([*state.examples, *examples], together, names)
             return self
-        z = torch.cat([state.z, embeddings(self.parts, examples, self.batch_size, None).to(state.z)])
+        z = np.concatenate([state.z, self.parts.embed(examples, self.batch_size, None)])
         self.fitted = _ordered_embeddings(z, together, names, state.unlabelled)
         return self
 
@@ -188,17 +186,19 @@ class FewShotClassifier:
         """
         state = self._state
         if together:
-            self.parts.refiner()
+            self.parts.check_refinement()
         examples = self.parts.preparation.checked(texts, "texts")
         if not examples:
             return np.zeros((0, len(state.names)))
         if state.z is None:
             classes = [str(name) for name in state.names]
-            logits = logits_by_adapting(self.parts, state.examples, state.labels, classes, examples, progress)
+            logits = self.parts.adapted_logits(state.examples, state.labels, classes, examples, progress)
         else:
-            z = embeddings(self.parts, examples, self.batch_size, progress)
-            logits = self._logits(state, z, together)
-        return logits.double().softmax(-1).cpu().numpy()
+            z = self.parts.embed(examples, self.batch_size, progress)
+            known = [] if state.unlabelled is None else [state.unlabelled]
+            extra = np.concatenate([*known, *([z] if together else [])]) if known or together else None
+            logits = self.parts.logits(state.z, state.labels, len(state.names), z, extra)
+        return softmax(logits)
 
     def score(self, texts: Iterable[Any], labels: Iterable[Any], together: bool = False) -> float:
         """Return the share of examples that are classified correctly.
@@ -237,20 +237,6 @@ class FewShotClassifier:
 
         return save(self, self._state, Path(folder))
 
-    def _logits(self, state: Fitted, z: Tensor, together: bool) -> Tensor:
-        """Classify embeddings."""
-        encoder, device, ways = self.parts.encoder, z.device, len(state.names)
-        support, labels = state.z.to(device), torch.from_numpy(state.labels).to(device)  # type: ignore[union-attr]
-        extra = [] if state.unlabelled is None else [state.unlabelled.to(device)]
-        extra += [z] if together else []
-        with torch.no_grad():
-            if extra:
-                learner = self.parts.refiner()
-                return learner.prototype_logits(
-                    encoder, learner.refined(encoder, support, labels, ways, torch.cat(extra)), z
-                )
-            return self.parts.learner.task_logits(encoder, support, labels, ways, z)
-
     def _labelled(self, texts: Iterable[Any], labels: Iterable[Any]) -> tuple[list[Example], list[Label]]:
         """Return examples and labels, checked."""
         examples, given = self.parts.preparation.checked(texts, "texts"), plain_labels(labels)
@@ -275,10 +261,18 @@ class FewShotClassifier:
         return Fitted(names, np.array([of[labels[i]] for i in order]), [examples[i] for i in order])
 
 
-def _ordered_embeddings(z: Tensor, labels: list[Label], names: list[Label], unlabelled: Tensor | None) -> Fitted:
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Compute the softmax of logits ``[M, N]`` over the classes, in double precision."""
+    powers = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+def _ordered_embeddings(
+    z: np.ndarray, labels: list[Label], names: list[Label], unlabelled: np.ndarray | None
+) -> Fitted:
     """Return embeddings sorted by class and value, on which the order of the rows has no influence."""
     of = {name: i for i, name in enumerate(names)}
-    classes, values = np.array([of[label] for label in labels]), z.cpu().numpy()
+    classes = np.array([of[label] for label in labels])
     # Rounded, because an embedding depends on its batch in the last bits; lexsort's last key comes first.
-    order = np.lexsort((*np.round(values[:, :8], 4).T[::-1], classes))
-    return replace(Fitted(names, classes[order]), z=z[torch.from_numpy(order).to(z.device)], unlabelled=unlabelled)
+    order = np.lexsort((*np.round(z[:, :8], 4).T[::-1], classes))
+    return Fitted(names, classes[order], z=z[order], unlabelled=unlabelled)

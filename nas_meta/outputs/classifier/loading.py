@@ -114,7 +114,7 @@ def _parts_of_folder(folder: Path, device: str | None, allow_plugins: bool) -> M
         check_weights(model, str(folder))
         encoder = evaluation.encoder(model).eval()
         if (folder / LEARNED).is_file():
-            restore_learned(encoder, load_file(folder / LEARNED), config, folder, evaluation.shape.ways)
+            restore_learned(encoder, load_file(folder / LEARNED), evaluation, config, folder)
         return _parts(encoder, evaluation.learner, config, space, str(folder))
     except NasMetaError:
         raise

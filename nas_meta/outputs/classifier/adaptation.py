@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from nas_meta.errors import ConfigError, TrialError
+from nas_meta.learners.balancing import balanced_rows
 from nas_meta.learners.base import Learner
 from nas_meta.learners.metric import MetricLearner, mapped
 from nas_meta.learners.protonet import ProtoNet
-from nas_meta.learners.support import UserTask, balanced_rows
+from nas_meta.learners.support import UserTask
 from nas_meta.models.encoder import Encoder
 from nas_meta.outputs.classifier.examples import Preparation
 from nas_meta.outputs.classifier.parts import Progress, refuse_refinement

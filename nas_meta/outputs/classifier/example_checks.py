@@ -12,9 +12,7 @@ from nas_meta.errors import DataError
 from nas_meta.tasks.examples import IMAGE_TEXT, MODALITIES, TEXT, Example, mismatch, size
 
 
-def checked_examples(
-    examples: Iterable[Any], name: str, modality: str, image_shape: Sequence[int]
-) -> list[Example]:
+def checked_examples(examples: Iterable[Any], name: str, modality: str, image_shape: Sequence[int]) -> list[Example]:
     """Return examples that a model takes.
 
     Args:

@@ -118,6 +118,7 @@ def write_graph(parts: ModelParts, file: Path) -> None:
                     input_names=list(inputs), output_names=[OUTPUT], dynamic_shapes=(tuple(wanted),),
                 )  # fmt: skip
                 program.save(str(file), external_data=False)
+                _drop_metadata(file)
             return
         except Exception as error:  # the exporter raises errors of many libraries
             errors.append(error)
@@ -125,6 +126,18 @@ def write_graph(parts: ModelParts, file: Path) -> None:
         f"the model cannot be exported as an ONNX graph ({first_line(errors[0])}); expected a model that torch.onnx "
         "can translate; export it without --format onnx"
     ) from errors[0]
+
+
+def _drop_metadata(file: Path) -> None:
+    """Remove what the exporter notes of its own work, such as stack traces with the paths of this machine."""
+    import onnx
+
+    model = onnx.load(str(file))
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    onnx.save(model, str(file))
 
 
 @contextlib.contextmanager

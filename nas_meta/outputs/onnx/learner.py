@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from nas_meta.errors import ConfigError
 from nas_meta.learners.matching import Matching
 from nas_meta.learners.protonet import ProtoNet
@@ -30,17 +32,18 @@ def comparison_of(parts: ModelParts) -> dict[str, Any]:
     kind = type(learner)  # a subclass of a plugin may compare in another way
     if kind is ProtoNet:
         form = learner.form(encoder)
+        scale = learner.temperature(encoder) if form == "cosine" else learner.options.scale
         return {
             "kind": PROTOTYPES, "distance": form, "normalize": learner.options.normalize,
-            "scale": float(learner.temperature(encoder) if form == "cosine" else learner.options.scale),
+            "scale": float(torch.as_tensor(scale).detach()),
         }  # fmt: skip
     if kind is Matching and not learner.options.full_context:
         return {"kind": ATTENTION, "scale": learner.options.scale}
     if kind is Ridge:
         learned = encoder.learned
         return {
-            "kind": RIDGE, "ridge": float(learned.log_ridge.exp()), "scale": float(learned.scale),
-            "bias": float(learned.bias),
+            "kind": RIDGE, "ridge": float(learned.log_ridge.detach().exp()), "scale": float(learned.scale.detach()),
+            "bias": float(learned.bias.detach()),
         }  # fmt: skip
     detail = " with full_context" if kind is Matching else ""
     raise ConfigError(

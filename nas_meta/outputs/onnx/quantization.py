@@ -20,7 +20,7 @@ import numpy as np
 
 from nas_meta.outputs.onnx.description import STATIC
 
-LEAST_TABLE = 4096  # numbers of an embedding table that is worth quantising
+LEAST_TABLE = 1024  # numbers of an embedding table that is worth quantising
 LARGEST = 127  # of a signed 8-bit integer
 
 

@@ -227,6 +227,13 @@ def load_parts(folder: Path, device: str | None = None, threads: int = 0) -> Onn
         raise
     except Exception as error:  # a folder may hold anything, and both libraries raise bare exceptions
         raise ConfigError(f"{folder} cannot be loaded: {first_line(error, with_type=False)}") from error
+    names = {"input_ids", "attention_mask"} if description.modality == TEXT else {"pixel_values"}
+    takes, gives = {value.name for value in session.get_inputs()}, session.get_outputs()[0].shape
+    if not names <= takes or len(gives) != 2 or gives[1] != description.width:
+        raise ConfigError(
+            f"{folder / GRAPH} takes {', '.join(sorted(takes))} and gives {gives}, but {DESCRIPTION} describes a model "
+            f"that takes {', '.join(sorted(names))} and gives {description.width} numbers"
+        )
     preparation = OnnxPreparation(description.modality, description.image_shape, description.max_tokens, tokenizer)
     return OnnxParts(session, description, preparation, folder)
 

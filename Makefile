@@ -35,11 +35,11 @@ $(VENV)/.starter: $(VENV)/.torch pyproject.toml
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.starter
-	$(PIP) --editable ".[starter,rl,prometheus,wandb,datasets,excel,parquet,test,docs]"
+	$(PIP) --editable ".[starter,rl,prometheus,wandb,datasets,excel,parquet,onnx,test,docs]"
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.test
-	$(PIP) --editable ".[starter,rl,prometheus,wandb,datasets,excel,parquet,test,docs,bench]"
+	$(PIP) --editable ".[starter,rl,prometheus,wandb,datasets,excel,parquet,onnx,test,docs,bench]"
 	@touch $@
 
 clean:  # keeps runs/

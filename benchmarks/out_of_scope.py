@@ -20,12 +20,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from scipy.spatial.distance import cdist
 from sklearn.feature_extraction.text import TfidfVectorizer
 from transformers import AutoModel
 
 from benchmarks.user_tasks import embed
-from nas_meta.evaluation.calibration import Calibration, calibrate, calibration_error
+from nas_meta.evaluation.calibrate import calibrate, calibration_error
+from nas_meta.evaluation.calibration import Calibration
 from nas_meta.evaluation.full_way import draws
 from nas_meta.evaluation.progress import EvaluationSettings
 from nas_meta.learners.heads import SHRINKAGE, whitening
@@ -98,12 +99,13 @@ def compare(
             known, others = divide(rng, domains)
             names = sorted(known)
             rows = np.concatenate([rng.choice(train.of({n}), SHOTS, replace=False) for n in names])
-            labels = torch.arange(len(names)).repeat_interleave(SHOTS)
+            labels = np.repeat(np.arange(len(names)), SHOTS)
             inside, outside = test.of(known), test.of(others)
             inside = np.setdiff1d(inside, rows) if train is test else inside
             queries = np.concatenate([inside, outside])
             support, query = train.z[rows], test.z[queries]
-            logits = ProtoNet().task_logits(None, support, labels, len(names), query[: len(inside)])
+            inside_z = query[: len(inside)]
+            logits = ProtoNet().task_logits(None, support, torch.from_numpy(labels), len(names), inside_z)
             guess = logits.argmax(1).numpy()
             right.append((np.array(names)[guess] == test.labels[inside]).mean())
             cases = {name: (score, support, query) for name, score in SCORES.items()}
@@ -113,9 +115,10 @@ def compare(
             parts = [[train.texts[i] for i in rows], [test.texts[i] for i in queries]]
             words = [torch.from_numpy(vectorizer.transform(part).toarray()).float() for part in parts]
             cases["TF-IDF, largest cosine"] = (largest_cosine, *words)
-            for name, (score, s, q) in cases.items():
-                values = score(s, labels, len(names), q).numpy()
-                threshold = conformal_threshold(score(s, labels, len(names), None).numpy(), REFUSE)
+            for name, (score, *pair) in cases.items():
+                s, q = (part.numpy() for part in pair)
+                values = score(s, labels, len(names), q)
+                threshold = conformal_threshold(score(s, labels, len(names), None), REFUSE)
                 a, b = values[: len(inside)], values[len(inside) :]
                 found.setdefault(name, []).append(
                     [auroc(a, b), fpr95(a, b), (a < threshold).mean(), (b < threshold).mean()]
@@ -129,16 +132,16 @@ def compare(
             print(f"| {name} | " + " | ".join(cells) + " |")
 
 
-def mahalanobis(support: torch.Tensor, labels: torch.Tensor, ways: int, query: torch.Tensor | None) -> torch.Tensor:
+def mahalanobis(support: np.ndarray, labels: np.ndarray, ways: int, query: np.ndarray | None) -> np.ndarray:
     """Return the negative squared distance to the nearest class mean, of embeddings whitened within classes."""
-    counts = torch.bincount(labels, minlength=ways).float()
-    sums = F.one_hot(labels, ways).float().T @ support
+    counts = np.bincount(labels, minlength=ways).astype(np.float32)
+    sums = np.eye(ways, dtype=np.float32)[labels].T @ support
     q = support if query is None else query
-    squared = torch.cdist(q, sums / counts[:, None]).square()
+    squared = cdist(q, sums / counts[:, None], "sqeuclidean")
     if query is None:
         others = (sums[labels] - support) / (counts[labels] - 1)[:, None]
-        squared[torch.arange(len(q)), labels] = (q - others).square().sum(1)
-    return -squared.amin(1)
+        squared[np.arange(len(q)), labels] = np.square(q - others).sum(1)
+    return -squared.min(1)
 
 
 def percent(shares: Any) -> str:
@@ -174,7 +177,8 @@ def everything(encoder: Encoder, found: Calibration, test: Pool) -> None:
     rows = []
     for task in draws(test, SHOTS, seed=3):
         s, y, q = z[task.support.ravel()], torch.from_numpy(task.support_labels), z[task.query.ravel()]
-        units, inside = units_of(s, y, 150), largest_cosine(s, y, 150, q).numpy()
+        arrays = s.numpy(), task.support_labels, 150
+        units, inside = units_of(*arrays), largest_cosine(*arrays, q.numpy())
         logits, targets = ProtoNet().task_logits(None, s, y, 150, q).double(), torch.from_numpy(task.labels)
         rows.append([
             (inside < found.threshold(units, SHOTS, REFUSE)).mean(),

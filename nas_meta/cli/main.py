@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from nas_meta.cli import classify, evaluate, options, plugins, pretrain
+from nas_meta.cli import classify, evaluate, export, options, plugins, pretrain
 from nas_meta.cli.app import App, common_options
 from nas_meta.cli.failures import DEBUG, report
 from nas_meta.cli.plugins import print_json
@@ -242,21 +242,6 @@ def step_line(number: int, values: Any) -> str:
 
 
 @app.command()
-def export(
-    run: options.RunArgument,
-    to: options.ToOption,
-    trial: Annotated[Optional[int], typer.Option(metavar="ID", help="trial to export; by default the best")] = None,
-    allow_plugins: options.AllowOption = False,
-) -> None:
-    """Write the trained model of a trial as a Hugging Face folder."""
-    from nas_meta.journal.run import load_run
-    from nas_meta.outputs.export.folder import export as run_export
-
-    folder = run_export(load_run(run, allow_plugins), to, trial)
-    echo(f"written to {folder}: its README.md shows how to load it")
-
-
-@app.command()
 def adapt(
     run: options.RunArgument,
     support: Annotated[Path, typer.Option(metavar="FILE", help="JSON Lines or CSV with a few examples of every class")],
@@ -345,6 +330,7 @@ def tensorboard(
     raise SystemExit(subprocess.run(command).returncode)
 
 
+app.command()(export.export)
 app.command()(pretrain.pretrain)
 app.command()(classify.classify)
 app.command()(evaluate.evaluate)

@@ -1,4 +1,4 @@
-"""Calibrate a trained model on open-set episodes of meta-validation: probabilities, and when to refuse an answer.
+"""What a model learned about its own scores: temperatures of probabilities, and when to refuse an answer.
 
 A new task has no out-of-scope examples and perhaps 25 labelled ones, too few to place a threshold. What transfers from
 other tasks is the threshold in standard units: each task's scores are standardised by its own leave-one-out scores
@@ -9,32 +9,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from nas_meta.evaluation.open_set import (
-    EPISODES,
-    EmbeddedSplit,
-    embedded,
-    open_set_metrics,
-    open_tasks,
-    scores_of,
-)
-from nas_meta.learners.metric import MetricLearner
+from nas_meta.core.files import regular_file
+from nas_meta.errors import ConfigError
 from nas_meta.learners.open_set import Units
-from nas_meta.tasks.episodes import EpisodeShape, episodes
 
-if TYPE_CHECKING:
-    from nas_meta.evaluation.trial import Evaluation
-    from nas_meta.models.encoder import Encoder
-
+CALIBRATION = "calibration.json"
+MOST_BYTES = 1024**2
 VERSION = 1
 LEVELS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5)
-SHOTS = (1, 2, 5, 10)
-STATED = 0.05  # share of refused queries at which the model card states what is reached
 
 
 @dataclass(frozen=True)
@@ -80,12 +67,34 @@ class Calibration:
         return json.dumps({"version": VERSION, "learner": learner, **asdict(self)}, indent=1)
 
 
-def from_json(text: str, learner: str) -> Calibration | None:
+def read_calibration(folder: Path, learner: str | None = None) -> Calibration | None:
+    """Read the calibration of an exported folder.
+
+    Args:
+        folder: The folder.
+        learner: What identifies the learner with which the model is loaded; None does not compare it.
+
+    Returns:
+        The calibration; None if the folder has none, or one of another learner.
+
+    Raises:
+        ConfigError: The file is damaged.
+    """
+    file = folder / CALIBRATION
+    if not file.exists():
+        return None
+    try:
+        return from_json(regular_file(file, MOST_BYTES).read_text(encoding="utf-8"), learner)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{file} is damaged; expected what 'nas-meta export' wrote, or no such file") from error
+
+
+def from_json(text: str, learner: str | None) -> Calibration | None:
     """Read what :meth:`Calibration.as_json` returned.
 
     Args:
         text: The document.
-        learner: What identifies the learner now.
+        learner: What identifies the learner now; None does not compare it.
 
     Returns:
         The calibration; None if it is that of another learner.
@@ -95,7 +104,7 @@ def from_json(text: str, learner: str) -> Calibration | None:
     """
     document: Any = json.loads(text)
     try:
-        if document["learner"] != learner:
+        if learner not in (None, document["learner"]):
             return None
         quantiles = {int(shots): [float(q) for q in row] for shots, row in document["quantiles"].items()}
         temperatures = {int(ways): float(t) for ways, t in document["temperatures"].items()}
@@ -105,94 +114,3 @@ def from_json(text: str, learner: str) -> Calibration | None:
         return Calibration(quantiles, temperatures, {k: float(v) for k, v in document["measured"].items()})
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError("calibration") from error
-
-
-def calibrate(evaluation: Evaluation, encoder: Encoder, learner: MetricLearner) -> Calibration | None:
-    """Calibrate a trained model on meta-validation, and measure the calibration on meta-test.
-
-    Args:
-        evaluation: The evaluation, with the tasks and the shape of episodes.
-        encoder: The model.
-        learner: Its learner.
-
-    Returns:
-        The calibration; None if a split has no class besides those of an episode.
-    """
-    seed, shape = evaluation.settings.seed, evaluation.shape
-    parts = {name: embedded(evaluation, encoder, name) for name in ("meta-validation", "meta-test")}
-    if any(split.pool.most_ways <= shape.ways for split in parts.values()):
-        return None
-    validation, test = parts.values()
-    fewest = min(map(len, validation.pool.members))
-    quantiles, shapes = {}, {shots: EpisodeShape(shape.ways, shots, shape.queries) for shots in (*SHOTS, shape.shots)}
-    for shots, wanted in shapes.items():
-        if shots + shape.queries > fewest:
-            continue
-        tasks = (scores_of(validation, task) for task in open_tasks(validation, wanted, seed))
-        values = [units.standardised(inside) for units, inside, _ in tasks]
-        quantiles[shots] = np.quantile(np.concatenate(values), LEVELS, method="lower").tolist()
-    if not quantiles:
-        return None
-    all_ways = EpisodeShape(validation.pool.most_ways, shape.shots, shape.queries)
-    temperatures = {
-        wanted.ways: best_temperature(*logits_of(validation, learner, encoder, wanted, seed, count))
-        for wanted, count in ((shape, EPISODES), (all_ways, 10))
-    }
-    calibration = Calibration(quantiles, temperatures)
-    return Calibration(quantiles, temperatures, measured(test, calibration, learner, encoder, shape, seed))
-
-
-def logits_of(
-    split: EmbeddedSplit, learner: MetricLearner, encoder: Encoder, shape: EpisodeShape, seed: int, count: int
-) -> tuple[Tensor, Tensor]:
-    """Return the logits ``[queries, N]`` of all episodes and the class of each query."""
-    logits, targets = [], []
-    with torch.no_grad():
-        for task in episodes(split.pool, shape, seed, count):
-            labels = torch.from_numpy(task.support_labels).to(split.z.device)
-            support, query = split.z[task.support.ravel()], split.z[task.query.ravel()]
-            logits.append(learner.task_logits(encoder, support, labels, shape.ways, query).double().cpu())
-            targets.append(torch.from_numpy(task.labels))
-    return torch.cat(logits), torch.cat(targets)
-
-
-def best_temperature(logits: Tensor, targets: Tensor) -> float:
-    """Return the temperature with the least cross-entropy (Guo et al. 2017), to 2 %, between 0.01 and 100."""
-    candidates = np.exp(np.linspace(np.log(0.01), np.log(100), 466))
-    losses = [float(torch.nn.functional.cross_entropy(logits / t, targets)) for t in candidates]
-    return float(candidates[int(np.argmin(losses))])
-
-
-def calibration_error(logits: Tensor, targets: Tensor, bins: int = 15) -> float:
-    """Compute the expected calibration error: the mean gap of confidence and accuracy over bins of equal width.
-
-    Args:
-        logits: ``[M, N]``.
-        targets: ``[M]``, the true classes.
-        bins: Number of bins of the confidence.
-    """
-    confidence, guess = logits.softmax(1).max(1)
-    right, index = (guess == targets).double(), (confidence * bins).long().clamp(max=bins - 1)
-    gaps = torch.zeros(bins, dtype=torch.double).index_add_(0, index, right - confidence)
-    return float(gaps.abs().sum() / len(targets))
-
-
-def measured(
-    split: EmbeddedSplit,
-    calibration: Calibration,
-    learner: MetricLearner,
-    encoder: Encoder,
-    shape: EpisodeShape,
-    seed: int,
-) -> dict[str, float]:
-    """Measure a calibration on a split that it was not fitted to."""
-    tasks = open_tasks(split, shape, seed)
-    refused = []
-    for units, inside, _ in (scores_of(split, task) for task in tasks):
-        refused.append((inside < calibration.threshold(units, shape.shots, STATED)).mean())
-    logits, targets = logits_of(split, learner, encoder, shape, seed, EPISODES)
-    after = calibration_error(logits / calibration.temperature(shape.ways), targets)
-    return {
-        **open_set_metrics(split, tasks), "refused": float(np.mean(refused)),
-        "ece_before": calibration_error(logits, targets), "ece_after": after,
-    }  # fmt: skip

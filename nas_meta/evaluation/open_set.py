@@ -32,10 +32,10 @@ class EmbeddedSplit:
     pool: Pool
     z: Tensor
 
-    def task(self, task: OpenSetEpisode) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return support embeddings, their labels, and the embeddings of queries in and out of scope."""
-        labels = torch.from_numpy(task.support_labels).to(self.z.device)
-        return (self.z[task.support.ravel()], labels, self.z[task.query.ravel()], self.z[task.outside.ravel()])
+    def task(self, task: OpenSetEpisode) -> list[np.ndarray]:
+        """Return the embeddings of the support set and of queries in and out of scope."""
+        parts = (task.support, task.query, task.outside)
+        return [self.z[part.ravel()].float().cpu().numpy() for part in parts]
 
 
 def embedded(evaluation: Evaluation, encoder: Encoder, split: str) -> EmbeddedSplit:
@@ -71,9 +71,9 @@ def open_tasks(split: EmbeddedSplit, shape: EpisodeShape, seed: int, count: int 
 
 def scores_of(split: EmbeddedSplit, task: OpenSetEpisode) -> tuple[Units, np.ndarray, np.ndarray]:
     """Return the standard units of a task, and its scores of queries in and out of scope."""
-    support, labels, *queries = split.task(task)
-    score, ways = SCORES[DEFAULT], len(task.support)
-    inside, outside = (score(support, labels, ways, part).cpu().double().numpy() for part in queries)
+    support, *queries = split.task(task)
+    score, labels, ways = SCORES[DEFAULT], task.support_labels, len(task.support)
+    inside, outside = (score(support, labels, ways, part).astype(np.float64) for part in queries)
     return units_of(support, labels, ways), inside, outside
 
 

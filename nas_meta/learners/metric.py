@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from nas_meta.learners.balancing import balanced_rows
 from nas_meta.learners.base import Learner, LearnerOptions, accuracy, embed_distinct
 from nas_meta.learners.head_fitting import fit_head
 from nas_meta.learners.heads import NONE, SHRINKAGE, Head
-from nas_meta.learners.support import balanced_rows
 from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.episodes import Episode, EpisodeShape
 from nas_meta.tasks.pool import Pool, Tasks

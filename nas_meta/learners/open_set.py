@@ -1,7 +1,8 @@
 """Scores that tell whether a text belongs to any class of a support set, and the measures of such scores.
 
 A score is higher for examples that belong to a class ("in scope"). All scores compare embeddings ``[M, D]`` with a
-support set ``[S, D]``; embeddings are scaled to unit norm first.
+support set ``[S, D]``; embeddings are scaled to unit norm first. Without torch, because classifiers of ONNX folders use
+this, too.
 """
 
 from __future__ import annotations
@@ -10,15 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-Score = Callable[[Tensor, Tensor, int, "Tensor | None"], Tensor]
+Score = Callable[[np.ndarray, np.ndarray, int, "np.ndarray | None"], np.ndarray]
 SCALE = 10.0  # of the squared distance to a prototype, as the prototypical network has it by default
 
 
-def prototype_cosines(support: Tensor, labels: Tensor, ways: int, query: Tensor | None) -> Tensor:
+def prototype_cosines(support: np.ndarray, labels: np.ndarray, ways: int, query: np.ndarray | None) -> np.ndarray:
     """Compute the cosine of each query to each class mean.
 
     Without queries every support example is compared with the means of all *other* support examples (leave-one-out),
@@ -35,52 +33,58 @@ def prototype_cosines(support: Tensor, labels: Tensor, ways: int, query: Tensor 
     Returns:
         ``[M, N]``, or ``[S, N]`` for leave-one-out.
     """
-    z = F.normalize(support, dim=-1)
-    sums = F.one_hot(labels, ways).to(z.dtype).T @ z
-    cosines = F.normalize(z if query is None else query, dim=-1) @ F.normalize(sums, dim=-1).T
+    z = _unit(support)
+    sums = np.eye(ways, dtype=z.dtype)[labels].T @ z
+    cosines = (z if query is None else _unit(query)) @ _unit(sums).T
     if query is None:
-        own = (z * F.normalize(sums[labels] - z, dim=-1)).sum(1)
-        own[torch.bincount(labels, minlength=ways)[labels] < 2] = -1.0
-        cosines[torch.arange(len(z), device=z.device), labels] = own
+        own = (z * _unit(sums[labels] - z)).sum(1)
+        own[np.bincount(labels, minlength=ways)[labels] < 2] = -1.0
+        cosines[np.arange(len(z)), labels] = own
     return cosines
 
 
-def largest_cosine(support: Tensor, labels: Tensor, ways: int, query: Tensor | None) -> Tensor:
+def largest_cosine(support: np.ndarray, labels: np.ndarray, ways: int, query: np.ndarray | None) -> np.ndarray:
     """Return the cosine of each query to the nearest class mean, ``[M]``; arguments as above."""
-    return prototype_cosines(support, labels, ways, query).amax(1)
+    return prototype_cosines(support, labels, ways, query).max(1)
 
 
-def nearest_cosine(support: Tensor, labels: Tensor, ways: int, query: Tensor | None) -> Tensor:
+def nearest_cosine(support: np.ndarray, labels: np.ndarray, ways: int, query: np.ndarray | None) -> np.ndarray:
     """Return the cosine of each query to the nearest support example, ``[M]``; arguments as above."""
-    z = F.normalize(support, dim=-1)
-    cosines = F.normalize(z if query is None else query, dim=-1) @ z.T
+    z = _unit(support)
+    cosines = (z if query is None else _unit(query)) @ z.T
     if query is None:
-        cosines.fill_diagonal_(-1.0)
-    return cosines.amax(1)
+        np.fill_diagonal(cosines, -1.0)
+    return cosines.max(1)
 
 
-def _squared_distances(support: Tensor, labels: Tensor, ways: int, query: Tensor | None) -> Tensor:
+def softmax_probability(support: np.ndarray, labels: np.ndarray, ways: int, query: np.ndarray | None) -> np.ndarray:
+    """Return the largest softmax probability of a prototypical network, ``[M]``; arguments as above."""
+    logits = -SCALE * _squared_distances(support, labels, ways, query)
+    return np.exp(logits.max(1) - np.logaddexp.reduce(logits, axis=1))
+
+
+def energy(support: np.ndarray, labels: np.ndarray, ways: int, query: np.ndarray | None) -> np.ndarray:
+    """Return the negative energy, log Σ exp of the logits (Liu et al. 2020), ``[M]``; arguments as above."""
+    return np.logaddexp.reduce(-SCALE * _squared_distances(support, labels, ways, query), axis=1)
+
+
+def _squared_distances(support: np.ndarray, labels: np.ndarray, ways: int, query: np.ndarray | None) -> np.ndarray:
     """Return squared distances ``[M, N]`` of unit embeddings to class means, leave-one-out without queries."""
-    z = F.normalize(support, dim=-1)
-    counts = torch.bincount(labels, minlength=ways).to(z.dtype)
-    sums = F.one_hot(labels, ways).to(z.dtype).T @ z
+    z = _unit(support)
+    counts = np.bincount(labels, minlength=ways).astype(z.dtype)
+    sums = np.eye(ways, dtype=z.dtype)[labels].T @ z
     means = sums / counts[:, None]
-    q = z if query is None else F.normalize(query, dim=-1)
-    squared = 1 - 2 * q @ means.T + means.square().sum(1)
+    q = z if query is None else _unit(query)
+    squared = 1 - 2 * q @ means.T + np.square(means).sum(1)
     if query is None:
-        others = (sums[labels] - z) / (counts[labels] - 1).clamp(min=1)[:, None]
-        squared[torch.arange(len(z), device=z.device), labels] = (z - others).square().sum(1)
+        others = (sums[labels] - z) / np.maximum(counts[labels] - 1, 1)[:, None]
+        squared[np.arange(len(z)), labels] = np.square(z - others).sum(1)
     return squared
 
 
-def softmax_probability(support: Tensor, labels: Tensor, ways: int, query: Tensor | None) -> Tensor:
-    """Return the largest softmax probability of a prototypical network, ``[M]``; arguments as above."""
-    return (-SCALE * _squared_distances(support, labels, ways, query)).softmax(1).amax(1)
-
-
-def energy(support: Tensor, labels: Tensor, ways: int, query: Tensor | None) -> Tensor:
-    """Return the negative energy, log Σ exp of the logits (Liu et al. 2020), ``[M]``; arguments as above."""
-    return (-SCALE * _squared_distances(support, labels, ways, query)).logsumexp(1)
+def _unit(z: np.ndarray) -> np.ndarray:
+    """Scale the rows of ``[M, D]`` to unit norm; zeros stay zeros."""
+    return z / np.maximum(np.linalg.norm(z, axis=-1, keepdims=True), 1e-12)
 
 
 SCORES: dict[str, Score] = {
@@ -89,8 +93,6 @@ SCORES: dict[str, Score] = {
     "softmax probability": softmax_probability,
     "energy": energy,
 }
-
-
 DEFAULT = "largest cosine"  # the best in benchmarks/README.md, "None of these"
 
 
@@ -118,7 +120,7 @@ class Units:
         return (scores - self.location) / self.scale
 
 
-def units_of(support: Tensor, labels: Tensor, ways: int) -> Units:
+def units_of(support: np.ndarray, labels: np.ndarray, ways: int) -> Units:
     """Return the standard units of a task.
 
     Args:
@@ -126,14 +128,12 @@ def units_of(support: Tensor, labels: Tensor, ways: int) -> Units:
         labels: ``[S]``, the class of each, from 0 to ``ways`` - 1; every class occurs, and there are at least two.
         ways: N, the number of classes.
     """
-    own = SCORES[DEFAULT](support, labels, ways, None).cpu().double().numpy()
-    counts = torch.bincount(labels, minlength=ways).cpu().numpy()
-    own = own[counts[labels.cpu().numpy()] > 1]
+    own = SCORES[DEFAULT](support, labels, ways, None).astype(np.float64)
+    own = own[np.bincount(labels, minlength=ways)[labels] > 1]
     if len(own) > 1:
         return Units(own, float(own.mean()), max(float(own.std()), 1e-6))
-    cosines = prototype_cosines(support, labels, ways, support).cpu().double()
-    different = ~F.one_hot(labels.cpu(), ways).bool()
-    mean = float(cosines[different].mean())
+    cosines = prototype_cosines(support, labels, ways, support).astype(np.float64)
+    mean = float(cosines[~np.eye(ways, dtype=bool)[labels]].mean())
     return Units(own, mean, max(1 - mean, 1e-6))
 
 

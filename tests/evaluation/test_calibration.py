@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from nas_meta.evaluation import calibrate as fitting
 from nas_meta.evaluation import calibration as c
 from nas_meta.evaluation.open_set import embedded, open_set_metrics, open_tasks, scores_of
 from nas_meta.evaluation.progress import EvaluationSettings
@@ -47,7 +48,7 @@ def problem():
 def test_a_calibration_holds_on_another_split_and_is_read_again(problem):
     evaluation, encoder = problem
     learner = ProtoNet(ProtoNet.Options(scale=1.0))  # probabilities that are too even
-    found = c.calibrate(evaluation, encoder, learner)
+    found = fitting.calibrate(evaluation, encoder, learner)
     assert found.measured["ece_after"] < 0.5 * found.measured["ece_before"]
     assert found.measured["oos_auroc"] > 0.8 and 0.02 < found.measured["refused"] < 0.09
     assert c.from_json(found.as_json("a"), "a") == found and c.from_json(found.as_json("a"), "b") is None
@@ -70,14 +71,14 @@ def test_the_best_temperature_undoes_a_factor():
     generator = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(4000, 5, dtype=torch.double, generator=generator)
     targets = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
-    assert c.best_temperature(7 * logits, targets) == pytest.approx(7, rel=0.08)
-    assert c.calibration_error(logits, targets) < 0.03 < c.calibration_error(7 * logits, targets)
+    assert fitting.best_temperature(7 * logits, targets) == pytest.approx(7, rel=0.08)
+    assert fitting.calibration_error(logits, targets) < 0.03 < fitting.calibration_error(7 * logits, targets)
 
 
 def test_a_split_without_other_classes_gives_no_calibration(problem):
     evaluation, encoder = problem
     wide = SimpleNamespace(**{**vars(evaluation), "shape": EpisodeShape(12, 5, 5)})
-    assert c.calibrate(wide, encoder, ProtoNet()) is None
+    assert fitting.calibrate(wide, encoder, ProtoNet()) is None
 
 
 def test_thresholds_rise_with_the_share_and_move_with_the_task():

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import nas_meta
 from nas_meta.cli.main import app
 from nas_meta.errors import ConfigError
-from nas_meta.outputs.export.calibrating import CALIBRATION
+from nas_meta.evaluation.calibration import CALIBRATION
 from nas_meta.outputs.export.exported_model import CONFIG
 from nas_meta.outputs.export.folder import export
 

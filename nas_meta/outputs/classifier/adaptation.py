@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,20 +13,20 @@ import torch
 from torch import Tensor
 
 from nas_meta.errors import ConfigError, TrialError
+from nas_meta.learners.balancing import balanced_rows
 from nas_meta.learners.base import Learner
 from nas_meta.learners.metric import MetricLearner, mapped
 from nas_meta.learners.protonet import ProtoNet
-from nas_meta.learners.support import UserTask, balanced_rows
+from nas_meta.learners.support import UserTask
 from nas_meta.models.encoder import Encoder
 from nas_meta.outputs.classifier.examples import Preparation
+from nas_meta.outputs.classifier.parts import Progress, refuse_refinement
 from nas_meta.tasks.examples import Example
 
 if TYPE_CHECKING:
     from nas_meta.evaluation.calibration import Calibration
 
 CHUNK = 1024  # queries that a learner classifies at a time
-Progress = Callable[[int], None]
-"""Called with the number of examples that are done."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,91 @@ class ModelParts:
             ConfigError: It has no prototypes.
         """
         if not isinstance(self.learner, ProtoNet):
-            raise ConfigError(
-                f"the learner '{self.name}' cannot use unlabelled examples, because it has no prototypes to refine; "
-                "expected a model of the learner protonet, or fit without unlabelled and predict without together"
-            )
+            raise refuse_refinement(self.name)
         return self.learner
+
+    def check_refinement(self) -> None:
+        """Check that unlabelled examples can refine the classes.
+
+        Raises:
+            ConfigError: The learner has no prototypes.
+        """
+        self.refiner()
+
+    def embed(self, examples: Sequence[Example], batch_size: int, progress: Progress | None) -> np.ndarray:
+        """Embed examples, as :func:`embeddings` does.
+
+        Args:
+            examples: The examples.
+            batch_size: Approximate number of examples per call of the model.
+            progress: Called after each chunk.
+
+        Returns:
+            ``[M, D]``.
+        """
+        return embeddings(self, examples, batch_size, progress).float().cpu().numpy()
+
+    def logits(
+        self, support: np.ndarray, labels: np.ndarray, ways: int, queries: np.ndarray, unlabelled: np.ndarray | None
+    ) -> np.ndarray:
+        """Classify embeddings, as the learner does in evaluation.
+
+        Args:
+            support: ``[S, D]`` embeddings.
+            labels: ``[S]``, the class of each.
+            ways: N, the number of classes.
+            queries: ``[M, D]`` embeddings.
+            unlabelled: ``[U, D]`` embeddings that refine the classes; None without any.
+
+        Returns:
+            ``[M, N]``.
+        """
+        encoder, device = self.encoder, next(self.encoder.parameters()).device
+        s, y, q = (torch.from_numpy(array).to(device) for array in (support, labels, queries))
+        with torch.no_grad():
+            if unlabelled is None:
+                return self.learner.task_logits(encoder, s, y, ways, q).cpu().numpy()
+            learner = self.refiner()
+            prototypes = learner.refined(encoder, s, y, ways, torch.from_numpy(unlabelled).to(device))
+            return learner.prototype_logits(encoder, prototypes, q).cpu().numpy()
+
+    def adapted_logits(
+        self, support: Sequence[Example], labels: np.ndarray, classes: Sequence[str], queries: Sequence[Example],
+        progress: Progress | None,
+    ) -> np.ndarray:  # fmt: skip
+        """Adapt the model to a support set and classify, as :func:`logits_by_adapting` does.
+
+        Args:
+            support: The support examples.
+            labels: ``[support]``, the class of each.
+            classes: Names of the classes.
+            queries: Examples to classify.
+            progress: Called after each chunk.
+
+        Returns:
+            ``[queries, classes]``.
+        """
+        return logits_by_adapting(self, support, labels, classes, queries, progress).float().cpu().numpy()
+
+    @property
+    def width(self) -> int:
+        """Length of an embedding."""
+        return self.encoder.width
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of all that decides predictions besides the support set.
+
+        That is the weights, the pooling, the learner and its options, and the length of texts.
+        """
+        digest = hashlib.sha256()
+        options = self.learner.options.model_dump_json()
+        preparation = self.preparation
+        settings = [self.encoder.pooling, self.name, options, preparation.max_tokens, preparation.modality]
+        digest.update(json.dumps(settings).encode())
+        for name, tensor in sorted(self.encoder.state_dict().items()):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().float().numpy().tobytes())
+        return digest.hexdigest()
 
 
 def embeddings(parts: ModelParts, examples: Sequence[Example], batch_size: int, progress: Progress | None) -> Tensor:

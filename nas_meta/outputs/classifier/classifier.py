@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from nas_meta.errors import ConfigError, DataError, nearest
-from nas_meta.outputs.classifier.adaptation import ModelParts, Progress, embeddings, logits_by_adapting
 from nas_meta.outputs.classifier.labels import Label, label_array, plain_labels
+from nas_meta.outputs.classifier.parts import Parts, Progress
 from nas_meta.outputs.classifier.refusal import check_embeds, check_refuse, scores, threshold
 from nas_meta.tasks.examples import Example, content_key
 
@@ -35,8 +33,8 @@ class Fitted:
     names: list[Label]
     labels: np.ndarray
     examples: Sequence[Example] = ()
-    z: Tensor | None = None
-    unlabelled: Tensor | None = None
+    z: np.ndarray | None = None
+    unlabelled: np.ndarray | None = None
 
 
 @dataclass
@@ -47,7 +45,7 @@ class FewShotClassifier:
     ``[channels, height, width]``), or tuples of an image and a text, as the model takes them.
 
     Attributes:
-        parts: The model, its learner and its tokenizer.
+        parts: The model, its learner and its tokenizer, in torch or as an ONNX graph.
         batch_size: Approximate number of examples per call of the model; more are faster and need more memory.
         source: Folder of the model, which a saved classifier names.
         refuse: Share of the texts of the classes that :meth:`predict` may refuse, in order to refuse texts of no class;
@@ -55,7 +53,7 @@ class FewShotClassifier:
         fitted: The support set; None before :meth:`fit`.
     """
 
-    parts: ModelParts
+    parts: Parts
     batch_size: int = 64
     source: str = ""
     refuse: float | None = None
@@ -128,14 +126,14 @@ class FewShotClassifier:
         examples, given = self._labelled(texts, labels)
         extra = None
         if unlabelled is not None:
-            self.parts.refiner()
+            self.parts.check_refinement()
             if listed := self.parts.preparation.checked(unlabelled, "unlabelled"):
-                extra = embeddings(self.parts, listed, self.batch_size, None)
+                extra = self.parts.embed(listed, self.batch_size, None)
         names = self._names(given)
         if not self.parts.embeds:
             self.fitted = self._in_order(examples, given, names)
             return self
-        z = embeddings(self.parts, examples, self.batch_size, None)
+        z = self.parts.embed(examples, self.batch_size, None)
         state = _ordered_embeddings(z, given, names, extra)
         if state.z is not None and self.refuse is not None:
             threshold(self.parts, state.z, state.labels, len(names), self.refuse)  # too few examples are reported here
@@ -166,7 +164,7 @@ class FewShotClassifier:
         if state.z is None:
             self.fitted = self._in_order([*state.examples, *examples], together, names)
             return self
-        z = torch.cat([state.z, embeddings(self.parts, examples, self.batch_size, None).to(state.z)])
+        z = np.concatenate([state.z, self.parts.embed(examples, self.batch_size, None)])
         self.fitted = _ordered_embeddings(z, together, names, state.unlabelled)
         return self
 
@@ -232,7 +230,7 @@ class FewShotClassifier:
         """Return probabilities ``[M, classes]``, and ``[M]`` booleans that are False where the answer is refused."""
         state, parts = self._state, self.parts
         if together:
-            parts.refiner()
+            parts.check_refinement()
         self._checked_refuse(self.refuse)
         examples = parts.preparation.checked(texts, "texts")
         if not examples:
@@ -240,15 +238,17 @@ class FewShotClassifier:
         accepted = None
         if state.z is None:
             classes = [str(name) for name in state.names]
-            logits = logits_by_adapting(parts, state.examples, state.labels, classes, examples, progress)
+            logits = parts.adapted_logits(state.examples, state.labels, classes, examples, progress)
         else:
-            z, ways = embeddings(parts, examples, self.batch_size, progress), len(state.names)
-            logits, support = self._logits(state, z, together), state.z.to(z.device)
+            z, ways = parts.embed(examples, self.batch_size, progress), len(state.names)
+            known = [] if state.unlabelled is None else [state.unlabelled]
+            extra = np.concatenate([*known, *([z] if together else [])]) if known or together else None
+            logits = parts.logits(state.z, state.labels, ways, z, extra)
             if self.refuse is not None:
-                least = threshold(parts, support, state.labels, ways, self.refuse)
-                accepted = scores(z, support, state.labels, ways) >= least
+                least = threshold(parts, state.z, state.labels, ways, self.refuse)
+                accepted = scores(z, state.z, state.labels, ways) >= least
         divisor = 1.0 if parts.calibration is None else parts.calibration.temperature(len(state.names))
-        return (logits.double() / divisor).softmax(-1).cpu().numpy(), accepted
+        return softmax(logits / divisor), accepted
 
     def _checked_refuse(self, value: Any) -> float | None:
         """Return a valid share of refused texts, of a model that can refuse."""
@@ -294,20 +294,6 @@ class FewShotClassifier:
 
         return save(self, self._state, Path(folder))
 
-    def _logits(self, state: Fitted, z: Tensor, together: bool) -> Tensor:
-        """Classify embeddings."""
-        encoder, device, ways = self.parts.encoder, z.device, len(state.names)
-        support, labels = state.z.to(device), torch.from_numpy(state.labels).to(device)  # type: ignore[union-attr]
-        extra = [] if state.unlabelled is None else [state.unlabelled.to(device)]
-        extra += [z] if together else []
-        with torch.no_grad():
-            if extra:
-                learner = self.parts.refiner()
-                return learner.prototype_logits(
-                    encoder, learner.refined(encoder, support, labels, ways, torch.cat(extra)), z
-                )
-            return self.parts.learner.task_logits(encoder, support, labels, ways, z)
-
     def _labelled(self, texts: Iterable[Any], labels: Iterable[Any]) -> tuple[list[Example], list[Label]]:
         """Return examples and labels, checked."""
         examples, given = self.parts.preparation.checked(texts, "texts"), plain_labels(labels)
@@ -332,10 +318,18 @@ class FewShotClassifier:
         return Fitted(names, np.array([of[labels[i]] for i in order]), [examples[i] for i in order])
 
 
-def _ordered_embeddings(z: Tensor, labels: list[Label], names: list[Label], unlabelled: Tensor | None) -> Fitted:
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Compute the softmax of logits ``[M, N]`` over the classes, in double precision."""
+    powers = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+def _ordered_embeddings(
+    z: np.ndarray, labels: list[Label], names: list[Label], unlabelled: np.ndarray | None
+) -> Fitted:
     """Return embeddings sorted by class and value, on which the order of the rows has no influence."""
     of = {name: i for i, name in enumerate(names)}
-    classes, values = np.array([of[label] for label in labels]), z.cpu().numpy()
+    classes = np.array([of[label] for label in labels])
     # Rounded, because an embedding depends on its batch in the last bits; lexsort's last key comes first.
-    order = np.lexsort((*np.round(values[:, :8], 4).T[::-1], classes))
-    return replace(Fitted(names, classes[order]), z=z[torch.from_numpy(order).to(z.device)], unlabelled=unlabelled)
+    order = np.lexsort((*np.round(z[:, :8], 4).T[::-1], classes))
+    return Fitted(names, classes[order], z=z[order], unlabelled=unlabelled)

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from nas_meta.core.guard import type_name
-from nas_meta.errors import DataError
-from nas_meta.tasks.examples import IMAGE, IMAGE_TEXT, MODALITIES, TEXT, Example, images_of, mismatch, size, texts_of
+from nas_meta.outputs.classifier.example_checks import checked_examples
+from nas_meta.tasks.examples import IMAGE, TEXT, Example, images_of, texts_of
 from nas_meta.tasks.pool import Pool, TokenSequences
 from nas_meta.tasks.prompts import fill_template
 from nas_meta.tasks.tokenization import text_encoder
@@ -47,23 +46,7 @@ class Preparation:
         Raises:
             DataError: Something is not an example of the model's modality.
         """
-        what = MODALITIES[self.modality]
-        if isinstance(examples, str) or not isinstance(examples, Iterable):
-            raise DataError(f"{name} is {type_name(examples)}; expected a list of {what}")
-        listed = [str(e) if isinstance(e, np.str_) else e for e in examples]
-        for i, example in enumerate(listed):
-            if wrong := mismatch(example, self.modality):
-                raise DataError(f"{name}[{i}] is {wrong[0][:200]}; the model takes {what}: expected {wrong[1]}")
-            text = example if self.modality == TEXT else example[1] if self.modality == IMAGE_TEXT else "image"
-            if not text.strip():
-                raise DataError(f"{name}[{i}] is an empty text; expected text")
-            image = example[0] if self.modality == IMAGE_TEXT else example
-            if self.modality != TEXT and tuple(image.shape) != tuple(self.image_shape):
-                raise DataError(
-                    f"{name}[{i}] is an image of {size(image.shape)} (channels, height, width); the model takes "
-                    f"{size(self.image_shape)}"
-                )
-        return listed
+        return checked_examples(examples, name, self.modality, self.image_shape)
 
     def pool(self, examples: Sequence[Example], labels: np.ndarray, classes: Sequence[str]) -> Pool:
         """Tokenise examples into a pool.

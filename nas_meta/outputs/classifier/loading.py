@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas_meta.config.components import make_evaluation
-from nas_meta.config.gpu_sharing import on_this_machine
-from nas_meta.config.plugin_trust import refuse_plugin_files
-from nas_meta.config.problem import episode_shape, make_space
-from nas_meta.config.resolved import ResolvedConfig, read_config
-from nas_meta.core.guard import first_line
-from nas_meta.errors import ConfigError, NasMetaError
-from nas_meta.journal.database import Journal
-from nas_meta.journal.run import Run, load_run
+from nas_meta.errors import ConfigError
 from nas_meta.outputs.classifier.classifier import FewShotClassifier
 from nas_meta.outputs.classifier.saving import FITTED, read_document, restore
-from nas_meta.outputs.export.calibrating import calibrated, read_calibration
-from nas_meta.outputs.export.exported_model import CONFIG, LEARNED, restore_learned
-from nas_meta.tasks.examples import IMAGE, TEXT
+from nas_meta.outputs.onnx.description import DESCRIPTION
 
 if TYPE_CHECKING:
-    from nas_meta.evaluation.calibration import Calibration
-    from nas_meta.models.encoder import Encoder
-    from nas_meta.outputs.classifier.adaptation import ModelParts
+    from nas_meta.journal.run import Run
 
 
 def load_classifier(
@@ -55,107 +42,48 @@ def load_classifier(
         RunError: The run has no weights of the trial.
     """
     settings: dict[str, Any] = {"device": device, "batch_size": batch_size, "allow_plugins": allow_plugins}
-    if isinstance(path, Run):
-        return _from_run(path, trial, device, batch_size)
+    if not isinstance(path, (str, Path)):
+        return _of_trial(path, trial, device, batch_size)
     folder = Path(path)
-    if Journal.exists(folder):
-        return _from_run(load_run(folder, allow_plugins), trial, device, batch_size)
-    if trial is not None:
-        raise ConfigError(f"{folder} is not a run, so it has no trial {trial}; expected a run directory")
     if (folder / FITTED).is_file():
+        _refuse_trial(folder, trial)
         document = read_document(folder)
         target = Path(model) if model is not None else Path(document["model"])
         if (target / FITTED).is_file():
             raise ConfigError(f"{target} is a saved classifier; expected the folder of its model")
         return restore(load_classifier(target, **settings), folder, document)
+    if (folder / DESCRIPTION).is_file():  # before the imports below: these folders need neither torch nor pydantic
+        _refuse_trial(folder, trial)
+        from nas_meta.outputs.onnx.session import load_parts
+
+        return FewShotClassifier(load_parts(folder, device), _size(batch_size), str(folder))
+    from nas_meta.journal.database import Journal
+    from nas_meta.journal.run import load_run
+    from nas_meta.outputs.classifier.torch_model import parts_of_folder
+    from nas_meta.outputs.export.exported_model import CONFIG
+
+    if Journal.exists(folder):
+        return _of_trial(load_run(folder, allow_plugins), trial, device, batch_size)
+    _refuse_trial(folder, trial)
     if not (folder / CONFIG).is_file() or not (folder / "config.json").is_file():
         raise ConfigError(
             f"{folder} is not an exported model: it has no {CONFIG} beside a config.json; expected a folder that "
             "'nas-meta export' wrote, a run directory, or a saved classifier"
         )
-    return FewShotClassifier(_parts_of_folder(folder, device, allow_plugins), _size(batch_size), str(folder))
+    return FewShotClassifier(parts_of_folder(folder, device, allow_plugins), _size(batch_size), str(folder))
 
 
-def _from_run(run: Run, trial: int | None, device: str | None, batch_size: int) -> FewShotClassifier:
-    """Rebuild the model of a trial of a run."""
-    row = run.best if trial is None else run.trial(trial)
-    weights = run.weights_of(row)
-    space = make_space(run.config)
-    architecture = space.canonical(row.architecture)
-    config = run.config.at(architecture, space.pooling(architecture))
-    evaluation = _evaluation(run.config, space, device)
-    encoder = evaluation.restored(architecture, weights).eval()
-    chosen = evaluation.of(architecture)
-    calibration = calibrated(run.config, space, chosen, encoder)
-    parts = _parts(encoder, chosen.learner, config, space, space.tokenizer, calibration)
-    return FewShotClassifier(parts, _size(batch_size), str(run.directory))
+def _of_trial(run: Run, trial: int | None, device: str | None, batch_size: int) -> FewShotClassifier:
+    """Return the classifier of a trial of a run."""
+    from nas_meta.outputs.classifier.torch_model import parts_of_trial
+
+    return FewShotClassifier(parts_of_trial(run, trial, device), _size(batch_size), str(run.directory))
 
 
-def _parts_of_folder(folder: Path, device: str | None, allow_plugins: bool) -> ModelParts:
-    """Load the model of an exported folder."""
-    import yaml
-    from safetensors.torch import load_file
-    from transformers.utils import logging
-
-    from nas_meta.models.token_checks import check_weights
-
-    file = folder / CONFIG
-    if not allow_plugins:
-        try:
-            document = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-            raise ConfigError(f"{file} cannot be read; expected the config that 'nas-meta export' wrote") from error
-        refuse_plugin_files(document if isinstance(document, dict) else {}, folder)
-    config = read_config(file)
-    if config.searched.choices:
-        raise ConfigError(f"{file} has the choice {next(iter(config.searched.choices))}; expected an exported config")
-    logging.disable_progress_bar()
-    space = config.plugin("space")(config.options["space"])
-    evaluation = _evaluation(config, space, device)
-    try:
-        model = space.load(folder)
-        check_weights(model, str(folder))
-        encoder = evaluation.encoder(model).eval()
-        if (folder / LEARNED).is_file():
-            restore_learned(encoder, load_file(folder / LEARNED), evaluation, config, folder)
-        calibration = read_calibration(folder, evaluation.learner, encoder.pooling)
-        return _parts(encoder, evaluation.learner, config, space, str(folder), calibration)
-    except NasMetaError:
-        raise
-    except Exception as error:  # a folder may hold anything
-        raise ConfigError(f"{folder} cannot be loaded: {first_line(error, with_type=False)}") from error
-
-
-def _evaluation(config: ResolvedConfig, space: Any, device: str | None) -> Any:
-    """Return the evaluation that builds the encoder, on a device."""
-    from nas_meta.models.compute import Compute
-
-    if device not in (None, "cpu", "cuda"):
-        raise ConfigError(f"device is {device!r}; expected cpu or cuda")
-    evaluation = make_evaluation(on_this_machine(config), space, None, episode_shape(config), cpus=0)
-    compute = Compute(device=device or evaluation.compute.device)
-    compute.check()
-    return dataclasses.replace(evaluation, compute=compute)
-
-
-def _parts(
-    encoder: Encoder, learner: Any, config: ResolvedConfig, space: Any, tokenizer: str, calibration: Calibration | None
-) -> ModelParts:  # fmt: skip
-    """Put the parts of a classifier together."""
-    from nas_meta.outputs.classifier.adaptation import ModelParts
-    from nas_meta.outputs.classifier.examples import Preparation
-    from nas_meta.tasks.tokenization import load_tokenizer
-
-    preparation = Preparation(
-        space.modality,
-        None if space.modality == IMAGE else load_tokenizer(tokenizer),
-        config.sections.tasks.max_tokens,
-        () if space.modality == TEXT else tuple(space.image_shape),
-        getattr(learner.options, "template", None),
-    )
-    return ModelParts(
-        encoder, learner, preparation, episode_shape(config).ways, config.sections.learner.name, calibration
-    )
+def _refuse_trial(folder: Path, trial: int | None) -> None:
+    """Refuse the ID of a trial of what is not a run."""
+    if trial is not None:
+        raise ConfigError(f"{folder} is not a run, so it has no trial {trial}; expected a run directory")
 
 
 def _size(batch_size: int) -> int:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from nas_meta.errors import ConfigError
 from nas_meta.learners.open_set import DEFAULT, SCORES, conformal_threshold, units_of
-from nas_meta.outputs.classifier.adaptation import ModelParts
+from nas_meta.outputs.classifier.parts import Parts
 
 ENOUGH = 10  # examples that a conformal threshold must leave below it before it replaces the transferred one
 
@@ -31,7 +30,7 @@ def check_refuse(value: object) -> float | None:
     return float(value)
 
 
-def check_embeds(parts: ModelParts) -> None:
+def check_embeds(parts: Parts) -> None:
     """Check that a model can score how well a text fits its classes.
 
     Args:
@@ -47,7 +46,7 @@ def check_embeds(parts: ModelParts) -> None:
         )
 
 
-def scores(z: torch.Tensor, support: torch.Tensor, labels: np.ndarray, ways: int) -> np.ndarray:
+def scores(z: np.ndarray, support: np.ndarray, labels: np.ndarray, ways: int) -> np.ndarray:
     """Score how well texts fit any class: the default score of :mod:`nas_meta.learners.open_set`.
 
     Args:
@@ -59,10 +58,10 @@ def scores(z: torch.Tensor, support: torch.Tensor, labels: np.ndarray, ways: int
     Returns:
         ``[M]``, higher for texts of a class.
     """
-    return SCORES[DEFAULT](support, torch.from_numpy(labels).to(support.device), ways, z).cpu().double().numpy()
+    return SCORES[DEFAULT](support, labels, ways, z)
 
 
-def threshold(parts: ModelParts, support: torch.Tensor, labels: np.ndarray, ways: int, refuse: float) -> float:
+def threshold(parts: Parts, support: np.ndarray, labels: np.ndarray, ways: int, refuse: float) -> float:
     """Return the score below which a text is refused; no out-of-scope example is needed.
 
     A large support set decides by itself: the conformal quantile of its leave-one-out scores, which is on the safe
@@ -83,7 +82,7 @@ def threshold(parts: ModelParts, support: torch.Tensor, labels: np.ndarray, ways
     Raises:
         ConfigError: The support set is too small, and the model is not calibrated.
     """
-    units = units_of(support, torch.from_numpy(labels).to(support.device), ways)
+    units = units_of(support, labels, ways)
     own = units.own
     if refuse * (len(own) + 1) >= ENOUGH or (parts.calibration is None and refuse * (len(own) + 1) >= 1):
         return conformal_threshold(own, refuse)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,6 @@ import numpy as np
 
 from nas_meta.core.files import regular_file
 from nas_meta.errors import ConfigError, RunError
-from nas_meta.outputs.classifier.adaptation import ModelParts
 from nas_meta.outputs.classifier.labels import plain_labels
 from nas_meta.outputs.classifier.refusal import check_refuse
 from nas_meta.tasks.examples import IMAGE, TEXT, images_of, texts_of
@@ -22,25 +20,6 @@ if TYPE_CHECKING:
 FITTED, TENSORS = "classifier.json", "support.safetensors"
 VERSION = 1
 MOST_BYTES = 256 * 1024**2
-
-
-def fingerprint(parts: ModelParts) -> str:
-    """Return a digest of everything that decides the predictions of a model besides its support set.
-
-    Args:
-        parts: The model.
-
-    Returns:
-        SHA-256 of the weights, the pooling, the learner and its options, and the length of texts.
-    """
-    digest = hashlib.sha256()
-    options = parts.learner.options.model_dump_json()
-    settings = [parts.encoder.pooling, parts.name, options, parts.preparation.max_tokens, parts.preparation.modality]
-    digest.update(json.dumps(settings).encode())
-    for name, tensor in sorted(parts.encoder.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().float().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def save(classifier: FewShotClassifier, state: Fitted, folder: Path) -> Path:
@@ -64,12 +43,12 @@ def save(classifier: FewShotClassifier, state: Fitted, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {"labels": state.labels.astype(np.int64)}
     if state.z is not None:
-        tensors["embeddings"] = state.z.cpu().float().numpy()
+        tensors["embeddings"] = state.z
     if state.unlabelled is not None:
-        tensors["unlabelled"] = state.unlabelled.cpu().float().numpy()
+        tensors["unlabelled"] = state.unlabelled
     modality = classifier.parts.preparation.modality
     document: dict[str, Any] = {
-        "version": VERSION, "model": classifier.source, "fingerprint": fingerprint(classifier.parts),
+        "version": VERSION, "model": classifier.source, "fingerprint": classifier.parts.fingerprint(),
         "learner": classifier.parts.name, "classes": state.names,
     }  # fmt: skip
     if classifier.refuse is not None:
@@ -128,13 +107,12 @@ def restore(classifier: FewShotClassifier, folder: Path, document: dict[str, Any
     Raises:
         ConfigError: The saved classifier belongs to another model, or its file is damaged.
     """
-    import torch
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     from nas_meta.outputs.classifier.classifier import Fitted
 
-    if document["fingerprint"] != fingerprint(classifier.parts):
+    if document["fingerprint"] != classifier.parts.fingerprint():
         raise ConfigError(
             f"{folder} was fitted with another model than {classifier.source}: weights, pooling or learner differ; "
             "expected the model that it was fitted with, or fit again"
@@ -155,10 +133,9 @@ def restore(classifier: FewShotClassifier, folder: Path, document: dict[str, Any
             classifier.fitted = Fitted(names, labels, examples)
             return classifier
         z, unlabelled = tensors["embeddings"], tensors.get("unlabelled")
-        if z.shape != (len(labels), classifier.parts.encoder.width):
+        if z.shape != (len(labels), classifier.parts.width):
             raise ValueError("embeddings")
-        extra = None if unlabelled is None else torch.from_numpy(unlabelled)
-        classifier.fitted = Fitted(names, labels, z=torch.from_numpy(z), unlabelled=extra)
+        classifier.fitted = Fitted(names, labels, z=z, unlabelled=unlabelled)
         return classifier
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise ConfigError(f"{file} is damaged; expected what FewShotClassifier.save() wrote") from error

@@ -14,10 +14,11 @@ from nas_meta.config.problem import episode_shape, make_space
 from nas_meta.core.files import make_public
 from nas_meta.core.guard import plugin_call
 from nas_meta.errors import PluginError, RunError
+from nas_meta.evaluation.calibration import CALIBRATION
 from nas_meta.journal.run import Run
 from nas_meta.models.compute import Compute
 from nas_meta.outputs.changes import warn_of_changes
-from nas_meta.outputs.export.calibrating import CALIBRATION, calibrated, identity
+from nas_meta.outputs.export.calibrating import calibrated, identity
 from nas_meta.outputs.export.exported_model import CONFIG, LEARNED, learned_state
 from nas_meta.outputs.export.model_card import model_card
 from nas_meta.outputs.export.own_code import drop_foreign_code

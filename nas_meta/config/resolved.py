@@ -272,6 +272,9 @@ def _resolve_section(section: str, given: Any, source: Source) -> _Section:
     # validation then reports the unknown key.
     unknown = [k for k in options if len(names) > 1 and not any(k in m.model_fields for m in models.values())]
     by_plugin = {n: known_options(m, options) if len(names) > 1 and not unknown else options for n, m in models.items()}
+    for option in options:
+        if not any(option in m.model_fields for m in models.values()):
+            _refuse_option_of_others(section, option, names, source)
     all_keys = set(model.model_fields).union(*(m.model_fields for m in models.values()))
     validated = {name: validate(m, by_plugin[name], source, (section,), all_keys) for name, m in models.items()}
     choices = {}
@@ -312,6 +315,18 @@ def _options_model(section: str, name: Any, source: Source) -> type[PluginOption
         return plugins.options_of(kind, name)
     except PluginError as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+def _refuse_option_of_others(section: str, option: str, names: Sequence[str], source: Source) -> None:
+    """Say which plugins have an option that the chosen ones do not have; nothing if none has it."""
+    _, kind, _ = PLUGIN_SECTIONS[section]
+    working = [row.name for row in plugins.installed(kind) if row.broken is None]
+    owners = [name for name in working if option in plugins.options_of(kind, name).model_fields]
+    if owners:
+        raise ConfigError(
+            f"{source.at((section, option))}: '{section}.{option}' is not a known key of {' and '.join(names)}, but one "
+            f"of {', '.join(owners)}; leave it out"
+        )
 
 
 def _checked(

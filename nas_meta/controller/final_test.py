@@ -8,6 +8,7 @@ from typing import Any
 
 from nas_meta.controller.calls import Call, run_calls
 from nas_meta.controller.trained_comparisons import TrainedComparisons
+from nas_meta.core.files import read_array
 from nas_meta.core.guard import first_line, plugin_call
 from nas_meta.errors import NasMetaError
 from nas_meta.evaluation.baselines import BASELINES
@@ -60,7 +61,7 @@ def meta_test(
         weights = weights_path(directory, trial.id)
         if weights.is_file():
             try:
-                arguments = Architecture(trial.architecture), weights.read_bytes()
+                arguments = Architecture(trial.architecture), read_array(weights).tobytes()
             except OSError as error:
                 report["unmeasured"][_title("trials", str(trial.id))] = f"{weights} cannot be read: {error.strerror}"
             else:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas_meta.config.sections import Config
+from nas_meta.core.files import read_array
 from nas_meta.errors import ConfigError, NasMetaError
 from nas_meta.evaluation.progress import JobResult
 from nas_meta.execution.engine import Engine, Event
@@ -112,7 +113,7 @@ def run_job(
         return on_event(event)
 
     for retries_left in reversed(range(config.resources.retries + 1)):
-        start = np.fromfile(checkpoint, dtype=np.uint8) if checkpoint.is_file() else None
+        start = _read(checkpoint)
         end = _attempt(job, engine, config, start, observe)
         if start is not None and not progressed and end is not None and end.error and not end.died:
             log.warning("%s cannot be used, so the job starts anew: %s", checkpoint, end.error)
@@ -123,6 +124,17 @@ def run_job(
         if not end.died or not retries_left:
             break
     raise NasMetaError(f"{failure}: {end.error}")
+
+
+def _read(checkpoint: Path) -> np.ndarray | None:
+    """Return the last checkpoint of a job; None without one, and where it cannot be read, which is logged."""
+    if not checkpoint.is_file():
+        return None
+    try:
+        return read_array(checkpoint)
+    except OSError as error:
+        log.warning("%s cannot be used, so the job starts anew: %s", checkpoint, error.strerror)
+        return None
 
 
 def _attempt(

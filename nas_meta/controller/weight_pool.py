@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from nas_meta.core.files import write_atomically
+from nas_meta.core.files import read_array, write_atomically
 from nas_meta.evaluation.pretraining.stage import Pretraining
 from nas_meta.evaluation.pretraining.weight_inheritance import nearest
 from nas_meta.journal.database import Journal
@@ -183,7 +183,7 @@ class WeightPool:
         return path_of(self.directory, key).is_file()
 
     def _read(self, key: str) -> np.ndarray:
-        return np.fromfile(path_of(self.directory, key), dtype=np.uint8)
+        return read_array(path_of(self.directory, key))
 
     def _drop_old(self) -> None:
         """Delete the least recently used weights until at most ``pretraining.keep`` files are left."""

@@ -8,9 +8,12 @@ import os
 import stat
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas_meta.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def regular_file(path: str | Path, max_bytes: int | None = None) -> Path:
@@ -39,6 +42,27 @@ def regular_file(path: str | Path, max_bytes: int | None = None) -> Path:
     if max_bytes is not None and status.st_size > max_bytes:
         raise OSError(errno.EFBIG, f"it has {status.st_size:,} bytes; expected at most {max_bytes:,}", str(path))
     return Path(path)
+
+
+def read_array(path: Path) -> np.ndarray:
+    """Read a whole file into memory.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its bytes, ``uint8``.
+
+    Raises:
+        OSError: It is no file, it cannot be read, or it does not fit into memory.
+    """
+    import numpy as np
+
+    try:
+        return np.fromfile(regular_file(path), dtype=np.uint8)
+    except MemoryError as error:  # damage: a file may claim any size
+        size = f"it has {path.stat().st_size:,} bytes, which do not fit into memory"
+        raise OSError(errno.EFBIG, size, str(path)) from error
 
 
 def write_atomically(path: Path, data: Any, durable: bool = True, private: bool = False) -> None:

@@ -19,7 +19,7 @@ from nas_meta.config.pretraining import TOKENIZER, learn_tokenizer, load_model, 
 from nas_meta.config.problem import make_space
 from nas_meta.config.provenance import Source
 from nas_meta.config.resolved import ResolvedConfig, read_config, resolve
-from nas_meta.core.files import make_public, write_atomically
+from nas_meta.core.files import make_public, read_array, write_atomically
 from nas_meta.core.signals import Interrupted, interruptible
 from nas_meta.errors import ConfigError, RunError
 from nas_meta.evaluation.pretraining.options import PretrainingSection
@@ -236,7 +236,7 @@ def _train(
     if setup.head is not None:
         restore_head(objective, setup.head)
     checkpoint = folder / CHECKPOINT
-    start = np.fromfile(checkpoint, dtype=np.uint8) if checkpoint.is_file() else None
+    start = read_array(checkpoint) if checkpoint.is_file() else None
     announce("training" if start is None else "resuming the training at the last checkpoint")
     statuses = pretrain(setup.model, objective, tokens, section, config.seed, compute, start)
     with interruptible() as stop:

@@ -11,6 +11,7 @@ from nas_meta.config.components import make_evaluation, make_strategy
 from nas_meta.config.gpu_sharing import on_this_machine
 from nas_meta.config.pretraining import make_stage, read_corpus
 from nas_meta.config.problem import load_problem
+from nas_meta.core.files import read_array
 from nas_meta.errors import RunError
 from nas_meta.evaluation.progress import Progress
 from nas_meta.evaluation.trial import Evaluation
@@ -121,4 +122,4 @@ def _load_weights(run: Run, trial: Trial, key: str) -> np.ndarray:
             f"trial {trial.id} started from pre-trained weights that were deleted ({path.name}): pretraining.keep is "
             f"{run.config.sections.pretraining.keep}; a search with a larger value keeps more"
         )
-    return np.fromfile(path, dtype=np.uint8)
+    return read_array(path)

@@ -23,6 +23,10 @@ def write(tmp_path, text):
     [
         ("spaces:\n  name: bert-subnet\n", r"c.yaml:1: 'spaces' is not a section; did you mean 'space'"),
         ("seed: 1\ntasks:\n  wayz: 5\n", r"c.yaml:3: 'tasks.wayz' is not a known key; did you mean 'ways'"),
+        (
+            "learner:\n  name: maml\n  head: whitening\n",
+            r"c.yaml:3: 'learner.head' is not a known key of maml, but one of .*protonet, ridge; leave it out",
+        ),
         ("learner:\n  stepz: 5\n", r"c.yaml:2: 'learner.stepz' is not a known key; did you mean 'steps'"),
         (
             "learner:\n  name: protonett\n",

@@ -35,7 +35,7 @@ def finished(tmp_path_factory, tiny_model, labelled_texts):
     config = {
         "space": {"name": "bert-subnet", "model": str(folder / "model"), "heads": [1.0, 0.5]},
         "tasks": {"source": "jsonl", "path": str(folder / "intents.jsonl"), "ways": 3, "min_examples": 5},
-        "learner": {"name": "protonet", "steps": 2, "lr": 1e-3},
+        "learner": {"name": "protonet", "head": "none", "steps": 2, "lr": 1e-3},
         "strategy": {"name": "random"},
         "evaluation": {"episodes": 5, "test_episodes": 5, "test_best": 1, "check_models": False, "compare": False},
         "budget": {"trials": 1},

@@ -72,6 +72,7 @@ def times_built(folder, kind, width=16):
     return len((folder / f"{kind}-{width}").read_text().splitlines())
 
 
+@pytest.mark.slow
 def test_workers_that_die_are_replaced_and_their_trials_tried_again(faulty, tmp_path):
     document = faulty("dies-once", "fine", "dies", "nan", widths=[16])
     document["resources"] |= {"retries": 1}

@@ -121,6 +121,7 @@ def test_a_journal_in_which_nothing_stands_yet_is_begun_anew(document, tmp_path)
     assert len(search(document, tmp_path, inline=True, resume=True).trials) == 10
 
 
+@pytest.mark.slow
 def test_a_second_search_in_the_same_directory_is_refused(document, tmp_path):
     child = CONTEXT.Process(target=run_search, args=(document | {"budget": {"trials": 200}}, tmp_path))
     child.start()

@@ -36,7 +36,7 @@ def finished(tiny_model, labelled_texts, tmp_path_factory):
                     "shots": 1,
                     "queries": 3,
                 },
-                "learner": {"name": "protonet", "steps": 4, "lr": 1e-3},
+                "learner": {"name": "protonet", "head": "none", "steps": 4, "lr": 1e-3},
                 "evaluation": {
                     "episodes": 20,
                     "test_episodes": 20,
@@ -184,8 +184,9 @@ def test_a_failing_architecture_fails_its_trial_and_the_search_goes_on(small_con
     assert {t.error for t in run.trials if t.error} == {"ValueError: this one cannot be built"}
 
 
-def test_many_trials_are_listed_by_their_last_or_best(tmp_path):
+def test_many_trials_are_listed_by_their_last_or_best(tmp_path, monkeypatch):
     """Of a run with thousands of trials only what is shown is read."""
+    monkeypatch.setenv("COLUMNS", "80")
     journal = Journal.create(tmp_path, config={"objectives": [{"metric": "accuracy", "direction": "maximize"}]})
     for i in range(1, 151):
         metrics = {"accuracy": i % 100 / 100, "accuracy_ci95": 0.01, "params": 1e6 + i, "flops": 1e6}

@@ -288,7 +288,12 @@ def test_a_tokenizer_without_a_mask_is_refused(corpus):
 
 @pytest.mark.parametrize(
     ("kind", "model"),
-    [("mlm", bert), ("mlm", Bag), pytest.param("clm", llama, marks=pytest.mark.slow), ("simcse", bert)],
+    [
+        pytest.param("mlm", bert, marks=pytest.mark.slow),
+        ("mlm", Bag),
+        pytest.param("clm", llama, marks=pytest.mark.slow),
+        ("simcse", bert),
+    ],
 )
 def test_what_is_learned_shows_in_the_loss(kind, model, corpus):
     built = model()

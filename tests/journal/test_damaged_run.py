@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nas_meta import load_run, resume, search
+from nas_meta.core.files import read_array
 from nas_meta.core.signals import Interrupted
 from nas_meta.errors import ConfigError, RunError
 from nas_meta.journal.database import FILE
@@ -45,6 +46,13 @@ def test_weights_that_are_larger_than_memory_are_damaged(run, little_memory):
         file.truncate(2**42)
     with pytest.raises(RunError, match=f"the weights of trial {best.id} cannot be read: .* is damaged"):
         load_run(run).weights_of(best)
+
+
+def test_a_file_that_is_larger_than_memory_is_an_error_of_the_file(tmp_path, little_memory):
+    with (tmp_path / "weights").open("wb") as file:
+        file.truncate(2**42)
+    with pytest.raises(OSError, match=r"it has 4,398,046,511,104 bytes, which do not fit into memory"):
+        read_array(tmp_path / "weights")
 
 
 def test_an_architecture_that_is_not_in_the_space_is_neither_exported_nor_rerun(run, tmp_path):

@@ -59,7 +59,7 @@ def test_another_pooling_than_the_folders_own_is_reported(tiny_model, tmp_path, 
     resolved = resolve(small_config)
     assert resolved.sections.tasks.pooling == "mean"
     assert "was trained with the pooling cls" in pooling_difference(resolved)
-    small_config |= {"budget": {"trials": 1}, "learner": {"name": "protonet", "steps": 1}}
+    small_config |= {"budget": {"trials": 1}, "learner": {"name": "protonet", "head": "none", "steps": 1}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(small_config))
     shown = nas_meta("search", tmp_path / "config.yaml", "--inline", "--run-dir", tmp_path / "run")
     assert "was trained with the pooling cls" in " ".join(shown.stderr.split())

@@ -22,7 +22,7 @@ def run(tiny_model, labelled_texts, tmp_path_factory):
     config = {
         "space": {"name": "bert-subnet", "model": str(tiny_model), "heads": [1.0], "ffn": [1.0], "min_layers": 2},
         "tasks": {"source": "jsonl", "path": str(labelled_texts), "ways": 2, "shots": 2, "queries": 3},
-        "learner": {"name": "protonet", "steps": 1},
+        "learner": {"name": "protonet", "head": "none", "steps": 1},
         "strategy": {"name": "random"},
         "evaluation": {"episodes": 2, "test_episodes": 2, "compare": False},
         "latency": {"seconds": 0.02},

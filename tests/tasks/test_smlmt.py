@@ -105,7 +105,7 @@ def test_the_plugin_feeds_any_learner(corpus_file, small_config, tmp_path):
         "source": "smlmt", "corpus": str(corpus_file), "min_examples": 8, "max_examples": 300,
         "ways": 3, "shots": 1, "queries": 3,
     }  # fmt: skip
-    small_config |= {"learner": {"name": "ridge", "steps": 2}, "budget": {"trials": 2}}
+    small_config |= {"learner": {"name": "ridge", "head": "none", "steps": 2}, "budget": {"trials": 2}}
     run = search(small_config, tmp_path / "run", inline=True)
     assert [t.status for t in run.trials] == ["completed"] * 2
 

@@ -328,7 +328,9 @@ class Journal:
         return {
             name
             for (name,) in self._rows(
-                "SELECT DISTINCT each.key FROM trials, json_each(CASE WHEN json_valid(metrics) THEN metrics END) each"
+                # A damaged row may hold a number or a list, which have no names.
+                "SELECT DISTINCT each.key FROM trials, json_each(CASE WHEN json_valid(metrics) THEN "
+                "CASE json_type(metrics) WHEN 'object' THEN metrics END END) each"
             )
         }
 

@@ -55,6 +55,13 @@ def test_a_file_that_is_larger_than_memory_is_an_error_of_the_file(tmp_path, lit
         read_array(tmp_path / "weights")
 
 
+@pytest.mark.parametrize("metrics", ["0.5", "[1, 2]", "null", "nothing"])
+def test_metrics_that_are_no_object_have_no_names_to_sort_by(run, metrics):
+    execute(run, "UPDATE trials SET metrics = ?", [metrics])
+    with pytest.raises(ConfigError, match=r"--sort: no trial has the metric 'accuracy'; there are no valid names"):
+        load_run(run).listed(sort="accuracy")
+
+
 def test_an_architecture_that_is_not_in_the_space_is_neither_exported_nor_rerun(run, tmp_path):
     execute(run, "UPDATE trials SET architecture = '{}'")
     for use in (lambda r: export(r, tmp_path / "model"), lambda r: rerun(r, r.best)):

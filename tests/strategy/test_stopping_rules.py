@@ -69,7 +69,8 @@ def test_places_by_front_then_by_room():
     values = np.array([(0, 10), (10, 0), (3, 3), (2, 7), (2, 2)])
     # Room of (3, 3): (10 - 2) / 10 + (7 - 0) / 10 = 1.5; of (2, 7): (3 - 0) / 10 + (10 - 3) / 10 = 1.
     np.testing.assert_allclose(crowding_distances(values[:4].astype(float)), [math.inf, math.inf, 1.5, 1.0])
-    assert ranks(values) == [0, 0, 2, 3, 4]
+    # (0, 10) is below the median 2 of the first objective: the last of its front.
+    assert ranks(values) == [3, 0, 1, 2, 4]
     assert ranks(np.array([[3.0], [1.0], [3.0], [2.0]])) == [0, 3, 0, 2]
 
 
@@ -87,12 +88,23 @@ def test_equal_candidates_have_equal_crowding_distances_in_every_order():
     assert crowding_distances(np.array([[1.0, 1.0], [1.0, 1.0]])).tolist() == [0.0, 0.0]
 
 
-def test_with_two_objectives_the_cheapest_and_the_most_accurate_stand_first():
+def test_with_two_objectives_the_front_goes_on_but_not_what_is_only_cheap():
     asha = rule("asha", (ACCURACY, FLOPS), eta=2)
-    # The second is worse in both; the third is cheaper, the fourth more accurate than all.
-    assert arrive(asha, (0.6, -10), (0.5, -12), (0.4, -5), (0.9, -20)) == [True, False, True, True]
+    # The second is worse in both; the third is the cheapest, but the worst, too; the fourth is more accurate than all.
+    assert arrive(asha, (0.6, -10), (0.5, -12), (0.4, -5), (0.9, -20)) == [True, False, False, True]
     median = rule("median", (ACCURACY, FLOPS), least=1)
-    assert arrive(median, (0.6, -10), (0.5, -12), (0.4, -5)) == [True, False, True]
+    assert arrive(median, (0.6, -10), (0.5, -12), (0.55, -5)) == [True, False, True]
+
+
+def test_who_came_first_is_judged_again_among_those_who_came_later():
+    asha = rule("asha", eta=2)
+    assert arrive(asha, 0.3, 0.5, 0.6, 0.55) == [True] * 4, "each is among the best 1, 1, 1, 2 when it arrives"
+    # At the second rung the first is alone, and at the first rung it is the last of four by now.
+    assert not asha.decide(RungReport(1, 20, (0.9,), np.zeros(4)))
+    assert asha.decide(RungReport(3, 20, (0.2,), np.zeros(4))) is False, "worse than the first at this rung"
+    assert asha.stopped == {1, 3}
+    alone = rule("asha", eta=2)
+    assert arrive(alone, 0.3) == [True] and alone.decide(RungReport(1, 20, (0.1,), np.zeros(4)))
 
 
 def test_the_paired_t_test_against_closed_forms():

@@ -149,7 +149,7 @@ def test_tensorboard_shows_rungs_and_no_failure(inline):
 def test_a_search_on_ray_decides_as_a_replay_of_fully_trained_trials(small_config, tmp_path):
     """So that one set of trained trials tells what every rule would have done."""
     small_config |= {
-        "learner": {"name": "protonet", "head": "none", "steps": 6, "lr": 1e-3},
+        "learner": {"name": "protonet", "steps": 6, "lr": 1e-3},
         "strategy": {"name": "random"},
         "stopping": {"name": "asha", "eta": 2, "rungs": [2, 4], "episodes": 20},
         "resources": {"workers": 2, "cpus_per_trial": 1},

@@ -22,12 +22,14 @@ class Asha(StoppingRule):
     """Asynchronous successive halving: the best 1/eta of the trials at a rung continue.
 
     Of the n trials that have reached the rung so far, the judged one included, the best max(1, ⌊n/eta⌋) continue.
-    Algorithm 2 of the paper promotes a paused trial as soon as it is among them; here a trial is judged once, when it
-    arrives, and never waits for others. With several objectives the non-dominated rank decides, within a front the
-    crowding distance (Schmucker et al. 2021, "Multi-objective Asynchronous Successive Halving").
+    Algorithm 2 of the paper promotes a paused trial as soon as it is among them; here a trial never waits for others,
+    but is judged again at the next rung, by all that have reached this one since. With several objectives the
+    non-dominated rank decides, within a front the crowding distance (Schmucker et al. 2021, "Multi-objective
+    Asynchronous Successive Halving"), after whether a trial is below the median of the first objective.
 
     Example: with eta = 4, the first three trials at a rung each continue only if they are the best so far; the eighth
-    continues if it is among the best two.
+    continues if it is among the best two. The first trial, which always passes its first rung, is stopped at the second
+    one if two of eight trials were better at the first.
     """
 
     Options = AshaOptions

@@ -14,7 +14,8 @@ def rank_of(report: RungReport, others: Sequence[RungReport]) -> int:
     """Count the reports that rank before one: by front, and within a front by crowding distance.
 
     With one objective these are the better ones. With several, the ends of a front, such as its most accurate trial,
-    rank before the rest of it.
+    rank before the rest of it. Trials below the median of the first objective rank last in their front: otherwise the
+    cheapest trial would always be an end, however bad.
 
     Args:
         report: The report to rank.
@@ -25,5 +26,7 @@ def rank_of(report: RungReport, others: Sequence[RungReport]) -> int:
     """
     values = np.array([report.values, *(o.values for o in others)], dtype=float)
     ranks = front_ranks(values)
-    distances = crowding_distances(values[ranks == ranks[0]])
-    return int((ranks < ranks[0]).sum() + (distances > distances[0]).sum())
+    front = ranks == ranks[0]
+    low, distances = values[front, 0] < np.median(values[:, 0]), crowding_distances(values[front])
+    before = (low < low[0]) | ((low == low[0]) & (distances > distances[0]))
+    return int((ranks < ranks[0]).sum() + before.sum())

@@ -324,8 +324,8 @@ def _refuse_option_of_others(section: str, option: str, names: Sequence[str], so
     owners = [name for name in working if option in plugins.options_of(kind, name).model_fields]
     if owners:
         raise ConfigError(
-            f"{source.at((section, option))}: '{section}.{option}' is not a known key of {' and '.join(names)}, but one "
-            f"of {', '.join(owners)}; leave it out"
+            f"{source.at((section, option))}: '{section}.{option}' is not a known key of {' and '.join(names)}, but "
+            f"one of {', '.join(owners)}; leave it out"
         )
 
 

@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from installed import shipped
 
 from nas_meta import Objective
@@ -100,11 +102,30 @@ def test_who_came_first_is_judged_again_among_those_who_came_later():
     asha = rule("asha", eta=2)
     assert arrive(asha, 0.3, 0.5, 0.6, 0.55) == [True] * 4, "each is among the best 1, 1, 1, 2 when it arrives"
     # At the second rung the first is alone, and at the first rung it is the last of four by now.
-    assert not asha.decide(RungReport(1, 20, (0.9,), np.zeros(4)))
-    assert asha.decide(RungReport(3, 20, (0.2,), np.zeros(4))) is False, "worse than the first at this rung"
-    assert asha.stopped == {1, 3}
-    alone = rule("asha", eta=2)
-    assert arrive(alone, 0.3) == [True] and alone.decide(RungReport(1, 20, (0.1,), np.zeros(4)))
+    assert [
+        asha.decide(RungReport(trial, 20, (value,), np.zeros(4)))
+        for trial, value in (
+            (1, 0.9),
+            (2, 0.1),
+            (4, 0.2),
+            (3, 0.2),
+        )
+    ] == [False, False, False, True], "the last that is left goes on, although the first was better at this rung"
+    assert asha.stopped == {1, 2, 4}
+
+
+@given(st.lists(st.tuples(*[st.floats(0, 1)] * 3), min_size=1, max_size=8), st.randoms())
+def test_asha_leaves_at_least_one_trial_to_complete(values, random):
+    asha, rungs = rule("asha", eta=2), [10, 20, 40]
+    left = [(trial, 0) for trial in range(len(values))]
+    completed = 0
+    while left:
+        trial, passed = left.pop(random.randrange(len(left)))
+        if passed == len(rungs):
+            completed += 1
+        elif asha.decide(RungReport(trial, rungs[passed], (values[trial][passed],), np.zeros(2))):
+            left.append((trial, passed + 1))
+    assert completed >= 1
 
 
 def test_the_paired_t_test_against_closed_forms():
@@ -165,13 +186,13 @@ def test_default_rungs_follow_from_the_steps():
     assert options(rungs=[30, 15, 30], episodes=10).resolved(60, 40).model_dump() == {
         "rungs": [15, 30], "eta": 4.0, "episodes": 10,
     }  # fmt: skip
-    for given, steps, words in (
+    for wrong, steps, words in (
         ({"rungs": [15, 60]}, 60, r"stopping.rungs has 60, but trials take 60 steps"),
         ({"rungs": [0]}, 60, r"stopping.rungs has 0"),
         ({}, 1, r"with learner.steps: 1 no trial can be stopped early"),
     ):
         with pytest.raises(ConfigError, match=words):
-            options(**given).resolved(steps, 40)
+            options(**wrong).resolved(steps, 40)
 
 
 def test_the_section_is_a_name_or_has_options():

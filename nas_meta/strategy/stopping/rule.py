@@ -103,7 +103,7 @@ class StoppingRule(ABC):
 
         Args:
             report: The trial at the rung.
-            others: The reports of all other trials that have reached this rung, in their order.
+            others: The reports of all trials that reached this rung before it, in their order.
 
         Returns:
             Whether the trial continues; if not, it ends with the metrics that it has at the rung.
@@ -112,26 +112,18 @@ class StoppingRule(ABC):
     def decide(self, report: RungReport) -> bool:
         """Record a report and decide whether its trial continues.
 
-        The trial is also judged at its earlier rungs again, among all that have reached them since. The first trials
-        pass a rung because they have nobody to be compared with; so they do not end only because they came first.
-
         Args:
             report: The trial at the rung.
 
         Returns:
-            Whether :meth:`should_continue` says so at this rung and at all rungs before it.
+            What :meth:`should_continue` says.
         """
+        others = [r for trial, r in self._reports[report.step].items() if trial != report.trial]
         self._reports[report.step][report.trial] = report
-        continues = all(self._passes(report.trial, step) for step in sorted(self._reports) if step <= report.step)
+        continues = self.should_continue(report, others)
         if not continues:
             self.stopped.add(report.trial)
         return continues
-
-    def _passes(self, trial: int, step: int) -> bool:
-        """Return whether a trial continues beyond a rung, by all reports so far; also if it has no report there."""
-        reports = self._reports[step]
-        others = [report for other, report in reports.items() if other != trial]
-        return trial not in reports or self.should_continue(reports[trial], others)
 
     def recall(self, report: RungReport, continued: bool) -> None:
         """Record a report that an earlier process of the search decided on.

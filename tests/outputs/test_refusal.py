@@ -120,6 +120,15 @@ def test_a_calibration_of_other_options_is_ignored_and_damage_is_reported(model,
         nas_meta.load_classifier(damaged)
 
 
+def test_a_model_that_cannot_be_calibrated_is_exported_with_a_warning(run, monkeypatch, caplog, tmp_path):
+    def damaged(*_):
+        raise IndexError("index out of range in self")
+
+    monkeypatch.setattr("nas_meta.evaluation.calibrate.calibrate", damaged)
+    assert not (export(run, tmp_path / "model") / CALIBRATION).exists()
+    assert "probabilities are not calibrated: index out of range in self" in caplog.text
+
+
 @pytest.mark.parametrize("refuse", [0, 0.6, -0.1, True, "5 %", float("nan")])
 def test_a_wrong_share_is_refused_in_a_sentence(model, support, refuse):
     with pytest.raises(ConfigError, match=r"refuse is .*; expected the share of texts"):

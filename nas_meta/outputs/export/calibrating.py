@@ -11,7 +11,7 @@ import torch
 
 from nas_meta.config.problem import episode_shape, load_tasks
 from nas_meta.config.resolved import ResolvedConfig
-from nas_meta.errors import NasMetaError
+from nas_meta.core.guard import first_line
 from nas_meta.learners.base import Learner
 from nas_meta.learners.metric import MetricLearner
 from nas_meta.space.search_space import SearchSpace
@@ -42,7 +42,7 @@ def calibrated(
 
     Returns:
         The calibration; None if the learner compares no embeddings, the splits have too few classes, or the data cannot
-        be read any more, which is logged.
+        be read any more or do not fit the model, which is logged: an export without calibration is of use, too.
     """
     from nas_meta.evaluation.calibrate import calibrate
 
@@ -51,9 +51,9 @@ def calibrated(
         return None
     try:
         tasks = load_tasks(config, space)
-    except NasMetaError as error:
-        log.warning("probabilities are not calibrated: %s", error)
+        evaluation = dataclasses.replace(evaluation, tasks=tasks, shape=episode_shape(config, tasks=tasks))
+        with torch.random.fork_rng():
+            return calibrate(evaluation, encoder, learner)
+    except Exception as error:  # files of the run and of the data may hold anything by now
+        log.warning("probabilities are not calibrated: %s", first_line(error, with_type=False))
         return None
-    evaluation = dataclasses.replace(evaluation, tasks=tasks, shape=episode_shape(config, tasks=tasks))
-    with torch.random.fork_rng():
-        return calibrate(evaluation, encoder, learner)

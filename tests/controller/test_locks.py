@@ -3,12 +3,13 @@
 import errno
 import fcntl
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 from installed import marked
-from killing import CONTEXT
 
 from nas_meta import search
 from nas_meta.controller.sessions import LOCK, run_lock
@@ -16,23 +17,34 @@ from nas_meta.errors import RunError
 from nas_meta.journal import patient_connection
 from nas_meta.journal.database import FILE, Journal
 
-
-def hold(directory, held, done):
-    with run_lock(directory):
-        held.set()
-        done.wait(60)
+# What another process does, which imports nothing but what it needs.
+HOLD = """
+import sys
+from pathlib import Path
+from nas_meta.controller.sessions import run_lock
+with run_lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+TAKE_RECORD_LOCK = """
+import fcntl, sys
+with open(sys.argv[1], "r+") as file:
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        sys.exit(3)
+"""
 
 
 @pytest.fixture
 def occupied(tmp_path):
     """A run directory that another process has locked."""
-    held, done = CONTEXT.Event(), CONTEXT.Event()
-    child = CONTEXT.Process(target=hold, args=(tmp_path, held, done))
-    child.start()
-    assert held.wait(60)
+    child = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout.readline() == "held\n"
     yield tmp_path
-    done.set()
-    child.join()
+    child.communicate()
 
 
 def test_a_second_search_is_refused_until_the_first_one_is_gone(occupied):
@@ -48,18 +60,8 @@ def test_a_file_system_without_flock_has_record_locks(code, monkeypatch, tmp_pat
     monkeypatch.setattr(fcntl, "flock", unsupported)
     for _ in range(2):
         with run_lock(tmp_path):
-            other = CONTEXT.Process(target=take_record_lock, args=(tmp_path / LOCK,))
-            other.start()
-            other.join()
-            assert other.exitcode == 3
-
-
-def take_record_lock(path):
-    with path.open("r+") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise SystemExit(3) from None
+            other = subprocess.run([sys.executable, "-c", TAKE_RECORD_LOCK, str(tmp_path / LOCK)])
+            assert other.returncode == 3
 
 
 def test_a_file_system_without_any_lock_is_used_with_a_warning(monkeypatch, caplog, tmp_path):

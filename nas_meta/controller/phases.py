@@ -339,10 +339,10 @@ class SearchRun:
         report = meta_test(engine, self.directory, best, problem.space, self._stopped, before, retries, journal)
         latency, unmeasured = self._measure_latencies(engine, problem)
         queries = query_count(problem.tasks["meta-test"], problem.shape, self.config.evaluation.protocol)
-        report |= {"queries": queries, "latency": latency}
-        report["unmeasured"] = report.get("unmeasured", {}) | unmeasured
+        report |= {"queries": queries, "latency": latency, "unmeasured": report.get("unmeasured", {}) | unmeasured}
         if not self.stop.is_set():
             self.journal.set("report", report)
+            self.monitors.tested(report, self.loop.leaderboard)
             self.reporter.enter("done")
 
     def _measure_latencies(self, engine: Engine, problem: Problem) -> tuple[dict[str, Any], dict[str, str]]:

@@ -85,7 +85,9 @@ def test_weights_are_kept_only_for_the_best(finished):
 
 
 def test_tensorboard_holds_curves_hparams_and_the_picture(finished):
+    from google.protobuf.json_format import MessageToDict
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.custom_scalar import layout_pb2
     from tensorboard.plugins.hparams import plugin_data_pb2
 
     _, run, _ = finished
@@ -106,6 +108,18 @@ def test_tensorboard_holds_curves_hparams_and_the_picture(finished):
     assert events.Images("search/front")[-1].width > 300
     contents = events.summary_metadata["_hparams_/experiment"].plugin_data.content
     experiment = plugin_data_pb2.HParamsPluginData.FromString(contents).experiment
+    assert [m.display_name for m in experiment.metric_infos][:3] == ["accuracy", "meta-test accuracy", "flops"]
+    assert 0 < events.Scalars("search/hypervolume")[-1].value < 1
+    written = events.Tensors("custom_scalars__config__")[-1].tensor_proto.string_val[0]
+    layout = str(MessageToDict(layout_pb2.Layout.FromString(written)))
+    assert "search/hypervolume" in layout and "meta-test/accuracy" in layout
+    tested = load_run(run).report
+    assert tested["trials"] and tested["references"]
+    for number, row in tested["trials"].items():
+        (folder,) = (run / "tensorboard").glob(f"trial-{int(number):04d}-*")
+        accuracy = EventAccumulator(str(folder)).Reload().Scalars("meta-test/accuracy")[-1].value
+        assert accuracy == pytest.approx(row["test_accuracy"])
+    assert len(list((run / "tensorboard").glob("reference-*"))) == len(tested["references"])
     assert {h.name for h in experiment.hparam_infos} == set(
         load_run(run).config.plugin("space")(load_run(run).config.options["space"]).table
     )

@@ -75,6 +75,14 @@ class Monitor:
             leaderboard: All trials so far, including this one.
         """
 
+    def tested(self, report: Mapping[str, Any], leaderboard: Leaderboard) -> None:
+        """Handle the results of the meta-test at the end of the search.
+
+        Args:
+            report: What :attr:`nas_meta.journal.run.Run.report` will be.
+            leaderboard: All trials.
+        """
+
     def forget(self, trial: Trial, reason: str) -> None:
         """Handle the decision to run a trial again, which discards what the monitor recorded of it.
 
@@ -166,6 +174,9 @@ class Monitors(Monitor):
 
     def trial_end(self, trial: Trial, leaderboard: Leaderboard) -> None:
         self._dispatch("trial_end", trial, leaderboard)
+
+    def tested(self, report: Mapping[str, Any], leaderboard: Leaderboard) -> None:
+        self._dispatch("tested", report, leaderboard)
 
     def forget(self, trial: Trial, reason: str) -> None:
         self._dispatch("forget", trial, reason)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -16,13 +17,18 @@ from nas_meta.journal.leaderboard import Leaderboard
 from nas_meta.journal.records import Trial
 from nas_meta.journal.status import ADAPTATION
 from nas_meta.outputs.monitors.monitor import Monitor
-from nas_meta.outputs.report.figures import front_figure
+from nas_meta.outputs.report.figures import dominated, front_figure
 from nas_meta.space.search_space import SearchSpace
 
 if TYPE_CHECKING:
     from nas_meta.outputs.monitors.event_file import EventWriter
 
 FOLDER = "tensorboard"
+META_TEST = "meta-test/accuracy"
+LAYOUT = {  # of the tab Custom Scalars
+    "search": {tag: ["Multiline", [f"search/{tag}"]] for tag in ("best", "hypervolume", "trials_per_minute")},
+    "trials": {tag: ["Multiline", [tag]] for tag in ("meta-validation/accuracy", META_TEST, "meta-train/loss")},
+}
 DPI = 120  # of the figure of the Pareto front
 
 
@@ -88,6 +94,19 @@ class TensorBoardLog(Monitor):
         if leader and time.time() > self._next_figure:
             self._draw_front(leaderboard)
 
+    def tested(self, report: Mapping[str, Any], leaderboard: Leaderboard) -> None:
+        """Write the meta-test accuracy of trials, and of references as runs of their own."""
+        from nas_meta.outputs.monitors.event_file import EventWriter
+
+        trials = {f"{trial.id}": trial for trial in leaderboard.trials.values()}
+        rows = [(trial_name(trials[n]), trials[n].fidelity, row) for n, row in report.get("trials", {}).items()]
+        references = {**report.get("references", {}), **report.get("comparisons", {})}
+        rows += [(f"reference-{re.sub(r'[^A-Za-z0-9]+', '-', name)}", 0, row) for name, row in references.items()]
+        for folder, step, row in rows:
+            writer = EventWriter(str(self.directory / folder))
+            writer.add_scalar(META_TEST, row["test_accuracy"], step)
+            writer.close()
+
     def forget(self, trial: Trial, reason: str) -> None:
         """Remove the event files of a trial."""
         if trial.id in self._writers:
@@ -120,16 +139,22 @@ class TensorBoardLog(Monitor):
             for name, choice in space.table.items()
             if len({type(v) for v in choice.values}) == 1
         ]
-        shown = shown_metrics([*(o.metric for o in self.objectives), "train_seconds"])
-        metrics = [api.Metric(tag_of(metric.name), display_name=metric.name) for metric in shown]
+        shown = [metric.name for metric in shown_metrics([*(o.metric for o in self.objectives), "train_seconds"])]
+        shown.sort(key=lambda name: name not in [ACCURACY, *(o.metric for o in self.objectives)])  # stable
+        metrics = [api.Metric(tag_of(name), display_name=name) for name in shown]
+        metrics.insert(1, api.Metric(META_TEST, display_name="meta-test accuracy"))
         self._search._get_file_writer().add_summary(api.hparams_config_pb(hparams, metrics))
+        self._search.add_custom_scalars(LAYOUT)
 
     def _draw_front(self, leaderboard: Leaderboard) -> bytes:
         """Draw the Pareto front, schedule the next figure, and return this one as a PNG file."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         started, png = time.time(), io.BytesIO()
-        figure = front_figure(list(leaderboard.trials.values()), self.objectives)
+        trials = list(leaderboard.trials.values())
+        figure = front_figure(trials, self.objectives)
+        if len(self.objectives) > 1:
+            self._search.add_scalar("search/hypervolume", dominated(trials, self.objectives), leaderboard.finished)
         figure.savefig(png, dpi=DPI, format="png")
         width, height = (round(DPI * inches) for inches in figure.get_size_inches())
         image = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=png.getvalue())

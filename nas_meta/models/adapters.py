@@ -238,8 +238,8 @@ def _widen(layer: nn.Module, names: Mapping[str, str], rank: int, family: Family
             )
     for role in ups:
         blocks = family.inward[role].blocks if family is not None else 1
-        _replace(layer, names[role], WiderUp(layer.get_submodule(names[role]), rank, blocks))
-    _replace(layer, names["down"], WiderDown(layer.get_submodule(names["down"]), rank))
+        layer.set_submodule(names[role], WiderUp(layer.get_submodule(names[role]), rank, blocks))
+    layer.set_submodule(names["down"], WiderDown(layer.get_submodule(names["down"]), rank))
 
 
 def has_adapters(model: nn.Module) -> bool:
@@ -272,13 +272,13 @@ def without_adapters(model: nn.Module, merge: bool) -> nn.Module:
         if isinstance(module, BaseTunerLayer):
             if merge:
                 module.merge()
-            _replace(model, name, module.get_base_layer())
+            model.set_submodule(name, module.get_base_layer())
         elif isinstance(module, WiderUp):
-            _replace(
-                model, name, _concatenated(module.base, module.adapter, 0, module.blocks) if merge else module.base
+            model.set_submodule(
+                name, _concatenated(module.base, module.adapter, 0, module.blocks) if merge else module.base
             )
         elif isinstance(module, WiderDown):
-            _replace(model, name, _concatenated(module.base, module.adapter, 1) if merge else module.base)
+            model.set_submodule(name, _concatenated(module.base, module.adapter, 1) if merge else module.base)
     model.__dict__.pop("peft_config", None)
     return model
 
@@ -298,9 +298,3 @@ def _concatenated(base: nn.Linear, adapter: nn.Linear, dim: int, blocks: int = 1
     if bias is not None:
         merged.bias.copy_(bias if adapter.bias is None else joined(bias, adapter.bias, 0))
     return merged
-
-
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Set the submodule of this name."""
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)

@@ -10,15 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from platformdirs import user_cache_path
+
 from nas_meta.errors import ConfigError
 
 CACHE = "NAS_META_CACHE"
 
 
 def cache_folder() -> Path:
-    """Return ``$NAS_META_CACHE``, by default ``nas-meta`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get(CACHE) or Path(home) / "nas-meta")
+    """Return ``$NAS_META_CACHE``, by default the user's cache folder of the system, such as ``~/.cache/nas-meta``."""
+    return Path(os.environ.get(CACHE) or user_cache_path("nas-meta", appauthor=False))
 
 
 def converted(name: str, source: str, convert: Callable[[Path], None]) -> Path:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from nas_meta.cli import classify, evaluate, export, options, plugins, pretrain
+from nas_meta.cli import classify, evaluate, explain, export, options, plugins, pretrain
 from nas_meta.cli.app import App, common_options
 from nas_meta.cli.failures import DEBUG, report
 from nas_meta.cli.plugins import print_json
@@ -334,6 +334,7 @@ app.command()(export.export)
 app.command()(pretrain.pretrain)
 app.command()(classify.classify)
 app.command()(evaluate.evaluate)
+app.command()(explain.explain)
 plugins.add_to(app)
 
 

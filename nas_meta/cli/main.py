@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from nas_meta.cli import classify, evaluate, explain, export, options, plugins, pretrain
+from nas_meta.cli import report as report_command
 from nas_meta.cli.app import App, common_options
 from nas_meta.cli.failures import DEBUG, report
 from nas_meta.cli.plugins import print_json
@@ -335,6 +336,7 @@ app.command()(pretrain.pretrain)
 app.command()(classify.classify)
 app.command()(evaluate.evaluate)
 app.command()(explain.explain)
+app.command()(report_command.report)
 plugins.add_to(app)
 
 

@@ -89,7 +89,9 @@ def run_and_report(run_search: Callable[[LiveProgress], Run]) -> None:
         run = run_search(progress)
     directory = run.directory
     out.print(result_table(run))
-    lines = [f"run        {directory}", f"picture    {directory / 'pareto.png'}", "next"]
+    files = {"picture": "pareto.png", "report": "report.html"}
+    shown = [f"{name:10} {directory / file}" for name, file in files.items() if (directory / file).is_file()]
+    lines = [f"run        {directory}", *shown, "next"]
     for command in ("best {}", "trials {}", "tensorboard {}", "export {} --to my-model"):
         lines.append(f"  nas-meta {command.format(directory)}")
     out.print("\n".join(lines), highlight=False, soft_wrap=True)  # commands are copied: no line breaks in them

@@ -249,7 +249,7 @@ def _sentence(start: str, steps: Sequence[Step], values: _Known, predicted: bool
         return "Every step is measured."
     if values.error is None:
         return f"Steps that no trial has measured are not predicted: that takes {LEAST} results or more."
-    error = f"{values.error:.1f} {metric.unit}".strip()
+    error = f"{values.error:.1f} {'points' if metric.unit == '%' else metric.unit}".strip()
     return (
         f"Steps that no trial has measured are predicted by a regression on the choices, which is off by {error} on "
         "average; smaller gains mean nothing."

@@ -46,7 +46,11 @@ def report_facts(runs: Sequence[Run], rates: Rates, phase: str | None = None) ->
     Raises:
         RunError: A journal is damaged.
     """
-    return {"runs": [facts_of(run, rates, phase) for run in runs], "pairs": pairs_of(runs)}
+    found = [facts_of(run, rates, phase) for run in runs]
+    if len({facts["name"] for facts in found}) < len(found):
+        for facts in found:
+            facts["name"] = facts["directory"]
+    return {"runs": found, "pairs": pairs_of(runs)}
 
 
 def render(runs: Sequence[Run], facts: Mapping[str, Any]) -> str:
@@ -93,7 +97,7 @@ def _environment() -> Environment:
     )  # fmt: skip
     filters: dict[str, Callable[..., Any]] = {
         "metric": metric_text, "interval": interval_text, "one_line": lambda text: one_line(str(text))[:LONGEST],
-        "changes": lambda changes: changed_choices(changes, MISSING), "points": _points, "cut": _cut,
+        "changes": lambda changes: changed_choices(changes, MISSING), "points": _points, "amount": amount, "cut": _cut,
         "from_rival": lambda differs: {name: (theirs, own) for name, (own, theirs) in differs.items()},
     }  # fmt: skip
     environment.filters.update(filters)
@@ -114,6 +118,18 @@ def metric_text(metrics: Mapping[str, Any], name: str) -> str:
 
 def _points(value: float | None, decimals: int = 1) -> str:
     return "–" if value is None else f"{value:+.{decimals}f}"
+
+
+def amount(value: float | None, unit: str) -> str:
+    """Format an amount with two significant digits or more, and its unit.
+
+    Args:
+        value: The amount; None if it is not recorded.
+        unit: The unit.
+    """
+    if value is None:
+        return "not recorded"
+    return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}" if value >= 1 else f"{value:.2g} {unit}"
 
 
 def _cut(text: str) -> str:
@@ -165,5 +181,7 @@ def svg(draw: Callable[[], Figure]) -> Markup:
     referenced = set(re.findall(r'(?:url\(#|href="#)([^")]+)', text))
     text = re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in referenced else "", text)
     text = re.sub(r"(\d\.\d\d)\d+", r"\1", text)
+    # In HTML, elements and links of SVG need no namespaces.
+    text = re.sub(r' xmlns(?::xlink)?="[^"]*"', "", text).replace("xlink:href", "href")
     # The size follows the page; the view box keeps the proportions.
     return Markup(re.sub(r' (?:width|height)="[\d.]+pt"', "", text, count=2))

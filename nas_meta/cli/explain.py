@@ -43,10 +43,11 @@ def explain(
     from nas_meta.outputs.explain.importances import as_dict, importances
     from nas_meta.outputs.explain.path import path_to_winner
     from nas_meta.outputs.explain.results import results_of
+    from nas_meta.outputs.snapshot import snapshot
 
     if model.is_dir() and not Journal.exists(model):
         raise ConfigError(f"{model} is not a run directory; expected one, or TEXT to explain the prediction of a model")
-    run = load_run(model)
+    run = snapshot(load_run(model))
     results = results_of(run)
     found, path = importances(results, run.objectives), path_to_winner(run, results)
     if as_json:

@@ -34,8 +34,9 @@ def report(
     from nas_meta.outputs.report.cost import Rates
     from nas_meta.outputs.report.facts import default_file
     from nas_meta.outputs.report.html import report_facts, write_report
+    from nas_meta.outputs.snapshot import snapshot
 
-    opened = [load_run(run) for run in runs]
+    opened = [snapshot(load_run(run)) for run in runs]
     rates = Rates(watts_per_core, watts_per_gpu, price_per_core_hour, price_per_gpu_hour, currency)
     facts = report_facts(opened, rates)
     target = to if to is not None else None if as_json else default_file(opened[0])

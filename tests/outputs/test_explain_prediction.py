@@ -120,3 +120,17 @@ def test_what_cannot_be_explained_is_refused_in_one_sentence(classifier, run):
     with pytest.raises(DataError, match="takes one text"):
         classifier.explain(["two", "texts"])
     assert classifier.explain("word").words == []
+
+
+def test_the_command_explains_a_prediction(run, texts, tmp_path):
+    support = tmp_path / "support.jsonl"
+    rows = [{"text": text, "label": name} for name in ("class0", "class1") for text in texts[name][:2]]
+    support.write_text("\n".join(map(json.dumps, rows)))
+    text = texts["class0"][5]
+    shown = command("explain", run.directory, text, "--support", support).stdout
+    assert "Support examples" in shown and "Words" in shown and "logit" in shown
+    document = json.loads(command("explain", run.directory, text, "--support", support, "--json").stdout)
+    assert document["label"] in shown
+    total = document["constant"] + sum(row["contribution"] for row in document["support"])
+    assert total == pytest.approx(document["value"])
+    assert "--support is missing" in command("explain", run.directory, text, check=2).stderr

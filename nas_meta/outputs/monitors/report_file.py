@@ -26,6 +26,7 @@ class ReportFile(Monitor):
         from nas_meta.outputs.report.cost import Rates
         from nas_meta.outputs.report.facts import default_file
         from nas_meta.outputs.report.html import report_facts, write_report
+        from nas_meta.outputs.snapshot import snapshot
 
-        run = Run(self.directory)
+        run = snapshot(Run(self.directory))
         write_report([run], report_facts([run], Rates(), phase), default_file(run))

@@ -24,6 +24,7 @@ from nas_meta.outputs.report.cost import Rates, cost_of
 from nas_meta.outputs.report.figures import front_axes
 from nas_meta.outputs.report.formatting import short
 from nas_meta.outputs.report.setting import data_of, device_of, recorded, reproduction_of
+from nas_meta.outputs.snapshot import snapshot
 
 ROWS, LEAST_ROWS = 40, 4  # rows of the front; a shorter one is followed by the next best trials
 REASONS, CURVES = 20, 40  # reasons of failures, and learning curves
@@ -45,6 +46,7 @@ def facts_of(run: Run, rates: Rates, phase: str | None = None) -> dict[str, Any]
     Raises:
         RunError: The journal is damaged.
     """
+    run = snapshot(run)
     document, notes, created, seconds = recorded(run)
     trials, objectives, results = run.trials, run.objectives, results_of(run)
     ranked = rank(trials, objectives)

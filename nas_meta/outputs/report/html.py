@@ -30,6 +30,7 @@ INK, MUTED = "#010203", "#010204"  # stand for the colours of the page in figure
 POINTS, BARS = 400, 15  # trials and choices that figures show
 LONGEST = 300  # characters of an error or a name
 CONFIG = 40_000  # characters of a config
+LEAST = 0.001  # amounts below are not distinguished
 
 
 def report_facts(runs: Sequence[Run], rates: Rates, phase: str | None = None) -> dict[str, Any]:
@@ -121,7 +122,7 @@ def _points(value: float | None, decimals: int = 1) -> str:
 
 
 def amount(value: float | None, unit: str) -> str:
-    """Format an amount with two significant digits or more, and its unit.
+    """Format an amount, at least 0, with two significant digits or more, and its unit.
 
     Args:
         value: The amount; None if it is not recorded.
@@ -129,6 +130,8 @@ def amount(value: float | None, unit: str) -> str:
     """
     if value is None:
         return "not recorded"
+    if 0 < value < LEAST:
+        return f"less than {LEAST} {unit}"
     return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}" if value >= 1 else f"{value:.2g} {unit}"
 
 

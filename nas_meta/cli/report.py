@@ -13,7 +13,6 @@ from nas_meta.cli.printing import echo
 from nas_meta.errors import ConfigError
 
 
-
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="run directories; the first one is compared")],
     to: Annotated[

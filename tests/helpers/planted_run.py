@@ -50,15 +50,20 @@ def planted(folder, trials=40, failing=3, seed=0, tested=True, rungs=False, **in
     config = {
         "tasks": {"source": "jsonl", "ways": 5, "shots": 1, "queries": 4}, "seed": 1,
         "objectives": [{"metric": "accuracy", "direction": "maximize"}, {"metric": "flops", "direction": "minimize"}],
-        "watching": {"on_trial_end": ["my-private-hook"]}, "resources": {"address": "my-cluster:1", "gpus_per_trial": 0},
+        "watching": {"on_trial_end": ["my-private-hook"]},
+        "resources": {"address": "my-cluster:1", "gpus_per_trial": 0},
     }  # fmt: skip
     data = {
         "meta-train": {f"topic {i}": (20, f"{i:x}") for i in range(8)},
         "meta-test": {HOSTILE: (20, "aa"), "topic 99": (25, "bb")},
     }
     fingerprint = {"data": data, "models": {}, "corpus": None}
-    journal = Journal.create(folder, **{"config": config, "cpus": 2.0, "fingerprint": fingerprint, "seconds": 90.0, **info})
-    journal._db.execute("PRAGMA synchronous=OFF")  # nothing is lost if the test ends, and thousands of rows take no time
+    journal = Journal.create(
+        folder, **{"config": config, "cpus": 2.0, "fingerprint": fingerprint, "seconds": 90.0, **info}
+    )
+    journal._db.execute(
+        "PRAGMA synchronous=OFF"
+    )  # nothing is lost if the test ends, and thousands of rows take no time
     rows = []
     for number in range(1, trials + 1):
         chosen = architecture(rng)
@@ -91,7 +96,11 @@ def tested_metrics(mean, params=0.0, flops=0.0):
 
 def report_of(best):
     """The meta-test: the winner beats the untouched model and the truncation, and TF-IDF beats the winner."""
-    untouched, truncated, tfidf = "unsearched model, no training", "the first layers trained alike", "TF-IDF, nearest centroid"
+    untouched, truncated, tfidf = (
+        "unsearched model, no training",
+        "the first layers trained alike",
+        "TF-IDF, nearest centroid",
+    )
     winner = tested_metrics(0.8, best.metrics["params"], best.metrics["flops"])
     return {
         "trials": {str(best.id): winner},

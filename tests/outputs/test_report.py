@@ -64,7 +64,9 @@ def page(html):
 
 
 def test_the_page_loads_nothing_and_executes_nothing(html, page):
-    policy = next(value for tag, name, value in page.attributes if (tag, name) == ("meta", "content") and "src" in value)
+    policy = next(
+        value for tag, name, value in page.attributes if (tag, name) == ("meta", "content") and "src" in value
+    )
     assert "default-src 'none'" in policy and "script" not in policy
     assert not {"script", "iframe", "link", "object", "img"} & set(page.tags)
     for _, name, value in page.attributes:
@@ -151,7 +153,10 @@ def test_a_report_of_thousands_of_trials_stays_small(tmp_path):
 
 def test_what_cannot_be_written_is_one_sentence(run, tmp_path):
     assert "--to is missing for a report of 2 runs" in nas_meta("report", run.directory, run.directory, check=2).stderr
-    assert "is a folder; expected the name of a file" in nas_meta("report", run.directory, "--to", tmp_path, check=1).stderr
+    assert (
+        "is a folder; expected the name of a file"
+        in nas_meta("report", run.directory, "--to", tmp_path, check=1).stderr
+    )
     missing = tmp_path / "missing" / "report.html"
     assert "cannot be written" in nas_meta("report", run.directory, "--to", missing, check=1).stderr
     assert "is not a run" in nas_meta("report", tmp_path, check=1).stderr

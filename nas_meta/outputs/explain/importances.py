@@ -1,14 +1,14 @@
 """Which choices matter: PED-ANOVA over the trials of a run, with bootstrap intervals and a check against chance.
 
 PED-ANOVA (Watanabe et al. 2023) compares the values of a choice among the best trials, p', with those among all trials,
-p. With densities p smoothed by one trial that is spread over all values, the importance is the Pearson divergence
-Σ_v p(v) · (p'(v) / p(v) - 1)². For a choice that applies only under others, both are taken over the trials in which it
-applies and weighted by α² / β, where α and β are the shares of these trials among the best and among all (condPED-ANOVA,
-arXiv:2601.20800). These are optuna's definitions (``optuna.importance.PedAnovaImportanceEvaluator``); counting values in
-arrays instead of studies makes hundreds of bootstrap samples affordable.
+p. The importance is the Pearson divergence Σ_v p(v) · (p'(v) / p(v) - 1)² of these shares, which are smoothed by one
+trial that is spread over all values. For a choice that applies only under others, both are taken over the trials in
+which it applies and weighted by α² / β, where α and β are the shares of these trials among the best and among all
+(condPED-ANOVA, arXiv:2601.20800). These are the definitions of ``optuna.importance.PedAnovaImportanceEvaluator``, up
+to a common factor; counting in arrays instead of studies makes hundreds of bootstrap samples affordable.
 
-Example: 8 of 20 trials have ``a=1`` and 12 have ``a=0``. If all 5 best trials have ``a=1``, its importance is high; if 2
-of them have, as in all trials, it is near 0.
+Example: 8 of 20 trials have ``a=1`` and 12 have ``a=0``. If all 5 best trials have ``a=1``, its importance is high; if
+2 of them have, as in all trials, it is near 0.
 """
 
 from __future__ import annotations
@@ -130,8 +130,8 @@ def _divergence(codes: np.ndarray, size: int, best: np.ndarray) -> float:
 def _density(codes: np.ndarray, size: int) -> np.ndarray:
     """Return the smoothed shares of values, as optuna's Parzen estimator of a categorical choice computes them.
 
-    Every value that occurs is a kernel, weighted by its number, which gives 1 + a of 1 + a · size to its own value and a
-    to the others, where a is 1 / (kernels + 1); the prior is a uniform kernel.
+    Every value that occurs is a kernel, weighted by its number. It gives 1 + a of 1 + a · size to its own value and a to
+    the others, where a is 1 / (kernels + 1); the prior is a uniform kernel.
     """
     counts = np.bincount(codes, minlength=size)
     a = PRIOR / ((counts > 0).sum() + 1)
@@ -172,9 +172,7 @@ def _sentence(found: Sequence[Importance], named: str, title: str) -> str:
     """Return what may be concluded from importances."""
     out = [f.choice for f in found if f.stands_out]
     if not out:
-        return (
-            f"No choice stands out for {title}: with {named}, shuffled results give importances as high as these."
-        )
+        return f"No choice stands out for {title}: with {named}, shuffled results give importances as high as these."
     listed = ", ".join(out[:5]) + (f" and {len(out) - 5} more" if len(out) > 5 else "")
     sentence = f"{listed} {'matters' if len(out) == 1 else 'matter'} for {title} more than chance explains."
     if len(found) > 1 and max(f.low for f in found) <= min(f.high for f in found):

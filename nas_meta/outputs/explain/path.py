@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -193,9 +193,14 @@ def _units(start: Values, end: Values, seen: Sequence[Values]) -> list[dict[str,
     for name, pair in differing.items():
         if MISSING in pair:
             parents = [p for p in roots if _decides(p, name, seen)]
-            parent = max(parents, key=lambda p: len(os.path.commonprefix([p, name])), default=None)
+            parent = max(parents, key=partial(_alike, name), default=None)
             (lone.setdefault(name, {}) if parent is None else roots[parent])[name] = pair
     return [*roots.values(), *lone.values()]
+
+
+def _alike(one: str, other: str) -> int:
+    """Return the number of characters with which two names begin alike."""
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def _decides(parent: str, name: str, seen: Sequence[Values]) -> bool:
@@ -233,9 +238,7 @@ def _changed(architecture: Values, unit: Mapping[str, tuple[Any, Any]]) -> dict[
 def _tested(run: Run, winner: int, rival: int) -> str:
     """Return the paired difference of the winner and a rival on the meta-test episodes, in words."""
     right = run.report.get("right", {}).get("trials", {})
-    difference = paired_difference(
-        right.get(str(winner), ()), right.get(str(rival), ()), run.report.get("queries", 0)
-    )
+    difference = paired_difference(right.get(str(winner), ()), right.get(str(rival), ()), run.report.get("queries", 0))
     if difference is None:
         return ""
     return str(difference) if difference.sign else "not distinguishable"

@@ -2,8 +2,8 @@
 
 For a query q and the class k, with embeddings z_i of the support examples, û = u / |u|, and n_k examples of class k:
 
-- prototypes, Euclidean: -s|q - c_k|² = -s|q|² + Σ_{i in k} (s / n_k) · (2 q·z_i - z_i·c_k), where c_k is the mean of the
-  z_i of class k. The first term is the same for every class. With ``normalize``, q and z_i have unit norm;
+- prototypes, Euclidean: -s|q - c_k|² = -s|q|² + Σ_{i in k} (s / n_k) · (2 q·z_i - z_i·c_k), where c_k is the mean of
+  the z_i of class k. The first term is the same for every class. With ``normalize``, q and z_i have unit norm;
 - prototypes, cosine: τ · cos(q, c_k) = Σ_{i in k} τ · q̂·z_i / (n_k · |c_k|);
 - ridge: α q̂·w_k + β = β + Σ_i α · (q̂·ẑ_i) · a_ik with the dual weights a = (ẐẐᵀ + λI)⁻¹Y. Examples of other classes
   contribute, too;

@@ -103,7 +103,9 @@ def prediction_lines(explanation: Explanation) -> Iterable[Any]:
         for word in explanation.words[:ROWS]:
             same = word.label_without == explanation.label
             table.add_row(
-                one_line(word.word[:50]), f"{word.effect:+.3f}", detail="" if same else one_line(str(word.label_without))
+                one_line(word.word[:50]),
+                f"{word.effect:+.3f}",
+                detail="" if same else one_line(str(word.label_without)),
             )
         yield table
     if explanation.note:

@@ -16,7 +16,7 @@ from nas_meta.evaluation.metrics import ACCURACY, INTERVAL, METRICS, metric_of, 
 from nas_meta.journal.records import Trial
 from nas_meta.journal.run import Run, pareto, rank
 from nas_meta.journal.status import read_status
-from nas_meta.journal.verdict import UNADAPTED, UNTRAINED, UNTOUCHED, paired_difference
+from nas_meta.journal.verdict import UNADAPTED, UNTOUCHED, UNTRAINED, paired_difference
 from nas_meta.outputs.explain.importances import as_dict, importances
 from nas_meta.outputs.explain.path import path_to_winner
 from nas_meta.outputs.explain.results import results_of

@@ -98,7 +98,10 @@ def importance_figure(choices: Sequence[Mapping[str, Any]]) -> Figure:
     figure = Figure(figsize=(6.4, 0.7 + 0.26 * len(choices)), layout="constrained")
     axes = figure.subplots()
     shares = [100 * row["share"] for row in choices]
-    intervals = [[100 * (row["share"] - row["low"]) for row in choices], [100 * (row["high"] - row["share"]) for row in choices]]
+    intervals = [
+        [100 * (row["share"] - row["low"]) for row in choices],
+        [100 * (row["high"] - row["share"]) for row in choices],
+    ]
     colors = ["#d1495b" if row["stands_out"] else "#9aa5b1" for row in choices]
     places = range(len(choices))
     axes.barh(places, shares, xerr=intervals, color=colors, ecolor="#6b7683", error_kw={"lw": 1}, height=0.6)

@@ -130,8 +130,8 @@ def _divergence(codes: np.ndarray, size: int, best: np.ndarray) -> float:
 def _density(codes: np.ndarray, size: int) -> np.ndarray:
     """Return the smoothed shares of values, as optuna's Parzen estimator of a categorical choice computes them.
 
-    Every value that occurs is a kernel, weighted by its number. It gives 1 + a of 1 + a · size to its own value and a to
-    the others, where a is 1 / (kernels + 1); the prior is a uniform kernel.
+    Every value that occurs is a kernel, weighted by its number. It gives 1 + a of 1 + a · size to its own value and a
+    to the others, where a is 1 / (kernels + 1); the prior is a uniform kernel.
     """
     counts = np.bincount(codes, minlength=size)
     a = PRIOR / ((counts > 0).sum() + 1)

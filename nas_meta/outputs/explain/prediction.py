@@ -67,7 +67,7 @@ class Explanation:
         label: The most probable class.
         probability: Its probability.
         refused: Whether :meth:`~nas_meta.outputs.classifier.classifier.FewShotClassifier.predict` refuses to answer.
-        score: What the contributions and the constant sum to: ``logit`` or ``probability``; empty without contributions.
+        score: The sum of contributions and constant: ``logit`` or ``probability``; empty without contributions.
         value: The score of the predicted class; None without contributions.
         constant: What no example contributes; None without contributions.
         formula: The contribution of an example, in words.

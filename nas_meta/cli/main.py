@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from nas_meta.cli import classify, evaluate, export, options, plugins, pretrain
+from nas_meta.cli import classify, evaluate, explain, export, options, plugins, pretrain
+from nas_meta.cli import report as report_command
 from nas_meta.cli.app import App, common_options
 from nas_meta.cli.failures import DEBUG, report
 from nas_meta.cli.plugins import print_json
@@ -88,7 +89,9 @@ def run_and_report(run_search: Callable[[LiveProgress], Run]) -> None:
         run = run_search(progress)
     directory = run.directory
     out.print(result_table(run))
-    lines = [f"run        {directory}", f"picture    {directory / 'pareto.png'}", "next"]
+    files = {"picture": "pareto.png", "report": "report.html"}
+    shown = [f"{name:10} {directory / file}" for name, file in files.items() if (directory / file).is_file()]
+    lines = [f"run        {directory}", *shown, "next"]
     for command in ("best {}", "trials {}", "tensorboard {}", "export {} --to my-model"):
         lines.append(f"  nas-meta {command.format(directory)}")
     out.print("\n".join(lines), highlight=False, soft_wrap=True)  # commands are copied: no line breaks in them
@@ -334,6 +337,8 @@ app.command()(export.export)
 app.command()(pretrain.pretrain)
 app.command()(classify.classify)
 app.command()(evaluate.evaluate)
+app.command()(explain.explain)
+app.command()(report_command.report)
 plugins.add_to(app)
 
 

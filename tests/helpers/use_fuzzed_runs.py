@@ -114,7 +114,8 @@ def used(run, work):
     faults = opened(run)
     for arguments in (
         ["status", run], ["best", run], ["trials", run], ["trial", run, 1], ["logs", run, 1], ["logs", run, "supernet"],
-        ["trials", run, "--sort", "accuracy", "--json"],
+        ["trials", run, "--sort", "accuracy", "--json"], ["explain", run],
+        ["report", run, "--to", work / "report.html"],
         ["export", run, "--to", work / "exported"],
         ["resume", run, "--inline", "--set", "budget.trials=3", "--set", "budget.timeout_minutes=0.1"],
         ["best", run, "--json"],

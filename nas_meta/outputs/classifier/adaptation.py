@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -142,6 +142,16 @@ class ModelParts:
             ``[queries, classes]``.
         """
         return logits_by_adapting(self, support, labels, classes, queries, progress).float().cpu().numpy()
+
+    @property
+    def comparison(self) -> Mapping[str, Any] | None:
+        """How the learner compares embeddings; None if it does not adapt in closed form."""
+        from nas_meta.outputs.onnx.learner import comparison_of
+
+        try:
+            return comparison_of(self)
+        except ConfigError:
+            return None
 
     @property
     def width(self) -> int:

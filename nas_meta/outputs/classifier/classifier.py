@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from nas_meta.outputs.classifier.labels import Label, label_array, plain_labels
 from nas_meta.outputs.classifier.parts import Parts, Progress
 from nas_meta.outputs.classifier.refusal import check_embeds, check_refuse, scores, threshold
 from nas_meta.tasks.examples import Example, content_key
+
+if TYPE_CHECKING:
+    from nas_meta.outputs.explain.prediction import Explanation
 
 PARAMETERS = ("batch_size", "refuse")
 
@@ -25,7 +28,7 @@ class Fitted:
     Attributes:
         names: The classes, sorted.
         labels: ``[S]``, index of each support example's class.
-        examples: The support examples; empty if the learner needs only their embeddings.
+        examples: The support examples; empty for a saved classifier whose learner needs only their embeddings.
         z: ``[S, D]``, their embeddings; None if the learner needs the examples.
         unlabelled: ``[U, D]``, embeddings that refine the classes; None without any.
     """
@@ -134,7 +137,7 @@ class FewShotClassifier:
             self.fitted = self._in_order(examples, given, names)
             return self
         z = self.parts.embed(examples, self.batch_size, None)
-        state = _ordered_embeddings(z, given, names, extra)
+        state = _ordered_embeddings(z, given, names, extra, examples)
         if state.z is not None and self.refuse is not None:
             threshold(self.parts, state.z, state.labels, len(names), self.refuse)  # too few examples are reported here
         self.fitted = state
@@ -165,7 +168,8 @@ class FewShotClassifier:
             self.fitted = self._in_order([*state.examples, *examples], together, names)
             return self
         z = np.concatenate([state.z, self.parts.embed(examples, self.batch_size, None)])
-        self.fitted = _ordered_embeddings(z, together, names, state.unlabelled)
+        everything = [*state.examples, *examples] if len(state.examples) == len(known) else []
+        self.fitted = _ordered_embeddings(z, together, names, state.unlabelled, everything)
         return self
 
     def predict(self, texts: Iterable[Any], together: bool = False, progress: Progress | None = None) -> np.ndarray:
@@ -278,6 +282,27 @@ class FewShotClassifier:
                 )
         return float(np.mean([a == b for a, b in zip(self.predict(examples, together).tolist(), given, strict=True)]))
 
+    def explain(self, text: Any) -> Explanation:
+        """Explain the prediction for one example: the support examples and the words that decide it.
+
+        The contributions of support examples to the score of the predicted class are exact for the learners protonet,
+        ridge and matching; :mod:`nas_meta.outputs.explain.shares` has the formulas. A word's effect is what the
+        probability loses without it.
+
+        Args:
+            text: The example.
+
+        Returns:
+            The explanation.
+
+        Raises:
+            ConfigError: The classifier is not fitted.
+            DataError: The example cannot be used.
+        """
+        from nas_meta.outputs.explain.prediction import explain_prediction
+
+        return explain_prediction(self, self._state, text)
+
     def save(self, folder: str | Path) -> Path:
         """Write the fitted classifier, without the model, into a new or empty folder.
 
@@ -325,11 +350,11 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def _ordered_embeddings(
-    z: np.ndarray, labels: list[Label], names: list[Label], unlabelled: np.ndarray | None
+    z: np.ndarray, labels: list[Label], names: list[Label], unlabelled: np.ndarray | None, examples: list[Example]
 ) -> Fitted:
     """Return embeddings sorted by class and value, on which the order of the rows has no influence."""
     of = {name: i for i, name in enumerate(names)}
     classes = np.array([of[label] for label in labels])
     # Rounded, because an embedding depends on its batch in the last bits; lexsort's last key comes first.
     order = np.lexsort((*np.round(z[:, :8], 4).T[::-1], classes))
-    return Fitted(names, classes[order], z=z[order], unlabelled=unlabelled)
+    return Fitted(names, classes[order], [examples[i] for i in order] if examples else (), z[order], unlabelled)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -47,6 +47,10 @@ class Parts(Protocol):
     @property
     def embeds(self) -> bool:
         """Whether the learner classifies from embeddings, which the classifier then keeps instead of examples."""
+
+    @property
+    def comparison(self) -> Mapping[str, Any] | None:
+        """How embeddings are compared (:mod:`nas_meta.outputs.onnx.comparison`); None without a closed form."""
 
     @property
     def width(self) -> int:

@@ -53,9 +53,9 @@ def save(classifier: FewShotClassifier, state: Fitted, folder: Path) -> Path:
     }  # fmt: skip
     if classifier.refuse is not None:
         document["refuse"] = classifier.refuse
-    if state.examples and modality != IMAGE:
+    if state.z is None and modality != IMAGE:
         document["texts"] = texts_of(state.examples)
-    if state.examples and modality != TEXT:
+    if state.z is None and modality != TEXT:
         tensors["images"] = images_of(state.examples)
     save_file({name: np.ascontiguousarray(array) for name, array in tensors.items()}, folder / TENSORS)
     (folder / FITTED).write_text(json.dumps(document, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

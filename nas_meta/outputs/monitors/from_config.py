@@ -13,6 +13,7 @@ from nas_meta.errors import ConfigError
 from nas_meta.outputs.monitors.hooks import Hook, Hooks, load_hook
 from nas_meta.outputs.monitors.logs import TrialLogs
 from nas_meta.outputs.monitors.monitor import Monitors
+from nas_meta.outputs.monitors.report_file import ReportFile
 from nas_meta.outputs.monitors.tensorboard import TensorBoardLog
 from nas_meta.space.search_space import SearchSpace
 
@@ -103,6 +104,7 @@ def make_monitors(
     monitors = Monitors()
     monitors.add("logs", TrialLogs, directory)
     monitors.add("TensorBoard", TensorBoardLog, directory, space, objectives)
+    monitors.add("report", ReportFile, directory)  # before hooks, which may send it somewhere
     if section.prometheus is not None:
         from nas_meta.outputs.monitors.prometheus import PrometheusMetrics
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -97,6 +97,11 @@ class OnnxParts:
     def name(self) -> str:
         """Name of the learner."""
         return self.description.learner
+
+    @property
+    def comparison(self) -> Mapping[str, Any]:
+        """How the learner compares embeddings."""
+        return self.description.comparison
 
     @property
     def width(self) -> int:

@@ -103,3 +103,21 @@ def choices(trial: Trial) -> list[str]:
         trial: The trial.
     """
     return [f"  {one_line(name)}: {one_line(str(value))}" for name, value in trial.architecture.items()]
+
+
+def changed_choices(changes: Mapping[str, tuple[Any, Any]], missing: Any) -> str:
+    """Format choices that change, such as ``layer5.keep: False → True (layer5.heads=9)``.
+
+    Args:
+        changes: Value before and after, by choice.
+        missing: The value that stands for a choice that does not apply.
+
+    Returns:
+        The choices that have both values, then in brackets those that begin to apply; if there is nothing else, those
+        that cease to apply.
+    """
+    both = [f"{name}: {a} → {b}" for name, (a, b) in changes.items() if missing not in (a, b)]
+    begin = [f"{name}={b}" for name, (a, b) in changes.items() if a == missing]
+    ceased = [f"without {name}" for name, (_, b) in changes.items() if b == missing]
+    text = ", ".join(both or begin or ceased)
+    return one_line(f"{text} ({', '.join(begin)})" if both and begin else text)

@@ -1,0 +1,108 @@
+"""``nas-meta explain``: which choices matter and why an architecture won, or why a text gets its class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from nas_meta.cli import options
+from nas_meta.cli.plugins import print_json
+from nas_meta.errors import ConfigError, DataError
+
+
+def explain(
+    model: Annotated[
+        Path,
+        typer.Argument(metavar="RUN|MODEL", help="run directory, or with TEXT also an exported folder or classifier"),
+    ],
+    text: Annotated[Optional[str], typer.Argument(metavar="[TEXT]", help="text whose class to explain")] = None,
+    support: Annotated[
+        Optional[Path], typer.Option(metavar="FILE", help="JSON Lines or CSV with a few examples of every class")
+    ] = None,
+    trial: Annotated[
+        Optional[int], typer.Option("--trial", metavar="ID", help="with TEXT: trial of a run; by default the best")
+    ] = None,
+    text_field: Annotated[str, typer.Option("--text", metavar="NAME", help="text field of the support file")] = "text",
+    label: Annotated[str, typer.Option(metavar="NAME", help="label field of the support file")] = "label",
+    as_json: options.JsonOption = False,
+    allow_plugins: options.AllowOption = False,
+) -> None:
+    """Explain a run: which choices matter, and why the best architecture won. With TEXT, explain a prediction."""
+    if text is not None:
+        explain_text(model, text, support, trial, (text_field, label), as_json, allow_plugins)
+        return
+    if support is not None or trial is not None:
+        raise ConfigError(
+            f"TEXT is missing beside --{'support' if support is not None else 'trial'}; expected a text to classify, "
+            "or a run directory alone"
+        )
+    from nas_meta.journal.database import Journal
+    from nas_meta.journal.run import load_run
+    from nas_meta.outputs.explain.importances import as_dict, importances
+    from nas_meta.outputs.explain.path import path_to_winner
+    from nas_meta.outputs.explain.results import results_of
+    from nas_meta.outputs.snapshot import snapshot
+
+    if model.is_dir() and not Journal.exists(model):
+        raise ConfigError(f"{model} is not a run directory; expected one, or TEXT to explain the prediction of a model")
+    run = snapshot(load_run(model))
+    results = results_of(run)
+    found, path = importances(results, run.objectives), path_to_winner(run, results)
+    if as_json:
+        print_json({"importances": [as_dict(row) for row in found], "path": path.as_dict() if path else None})
+        return
+    from nas_meta.outputs.report.explanations import importance_table, path_table, rivals_table
+    from nas_meta.outputs.report.terminal import console
+
+    out = console()
+    for result in found:
+        out.print(importance_table(result))
+    if path is not None:
+        out.print(path_table(path))
+        if path.rivals:
+            out.print(rivals_table(path))
+
+
+def explain_text(
+    model: Path, text: str, support: Path | None, trial: int | None, fields: tuple[str, str], as_json: bool,
+    allow_plugins: bool,
+) -> None:  # fmt: skip
+    """Classify a text and print why it gets its class.
+
+    Args:
+        model: Exported folder, run directory, or saved classifier.
+        text: The text.
+        support: File with labelled examples; None for a saved classifier.
+        trial: Trial of a run; None for the best.
+        fields: Names of the text field and the label field of the file.
+        as_json: Whether to print JSON.
+        allow_plugins: Whether the code of plugin files that the model names may be run.
+
+    Raises:
+        ConfigError: There are no classes, or the model cannot be loaded.
+        DataError: The file or the text cannot be used.
+    """
+    from nas_meta.outputs.classifier.files import read_support
+    from nas_meta.outputs.classifier.loading import load_classifier
+
+    labelled = None if support is None else read_support(support, *fields)
+    classifier = load_classifier(model, trial=trial, allow_plugins=allow_plugins)
+    if labelled is not None:
+        try:
+            classifier.fit(*labelled)
+        except DataError as error:
+            raise DataError(f"{support}: {error}") from error
+    elif classifier.fitted is None:
+        raise ConfigError("--support is missing; expected a file with examples, or a saved classifier as MODEL")
+    explanation = classifier.explain(text)
+    if as_json:
+        print_json(explanation.as_dict())
+        return
+    from nas_meta.outputs.report.explanations import prediction_lines
+    from nas_meta.outputs.report.terminal import console
+
+    out = console()
+    for part in prediction_lines(explanation):
+        out.print(part, highlight=False)

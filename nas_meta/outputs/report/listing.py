@@ -20,7 +20,8 @@ class Listing:
     """Rows of short cells, each with one detail that may be long, such as an architecture.
 
     If everything fits on one line per row, it is a table with the detail as its last column. In a narrower terminal the
-    detail follows its row on lines of its own; it is wrapped, never cut.
+    detail follows its row on lines of its own; it is wrapped, never cut. Where the output is not a terminal, the table
+    has no lines between its columns, so that other programs can read it.
 
     Attributes:
         heading: Heading of the detail.
@@ -57,7 +58,7 @@ class Listing:
         """Draw the table with lines if it fits, otherwise with the details below their rows."""
         if self.title:
             yield Text(self.title, style="italic")
-        table = self._with_lines()
+        table = self._with_lines() if console.is_terminal else self._plain()
         unlimited = options.update(max_width=10**6)
         if Measurement.get(console, unlimited, table).maximum <= options.max_width:
             yield table
@@ -66,8 +67,11 @@ class Listing:
         if self.caption:
             yield Text(self.caption, style="dim italic")
 
-    def _with_lines(self) -> Table:
-        table = Table()
+    def _plain(self) -> Table:
+        return self._with_lines(Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0)))
+
+    def _with_lines(self, table: Table | None = None) -> Table:
+        table = table or Table()
         for title, justify in self._columns:
             table.add_column(title, justify=justify)
         table.add_column(self.heading)

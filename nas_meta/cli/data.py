@@ -10,7 +10,6 @@ import typer
 from nas_meta.cli import options
 from nas_meta.cli.plugins import print_json
 from nas_meta.cli.printing import echo
-from nas_meta.errors import ConfigError
 
 
 def init(
@@ -34,19 +33,14 @@ def init(
     ] = None,
 ) -> None:
     """Look at your labelled data, print what was found, and write a config that searches on them."""
-    from nas_meta.config.starting_config import starting_config
+    from nas_meta.config.starting_config import refuse_existing, starting_config
 
     target = to or Path(files[0].name).with_suffix(".yaml")
-    if target.exists():
-        raise ConfigError(f"{target} exists already; choose another file with --to CONFIG")
+    refuse_existing(target)
     config = starting_config(files, text, label, group)
     columns = f"columns   '{config.tasks['text']}' has the texts and '{config.tasks['label']}' the classes"
     echo("\n".join([*config.facts.lines(), columns]))
-    try:
-        with open(target, "x", encoding="utf-8") as file:
-            file.write(config.as_yaml(str(target)))
-    except FileExistsError:
-        raise ConfigError(f"{target} exists already; choose another file with --to CONFIG") from None
+    config.save(target)
     echo(f"written to {target}; try: nas-meta search {target}")
 
 

@@ -32,7 +32,8 @@ def runs(
         if as_json:
             print_json(facts)
         else:
-            console().print(comparison_table(facts))
+            out = console()
+            out.print(comparison_table(facts, out.is_terminal))
         return
     from nas_meta.outputs.report.run_tables import runs_table
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +88,36 @@ class StartingConfig:
         lines = [f"{row:<{width}}# {comments[key]}" if key in comments else row for key, row in rows]
         what = f"{facts.examples:,} examples of {facts.classes:,} classes, from {_scalar(facts.where)}"
         return TEMPLATE.format(what=what, name=name, tasks="\n".join(lines))
+
+    def save(self, file: Path) -> None:
+        """Write the config with comments to a new file.
+
+        Args:
+            file: The file.
+
+        Raises:
+            ConfigError: The file exists already, or cannot be written.
+        """
+        try:
+            with open(file, "x", encoding="utf-8") as stream:
+                stream.write(self.as_yaml(str(file)))
+        except FileExistsError:
+            refuse_existing(file)
+        except OSError as error:
+            raise ConfigError(f"{file} cannot be written: {error.strerror or error}") from error
+
+
+def refuse_existing(file: Path) -> None:
+    """Refuse to write over a file.
+
+    Args:
+        file: The file that a config would be written to.
+
+    Raises:
+        ConfigError: It exists already.
+    """
+    if os.path.lexists(file):
+        raise ConfigError(f"{file} exists already; choose another file with --to CONFIG")
 
 
 def starting_config(

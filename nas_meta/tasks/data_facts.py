@@ -55,7 +55,8 @@ class DataFacts:
         lines = [
             f"data      {self.where}",
             f"classes   {self.classes:,}{groups}, with {self.examples:,} different {what}",
-            f"sizes     {self.smallest[1]:,} ('{self.smallest[0]}') to {self.largest[1]:,} ('{self.largest[0]}')",
+            f"smallest  '{self.smallest[0]}' with {self.smallest[1]:,} {what}",
+            f"largest   '{self.largest[0]}' with {self.largest[1]:,} {what}",
         ]
         if self.words is not None:
             lines.append("lengths   {:,} words in the median, {:,} for 95 % of them, {:,} at most".format(*self.words))
@@ -101,7 +102,8 @@ def data_facts(split: SplitClasses, shape: EpisodeShape, where: str) -> DataFact
         texts = [text for classes in split.splits.values() for e in classes.values() for text in texts_of(e)]
         lengths = np.array([len(text.split()) for text in texts])
         words = (int(np.median(lengths)), int(np.percentile(lengths, 95)), int(lengths.max()))
-    smallest, largest = min(sizes, key=lambda n: sizes[n]), max(sizes, key=lambda n: sizes[n])
+    by_size = sorted(sizes, key=lambda name: (sizes[name], name))
+    smallest, largest = by_size[0], by_size[-1]
     splits = {
         name: {
             "classes": len(classes),

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nas_meta.errors import one_line
-from nas_meta.evaluation.metrics import METRICS, metric_of, shown_metrics
+from nas_meta.evaluation.metrics import metric_of, shown_metrics
 from nas_meta.journal.run import Run
 from nas_meta.journal.run_list import RunSummary, summary_of
 from nas_meta.outputs.report.formatting import compact
@@ -85,17 +85,18 @@ def comparison(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return rows
 
 
-def comparison_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+def comparison_table(rows: Sequence[Mapping[str, Any]], lines: bool = True) -> Table:
     """Build the table of a comparison, with one column per run.
 
     Args:
         rows: What :func:`comparison` returned.
+        lines: Whether there are lines between its columns.
 
     Returns:
         The table.
     """
-    table = Table()
-    table.add_column("")
+    table = Table() if lines else Table(box=None, pad_edge=False)
+    table.add_column("", overflow="fold")
     for row in rows:
         table.add_column(Text(one_line(row["run"])), overflow="fold")
     names = list(dict.fromkeys(name for row in rows for name in row["objectives"]))
@@ -108,7 +109,7 @@ def comparison_table(rows: Sequence[Mapping[str, Any]]) -> Table:
         ("meta-validation", [accuracy.format(row["best"]["metrics"]) if row["best"] else "" for row in rows]),
         ("meta-test", [accuracy.format(row["best"]["test"], prefix="test_") if row["best"] else "" for row in rows]),
     ]
-    for metric in dict.fromkeys([*others, METRICS["latency"]]) if rows else ():
+    for metric in others:
         facts.append((metric.title, [metric.format(row["best"]["metrics"]) if row["best"] else "" for row in rows]))
     facts.append(("architecture", [compact(row["best"]["architecture"]) if row["best"] else "" for row in rows]))
     for key in rows[0]["config"] if rows else ():

@@ -46,12 +46,16 @@ class Session:
         workers: The number of workers that the search started with; the strategy is built with it.
         started: When the current process started, in seconds since the epoch.
         before: Seconds that earlier processes took in total.
+        enqueued: Architectures that the search tries first.
+        known: Results of an earlier run, each an ``architecture`` with its ``metrics``, that the strategy learns from.
     """
 
     trials: int
     workers: int
     started: float
     before: float = 0.0
+    enqueued: Sequence[Mapping[str, bool | int | float | str | None]] = ()
+    known: Sequence[Mapping[str, Mapping[str, bool | int | float | str | None]]] = ()
 
 
 def new_session(config: Config, inline: bool) -> Session:

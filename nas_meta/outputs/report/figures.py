@@ -11,6 +11,7 @@ from nas_meta.journal.records import Trial
 from nas_meta.journal.run import pareto, rank
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -27,12 +28,26 @@ def front_figure(trials: Sequence[Trial], objectives: Sequence[Objective]) -> Fi
     """
     from matplotlib.figure import Figure
 
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    draw_front(figure.subplots(), trials, objectives)
+    return figure
+
+
+def draw_front(axes: Axes, trials: Sequence[Trial], objectives: Sequence[Objective]) -> Axes:
+    """Draw what :func:`front_figure` shows into axes.
+
+    Args:
+        axes: The axes.
+        trials: Trials of any status.
+        objectives: Objectives of the search, the first one first.
+
+    Returns:
+        The axes.
+    """
     vertical, horizontal = _axes(objectives)
     y, x = metric_of(vertical.metric), metric_of(horizontal.metric)
     done = [t for t in rank(trials, [vertical]) if x.name in t.metrics]
     front = sorted(pareto(done, [vertical, horizontal]), key=lambda t: t.metrics[x.name])
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    axes = figure.subplots()
     intervals = [y.scale * t.metrics.get(y.name + INTERVAL, 0.0) for t in done]
     label = "trials (95% interval)" if any(intervals) else "trials"
     axes.errorbar(*_points(done, x, y), intervals, fmt="o", ms=4, lw=0.7, color="#9aa5b1", label=label)
@@ -41,7 +56,7 @@ def front_figure(trials: Sequence[Trial], objectives: Sequence[Objective]) -> Fi
     axes.set_ylabel(f"meta-validation {y.axis}" if y.name == ACCURACY else y.axis)
     axes.grid(alpha=0.3)
     axes.legend()
-    return figure
+    return axes
 
 
 def _axes(objectives: Sequence[Objective]) -> tuple[Objective, Objective]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 GREY, RED = "#9aa5b1", "#d1495b"
+MISSING, BELOW = "–", -0.15  # mark and height of a choice that a trial does not have
 
 
 class Plots:
@@ -75,8 +76,8 @@ class Plots:
             ax: Axes to draw into; by default new ones.
 
         Returns:
-            The axes. The values of a choice are spread from bottom to top; a choice that a trial does not have
-            interrupts its line, and choices with the same value in all trials are left out.
+            The axes. The values of a choice are spread from bottom to top, above trials that do not have the choice;
+            choices with the same value in all trials are left out.
 
         Raises:
             RunError: No trial is completed.
@@ -87,7 +88,8 @@ class Plots:
         metric = metric_of(self._run.objectives[0].metric)
         scores = np.array([metric.scale * trial.metrics[metric.name] for trial in done])
         heights = (scores - scores.min()) / (np.ptp(scores) or 1.0)
-        names = [n for n in dict.fromkeys(n for t in done for n in t.architecture) if len(_values(done, n)) > 1]
+        every = dict.fromkeys(name for trial in done for name in trial.architecture)
+        names = [name for name in every if len({str(t.architecture.get(name, MISSING)) for t in done}) > 1]
         columns = [_positions(done, name) for name in names]
         colours = colormaps["viridis"]
         for i in np.argsort(heights):
@@ -97,6 +99,8 @@ class Plots:
             values = _values(done, name)
             for value, y in zip(values, np.linspace(0, 1, len(values)), strict=True):
                 axes.annotate(one_line(str(value)), (x, y), fontsize="x-small", ha="center", va="bottom")
+            if any(name not in trial.architecture for trial in done):
+                axes.annotate(MISSING, (x, BELOW), fontsize="x-small", ha="center", va="bottom")
         axes.set_xticks(range(len(names) + 1), [*map(one_line, names), metric.title], rotation=90, fontsize="small")
         axes.set_yticks([0, 1], [f"{scores.min():.4g}", f"{scores.max():.4g}"])
         axes.yaxis.tick_right()
@@ -153,6 +157,7 @@ def _axes(ax: Axes | None) -> Axes:
 
 
 def _labelled(axes: Axes, x: str, y: str, legend: bool = True) -> Axes:
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.grid(alpha=0.3)
@@ -169,7 +174,7 @@ def _values(trials: list[Trial], name: str) -> list[Any]:
 
 
 def _positions(trials: list[Trial], name: str) -> list[float]:
-    """Return the height of each trial's value of a choice, from 0 to 1; NaN for trials without the choice."""
+    """Return the height of each trial's value of a choice, from 0 to 1, and below for trials without the choice."""
     values = _values(trials, name)
     heights = dict(zip(values, np.linspace(0, 1, len(values)), strict=True))
-    return [float(heights[t.architecture[name]]) if name in t.architecture else float("nan") for t in trials]
+    return [float(heights[t.architecture[name]]) if name in t.architecture else BELOW for t in trials]

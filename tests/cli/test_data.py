@@ -122,7 +122,8 @@ def test_few_classes_need_groups(tmp_path):
     [
         (["nowhere.csv"], "nowhere.csv cannot be read"),
         (["a.csv", "a.csv"], "2 files are given"),
-        (["empty.csv"], "empty.csv has the columns"),
+        (["empty.csv"], "empty.csv contains no examples"),
+        (["ids.csv"], "ids.csv has the columns 'id'; expected one with texts and one with classes"),
         (["a.csv", "--text", "txt"], "there is no column 'txt'; did you mean 'text'?"),
         (["a.csv", "--to", "no/folder.yaml"], "no/folder.yaml cannot be written"),
     ],
@@ -130,6 +131,7 @@ def test_few_classes_need_groups(tmp_path):
 def test_what_cannot_be_used_is_one_sentence(tmp_path, typed, words):
     write_csv(tmp_path / "a.csv", rows(12, 6))
     (tmp_path / "empty.csv").touch()
+    write_csv(tmp_path / "ids.csv", [["a"], ["b"]], ("id",))
     done = nas_meta("init", *typed, cwd=tmp_path, check=2)
     assert words in done.stderr and done.stderr.count("\n") == 1
 

@@ -15,7 +15,7 @@ from nas_meta.journal.leaderboard import Leaderboard
 from nas_meta.journal.records import Trial
 from nas_meta.journal.status import Status
 from nas_meta.outputs.report.formatting import compact, compact_heading, short
-from nas_meta.outputs.report.live import LiveProgress, panel, status_view
+from nas_meta.outputs.report.live import LiveProgress, panel, status_view, summary
 from nas_meta.outputs.report.terminal import console, trials_table
 
 LAYERS = 12
@@ -136,3 +136,10 @@ def test_many_running_trials_leave_room_on_a_small_terminal():
     with LiveProgress(out) as watch:
         watch(status("searching", trials(30, running=29)))
     assert "and 25 more" in out.file.getvalue()
+
+
+@pytest.mark.parametrize(("earlier", "share"), [(0, 3 / 20), (2, 1 / 18), (3, 0)])
+def test_the_time_left_is_estimated_from_the_trials_of_this_process(earlier, share):
+    shown = dataclasses.replace(status("searching", trials(4)), earlier=earlier)  # three of twenty have ended
+    assert summary(shown).share == pytest.approx(share)
+    assert ("left" in summary(shown).line()) is (share > 0)

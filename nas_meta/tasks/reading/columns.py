@@ -87,10 +87,12 @@ def guess_columns(
         text = _named(columns, TEXTS, label) or _by(rows, columns, _length, label)
     if label is None:
         label = _named(columns, LABELS, text) or _by(rows, columns, _repetition, text)
+    if not columns:
+        raise DataError(f"{file} contains no examples; expected rows with a text and a label")
     if text is None or label is None:
         raise DataError(
-            f"{file} has the columns {', '.join(map(repr, columns)) or 'of no row'}; expected one with texts and one "
-            "with classes, named by --text and --label"
+            f"{file} has the columns {', '.join(map(repr, columns))}; expected one with texts and one with classes, "
+            "named by --text and --label"
         )
     return text, label
 

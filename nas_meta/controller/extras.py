@@ -120,8 +120,8 @@ def begun_with(session: Session, strategy: Strategy) -> Strategy:
     return with_given(strategy, session.enqueued, session.known)
 
 
-def _known(run: Run, resolved: ResolvedConfig, space: SearchSpace) -> list[dict[str, Any]]:
-    """Return the completed trials of an earlier run as plain data, if it searched the same space."""
+def _known(run: Run, resolved: ResolvedConfig, space: SearchSpace) -> list[tuple[dict[str, Any], dict[str, float]]]:
+    """Return the completed trials of an earlier run of the same space, as pairs of architecture and metrics."""
     name = resolved.sections.strategy.name
     if not resolved.plugin("strategy").learns:  # type: ignore[attr-defined]
         raise ConfigError(
@@ -146,7 +146,7 @@ def _known(run: Run, resolved: ResolvedConfig, space: SearchSpace) -> list[dict[
             raise ConfigError(
                 f"warm_start: {run.directory} searched another space: trial {trial.id}: {error}"
             ) from error
-        known.append({"architecture": dict(architecture.values), "metrics": dict(trial.metrics)})
+        known.append((dict(architecture.values), dict(trial.metrics)))
     return known
 
 

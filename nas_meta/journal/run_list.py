@@ -11,7 +11,7 @@ from typing import Any
 from nas_meta.errors import RunError, one_line
 from nas_meta.journal.database import FILE
 from nas_meta.journal.records import Trial
-from nas_meta.journal.run import Run, load_run, rank
+from nas_meta.journal.run import load_run, rank
 from nas_meta.journal.status import FILE as STATUS
 from nas_meta.journal.status import OVER, read_status
 
@@ -115,23 +115,23 @@ def summary_of(directory: Path) -> RunSummary:
     """
     try:
         run = load_run(directory)
-        objectives, trials = run.objectives, run.trials
-        state, total, error = _state(run)
+        metric = run.objectives[0].metric
+        try:
+            status = read_status(run)
+        except RunError:  # a run without a status, such as a copy of the journal alone
+            status = None
+        trials = [] if status else run.trials
+        ranked = rank(trials, run.objectives)
+        state = DONE if run.report else INTERRUPTED
     except RunError as problem:
         return RunSummary(directory, DAMAGED, _changed(directory), error=one_line(str(problem)))
-    ended = sum(trial.status != "running" for trial in trials)
-    ranked = rank(trials, objectives)
-    best = ranked[0] if ranked else None
-    return RunSummary(directory, state, _changed(directory), ended, total, best, objectives[0].metric, error)
-
-
-def _state(run: Run) -> tuple[str, int | None, str]:
-    """Return the state of a run, the trials of its budget, and why it failed; the journal decides without a status."""
-    try:
-        status = read_status(run)
-    except RunError:
-        return DONE if run.report else INTERRUPTED, None, ""
-    return status.phase if status.phase in OVER else RUNNING, status.total, status.error
+    if status is None:
+        ended = sum(trial.status != "running" for trial in trials)
+        return RunSummary(directory, state, _changed(directory), ended, None, ranked[0] if ranked else None, metric)
+    state, board = status.phase if status.phase in OVER else RUNNING, status.leaderboard
+    return RunSummary(
+        directory, state, _changed(directory), board.finished, status.total, board.leader, metric, status.error
+    )
 
 
 def _changed(directory: Path) -> float:

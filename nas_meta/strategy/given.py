@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nas_meta.core.objectives import Objective, signed_values
-from nas_meta.space.architecture import Architecture
+from nas_meta.space.architecture import Architecture, Value
 from nas_meta.strategy.protocol import Adapted, Job, Outcome, Strategy, Wait
 
 if TYPE_CHECKING:
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from nas_meta.evaluation.trial import Evaluation
     from nas_meta.tasks.pool import Pool
+
+Known = tuple[Mapping[str, Value], Mapping[str, float]]
 
 
 class GivenFirst(Strategy):
@@ -68,15 +70,13 @@ class GivenFirst(Strategy):
         self.strategy.close()
 
 
-def with_given(
-    strategy: Strategy, enqueued: Sequence[Mapping[str, Any]], known: Sequence[Mapping[str, Any]]
-) -> Strategy:
+def with_given(strategy: Strategy, enqueued: Sequence[Mapping[str, Value]], known: Sequence[Known]) -> Strategy:
     """Let a strategy begin with given architectures and results.
 
     Args:
         strategy: The strategy.
         enqueued: Architectures to propose first, as plain data.
-        known: Results as plain data, each with an ``architecture`` and its ``metrics``.
+        known: Results as plain data: pairs of an architecture and its metrics.
 
     Returns:
         The strategy that begins with them; the strategy itself if there are none.
@@ -87,9 +87,9 @@ def with_given(
     return GivenFirst(strategy, [Architecture(values) for values in enqueued], outcomes)
 
 
-def _outcome(result: Mapping[str, Any], objectives: Sequence[Objective]) -> Outcome:
+def _outcome(result: Known, objectives: Sequence[Objective]) -> Outcome:
     """Return a result in the form in which strategies learn from it."""
-    metrics = result["metrics"]
+    values, metrics = result
     measured = all(o.metric in metrics for o in objectives)
-    values = signed_values(metrics, objectives) if measured else None
-    return Outcome(Architecture(result["architecture"]), "completed", metrics, values[0] if values else None, values)
+    scores = signed_values(metrics, objectives) if measured else None
+    return Outcome(Architecture(values), "completed", metrics, scores[0] if scores else None, scores)

@@ -108,7 +108,7 @@ def test_a_warm_start_reaches_the_strategy_and_its_replay(config, tmp_path):
     first = search(config, tmp_path / "first", inline=True)
     second = search(config, tmp_path / "second", inline=True, warm_start=first)
     known = Journal.open(tmp_path / "second").get("session")["known"]
-    assert [k["architecture"] for k in known] == [t.architecture for t in first.trials]
+    assert [architecture for architecture, _ in known] == [t.architecture for t in first.trials]
     assert second.trials[0].architecture != first.trials[0].architecture  # no longer a random start
     before = second.trials
     resumed = resume(tmp_path / "second", ["budget.trials=5"], inline=True)

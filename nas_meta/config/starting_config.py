@@ -154,7 +154,7 @@ def starting_config(
         source.divided(raw)
     except DataError:
         given["join_splits"] = True  # files of an ordinary classifier; any other problem is found again
-    added, split, shape = _shape(name, given, source, raw)
+    added, split, shape = _shape(given, source, raw)
     facts = data_facts(split, shape, source.where())
     tasks = {"source": name, **given, **added, **vars(shape)}
     if facts.words is not None and (tokens := _tokens(facts.words[1])) != TOKENS[0]:
@@ -168,15 +168,14 @@ def _source(name: str, options: Mapping[str, Any]) -> TaskSource:
 
 
 def _shape(
-    name: str, given: Mapping[str, Any], source: TaskSource, raw: Classes | Mapping[str, Classes]
+    given: Mapping[str, Any], source: TaskSource, raw: Classes | Mapping[str, Classes]
 ) -> tuple[dict[str, Any], SplitClasses, EpisodeShape]:
     """Choose the episodes: as many classes as possible up to five, and then as many queries as possible.
 
     The default split is preferred to an even one, which needs fewer classes.
 
     Args:
-        name: Name of the task source.
-        given: Its options so far.
+        given: Options of the task source so far.
         source: The source that has read the data.
         raw: What it has read.
 

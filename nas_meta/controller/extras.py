@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from nas_meta.config.resolved import ResolvedConfig
 from nas_meta.controller.sessions import Session, new_session, next_session
@@ -122,8 +122,8 @@ def begun_with(session: Session, strategy: Strategy) -> Strategy:
 
 def _known(run: Run, resolved: ResolvedConfig, space: SearchSpace) -> list[tuple[dict[str, Any], dict[str, float]]]:
     """Return the completed trials of an earlier run of the same space, as pairs of architecture and metrics."""
-    name = resolved.sections.strategy.name
-    if not resolved.plugin("strategy").learns:  # type: ignore[attr-defined]
+    name, strategy = resolved.sections.strategy.name, cast(type[Strategy], resolved.plugin("strategy"))
+    if not strategy.learns:
         raise ConfigError(
             f"warm_start: the strategy '{name}' learns only from its own proposals; "
             f"expected one of {', '.join(learning_strategies())}"

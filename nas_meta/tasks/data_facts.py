@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from nas_meta.errors import one_line
 from nas_meta.tasks.episodes import EpisodeShape
 from nas_meta.tasks.examples import IMAGE, MODALITIES, texts_of
 from nas_meta.tasks.pool import Tasks, tokenise
@@ -53,10 +54,10 @@ class DataFacts:
         shape, what = self.shape, MODALITIES[self.modality]
         groups = f" in {self.groups:,} groups" if self.groups else ""
         lines = [
-            f"data      {self.where}",
+            f"data      {one_line(self.where)}",
             f"classes   {self.classes:,}{groups}, with {self.examples:,} different {what}",
-            f"smallest  '{self.smallest[0]}' with {self.smallest[1]:,} {what}",
-            f"largest   '{self.largest[0]}' with {self.largest[1]:,} {what}",
+            f"smallest  '{one_line(self.smallest[0])}' with {self.smallest[1]:,} {what}",
+            f"largest   '{one_line(self.largest[0])}' with {self.largest[1]:,} {what}",
         ]
         if self.words is not None:
             lines.append("lengths   {:,} words in the median, {:,} for 95 % of them, {:,} at most".format(*self.words))
@@ -65,7 +66,7 @@ class DataFacts:
             lines.append(f"{'split':<9} {split}: {groups}{counts['classes']:,} classes, {counts['examples']:,} {what}")
         per_class = f"{shape.shots} to learn from and {shape.queries} to answer per class"
         lines.append(f"tasks     {shape.ways} classes, {per_class}")
-        return [*lines, *(f"note      {note}" for note in self.notes)]
+        return [*lines, *(f"note      {one_line(note)}" for note in self.notes)]
 
 
 def word_tasks(split: SplitClasses) -> Tasks:

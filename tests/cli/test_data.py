@@ -1,6 +1,7 @@
 """``nas-meta init`` and ``nas-meta data``: what is found in a file, and the config that is written for it."""
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -8,6 +9,8 @@ from command_line import nas_meta
 from words import WORDS
 
 from nas_meta import search
+
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def rows(classes, size, prefix="class"):
@@ -144,3 +147,10 @@ def test_data_reports_what_is_left_out_and_what_does_not_fit(tmp_path):
     assert "1 repeated or empty texts left out" in said and "1 classes with fewer than 5 distinct texts" in said
     assert "smallest  'class1' with 6 texts" in said and "largest   'class0' with 7 texts" in said
     assert "tasks.ways is 4" in nas_meta("data", config, "--set", "tasks.ways=4", cwd=tmp_path, check=2).stderr
+
+
+@pytest.mark.parametrize(("config", "lengths"), [("vit", False), ("tower", True)])
+def test_data_reports_images_and_images_with_texts(config, lengths):
+    facts = json.loads(nas_meta("data", CONFIGS / f"{config}.yaml", "--json").stdout)
+    assert facts["classes"] == 10 and (facts["words"] is not None) is lengths
+    assert sum(split["examples"] for split in facts["splits"].values()) == facts["examples"] == 1797

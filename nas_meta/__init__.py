@@ -14,12 +14,12 @@ if TYPE_CHECKING:  # the same names once more, for type checkers and editors, wh
     from nas_meta.core.options import CodeName as CodeName
     from nas_meta.core.options import PluginOptions as PluginOptions
     from nas_meta.errors import NasMetaError as NasMetaError
-    from nas_meta.journal.run import Run as Run
-    from nas_meta.journal.run import load_run as load_run
     from nas_meta.learners.base import Learner as Learner
     from nas_meta.learners.base import LearnerOptions as LearnerOptions
     from nas_meta.outputs.classifier.classifier import FewShotClassifier as FewShotClassifier
     from nas_meta.outputs.classifier.loading import load_classifier as load_classifier
+    from nas_meta.outputs.run import Run as Run
+    from nas_meta.outputs.run import load_run as load_run
     from nas_meta.space.architecture import Architecture as Architecture
     from nas_meta.space.architecture import Choice as Choice
     from nas_meta.space.choice_supernet import ChoiceInput as ChoiceInput
@@ -53,7 +53,7 @@ _EXPORTS = {
     "Objective": "nas_meta.core.objectives",
     "Outcome": "nas_meta.strategy.protocol",
     "PluginOptions": "nas_meta.core.options",
-    "Run": "nas_meta.journal.run",
+    "Run": "nas_meta.outputs.run",
     "RungOptions": "nas_meta.strategy.stopping.rule",
     "RungReport": "nas_meta.strategy.stopping.rule",
     "SearchContext": "nas_meta.strategy.protocol",
@@ -65,7 +65,7 @@ _EXPORTS = {
     "TaskSource": "nas_meta.tasks.source",
     "WAIT": "nas_meta.strategy.protocol",
     "load_classifier": "nas_meta.outputs.classifier.loading",
-    "load_run": "nas_meta.journal.run",
+    "load_run": "nas_meta.outputs.run",
     "resume": "nas_meta.controller.launch",
     "search": "nas_meta.controller.launch",
 }

@@ -31,6 +31,7 @@ def pick(context: SearchContext) -> type[Strategy]:
 class Auto(Strategy):
     """The strategy that does best on tables with known optima, given the budget, space and objectives."""
 
+    learns = True
     withdraws = True  # an instance takes the value of the strategy that it picks
 
     def __init__(self, context: SearchContext, options: PluginOptions | None = None):
@@ -44,6 +45,9 @@ class Auto(Strategy):
 
     def tell(self, outcome: Outcome) -> None:
         self.picked.tell(outcome)
+
+    def learn(self, outcome: Outcome) -> None:
+        self.picked.learn(outcome)
 
     def withdraw(self, architecture: Architecture) -> None:
         self.picked.withdraw(architecture)

@@ -35,6 +35,17 @@ class App(typer.Typer):
     def __init__(self, **settings: Any):
         super().__init__(cls=Group, no_args_is_help=True, pretty_exceptions_enable=False, **settings)
 
+    def add(self, panel: str, example: str, function: Callable[..., Any], name: str | None = None) -> None:
+        """Add a function as a command.
+
+        Args:
+            panel: Heading in the help under which the command is listed.
+            example: One use of the command, which its help ends with.
+            function: The function.
+            name: Name of the command; by default that of the function.
+        """
+        self.command(name, rich_help_panel=panel, epilog=f"Example: {example}")(function)
+
     def command(self, name: str | None = None, **settings: Any) -> Callable[[Any], Any]:
         """Return a decorator that adds a function as a command.
 

@@ -8,16 +8,20 @@ from typing import Annotated, Optional
 import typer
 
 from nas_meta.cli import options
+from nas_meta.cli.opening import named_or_latest
 from nas_meta.cli.plugins import print_json
 from nas_meta.errors import ConfigError, DataError
 
 
 def explain(
     model: Annotated[
-        Path,
-        typer.Argument(metavar="RUN|MODEL", help="run directory, or with TEXT also an exported folder or classifier"),
-    ],
-    text: Annotated[Optional[str], typer.Argument(metavar="[TEXT]", help="text whose class to explain")] = None,
+        Optional[Path],
+        typer.Argument(
+            metavar="RUN|MODEL",
+            help="run directory, by default the latest under runs/; with TEXT also an exported folder or classifier",
+        ),
+    ] = None,
+    text: Annotated[Optional[str], typer.Argument(metavar="TEXT", help="text whose class to explain")] = None,
     support: Annotated[
         Optional[Path], typer.Option(metavar="FILE", help="JSON Lines or CSV with a few examples of every class")
     ] = None,
@@ -30,7 +34,7 @@ def explain(
     allow_plugins: options.AllowOption = False,
 ) -> None:
     """Explain a run: which choices matter, and why the best architecture won. With TEXT, explain a prediction."""
-    if text is not None:
+    if text is not None and model is not None:
         explain_text(model, text, support, trial, (text_field, label), as_json, allow_plugins)
         return
     if support is not None or trial is not None:
@@ -38,6 +42,7 @@ def explain(
             f"TEXT is missing beside --{'support' if support is not None else 'trial'}; expected a text to classify, "
             "or a run directory alone"
         )
+    model = named_or_latest(model)
     from nas_meta.journal.database import Journal
     from nas_meta.journal.run import load_run
     from nas_meta.outputs.explain.importances import as_dict, importances

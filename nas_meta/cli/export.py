@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 import typer
 
 from nas_meta.cli import options
+from nas_meta.cli.opening import opened as open_run
 from nas_meta.cli.printing import echo
 from nas_meta.errors import ConfigError, nearest
 
@@ -14,8 +15,8 @@ TRANSFORMERS, ONNX = FORMATS = ("transformers", "onnx")
 
 
 def export(
-    run: options.RunArgument,
     to: options.ToOption,
+    run: options.RunArgument = None,
     trial: Annotated[Optional[int], typer.Option(metavar="ID", help="trial to export; by default the best")] = None,
     format_: Annotated[
         str, typer.Option("--format", metavar="FORMAT", help="transformers, or onnx, which needs no torch to classify")
@@ -33,9 +34,7 @@ def export(
         raise ConfigError(f"--format is '{format_}'; {nearest(format_, FORMATS)}")
     if quantize is not None and format_ != ONNX:
         raise ConfigError(f"--quantize {quantize} is given for the format {format_}; expected --format onnx with it")
-    from nas_meta.journal.run import load_run
-
-    opened = load_run(run, allow_plugins)
+    opened = open_run(run, allow_plugins)
     if format_ == ONNX:
         from nas_meta.outputs.onnx.folder import export_onnx
 

@@ -10,11 +10,17 @@ import typer
 LISTED = 100  # trials that `nas-meta trials` shows by default
 SET = "SECTION.KEY=VALUE"
 
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="run directory of a search")]
+RunArgument = Annotated[
+    Optional[Path], typer.Argument(metavar="RUN", help="run directory of a search; by default the latest under runs/")
+]
 ConfigArgument = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML config file")]
-TrialArgument = Annotated[int, typer.Argument(metavar="ID", help="ID of the trial")]
+# Before an ID. Arguments are filled from the left, so a single one is the ID; see nas_meta.cli.opening.run_and_id.
+RunBeforeArgument = Annotated[
+    Optional[str], typer.Argument(metavar="RUN", help="run directory of a search; by default the latest under runs/")
+]
+TrialArgument = Annotated[Optional[str], typer.Argument(metavar="ID", help="ID of the trial")]
 LogArgument = Annotated[
-    str,
+    Optional[str],
     typer.Argument(
         metavar="ID",
         help="ID of a trial, 'supernet' for the training of the supernet, or 'adapted' for the domain adaptation of "
@@ -32,6 +38,12 @@ InlineOption = Annotated[
     typer.Option("--inline", help="run trials one at a time in this process; by default, Ray workers run them"),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="print one JSON document and nothing else")]
+WideOption = Annotated[
+    bool, typer.Option("--wide", help="show architectures with the names of their choices, not only the values")
+]
+FormatOption = Annotated[
+    Optional[str], typer.Option("--format", metavar="FORMAT", help="table, csv or json; by default table")
+]
 SetOption = Annotated[
     Optional[list[str]], typer.Option("--set", metavar=SET, help="override a key of the config; may be repeated")
 ]
@@ -45,8 +57,20 @@ LastOption = Annotated[
     typer.Option(
         min=0,
         metavar="N",
-        help=f"show the last N trials, or with --sort the best N; 0 shows all; by default {LISTED}, with --json all",
+        help=f"show the last N trials, or with --sort the best N; 0 shows all; by default {LISTED}, as CSV or JSON all",
     ),
+]
+TrialsOption = Annotated[
+    Optional[int], typer.Option("--trials", metavar="N", help="number of trials; the same as --set budget.trials=N")
+]
+WorkersOption = Annotated[
+    Optional[int],
+    typer.Option(
+        "--workers", metavar="N", help="trials that run at the same time; the same as --set resources.workers=N"
+    ),
+]
+SeedOption = Annotated[
+    Optional[int], typer.Option("--seed", metavar="N", help="seed of all random numbers; the same as --set seed=N")
 ]
 RunDirOption = Annotated[
     Optional[Path],

@@ -17,18 +17,20 @@ NameArgument = Annotated[
 ]
 
 
-def add_to(app: App) -> None:
+def add_to(app: App, panel: str) -> None:
     """Add the commands on plugins to the command line.
 
     Args:
         app: The command line.
+        panel: Heading in the help under which they are listed.
     """
-    for command in (spaces, strategies, learners, stopping, tasks):
-        app.command()(command)
-    space = App(help="Write and check search-space plugins.")
-    space.command("new")(space_new)
-    space.command("check")(space_check)
-    app.add_typer(space, name="space")
+    shown = {spaces: "bert-subnet", strategies: "surrogate", learners: "protonet", stopping: "asha", tasks: "csv"}
+    for command, name in shown.items():
+        app.add(panel, f"nas-meta {command.__name__} {name}", command)
+    space = App(help="Write and check search-space plugins.", epilog="Example: nas-meta space new TinyEncoder")
+    space.add("Commands", "nas-meta space new TinyEncoder", space_new, "new")
+    space.add("Commands", "nas-meta space check tiny_encoder.py:TinyEncoder", space_check, "check")
+    app.add_typer(space, name="space", rich_help_panel=panel)
 
 
 def spaces(name: NameArgument = None, as_json: JsonOption = False) -> None:

@@ -8,13 +8,19 @@ from typing import Annotated, Optional
 import typer
 
 from nas_meta.cli import options
+from nas_meta.cli.opening import named_or_latest
 from nas_meta.cli.plugins import print_json
 from nas_meta.cli.printing import echo
 from nas_meta.errors import ConfigError
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="run directories; the first one is compared")],
+    runs: Annotated[
+        Optional[list[Path]],
+        typer.Argument(
+            metavar="RUN", help="run directories, the first one compared with the others; by default the latest"
+        ),
+    ] = None,
     to: Annotated[
         Optional[Path],
         typer.Option("--to", metavar="FILE", help="HTML file to write; by default report.html in the only RUN"),
@@ -27,6 +33,7 @@ def report(
     as_json: options.JsonOption = False,
 ) -> None:
     """Write a report of a search as one HTML file: verdict, alternatives, front, choices, cost and reproduction."""
+    runs = runs or [named_or_latest(None)]
     if len(runs) > 1 and to is None and not as_json:
         raise ConfigError(f"--to is missing for a report of {len(runs)} runs; expected the HTML file to write")
     from nas_meta.journal.run import load_run

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nas_meta.config.gpu_sharing import with_shared_gpus
 from nas_meta.config.resolved import ResolvedConfig, read_config, resolve
 from nas_meta.controller.changes import refuse_changed_models
+from nas_meta.controller.extras import Extras, checked_extras
 from nas_meta.controller.phases import SearchRun
 from nas_meta.controller.run_folder import run_folder
 from nas_meta.controller.sessions import config_to_resume
@@ -19,8 +22,11 @@ from nas_meta.core.signals import interruptible
 from nas_meta.errors import ConfigError
 from nas_meta.execution.engine import EngineDied
 from nas_meta.journal.database import Journal
-from nas_meta.journal.run import Run
-from nas_meta.journal.status import Watcher
+from nas_meta.journal.records import Trial
+from nas_meta.journal.run import Run as RecordedRun
+from nas_meta.journal.status import Status, Watcher
+from nas_meta.outputs.run import Run
+from nas_meta.space.architecture import Architecture
 
 
 def search(
@@ -29,15 +35,30 @@ def search(
     inline: bool = False,
     watch: Watcher | None = None,
     resume: bool = False,
+    *,
+    progress: bool = False,
+    callbacks: Sequence[Callable[[Run, Trial], Any]] = (),
+    warm_start: RecordedRun | str | Path | None = None,
+    enqueue: Sequence[Mapping[str, Any] | Architecture] = (),
 ) -> Run:
     """Run a search.
+
+    Without ``watch`` and ``progress``, a line per trial is logged by the logger ``nas_meta`` at the level INFO; it is
+    printed unless logging is configured.
 
     Args:
         config: Path of a YAML file, the same as plain data, or what :func:`nas_meta.config.read_config` returns.
         run_dir: A new or empty directory; by default the config's, or a new one under ``runs/``.
         inline: Run trials in this process, without Ray.
         watch: Called with the status after every event.
-        resume: Resume the run that the directory holds, if it holds one.
+        resume: Resume the run that the directory holds, if it holds one; with the callbacks, but with the earlier run
+            and the enqueued architectures that it began with.
+        progress: Show the progress bar of ``nas-meta search``.
+        callbacks: Functions that are called with the run and the trial after every trial. One that raises is logged
+            and does not end the search.
+        warm_start: An earlier run of the same space, or its directory: the strategy learns from its completed trials
+            before its first proposal.
+        enqueue: Architectures, as dicts from choices to values, that are tried first.
 
     Returns:
         The finished run.
@@ -54,9 +75,11 @@ def search(
     else:
         raise ConfigError(f"config is {type_name(config)}; expected the path of a YAML file, or sections as a dict")
     directory = run_dir or resolved.sections.run_dir
+    extras = checked_extras(callbacks, warm_start, enqueue)
     if resume and directory is not None and Journal.exists(Path(directory)):
-        return _run(config_to_resume(Path(directory), resolved), Path(directory), inline, watch, True)
-    return _run(resolved, directory, inline, watch, False)
+        resumed = config_to_resume(Path(directory), resolved)
+        return _run(resumed, Path(directory), inline, watch, True, progress, extras)
+    return _run(resolved, directory, inline, watch, False, progress, extras)
 
 
 def resume(
@@ -65,6 +88,9 @@ def resume(
     inline: bool = False,
     watch: Watcher | None = None,
     allow_plugins: bool = False,
+    *,
+    progress: bool = False,
+    callbacks: Sequence[Callable[[Run, Trial], Any]] = (),
 ) -> Run:
     """Resume a search where its journal ends, with its own config.
 
@@ -74,6 +100,8 @@ def resume(
         inline: Run trials in this process, without Ray.
         watch: Called with the status after every event.
         allow_plugins: Whether the code of plugin files and hooks that the run names may be run.
+        progress: Show the progress bar of ``nas-meta search``.
+        callbacks: Functions that are called with the run and the trial after every trial.
 
     Returns:
         The finished run.
@@ -84,27 +112,52 @@ def resume(
         RunError: The directory holds no run, is in use by another search, or cannot be written.
         Interrupted: By SIGINT; finished trials are in the journal.
     """
-    directory = Path(run_dir)
-    return _run(config_to_resume(directory, None, overrides, allow_plugins), directory, inline, watch, True)
+    directory, extras = Path(run_dir), checked_extras(callbacks, None, ())
+    resolved = config_to_resume(directory, None, overrides, allow_plugins)
+    return _run(resolved, directory, inline, watch, True, progress, extras)
 
 
 def _run(
-    resolved: ResolvedConfig, directory: str | Path | None, inline: bool, watch: Watcher | None, resumed: bool
-) -> Run:
+    resolved: ResolvedConfig, directory: str | Path | None, inline: bool, watch: Watcher | None, resumed: bool,
+    progress: bool, extras: Extras,
+) -> Run:  # fmt: skip
+    from nas_meta.outputs.monitors.callbacks import visible_lines
     from nas_meta.outputs.monitors.from_config import check_monitors
+    from nas_meta.outputs.report.live import LiveProgress
+    from nas_meta.outputs.report.terminal import console
 
-    hooks = check_monitors(resolved, inline)
+    extras = replace(extras, hooks=check_monitors(resolved, inline))
     resolved = with_shared_gpus(resolved, inline)
     if not resumed:  # before data are read and Ray starts; a resumed search may have trained its supernet already
         needed = getattr(resolved.options["strategy"], "workers", 1)
         check_workers(needed, 1 if inline else resolved.sections.resources.workers)
-    with run_folder(directory, resumed) as folder, interruptible() as stop, logged_traceback(folder):
+    with ExitStack() as ends:
+        if progress:
+            watch = _both(ends.enter_context(LiveProgress(console())), watch)
+        elif watch is None:
+            ends.enter_context(visible_lines())
+        folder = ends.enter_context(run_folder(directory, resumed))
+        stop = ends.enter_context(interruptible())
+        ends.enter_context(logged_traceback(folder))
         if resumed:
             refuse_changed_models(resolved, folder)
         try:
-            SearchRun(resolved, folder, inline, watch or (lambda status: None), stop, resumed, hooks).run()
+            SearchRun(resolved, folder, inline, watch or (lambda status: None), stop, resumed, extras).run()
         except EngineDied as error:
             raise EngineDied(
                 f"{error}; finished trials are kept, and 'nas-meta resume {folder}' resumes the search"
             ) from error
     return Run(folder, allow_plugins=True)
+
+
+def _both(first: Watcher, second: Watcher | None) -> Watcher:
+    """Return a watcher that calls two others; the first one alone if there is no second."""
+    if second is None:
+        return first
+    other = second
+
+    def watch(status: Status) -> None:
+        first(status)
+        other(status)
+
+    return watch

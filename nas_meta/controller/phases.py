@@ -29,11 +29,12 @@ from nas_meta.config.problem import Problem, decided_shape, load_problem, load_s
 from nas_meta.config.relative_limits import relative_limits, with_numbers
 from nas_meta.config.resolved import ResolvedConfig
 from nas_meta.controller.changes import checked_fingerprints
+from nas_meta.controller.extras import Extras, begun_with, session_of
 from nas_meta.controller.failure import failure_reason
 from nas_meta.controller.final_test import meta_test
 from nas_meta.controller.latency import fit_latency_table, latency_report, measure_each
 from nas_meta.controller.preflight import check_before_trials
-from nas_meta.controller.sessions import RELATIVE, Session, new_session, next_session, open_journal
+from nas_meta.controller.sessions import RELATIVE, Session, open_journal
 from nas_meta.controller.status_reporter import StatusReporter
 from nas_meta.controller.supernet_job import JobKind, check_workers, run_job, workers_of
 from nas_meta.controller.trial_loop import TrialLoop
@@ -95,16 +96,14 @@ class SearchRun:
 
     def __init__(
         self, resolved: ResolvedConfig, directory: Path, inline: bool, watch: Watcher, stop: Stop, resumed: bool,
-        hooks: dict[str, Any],
+        extras: Extras,
     ):  # fmt: skip
         self.resolved, self.config, self.directory = resolved, resolved.sections, directory
-        self.inline, self.stop, self.resumed, self.hooks = inline, stop, resumed, hooks
+        self.inline, self.stop, self.resumed, self.extras = inline, stop, resumed, extras
         self.objectives, self.cpus = self.config.optimised, cpus_per_trial(self.config, inline)
         self.workers = 1 if inline else self.config.resources.workers
-        device = describe_device(self.config, inline)
-        self.reporter = StatusReporter(
-            directory, self.objectives, self.config.budget.trials, self.workers, device, stop, watch
-        )
+        trials, device = self.config.budget.trials, describe_device(self.config, inline)
+        self.reporter = StatusReporter(directory, self.objectives, trials, self.workers, device, stop, watch)
 
     def run(self) -> None:
         """Run the phases one after the other.
@@ -153,7 +152,7 @@ class SearchRun:
         # Refuses limits that no architecture meets before anything is trained.
         problem.space.sample(np.random.default_rng(self.config.seed))
         check_learner(self.resolved, problem.space)
-        session = next_session(self.directory) if self.resumed else new_session(self.config, self.inline)
+        session = session_of(self.extras, self.resolved, self.inline, problem.space, self.resumed, self.directory)
         options: Any = self.resolved.options["stopping"]
         stopping = options.resolved(most_steps(self.resolved), self.config.evaluation.interim_episodes)
         return _Plan(problem, corpus, self._evaluation(problem, corpus, stopping), session, stopping)
@@ -169,7 +168,7 @@ class SearchRun:
         """Build the strategy with the original trial and worker counts: replay must reproduce its proposals."""
         strategy = make_strategy(self.resolved, problem.space, session.trials, session.workers)
         scoring = partial(make_evaluation, self.resolved, *problem, 1)
-        return with_prefilter(strategy, self.resolved, scoring, self.directory)
+        return begun_with(session, with_prefilter(strategy, self.resolved, scoring, self.directory))
 
     def _open(self, plan: _Plan) -> None:
         """Open the journal, the monitors and the trial loop."""
@@ -189,8 +188,9 @@ class SearchRun:
         from nas_meta.outputs.monitors.from_config import make_monitors
 
         self.monitors = make_monitors(
-            self.resolved, self.hooks, self.directory, plan.problem.space, document, self.journal.get("created", 0.0)
-        )
+            self.resolved, self.extras.hooks, self.directory, plan.problem.space, document,
+            self.journal.get("created", 0.0), self.extras.callbacks,
+        )  # fmt: skip
         self.reporter.monitors = self.monitors
         self.reporter.data_report = tuple(plan.problem.tasks.report)
 

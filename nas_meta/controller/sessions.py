@@ -26,6 +26,7 @@ from nas_meta.controller.directory_lock import Taken, locked
 from nas_meta.errors import ConfigError, PluginError, RunError
 from nas_meta.journal.database import Journal
 from nas_meta.journal.row_checks import recorded_config, validated
+from nas_meta.space.architecture import Value
 
 LOCK = "lock"
 RELATIVE = "relative_limits"  # key of the journal: limits as the config gave them, by metric and bound
@@ -46,12 +47,16 @@ class Session:
         workers: The number of workers that the search started with; the strategy is built with it.
         started: When the current process started, in seconds since the epoch.
         before: Seconds that earlier processes took in total.
+        enqueued: Architectures that the search tries first.
+        known: Results of an earlier run that the strategy learns from: pairs of an architecture and its metrics.
     """
 
     trials: int
     workers: int
     started: float
     before: float = 0.0
+    enqueued: Sequence[Mapping[str, Value]] = ()
+    known: Sequence[tuple[Mapping[str, Value], Mapping[str, float]]] = ()
 
 
 def new_session(config: Config, inline: bool) -> Session:

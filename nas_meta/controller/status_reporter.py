@@ -144,4 +144,5 @@ class StatusReporter:
             device=self.device,
             troubles=tuple(self.monitors.troubles) if self.monitors else (),
             data_report=self.data_report,
+            earlier=self.loop.earlier if self.loop else 0,
         )

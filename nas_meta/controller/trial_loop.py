@@ -103,6 +103,7 @@ class TrialLoop:
         self._shown = ShownTrials(self.directory)
         self._published: set[int] = set()  # trials that the monitors received, but may not have handled yet
         self._earlier_failures: Counter[str] = Counter()  # by reason; those of sessions before this one
+        self.earlier = 0  # trials that had ended when this session began
         self._waiting_for_worker = False  # whether a trial could start if a worker were free
 
     def restore(self) -> None:
@@ -129,6 +130,7 @@ class TrialLoop:
         self._retry_queue.extend(self.proposals.replay(events))
         if self.weight_pool is not None:
             self.weight_pool.restore(self.trials.values())
+        self.earlier = len(self.trials) - len(self._retry_queue)
         for number in self._retry_queue:
             self._forget(self.trials[number], INTERRUPTED)
         for report, continued in reports:

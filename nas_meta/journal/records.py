@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from html import escape
 from typing import Any
 
+from nas_meta.errors import one_line
+from nas_meta.evaluation.metrics import METRICS, OVERVIEW
 from nas_meta.space.architecture import Architecture
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Trial:
     """One trial of a search.
 
@@ -42,6 +45,23 @@ class Trial:
     def architecture_id(self) -> str:
         """The id of the architecture, the same for equal architectures."""
         return Architecture(self.architecture).id
+
+    def __repr__(self) -> str:
+        """Return the trial with its main metrics, short enough for a prompt."""
+        shown = [f"{m.title} {m.format(self.metrics)}" for m in OVERVIEW if m.name in self.metrics]
+        return f"Trial({', '.join([str(self.id), self.status, *shown])})"
+
+    def _repr_html_(self) -> str:
+        """Return the trial as a table for notebooks: its metrics, then its choices."""
+        metrics = [(m.title, m.format(self.metrics)) for m in METRICS.values() if m.name in self.metrics]
+        rows = [("status", self.status), *([("error", self.error)] if self.error else []), *metrics]
+        rows += [(name, value) for name, value in self.architecture.items()]
+        cells = "".join(
+            f"<tr><th style='text-align: left'>{escape(one_line(str(name)))}</th>"
+            f"<td style='text-align: left'>{escape(one_line(str(value)))}</td></tr>"
+            for name, value in rows
+        )
+        return f"<table><caption>trial {self.id}</caption>{cells}</table>"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the trial as plain data, as ``--json`` prints it.

@@ -73,12 +73,17 @@ class Run:
             PluginError: The config names a plugin file, whose code would be run.
             RunError: The journal has lost the config.
         """
-        document = recorded_config(self._journal.get("config"))
+        document = self.recorded
         if not self.allow_plugins:
             refuse_plugin_files(document, self.directory)
         from nas_meta.config.pretraining import with_run_artifacts
 
         return with_run_artifacts(resolve(document, recorded=True), self.directory)
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """The config in the journal as plain data; reading it runs no code of plugins."""
+        return recorded_config(self._journal.get("config"))
 
     @property
     def trials(self) -> list[Trial]:

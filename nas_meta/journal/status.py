@@ -60,6 +60,7 @@ class Status:
         device: Where trials run, in words.
         data_report: How the data were read and what was left out, in sentences.
         error: Why the search has failed, in one sentence; empty otherwise.
+        earlier: Number of trials that had ended when this process began, in a search that is resumed.
     """
 
     phase: str
@@ -77,6 +78,7 @@ class Status:
     device: str = ""
     data_report: Sequence[str] = ()
     error: str = ""
+    earlier: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return the status as plain data, without the trials, which the journal holds.
@@ -162,6 +164,7 @@ def read_status(run: Run) -> Status:
         PHASES[plain["phase"]]
         times = {name: _finite(plain[name]) for name in ("started", "written")}
         counts = {name: int(plain[name]) for name in ("total", "job_steps", "workers")}
+        counts["earlier"] = int(plain.get("earlier", 0))
         texts = {"where": str(plain["where"]), "troubles": tuple(map(str, plain.get("troubles", ())))}
         texts |= {name: str(plain.get(name, "")) for name in ("device", "error")}  # earlier versions wrote none
         steps = {int(key): int(value) for key, value in plain["steps"].items()}

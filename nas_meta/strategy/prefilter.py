@@ -104,7 +104,7 @@ class Prefilter(Strategy):
     def __init__(self, strategy: Strategy, score: Callable[[Architecture], float], of: int):
         super().__init__(strategy.context, strategy.options)
         self.strategy, self.score, self.of = strategy, score, of
-        self.resolved = strategy.resolved
+        self.resolved, self.learns = strategy.resolved, strategy.learns
 
     def ask(self) -> Architecture | Wait | None:
         best = self.strategy.ask()
@@ -120,6 +120,9 @@ class Prefilter(Strategy):
 
     def tell(self, outcome: Outcome) -> None:
         self.strategy.tell(outcome)
+
+    def learn(self, outcome: Outcome) -> None:
+        self.strategy.learn(outcome)
 
     def close(self) -> None:
         self.strategy.close()

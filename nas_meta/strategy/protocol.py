@@ -184,6 +184,8 @@ class Strategy(ABC):
     """
 
     Options: type[PluginOptions] = PluginOptions
+    learns: bool = False
+    """Whether the strategy learns from results that it did not propose (:meth:`learn`), which ``warm_start`` needs."""
     withdraws: bool = False
     """Whether the strategy can withdraw proposals (:meth:`withdraw`), which ``strategy.prefilter`` needs."""
 
@@ -214,6 +216,15 @@ class Strategy(ABC):
 
         Args:
             outcome: The outcome.
+        """
+
+    def learn(self, outcome: Outcome) -> None:  # noqa: B027
+        """Learn from an architecture that this strategy did not propose; by default it is ignored.
+
+        It is the result of an earlier run, or of a trial that the user enqueued. It may be proposed later.
+
+        Args:
+            outcome: The outcome. Values that the earlier run did not measure are None.
         """
 
     def withdraw(self, architecture: Architecture) -> None:

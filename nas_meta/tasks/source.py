@@ -102,6 +102,20 @@ class TaskSource(ABC):
             raise DataError(f"{self.where()}: modality is '{self.modality}'; {nearest(str(self.modality), MODALITIES)}")
         with plugin_call(self, "read"):
             raw = self.read()
+        return self.divided(raw)
+
+    def divided(self, raw: Classes | Mapping[str, Classes]) -> SplitClasses:
+        """Clean and split the examples that :meth:`read` returned.
+
+        Args:
+            raw: What :meth:`read` returned.
+
+        Returns:
+            As :meth:`load`.
+
+        Raises:
+            DataError: As :meth:`load`.
+        """
         with plugin_call(self, "reading_notes"):
             notes = tuple(self.reading_notes())
         if not isinstance(raw, Mapping):

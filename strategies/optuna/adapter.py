@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+from optuna.distributions import CategoricalDistribution
 from optuna.trial import Trial, TrialState
 
 from nas_meta import Architecture, Outcome, SearchContext, Strategy
@@ -25,6 +26,7 @@ MAX_DRAWS = 2
 class OptunaAdapter(Strategy):
     """Base of the strategies that run an optuna sampler; subclasses define :meth:`make`."""
 
+    learns = True
     withdraws = True
     objectives = 1
     """The number of objectives that the sampler optimises, in the order of the config; None for all."""
@@ -64,6 +66,19 @@ class OptunaAdapter(Strategy):
             self._study.tell(trial, state=TrialState.FAIL)
         else:
             self._study.tell(trial, list(outcome.values[: self._objectives]))
+
+    def learn(self, outcome: Outcome) -> None:
+        if outcome.values is None:
+            return
+        values = outcome.architecture.values
+        table = {name: list(choice.values) for name, choice in self.context.space.table.items() if name in values}
+        self._study.add_trial(
+            optuna.trial.create_trial(
+                params=dict(values),
+                distributions={name: CategoricalDistribution(options) for name, options in table.items()},
+                values=list(outcome.values[: self._objectives]),
+            )
+        )
 
     def withdraw(self, architecture: Architecture) -> None:
         # No sampler learns from failed trials.

@@ -25,6 +25,7 @@ class NSGA2(OptunaAdapter):
     """NSGA-II (Deb et al. 2002): selects by non-dominated rank and crowding, then crosses and mutates (optuna)."""
 
     Options = NSGA2Options
+    learns = False  # the sampler selects parents from its own generations only
     objectives = None
 
     def __init__(self, context: SearchContext, options: NSGA2Options | None = None):

@@ -45,6 +45,7 @@ class Surrogate(Strategy):
     """
 
     Options = SurrogateOptions
+    learns = True
     withdraws = True
 
     def __init__(self, context: SearchContext, options: SurrogateOptions | None = None):
@@ -64,7 +65,7 @@ class Surrogate(Strategy):
 
     def ask(self) -> Architecture | None:
         space = self.context.space
-        if len(self._seen) < self.startup or len(self._values) < 2:
+        if max(len(self._seen), len(self._values)) < self.startup or len(self._values) < 2:
             proposal = self._start() or unseen_architecture(space, self._seen, self._rng)
         else:
             proposal = self._most_promising() or unseen_architecture(space, self._seen, self._rng)
@@ -75,6 +76,9 @@ class Surrogate(Strategy):
 
     def tell(self, outcome: Outcome) -> None:
         self._pending.pop(outcome.architecture.id, None)
+        self.learn(outcome)
+
+    def learn(self, outcome: Outcome) -> None:
         if outcome.values is not None:
             self._evaluated.append(outcome.architecture)
             self._encoded.append(encode(self.context.space, [outcome.architecture])[0])

@@ -1,10 +1,12 @@
 """The smaller commands, as typed."""
 
 import json
+import shlex
 import subprocess
 
 import jsonschema
 import pytest
+import typer
 import yaml
 from command_line import PROGRAM, nas_meta
 from installed import shipped
@@ -143,6 +145,51 @@ def test_flags_have_no_type_in_the_help(command, capsys):
     app([*command, "--help"], standalone_mode=False)
     printed = capsys.readouterr().out
     assert "bool" not in printed.lower() and "--help" in printed
+
+
+def leaves(group, name=()):
+    """Every command of a group by its words, also those of inner groups."""
+    for word, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from leaves(command, (*name, word))
+        else:
+            yield (*name, word), command
+
+
+def test_every_command_is_in_a_panel_and_its_help_ends_with_an_example_of_it():
+    group = typer.main.get_command(app)
+    assert all(command.rich_help_panel for command in group.commands.values())
+    found = dict(leaves(group))
+    assert len(found) > 20
+    for words, command in found.items():
+        assert command.epilog.startswith(f"Example: nas-meta {' '.join(words)}"), words
+        typed = shlex.split(command.epilog)[1 + 1 + len(words) :]
+        options = {o for p in command.params for o in p.opts}
+        assert {word for word in typed if word.startswith("-")} <= options, words
+        assert command.make_context(words[-1], typed).params is not None  # its arguments are complete
+    printed = nas_meta("trials", "--help").stdout
+    assert "Example: nas-meta trials" in printed
+
+
+def test_shortcuts_stand_for_keys_and_win():
+    from nas_meta.cli.search import shortcuts
+    from nas_meta.config.resolved import resolve
+
+    given = ["budget.trials=3", *shortcuts(7, 4, 5)]
+    sections = resolve({}, overrides=given).sections
+    assert (sections.budget.trials, sections.resources.workers, sections.seed) == (7, 4, 5)
+    assert shortcuts(None, None) == []
+
+
+def test_a_shortcut_is_checked_like_its_key(small_config_file, tmp_path):
+    typed = ("search", small_config_file, "--run-dir", tmp_path / "run")
+    wrong = nas_meta(*typed, "--trials", "0", check=2).stderr
+    assert "--set: budget.trials" in wrong and wrong.count("\n") == 1
+    nas_meta(*typed, "--inline", "--trials", "1", "--seed", "5")
+    printed = nas_meta("resume", tmp_path / "run", "--inline", "--trials", "2").stdout
+    assert "trial 2:" in printed
+    (row,) = json.loads(nas_meta("runs", tmp_path, "--json").stdout)
+    assert (row["trials"], row["total"], row["best"]["seed"]) == (2, 2, 5)
 
 
 @pytest.mark.parametrize("typed", [["--debug", "best", "nowhere"], ["best", "nowhere", "--debug"]])

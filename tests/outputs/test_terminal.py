@@ -1,5 +1,6 @@
 """What a search prints: live in a terminal, line by line in a file, and tables of any width."""
 
+import dataclasses
 import io
 import re
 import time
@@ -13,8 +14,8 @@ from nas_meta.core.objectives import Objective
 from nas_meta.journal.leaderboard import Leaderboard
 from nas_meta.journal.records import Trial
 from nas_meta.journal.status import Status
-from nas_meta.outputs.report.formatting import short
-from nas_meta.outputs.report.live import LiveProgress, panel, status_view
+from nas_meta.outputs.report.formatting import compact, compact_heading, short
+from nas_meta.outputs.report.live import LiveProgress, panel, status_view, summary
 from nas_meta.outputs.report.terminal import console, trials_table
 
 LAYERS = 12
@@ -35,8 +36,10 @@ def status(phase, rows=(), ago=0.0):
     return Status(phase, board, 20, time.time() - ago, {t.id: 5 for t in board.running.values()}, Path("run"))
 
 
-def printed(shown, width):
-    out = Console(file=io.StringIO(), width=width, markup=False, emoji=False)
+def printed(shown, width, terminal=False):
+    out = Console(
+        file=io.StringIO(), width=width, force_terminal=terminal, color_system=None, markup=False, emoji=False
+    )
     out.print(shown)
     return out.file.getvalue().splitlines()
 
@@ -53,15 +56,40 @@ def test_the_bar_has_a_line_of_its_own_and_nothing_is_cut(view, width):
     assert all(cell_len(line) <= width for line in lines)
 
 
+@pytest.mark.parametrize("terminal", [True, False])
 @pytest.mark.parametrize("width", [60, 80, 120, 160, 300])
-def test_a_table_of_trials_fits_and_keeps_every_cell(width):
+@pytest.mark.parametrize(("wide", "formatted"), [(True, short), (False, compact)])
+def test_a_table_of_trials_fits_and_keeps_every_cell(width, wide, formatted, terminal):
     rows = trials(5, 0)
-    lines = printed(trials_table(rows, ["accuracy"]), width)
+    lines = printed(trials_table(rows, ["accuracy"], wide), width, terminal)
     text = re.sub(r"[\s│]", "", "".join(lines))
-    assert text.count(short(ARCHITECTURE).replace(" ", "")) == len(rows) and "…" not in text
+    assert text.count(formatted(ARCHITECTURE).replace(" ", "")) == len(rows) and "…" not in text
+    assert terminal or not re.search("[│┃━─]", "".join(lines))
     assert all(cell_len(line) <= width for line in lines)
     if width <= 80:
-        assert len(lines) <= 3 * len(rows) + 2
+        assert len(lines) <= 4 * len(rows) + 2
+
+
+MINILM = {"layer0.keep": True, "layer0.heads": 12, "layer0.ffn": 1536, "layer1.keep": False,
+          "layer2.keep": True, "layer2.heads": 9, "layer2.ffn": 768}  # fmt: skip
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_table_of_four_layers_has_a_line_per_trial_in_80_columns(terminal):
+    rows = [dataclasses.replace(t, architecture=MINILM) for t in trials(5, 0)]
+    lines = printed(trials_table(rows), 80, terminal)
+    assert len(lines) == len(rows) + 1 and all(cell_len(line) <= 80 for line in lines)
+    assert "layer:heads/ffn" in lines[0] and all("0:12/1536 2:9/768" in line for line in lines[1:])
+
+
+def test_a_compact_architecture_lists_the_values_of_each_layer():
+    assert compact(MINILM) == "0:12/1536 2:9/768" and compact_heading([MINILM]) == "layer:heads/ffn"
+    alike = {f"layer{i}.{c}": v for i in (0, 1, 2, 4) for c, v in {"keep": True, "heads": 12, "ffn": 1536}.items()}
+    assert compact(alike | {"pooling": "cls", "learner.lr": 2e-5}) == "0-2,4:12/1536 pooling=cls learner.lr=2e-05"
+    assert compact({"depth": 2, "block0.op": "conv", "block1.op": "conv"}) == "block0,1:conv depth=2"
+    assert compact_heading([{"depth": 2}]) == "architecture"
+    assert compact_heading([MINILM, {"layer0.op": "conv"}]) == "architecture"
+    assert compact({"layer0.keep": True, "layer3.keep": True, "layer4.keep": False}) == "0,3"
 
 
 def test_layers_are_merged_in_a_short_architecture():
@@ -108,3 +136,10 @@ def test_many_running_trials_leave_room_on_a_small_terminal():
     with LiveProgress(out) as watch:
         watch(status("searching", trials(30, running=29)))
     assert "and 25 more" in out.file.getvalue()
+
+
+@pytest.mark.parametrize(("earlier", "share"), [(0, 3 / 20), (2, 1 / 18), (3, 0)])
+def test_the_time_left_is_estimated_from_the_trials_of_this_process(earlier, share):
+    shown = dataclasses.replace(status("searching", trials(4)), earlier=earlier)  # three of twenty have ended
+    assert summary(shown).share == pytest.approx(share)
+    assert ("left" in summary(shown).line()) is (share > 0)

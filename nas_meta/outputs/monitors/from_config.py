@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import socket
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nas_meta.config.resolved import ResolvedConfig
 from nas_meta.config.sections import HOOKS
 from nas_meta.errors import ConfigError
+from nas_meta.journal.records import Trial
+from nas_meta.outputs.monitors.callbacks import Callbacks, TrialLines
 from nas_meta.outputs.monitors.hooks import Hook, Hooks, load_hook
 from nas_meta.outputs.monitors.logs import TrialLogs
 from nas_meta.outputs.monitors.monitor import Monitors
@@ -84,8 +87,8 @@ def _installed(module: str) -> bool:
 
 
 def make_monitors(
-    resolved: ResolvedConfig, hooks: dict[str, Hook], directory: Path, space: SearchSpace, document: dict[str, Any],
-    created: float,
+    resolved: ResolvedConfig, hooks: Mapping[str, Hook], directory: Path, space: SearchSpace, document: dict[str, Any],
+    created: float, callbacks: Sequence[Callable[[Any, Trial], Any]] = (),
 ) -> Monitors:  # fmt: skip
     """Create the monitors of a search.
 
@@ -96,6 +99,7 @@ def make_monitors(
         space: The prepared search space.
         document: The config as plain data, as W&B shows it.
         created: When the search was created, in seconds since the epoch.
+        callbacks: Functions of the user, called with the run and the trial after every trial.
 
     Returns:
         A dispatcher for all monitors. Monitors that cannot be created are reported in its ``troubles``.
@@ -105,6 +109,9 @@ def make_monitors(
     monitors.add("logs", TrialLogs, directory)
     monitors.add("TensorBoard", TensorBoardLog, directory, space, objectives)
     monitors.add("report", ReportFile, directory)  # before hooks, which may send it somewhere
+    monitors.add("log lines", TrialLines)
+    if callbacks:
+        monitors.add("callbacks", Callbacks, callbacks, directory)
     if section.prometheus is not None:
         from nas_meta.outputs.monitors.prometheus import PrometheusMetrics
 

@@ -14,6 +14,7 @@ from nas_meta.journal.records import Trial
 from nas_meta.journal.run import pareto, rank
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 MOST_NAMED = 12  # trials of the front whose ids are in the figure, about
@@ -36,12 +37,31 @@ def front_figure(
     """
     from matplotlib.figure import Figure
 
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    draw_front(figure.subplots(), trials, objectives, chosen, most)
+    return figure
+
+
+def draw_front(
+    axes: Axes, trials: Sequence[Trial], objectives: Sequence[Objective], chosen: Trial | None = None,
+    most: int | None = None,
+) -> Axes:  # fmt: skip
+    """Draw what :func:`front_figure` shows into axes.
+
+    Args:
+        axes: The axes.
+        trials: Trials of any status.
+        objectives: Objectives of the search, the first one first.
+        chosen: The trial to mark.
+        most: The largest number of trials beside the front.
+
+    Returns:
+        The axes.
+    """
     vertical, horizontal = front_axes(objectives)
     y, x = metric_of(vertical.metric), metric_of(horizontal.metric)
     done = [t for t in rank(trials, [vertical]) if x.name in t.metrics]
     front = sorted(pareto(done, [vertical, horizontal]), key=lambda t: t.metrics[x.name])
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    axes = figure.subplots()
     if most is not None and len(done) > most:
         done = [done[i] for i in np.linspace(0, len(done) - 1, most).astype(int)]
     intervals = [y.scale * t.metrics.get(y.name + INTERVAL, 0.0) for t in done]
@@ -57,7 +77,7 @@ def front_figure(
     axes.set_ylabel(f"meta-validation {y.axis}" if y.name == ACCURACY else y.axis)
     axes.grid(alpha=0.3)
     axes.legend()
-    return figure
+    return axes
 
 
 def dominated(trials: Sequence[Trial], objectives: Sequence[Objective]) -> float:

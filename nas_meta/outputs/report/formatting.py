@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from nas_meta.errors import one_line
 from nas_meta.evaluation.metrics import ACCURACY, Metric, shown_metrics
 from nas_meta.journal.records import Trial
+
+LAYER, KEEP = "layer", "keep"  # the numbered groups of most spaces, and the choice that says whether one is there
 
 
 def clock(seconds: float) -> str:
@@ -72,6 +74,71 @@ def short(architecture: Mapping[str, Any]) -> str:
         number = int(group[len(stem) :]) if group != stem else None
         merged.setdefault((stem, tuple(values)), []).append((number, values))
     return one_line("; ".join(_members(stem, members) for (stem, _), members in merged.items()))
+
+
+def compact(architecture: Mapping[str, Any]) -> str:
+    """Format an architecture for a narrow column: the values of each layer without the names of its choices.
+
+    Layers are listed as ``NUMBER:VALUE/VALUE``, and those with the same values together; layers that are left out are
+    missing. For example, ``layer0.keep=True, layer0.heads=12, layer0.ffn=1536, layer1.keep=False, layer2.keep=True,
+    layer2.heads=9, layer2.ffn=768`` becomes ``0:12/1536 2:9/768``. Other choices keep their names. What the values are
+    is the heading of the column (:func:`compact_heading`).
+
+    Args:
+        architecture: Values by choice.
+    """
+    layers, others = _layers(architecture)
+    parts = []
+    for stem, groups in layers.items():
+        alike: dict[str, list[int]] = {}
+        for number, values in groups.items():
+            alike.setdefault("/".join(map(_value, values.values())), []).append(number)
+        prefix = "" if stem == LAYER else stem
+        parts += [f"{prefix}{_ranges(numbers)}" + (f":{shown}" if shown else "") for shown, numbers in alike.items()]
+    parts += [name if value is True else f"{name}={_value(value)}" for name, value in others.items()]
+    return one_line(" ".join(parts))
+
+
+def compact_heading(architectures: Iterable[Mapping[str, Any]]) -> str:
+    """Return what the values of :func:`compact` are, such as ``layer:heads/ffn``.
+
+    Args:
+        architectures: The architectures of a column.
+
+    Returns:
+        The heading; ``architecture`` if no architecture has layers whose choices all have the same names.
+    """
+    names = {
+        (stem, tuple(values))
+        for architecture in architectures
+        for stem, groups in _layers(architecture)[0].items()
+        for values in groups.values()
+    }
+    if len(names) != 1:
+        return "architecture"
+    ((stem, choices),) = names
+    return one_line(f"{stem}:{'/'.join(choices)}" if choices else stem)
+
+
+def _layers(architecture: Mapping[str, Any]) -> tuple[dict[str, dict[int, dict[str, Any]]], dict[str, Any]]:
+    """Return the choices of the numbered groups by name, number and choice, and then all other choices."""
+    layers: dict[str, dict[int, dict[str, Any]]] = {}
+    others: dict[str, Any] = {}
+    for name, value in architecture.items():
+        group, _, choice = name.rpartition(".")
+        stem = group.rstrip("0123456789")
+        if value is False:
+            continue
+        if stem != group:
+            values = layers.setdefault(stem, {}).setdefault(int(group[len(stem) :]), {})
+            values |= {} if value is True and choice == KEEP else {choice: value}
+        else:
+            others[name] = value
+    return layers, others
+
+
+def _value(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _members(stem: str, members: Sequence[tuple[int | None, Mapping[str, Any]]]) -> str:

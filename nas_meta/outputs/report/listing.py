@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -20,7 +20,8 @@ class Listing:
     """Rows of short cells, each with one detail that may be long, such as an architecture.
 
     If everything fits on one line per row, it is a table with the detail as its last column. In a narrower terminal the
-    detail follows its row on lines of its own; it is wrapped, never cut.
+    table has no lines between its columns, and in a still narrower one the detail follows its row on lines of its own;
+    it is wrapped, never cut. Where the output is not a terminal, there are no lines either, for other programs.
 
     Attributes:
         heading: Heading of the detail.
@@ -54,20 +55,22 @@ class Listing:
         self._rows.append((cells, detail, style))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Draw the table with lines if it fits, otherwise with the details below their rows."""
+        """Draw the table with lines if it fits, else without them, else with the details below their rows."""
         if self.title:
             yield Text(self.title, style="italic")
-        table = self._with_lines()
         unlimited = options.update(max_width=10**6)
-        if Measurement.get(console, unlimited, table).maximum <= options.max_width:
-            yield table
+        forms = [self._table()] * console.is_terminal + [self._table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))]
+        widths = [Measurement.get(console, unlimited, form).maximum for form in forms]
+        fitting = [form for form, width in zip(forms, widths, strict=True) if width <= options.max_width]
+        if fitting:
+            yield fitting[0]
         else:
-            yield from self._without_lines()
+            yield from self._below()
         if self.caption:
             yield Text(self.caption, style="dim italic")
 
-    def _with_lines(self) -> Table:
-        table = Table()
+    def _table(self, **style: Any) -> Table:
+        table = Table(**style)
         for title, justify in self._columns:
             table.add_column(title, justify=justify)
         table.add_column(self.heading)
@@ -75,7 +78,7 @@ class Listing:
             table.add_row(*cells, detail, style=style)
         return table
 
-    def _without_lines(self) -> RenderResult:
+    def _below(self) -> RenderResult:
         headings = tuple(title for title, _ in self._columns)
         widths = [max(map(cell_len, column)) for column in zip(headings, *(row[0] for row in self._rows), strict=True)]
         yield Text(self._aligned(headings, widths), style="bold")

@@ -120,7 +120,7 @@ class Summary:
         counts: How far that is.
         started: When the search began, in seconds since the epoch.
         ended: When it ended; None while it runs.
-        share: Share of the trials that have ended, to estimate the time left; 0 gives no estimate.
+        share: Share of the trials of this process that have ended, to estimate the time left; 0 gives no estimate.
         running: How far the running trials are.
     """
 
@@ -166,7 +166,8 @@ def summary(status: Status) -> Summary:
     failed, stopped = board.counts["failed"], board.counts["stopped"]
     counts = f"{board.finished}/{status.total} done, {len(board.running)} running, {failed} failed"
     counts += f", {stopped} stopped early" if stopped else ""
-    share = board.finished / status.total if status.phase == "searching" else 0.0
+    now, left = board.finished - status.earlier, status.total - board.finished  # trials of this process
+    share = now / (now + left) if status.phase == "searching" and now > 0 and left >= 0 else 0.0
     first = next(iter(board.running.values()), None)
     running = f"trial {first.id}: {progress(status, first)}" if first else ""
     return Summary(phase, counts, status.started, ended, share, running)

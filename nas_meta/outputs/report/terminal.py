@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
@@ -17,7 +17,7 @@ from nas_meta.evaluation.metrics import ACCURACY, METRICS, shown_metrics
 from nas_meta.evaluation.protocols import FULL_WAY
 from nas_meta.journal.records import Trial
 from nas_meta.journal.run import Run, rank
-from nas_meta.outputs.report.formatting import short
+from nas_meta.outputs.report.formatting import compact, compact_heading, short
 from nas_meta.outputs.report.listing import Listing
 
 if TYPE_CHECKING:
@@ -44,26 +44,28 @@ def console() -> Console:
     return SafeConsole(**plain) if given or sys.stdout.isatty() else SafeConsole(width=WIDTH, **plain)
 
 
-def result_table(run: Run) -> Listing:
+def result_table(run: Run, wide: bool = False) -> Listing:
     """Build the table of results that is printed at the end of a search.
 
     Args:
         run: The run.
+        wide: Whether architectures are shown with the names of their choices.
 
     Returns:
         The table: meta-tested trials and the Pareto front (at most 12 trials), then the reference models and those that
         were trained like the best trial. The text below it ends with the verdict.
     """
-    table = Listing("architecture", title="Best trials and the Pareto front")
     accuracy, *others = shown_metrics([o.metric for o in run.objectives])
     others = [m for m in others if m.known != "end"]
-    table.add_column("trial")
-    for title in ("meta-validation", "meta-test", *(m.title for m in others), METRICS["latency"].title):
-        table.add_column(title, justify="right")
     report = run.report
     timing = report.get("latency") or {}
     front = {t.id for t in run.pareto}
     shown = [t for t in rank(run.trials, run.objectives) if t.id in front or str(t.id) in report.get("trials", {})]
+    show = _architectures(shown, wide)
+    table = Listing(show.heading, title="Best trials and the Pareto front")
+    table.add_column("trial")
+    for title in ("meta-validation", "meta-test", *(m.title for m in others), METRICS["latency"].title):
+        table.add_column(title, justify="right")
     for trial in shown[:12]:
         table.add_row(
             f"{trial.id}{' *' if trial.id in front else ''}",
@@ -71,7 +73,7 @@ def result_table(run: Run) -> Listing:
             accuracy.format(run.test_of(trial), prefix="test_"),
             *(metric.format(trial.metrics) for metric in others),
             _latency(timing.get("trials", {}).get(str(trial.id), {})),
-            detail=short(trial.architecture),
+            detail=show.format(trial.architecture),
         )
     for name, test in (*report.get("references", {}).items(), *report.get("comparisons", {}).items()):
         cells = [metric.format(test) for metric in others]
@@ -132,17 +134,33 @@ def ranking_table(ranking: Ranking) -> Listing:
     return table
 
 
-def trials_table(trials: Sequence[Trial], objectives: Sequence[str] = ()) -> Listing:
+class _Shown(NamedTuple):
+    """How a table shows architectures."""
+
+    heading: str
+    format: Callable[[Mapping[str, Any]], str]
+
+
+def _architectures(trials: Sequence[Trial], wide: bool) -> _Shown:
+    """Return how a table shows the architectures of trials: compact, or with the names of their choices."""
+    if wide:
+        return _Shown("architecture", short)
+    return _Shown(compact_heading(t.architecture for t in trials if t.architecture), compact)
+
+
+def trials_table(trials: Sequence[Trial], objectives: Sequence[str] = (), wide: bool = False) -> Listing:
     """Build a table of trials.
 
     Args:
         trials: The trials, in the order of the table.
         objectives: Metrics to show in addition to those that are always shown.
+        wide: Whether architectures are shown with the names of their choices.
 
     Returns:
         The table; the details are the architecture, or the reason of a failure.
     """
-    table, shown = Listing("architecture or error"), shown_metrics(list(objectives))
+    show, shown = _architectures(trials, wide), shown_metrics(list(objectives))
+    table = Listing(f"{show.heading} or error" if any(t.error for t in trials) else show.heading)
     table.add_column("trial")
     table.add_column("status")
     for metric in shown:
@@ -154,7 +172,7 @@ def trials_table(trials: Sequence[Trial], objectives: Sequence[str] = ()) -> Lis
             f"stopped at {trial.fidelity}" if trial.status == "stopped" else trial.status,
             *(metric.format(trial.metrics) for metric in shown),
             f"{max(0.0, (trial.finished or time.time()) - trial.started):.1f}",
-            detail=one_line(trial.error) if trial.error else short(trial.architecture),
+            detail=one_line(trial.error) if trial.error else show.format(trial.architecture),
         )
     return table
 

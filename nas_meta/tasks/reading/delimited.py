@@ -99,7 +99,7 @@ def rows(file: Path, layout: Layout, columns: Sequence[str]) -> Iterator[Row]:
         if name not in header:
             named = [known for known in header if known]
             raise DataError(f"{file}:{line}: there is no column '{name}'; {nearest(name, named)}")
-    needed = max(map(header.index, columns)) + 1 if header else 0
+    needed = max(map(header.index, columns), default=-1) + 1 if header else 0
     for line, values in records:
         if _is_too_long(values, header):
             between = DELIMITERS.get(layout.delimiter, repr(layout.delimiter))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from nas_meta.cli import classify, evaluate, export, options, plugins, pretrain
+from nas_meta.cli import classify, ensemble, evaluate, export, options, plugins, pretrain
 from nas_meta.cli.app import App, common_options
 from nas_meta.cli.failures import DEBUG, report
 from nas_meta.cli.plugins import print_json
@@ -331,6 +331,7 @@ def tensorboard(
 
 
 app.command()(export.export)
+app.command()(ensemble.ensemble)
 app.command()(pretrain.pretrain)
 app.command()(classify.classify)
 app.command()(evaluate.evaluate)

@@ -84,7 +84,7 @@ class Judged:
             f"{100 * row.difference_interval:.1f} points (95% interval, paired over {self.episodes} meta-validation "
             "episodes that the selection did not use)"
         )
-        return f"the ensemble is better: {numbers}" if self.is_better else f"no ensemble is better than {single}: {numbers}"
+        return f"{'the ensemble is better' if self.is_better else f'no ensemble is better than {single}'}: {numbers}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the comparison as plain data, as ``--json`` prints it."""

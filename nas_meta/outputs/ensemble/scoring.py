@@ -26,6 +26,7 @@ from nas_meta.space.search_space import SearchSpace
 
 log = logging.getLogger(__name__)
 FEWEST = 2  # members of an ensemble
+FEWEST_EPISODES = 4  # of which two judge: an interval needs two
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def score(run: Run, report: Callable[[str], None] = lambda line: None) -> Candid
         The trials.
 
     Raises:
-        RunError: The weights of fewer than two trials can be read.
+        RunError: The weights of fewer than two trials can be read, or the run has fewer than four episodes.
         NasMetaError: The data or the models of the run cannot be read any more.
     """
     kept = kept_trials(run)
@@ -96,6 +97,11 @@ def score(run: Run, report: Callable[[str], None] = lambda line: None) -> Candid
     evaluation = make_evaluation(resolved, space, tasks, shape, run.cpus)
     evaluation.setup()
     settings = evaluation.settings
+    if settings.episodes < FEWEST_EPISODES:
+        raise RunError(
+            f"{run.directory} has {settings.episodes} meta-validation episodes; expected at least {FEWEST_EPISODES}, "
+            "because half of them select an ensemble and the others judge it"
+        )
     drawn = tasks_of(evaluation, "meta-validation", settings.episodes)
     targets = np.concatenate([task.labels for task in drawn])
     episodes = np.repeat(np.arange(len(drawn)), [len(task.labels) for task in drawn])

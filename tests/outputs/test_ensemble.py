@@ -3,9 +3,11 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import yaml
 from command_line import nas_meta as command
 
 import nas_meta
@@ -13,10 +15,12 @@ from nas_meta.errors import ConfigError, RunError
 from nas_meta.evaluation.ensemble import Queries
 from nas_meta.journal.records import Trial
 from nas_meta.journal.run import load_run, weights_path
+from nas_meta.outputs.ensemble import scoring
 from nas_meta.outputs.ensemble.description import ENSEMBLE
 from nas_meta.outputs.ensemble.folder import write_ensemble
 from nas_meta.outputs.ensemble.judging import judge
-from nas_meta.outputs.ensemble.scoring import Candidates, score
+from nas_meta.outputs.ensemble.scoring import Candidates, kept_trials, score
+from nas_meta.outputs.export.exported_model import CONFIG
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +36,9 @@ def searched(tiny_model, labelled_texts, tmp_path_factory):
                 "tasks": {"source": "jsonl", "path": str(labelled_texts), "ways": 2, "shots": 1, "queries": 3},
                 "learner": learner,
                 "strategy": {"name": "random"},
-                "evaluation": {"episodes": 30, "test_episodes": 2, "compare": False, "keep": 4},
+                "evaluation": {"episodes": 30, "test_episodes": 2, "compare": False, "keep": 3},
                 "latency": {"seconds": 0.02},
-                "budget": {"trials": 4},
+                "budget": {"trials": 3},
             }
             for section, values in changes.items():
                 config[section] |= values
@@ -58,7 +62,7 @@ def candidates(run):
 def forced(run, candidates, tmp_path_factory):
     """An ensemble of the first two trials with weights 3 and 1."""
     judged = judge(candidates, 4, None, seed=0)
-    chosen = type(judged)([0, 1], [3, 1], judged.rows, "", judged.episodes)
+    chosen = replace(judged, members=[0, 1], weights=[3, 1])
     return write_ensemble(run, candidates, chosen, tmp_path_factory.mktemp("forced") / "model")
 
 
@@ -144,19 +148,32 @@ def test_an_ensemble_refuses_texts_of_no_class_where_the_support_set_is_large(fo
         nas_meta.load_classifier(forced).fit(*support, refuse=0.05)
 
 
-def test_learners_that_adapt_are_averaged_too(searched, support, queries, tmp_path):
-    run = searched({"name": "finetune", "steps": 0, "adapt_steps": 2, "adapt_body": False}, evaluation={"episodes": 8})
-    scored = score(run)
-    judged = judge(scored, 4, None, seed=0)
-    folder = write_ensemble(run, scored, type(judged)([0, 1], [1, 1], judged.rows, "", 4), tmp_path / "model")
+def test_learners_that_adapt_are_averaged_too(forced, support, queries, tmp_path):
+    folder = shutil.copytree(forced, tmp_path / "model")
+    for member in folder.glob("trial-*"):
+        document = yaml.safe_load((member / CONFIG).read_text())
+        learner = {"name": "finetune", "steps": 0, "adapt_steps": 2}
+        (member / CONFIG).write_text(yaml.safe_dump(document | {"learner": learner}))
     fitted = nas_meta.load_classifier(folder).fit(support[0][:5], support[1][:5])
     assert np.allclose(fitted.predict_proba(queries).sum(1), 1)
     saved = nas_meta.load_classifier(fitted.save(tmp_path / "saved"))
     assert np.array_equal(saved.predict_proba(queries), fitted.predict_proba(queries))
 
 
+@pytest.mark.slow
+def test_runs_of_learners_that_adapt_are_scored_as_in_the_search(searched):
+    run = searched({"name": "finetune", "steps": 0, "adapt_steps": 2}, budget={"trials": 2})
+    scored = score(run)
+    parts = scored.selection, scored.judging
+    for i, trial in enumerate(scored.trials):
+        right = np.concatenate([part.probabilities[i].argmax(1) == part.targets for part in parts])
+        assert right.mean() == pytest.approx(trial.metrics["accuracy"])
+
+
+@pytest.mark.slow
 def test_full_way_runs_are_judged_on_other_draws_and_other_examples(searched):
-    scored = score(searched({"name": "protonet", "steps": 1, "head": "none"}, evaluation={"protocol": "full-way"}))
+    learner = {"name": "protonet", "steps": 0, "head": "none"}
+    scored = score(searched(learner, evaluation={"protocol": "full-way"}, budget={"trials": 2}))
     assert scored.ways == scored.selection.probabilities.shape[2] > 2
     assert scored.selection.count == scored.judging.count == 5
 
@@ -199,16 +216,46 @@ def test_no_ensemble_is_better_is_one_sentence_with_the_numbers(run, tmp_path):
         write_ensemble(run, made_up(0.7, 0.999), judged, tmp_path / "model")
 
 
-def test_the_command_writes_nothing_unless_the_ensemble_is_better_or_forced(run, tmp_path):
-    done = command("ensemble", run.directory, "--to", tmp_path / "model", "--json")
-    found = json.loads(done.stdout)
-    assert found["better"] is (found["written"] is not None) is (tmp_path / "model").exists()
-    assert [row["title"] for row in found["rows"]][:2] == ["best single trial", "ensemble"]
-    shown = command("ensemble", run.directory, "--to", tmp_path / "other")
-    assert found["verdict"] in shown.stdout.replace("\n", " ")
-    if not found["better"] and len(found["weights"]) > 1:
-        command("ensemble", run.directory, "--to", tmp_path / "model", "--force")
-        assert (tmp_path / "model" / ENSEMBLE).is_file()
+@pytest.fixture
+def scored_as(monkeypatch):
+    """Let the command score some candidates without scoring the trials of the run again."""
+
+    def use(candidates):
+        monkeypatch.setattr(scoring, "score", lambda run, report: candidates)
+
+    return use
+
+
+def test_nothing_is_written_if_no_ensemble_is_better_unless_forced(run, candidates, scored_as, tmp_path):
+    right = np.eye(2)[candidates.selection.targets]
+    part = Queries(np.stack([0.4 + 0.2 * right] * 2), candidates.selection.targets, candidates.selection.episodes)
+    part.probabilities[1, :3] = [0.5, 0.5]  # the first trial makes no error, the second three
+    two = {name: getattr(candidates, name)[:2] for name in ("trials", "temperatures", "latencies")}
+    scored_as(replace(candidates, **two, selection=part, judging=part))
+    done = command("ensemble", run.directory, "--to", tmp_path / "model")
+    assert "no ensemble is better than trial 1: " in done.stdout and "nothing is written; --force" in done.stdout
+    assert not (tmp_path / "model").exists()
+    found = json.loads(command("ensemble", run.directory, "--to", tmp_path / "model", "--json").stdout)
+    assert found["better"] is False and found["written"] is None
+    assert found["rows"][0]["trials"] == [1] and found["rows"][0]["accuracy"] == 1
+
+
+def test_a_better_ensemble_is_written_with_its_table(run, candidates, scored_as, tmp_path):
+    made = made_up(0.7, 0.7, 0.7)
+    scored_as(replace(made, trials=candidates.trials[:3]))
+    done = command("ensemble", run.directory, "--to", tmp_path / "model", "--size", 2)
+    assert re.search(r"ensemble .*[12] \(\d+%\), [23] \(\d+%\)", done.stdout), done.stdout
+    assert "the ensemble is better: trials " in done.stdout and "written to" in done.stdout
+    assert len(nas_meta.load_classifier(tmp_path / "model").parts.members) == 2
+    assert "| ensemble: " in (tmp_path / "model" / "README.md").read_text()
+
+
+def test_force_writes_an_ensemble_that_is_not_better(run, candidates, scored_as, tmp_path):
+    made = made_up(0.7, 0.7)
+    few = made.judging.at(np.arange(8))  # of two episodes, whose interval is wide
+    scored_as(replace(made, trials=candidates.trials[:2], judging=few))
+    done = command("ensemble", run.directory, "--to", tmp_path / "model", "--force")
+    assert "no ensemble is better than trial" in done.stdout and (tmp_path / "model" / ENSEMBLE).is_file()
 
 
 def test_the_folder_classifies_from_the_command_line(forced, support, queries, tmp_path):
@@ -237,7 +284,7 @@ def test_bad_input_is_one_sentence(run, tmp_path):
     few = shutil.copytree(run.directory, tmp_path / "few")
     for trial in run.trials[1:]:
         weights_path(few, trial.id).unlink()
-    assert "has the weights of one trial, 0; expected those of at least 2" in sentence(
+    assert "has the weights of one trial, 1; expected those of at least 2" in sentence(
         few, "--to", tmp_path / "a", code=1
     )
     assert not (tmp_path / "a").exists()
@@ -245,11 +292,10 @@ def test_bad_input_is_one_sentence(run, tmp_path):
 
 def test_trials_with_damaged_weights_are_left_out_with_a_warning(run, tmp_path, caplog):
     copy = shutil.copytree(run.directory, tmp_path / "copy")
-    weights_path(copy, 0).write_bytes(b"damaged")
+    weights_path(copy, 1).write_bytes(b"damaged")
     with caplog.at_level("WARNING", "nas_meta"):
-        scored = score(load_run(copy))
-    assert [trial.id for trial in scored.trials] == [1, 2, 3]
-    assert "weights of trial 0 cannot be read" in caplog.text
+        assert [trial.id for trial, _ in kept_trials(load_run(copy))] == [2, 3]
+    assert "weights of trial 1 cannot be read" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -258,9 +304,9 @@ def test_trials_with_damaged_weights_are_left_out_with_a_warning(run, tmp_path, 
         ({"version": 2}, r"has the version 2; expected 1"),
         ({"members": []}, "names no members"),
         ({"members": [{"folder": "../x", "weight": 1, "temperatures": {"2": 1.0}}]}, "is damaged"),
-        ({"members": [{"folder": "trial-9", "weight": 1, "temperatures": {"2": 1.0}}]}, "'trial-9', which is not a folder"),
-        ({"members": [{"folder": "trial-0", "weight": 0, "temperatures": {"2": 1.0}}]}, "is damaged"),
-        ({"members": [{"folder": "trial-0", "weight": 1, "temperatures": {"2": 0.0}}]}, "is damaged"),
+        ({"members": [{"folder": "trial-9", "weight": 1, "temperatures": {"2": 1.0}}]}, "'trial-9', which is not a"),
+        ({"members": [{"folder": "trial-1", "weight": 0, "temperatures": {"2": 1.0}}]}, "is damaged"),
+        ({"members": [{"folder": "trial-1", "weight": 1, "temperatures": {"2": 0.0}}]}, "is damaged"),
         ({"members": 3}, "is damaged"),
     ],
 )  # fmt: skip

@@ -315,3 +315,11 @@ def test_a_damaged_description_is_refused(forced, tmp_path, changes, message):
     (tmp_path / ENSEMBLE).write_text(json.dumps(document))
     with pytest.raises(ConfigError, match=message):
         nas_meta.load_classifier(tmp_path)
+
+
+def test_two_episodes_are_too_few_to_select_and_to_judge(run, tmp_path):
+    copy = load_run(run.directory)
+    config = nas_meta.config.resolved.resolve({**run.config.given, "evaluation": {"episodes": 3}}, recorded=True)
+    copy.__dict__["config"] = config
+    with pytest.raises(RunError, match=r"has 3 meta-validation episodes; expected at least 4, because half of them"):
+        score(copy)

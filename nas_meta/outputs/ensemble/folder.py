@@ -27,7 +27,7 @@ An ensemble of {count} models that one search found: it averages their calibrate
 | --- | --- | --- | --- | --- | --- |
 {rows}
 
-Measured on {episodes} meta-validation episodes that the selection did not use; intervals of 95 %, differences paired.
+Measured on {episodes} meta-validation {unit} that the selection did not use; intervals of 95 %, differences paired.
 {note}
 
 ```python
@@ -117,4 +117,6 @@ def _card(judged: Judged, title: str) -> str:
     """Return the model card."""
     rows = "\n".join(f"| {named(row)} | {' | '.join(cells(row))} |" for row in judged.rows)
     note = f"\nNote: {judged.same_latency}." if judged.same_latency else ""
-    return CARD.format(title=title, count=len(judged.members), rows=rows, episodes=judged.episodes, note=note)
+    return CARD.format(
+        title=title, count=len(judged.members), rows=rows, episodes=judged.episodes, unit=judged.unit, note=note
+    )

@@ -57,6 +57,7 @@ class Judged:
         rows: The best single trial, the ensemble, and the single trial of about the ensemble's latency.
         same_latency: What to know about the last row.
         episodes: Number of episodes of the judging half.
+        unit: ``episodes``, or in words what else accuracies are means over.
     """
 
     members: list[int]
@@ -64,6 +65,7 @@ class Judged:
     rows: list[Row]
     same_latency: str
     episodes: int
+    unit: str = "episodes"
 
     @property
     def is_better(self) -> bool:
@@ -82,7 +84,7 @@ class Judged:
             f"trials {listed(row.trials)} together reach {100 * row.accuracy:.1f} %, {single} alone "
             f"{100 * best.accuracy:.1f} %, a difference of {100 * row.difference:+.1f} ± "
             f"{100 * row.difference_interval:.1f} points (95% interval, paired over {self.episodes} meta-validation "
-            "episodes that the selection did not use)"
+            f"{self.unit} that the selection did not use)"
         )
         return f"{'the ensemble is better' if self.is_better else f'no ensemble is better than {single}'}: {numbers}"
 
@@ -139,7 +141,8 @@ def judge(candidates: Candidates, size: int, max_latency: float | None, seed: in
             f"no kept trial is as slow as the ensemble: trial {candidates.trials[nearest].id}, the nearest, takes "
             f"{latencies[nearest] / total:.0%} of its time"
         )
-    return Judged([int(m) for m in members], [int(counts[m]) for m in members], rows, note, candidates.judging.count)
+    weights = [int(counts[m]) for m in members]
+    return Judged([int(m) for m in members], weights, rows, note, candidates.judging.count, candidates.unit)
 
 
 def listed(numbers: Sequence[int]) -> str:

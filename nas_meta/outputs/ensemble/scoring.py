@@ -40,6 +40,7 @@ class Candidates:
         selection: The queries on which an ensemble is selected, with calibrated probabilities.
         judging: The queries on which it is judged; no query is in both.
         ways: Classes of an episode.
+        unit: What accuracies are means over, in words.
     """
 
     trials: list[Trial]
@@ -48,6 +49,7 @@ class Candidates:
     selection: Queries
     judging: Queries
     ways: int
+    unit: str = "episodes"
 
 
 def kept_trials(run: Run) -> list[tuple[Trial, bytes]]:
@@ -106,7 +108,9 @@ def score(run: Run, report: Callable[[str], None] = lambda line: None) -> Candid
     targets = np.concatenate([task.labels for task in drawn])
     episodes = np.repeat(np.arange(len(drawn)), [len(task.labels) for task in drawn])
     # Every full-way draw has nearly all examples as queries: the halves are then divided by example, too.
-    examples = np.concatenate([t.query.ravel() for t in drawn]) if settings.protocol == FULL_WAY else None
+    examples, unit = None, "episodes"
+    if settings.protocol == FULL_WAY:
+        examples, unit = np.concatenate([task.query.ravel() for task in drawn]), "draws of the support set"
     selecting, judging = halves(episodes, examples)
     temperatures, calibrated = [], []
     for number, (trial, weights) in enumerate(kept, 1):
@@ -120,9 +124,8 @@ def score(run: Run, report: Callable[[str], None] = lambda line: None) -> Candid
     queries = Queries(np.stack(calibrated), targets, episodes)
     trials = [trial for trial, _ in kept]
     latencies = latencies_of(run, trials, evaluation, space)
-    return Candidates(
-        trials, temperatures, latencies, queries.at(selecting), queries.at(judging), drawn[0].support.shape[0]
-    )
+    parts, ways = (queries.at(selecting), queries.at(judging)), len(drawn[0].support)
+    return Candidates(trials, temperatures, latencies, *parts, ways, unit)
 
 
 def latencies_of(run: Run, trials: list[Trial], evaluation: Evaluation, space: SearchSpace) -> list[float]:

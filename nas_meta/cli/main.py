@@ -13,8 +13,9 @@ from typing import Annotated, Optional
 
 import typer
 
-from nas_meta.cli import classify, data, evaluate, explain, export, look, options, plugins, pretrain, runs, search
+from nas_meta.cli import classify, data, ensemble, evaluate, explain, export, look, options, plugins, pretrain, runs
 from nas_meta.cli import report as report_command
+from nas_meta.cli import search as search_command
 from nas_meta.cli.app import App, common_options
 from nas_meta.cli.failures import DEBUG, report
 from nas_meta.cli.opening import opened as open_run
@@ -99,8 +100,8 @@ def config(
 
 app.add(SEARCH, "nas-meta init intents.csv --to intents.yaml", data.init)
 app.add(SEARCH, "nas-meta data intents.yaml", data.data)
-app.add(SEARCH, "nas-meta search intents.yaml --trials 24 --workers 2", search.search)
-app.add(SEARCH, "nas-meta resume runs/intents --trials 48", search.resume)
+app.add(SEARCH, "nas-meta search intents.yaml --trials 24 --workers 2", search_command.search)
+app.add(SEARCH, "nas-meta resume runs/intents --trials 48", search_command.resume)
 app.add(SEARCH, "nas-meta rank intents.yaml --architectures 50", rank)
 app.add(SEARCH, "nas-meta pretrain pretrain.yaml --to my-encoder", pretrain.pretrain)
 app.add(LOOK, "nas-meta runs", runs.runs)
@@ -113,6 +114,7 @@ app.add(LOOK, "nas-meta report runs/intents", report_command.report)
 app.add(LOOK, "nas-meta explain runs/intents", explain.explain)
 app.add(LOOK, "nas-meta tensorboard runs/intents", look.tensorboard)
 app.add(SHIP, "nas-meta export runs/intents --to my-model", export.export)
+app.add(SHIP, "nas-meta ensemble runs/intents --to my-ensemble", ensemble.ensemble)
 app.add(SHIP, "nas-meta evaluate my-model --config intents.yaml", evaluate.evaluate)
 app.add(SHIP, "nas-meta classify my-model --support examples.csv 'where is my parcel?'", classify.classify)
 app.add(SHIP, "nas-meta adapt runs/metanas --support examples.csv --to my-model", adapt)

@@ -121,7 +121,7 @@ def accuracies(score: Callable[[Sequence[Episode]], np.ndarray], tasks: Sequence
     Returns:
         ``[draws]``, the share of queries that are classified correctly, from 0 to 1.
     """
-    parts = [(i, part) for i, task in enumerate(tasks) for part in _in_chunks(task)]
+    parts = [(i, part) for i, task in enumerate(tasks) for part in in_chunks(task)]
     right = np.zeros(len(tasks))
     for (i, part), accuracy in zip(parts, score([part for _, part in parts]), strict=True):
         right[i] += round(float(accuracy) * len(part.targets))
@@ -166,8 +166,15 @@ def check_learner(learner: Learner, protocol: str) -> None:
         )
 
 
-def _in_chunks(task: FullWayTask) -> list[FullWayTask]:
-    """Divide the queries of a draw."""
+def in_chunks(task: FullWayTask) -> list[FullWayTask]:
+    """Divide the queries of a draw into chunks, which bound the memory that a learner needs.
+
+    Args:
+        task: The draw.
+
+    Returns:
+        Tasks with the same support set.
+    """
     starts = range(0, len(task.targets), CHUNK)
     return [
         replace(task, query=task.query[:, start : start + CHUNK], targets=task.targets[start : start + CHUNK])

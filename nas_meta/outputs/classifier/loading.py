@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from nas_meta.errors import ConfigError
 from nas_meta.outputs.classifier.classifier import FewShotClassifier
 from nas_meta.outputs.classifier.saving import FITTED, read_document, restore
+from nas_meta.outputs.ensemble.description import ENSEMBLE
 from nas_meta.outputs.onnx.description import DESCRIPTION
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ def load_classifier(
     """Load a few-shot classifier.
 
     Args:
-        path: A folder that ``nas-meta export`` wrote, a run or its directory, or a saved classifier.
+        path: A folder that ``nas-meta export`` or ``nas-meta ensemble`` wrote, a run or its directory, or a saved
+            classifier.
         trial: ID of a trial of the run whose weights were kept; by default the best trial.
         device: ``cpu`` or ``cuda``; by default ``cuda`` where the config of the model allows it and torch finds one.
         batch_size: Approximate number of examples per call of the model.
@@ -57,6 +59,12 @@ def load_classifier(
         from nas_meta.outputs.onnx.session import load_parts
 
         return FewShotClassifier(load_parts(folder, device), _size(batch_size), str(folder))
+    if (folder / ENSEMBLE).is_file():
+        _refuse_trial(folder, trial)
+        from nas_meta.outputs.classifier.ensemble_parts import parts_of_ensemble
+
+        ensemble = parts_of_ensemble(folder, lambda member: load_classifier(member, **settings).parts)
+        return FewShotClassifier(ensemble, _size(batch_size), str(folder))
     from nas_meta.journal.database import Journal
     from nas_meta.journal.run import load_run
     from nas_meta.outputs.classifier.torch_model import parts_of_folder

@@ -90,6 +90,6 @@ def threshold(parts: Parts, support: np.ndarray, labels: np.ndarray, ways: int, 
         needed = int(np.ceil(1 / refuse - 1e-9)) - 1
         raise ConfigError(
             f"refuse is {refuse}, but only {len(own)} examples are in classes of two or more and the model is not "
-            f"calibrated; expected at least {needed} such examples, or a model that this version of nas-meta exported"
+            f"calibrated; expected at least {needed} such examples, or one model that this version of nas-meta exported"
         )
     return parts.calibration.threshold(units, len(labels) / ways, refuse)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     pass
 
 
-def export(run: Run, folder: str | Path, trial_id: int | None = None) -> Path:
+def export(run: Run, folder: str | Path, trial_id: int | None = None, changes: bool = True) -> Path:
     """Write the trained model of a trial as a Hugging Face folder.
 
     A model of texts comes with its tokenizer, a model of images with its image processor. The folder also holds a model
@@ -40,6 +40,7 @@ def export(run: Run, folder: str | Path, trial_id: int | None = None) -> Path:
         run: The run.
         folder: New or empty folder.
         trial_id: ID of the trial; by default the best trial.
+        changes: Whether to log a warning if the models of the run have changed.
 
     Returns:
         The folder.
@@ -59,7 +60,8 @@ def export(run: Run, folder: str | Path, trial_id: int | None = None) -> Path:
     from nas_meta.tasks.sources.images import save_processor
     from nas_meta.tasks.tokenization import load_tokenizer
 
-    warn_of_changes(run)
+    if changes:
+        warn_of_changes(run)
     space = make_space(run.config)
     architecture = space.canonical(trial.architecture)  # a damaged journal may name values that the space lacks
     evaluation = make_evaluation(run.config, space, None, episode_shape(run.config), cpus=0)

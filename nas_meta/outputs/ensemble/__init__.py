@@ -1,0 +1,1 @@
+"""Ensembles of the trials whose weights a run keeps: scored, judged against single trials, and written."""

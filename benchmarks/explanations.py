@@ -3,7 +3,7 @@
     python -m benchmarks.explanations BANKING77_FOLDER
 
 BANKING77_FOLDER holds ``test.jsonl`` of ProtAugment's fold 01. The model is the untouched MiniLM: 50 tasks of five
-classes with five examples each, and four texts a task, for every learner with a closed form. Takes a minute or two on
+classes with five examples each, and four texts a task, for every learner with a closed form. Takes a few minutes on
 one core.
 """
 

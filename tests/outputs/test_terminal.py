@@ -65,6 +65,7 @@ def test_a_table_of_trials_fits_and_keeps_every_cell(width, wide, formatted, ter
     text = re.sub(r"[\s│]", "", "".join(lines))
     assert text.count(formatted(ARCHITECTURE).replace(" ", "")) == len(rows) and "…" not in text
     assert terminal or not re.search("[│┃━─]", "".join(lines))
+    assert terminal or width < 120 or not any(line.endswith(" ") for line in lines)
     assert all(cell_len(line) <= width for line in lines)
     if width <= 80:
         assert len(lines) <= 4 * len(rows) + 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -58,19 +58,19 @@ class Listing:
         """Draw the table with lines if it fits, else without them, else with the details below their rows."""
         if self.title:
             yield Text(self.title, style="italic")
+        table, plain = self._table(), self._plain()
         unlimited = options.update(max_width=10**6)
-        forms = [self._table()] * console.is_terminal + [self._table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))]
-        widths = [Measurement.get(console, unlimited, form).maximum for form in forms]
-        fitting = [form for form, width in zip(forms, widths, strict=True) if width <= options.max_width]
-        if fitting:
-            yield fitting[0]
+        if console.is_terminal and Measurement.get(console, unlimited, table).maximum <= options.max_width:
+            yield table
+        elif max(line.cell_len for line in plain) <= options.max_width:
+            yield from plain
         else:
             yield from self._below()
         if self.caption:
             yield Text(self.caption, style="dim italic")
 
-    def _table(self, **style: Any) -> Table:
-        table = Table(**style)
+    def _table(self) -> Table:
+        table = Table()
         for title, justify in self._columns:
             table.add_column(title, justify=justify)
         table.add_column(self.heading)
@@ -78,14 +78,27 @@ class Listing:
             table.add_row(*cells, detail, style=style)
         return table
 
+    def _plain(self) -> list[Text]:
+        """Return the heading and the rows as one line of text each, without spaces at their ends."""
+        widths, gap = self._widths, " " * GAP
+        lines = [(self._headings, self.heading, "bold"), *self._rows]
+        return [Text((self._aligned(c, widths) + gap + detail).rstrip(), style=style) for c, detail, style in lines]
+
     def _below(self) -> RenderResult:
-        headings = tuple(title for title, _ in self._columns)
-        widths = [max(map(cell_len, column)) for column in zip(headings, *(row[0] for row in self._rows), strict=True)]
-        yield Text(self._aligned(headings, widths), style="bold")
-        yield Padding(Text(self.heading, style="bold"), (0, 0, 0, INDENT), expand=False)
-        for cells, detail, style in self._rows:
-            yield Text(self._aligned(cells, widths), style=style)
+        widths = self._widths
+        for cells, detail, style in [(self._headings, self.heading, "bold"), *self._rows]:
+            yield Text(self._aligned(cells, widths).rstrip(), style=style)
             yield Padding(Text(detail, style=style), (0, 0, 0, INDENT), expand=False)
+
+    @property
+    def _headings(self) -> tuple[str, ...]:
+        return tuple(title for title, _ in self._columns)
+
+    @property
+    def _widths(self) -> list[int]:
+        """The width of each column of short cells."""
+        columns = zip(self._headings, *(row[0] for row in self._rows), strict=True)
+        return [max(map(cell_len, column)) for column in columns]
 
     def _aligned(self, cells: tuple[str, ...], widths: list[int]) -> str:
         """Return the cells of a row as one line of text."""
@@ -93,4 +106,4 @@ class Listing:
         for cell, width, (_, justify) in zip(cells, widths, self._columns, strict=True):
             space = " " * (width - cell_len(cell))
             parts.append(space + cell if justify == "right" else cell + space)
-        return (" " * GAP).join(parts).rstrip()
+        return (" " * GAP).join(parts)

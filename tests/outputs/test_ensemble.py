@@ -240,7 +240,8 @@ def test_nothing_is_written_if_no_ensemble_is_better_unless_forced(run, candidat
     assert found["rows"][0]["trials"] == [1] and found["rows"][0]["accuracy"] == 1
 
 
-def test_a_better_ensemble_is_written_with_its_table(run, candidates, scored_as, tmp_path):
+def test_a_better_ensemble_is_written_with_its_table(run, candidates, scored_as, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
     made = made_up(0.7, 0.7, 0.7)
     scored_as(replace(made, trials=candidates.trials[:3]))
     done = command("ensemble", run.directory, "--to", tmp_path / "model", "--size", 2)

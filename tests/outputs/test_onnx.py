@@ -113,6 +113,16 @@ def test_an_onnx_folder_classifies_as_the_torch_folder_without_torch(exported, t
     assert 0 < answers.count(None) < len(answers)
 
 
+def test_a_prediction_of_an_onnx_folder_is_explained_as_that_of_the_torch_folder(exported, texts):
+    found, expected = (
+        nas_meta.load_classifier(folder, device="cpu").fit(*texts[:2]).explain(texts[2][0])
+        for folder in (exported.float, exported.torch)
+    )
+    assert [row.text for row in found.support] == [row.text for row in expected.support]
+    assert np.allclose([row.share for row in found.support], [row.share for row in expected.support], atol=1e-3)
+    assert [row.word for row in found.words] == [row.word for row in expected.words]
+
+
 def test_int8_is_judged_and_the_model_card_says_how(exported, texts):
     folder, printed = exported.int8, exported.printed
     card = (folder / "README.md").read_text()

@@ -183,7 +183,8 @@ def test_the_hypervolume_improvement_is_its_mean_over_draws(front, candidate):
     gains = expected_hypervolume_improvement(draws, np.zeros_like(draws), front, reference)
     exact = expected_hypervolume_improvement(mean, deviation, front, reference)[0]
     assert exact >= 0
-    assert abs(gains.mean() - exact) <= 5 * gains.std() / len(draws) ** 0.5 + 1e-9
+    # The second term is for improvements so rare that no draw has one, whose spread is then unknown.
+    assert abs(gains.mean() - exact) <= 5 * gains.std() / len(draws) ** 0.5 + 5 / len(draws)
 
 
 def test_a_cost_that_is_a_product_is_predicted_better_than_by_an_ensemble():

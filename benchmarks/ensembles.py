@@ -128,7 +128,7 @@ class Bench:
         return self.judged(architecture, encoder)
 
     def aurocs(self, split: EmbeddedSplit) -> np.ndarray:
-        """Return how well queries of other classes are told apart, for each open-set episode of meta-test."""
+        """Measure how well queries of other classes are distinguished in each open-set episode of meta-test."""
         shape, seed = self.evaluation.shape, self.evaluation.settings.seed
         parts = (scores_of(split, task) for task in open_tasks(split, shape, seed))
         return np.array([auroc(inside, outside) for _, inside, outside in parts])

@@ -87,6 +87,16 @@ def labelled_texts(tmp_path_factory) -> Path:
     return file
 
 
+@pytest.fixture(scope="session")
+def texts_by_class(labelled_texts) -> dict[str, list[str]]:
+    """The texts of ``labelled_texts`` by class."""
+    found = {}
+    for line in labelled_texts.read_text().splitlines():
+        row = json.loads(line)
+        found.setdefault(row["label"], []).append(row["text"])
+    return found
+
+
 @pytest.fixture
 def small_config(tiny_model, labelled_texts) -> dict:
     """Config of a complete search that takes seconds."""

@@ -8,9 +8,10 @@ from typing import Annotated, Optional
 import typer
 
 from nas_meta.cli import options
+from nas_meta.cli.fitted import fitted_classifier
 from nas_meta.cli.plugins import print_json
 from nas_meta.cli.printing import echo
-from nas_meta.errors import ConfigError, DataError
+from nas_meta.errors import ConfigError
 
 NONE_OF_THESE = "none of these"
 MANY = 1000  # texts from which progress is shown
@@ -54,21 +55,10 @@ def classify(
     given = bool(texts) + (input_ is not None)
     if given > 1 or (given == 0 and save is None):  # a classifier may be saved without classifying anything
         raise ConfigError("expected either TEXT arguments or --input FILE")
-    from nas_meta.outputs.classifier.files import read_support, read_texts, write_predictions
-    from nas_meta.outputs.classifier.loading import load_classifier
+    from nas_meta.outputs.classifier.files import read_texts, write_predictions
 
     asked = list(texts) if texts else read_texts(input_, text) if input_ is not None else []
-    labelled = None if support is None else read_support(support, text, label)
-    classifier = load_classifier(model, trial=trial, allow_plugins=allow_plugins)
-    if refuse is not None:
-        classifier.set_params(refuse=refuse)
-    if labelled is not None:
-        try:
-            classifier.fit(*labelled)
-        except DataError as error:
-            raise DataError(f"{support}: {error}") from error
-    elif classifier.fitted is None:
-        raise ConfigError("--support is missing; expected a file with examples, or a saved classifier as MODEL")
+    classifier = fitted_classifier(model, support, (text, label), trial, allow_plugins, refuse)
     if save is not None:
         classifier.save(save)
 

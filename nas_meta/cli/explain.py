@@ -8,9 +8,10 @@ from typing import Annotated, Optional
 import typer
 
 from nas_meta.cli import options
+from nas_meta.cli.fitted import fitted_classifier
 from nas_meta.cli.opening import named_or_latest
 from nas_meta.cli.plugins import print_json
-from nas_meta.errors import ConfigError, DataError
+from nas_meta.errors import ConfigError
 
 
 def explain(
@@ -89,19 +90,7 @@ def explain_text(
         ConfigError: There are no classes, or the model cannot be loaded.
         DataError: The file or the text cannot be used.
     """
-    from nas_meta.outputs.classifier.files import read_support
-    from nas_meta.outputs.classifier.loading import load_classifier
-
-    labelled = None if support is None else read_support(support, *fields)
-    classifier = load_classifier(model, trial=trial, allow_plugins=allow_plugins)
-    if labelled is not None:
-        try:
-            classifier.fit(*labelled)
-        except DataError as error:
-            raise DataError(f"{support}: {error}") from error
-    elif classifier.fitted is None:
-        raise ConfigError("--support is missing; expected a file with examples, or a saved classifier as MODEL")
-    explanation = classifier.explain(text)
+    explanation = fitted_classifier(model, support, fields, trial, allow_plugins).explain(text)
     if as_json:
         print_json(explanation.as_dict())
         return

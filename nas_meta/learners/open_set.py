@@ -33,11 +33,11 @@ def prototype_cosines(support: np.ndarray, labels: np.ndarray, ways: int, query:
     Returns:
         ``[M, N]``, or ``[S, N]`` for leave-one-out.
     """
-    z = _unit(support)
+    z = unit(support)
     sums = np.eye(ways, dtype=z.dtype)[labels].T @ z
-    cosines = (z if query is None else _unit(query)) @ _unit(sums).T
+    cosines = (z if query is None else unit(query)) @ unit(sums).T
     if query is None:
-        own = (z * _unit(sums[labels] - z)).sum(1)
+        own = (z * unit(sums[labels] - z)).sum(1)
         own[np.bincount(labels, minlength=ways)[labels] < 2] = -1.0
         cosines[np.arange(len(z)), labels] = own
     return cosines
@@ -50,8 +50,8 @@ def largest_cosine(support: np.ndarray, labels: np.ndarray, ways: int, query: np
 
 def nearest_cosine(support: np.ndarray, labels: np.ndarray, ways: int, query: np.ndarray | None) -> np.ndarray:
     """Return the cosine of each query to the nearest support example, ``[M]``; arguments as above."""
-    z = _unit(support)
-    cosines = (z if query is None else _unit(query)) @ z.T
+    z = unit(support)
+    cosines = (z if query is None else unit(query)) @ z.T
     if query is None:
         np.fill_diagonal(cosines, -1.0)
     return cosines.max(1)
@@ -70,11 +70,11 @@ def energy(support: np.ndarray, labels: np.ndarray, ways: int, query: np.ndarray
 
 def _squared_distances(support: np.ndarray, labels: np.ndarray, ways: int, query: np.ndarray | None) -> np.ndarray:
     """Return squared distances ``[M, N]`` of unit embeddings to class means, leave-one-out without queries."""
-    z = _unit(support)
+    z = unit(support)
     counts = np.bincount(labels, minlength=ways).astype(z.dtype)
     sums = np.eye(ways, dtype=z.dtype)[labels].T @ z
     means = sums / counts[:, None]
-    q = z if query is None else _unit(query)
+    q = z if query is None else unit(query)
     squared = 1 - 2 * q @ means.T + np.square(means).sum(1)
     if query is None:
         others = (sums[labels] - z) / np.maximum(counts[labels] - 1, 1)[:, None]
@@ -82,8 +82,8 @@ def _squared_distances(support: np.ndarray, labels: np.ndarray, ways: int, query
     return squared
 
 
-def _unit(z: np.ndarray) -> np.ndarray:
-    """Scale the rows of ``[M, D]`` to unit norm; zeros stay zeros."""
+def unit(z: np.ndarray) -> np.ndarray:
+    """Scale vectors ``[..., D]`` to unit norm, as ``torch.nn.functional.normalize`` does."""
     return z / np.maximum(np.linalg.norm(z, axis=-1, keepdims=True), 1e-12)
 
 

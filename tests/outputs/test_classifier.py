@@ -77,25 +77,15 @@ def exported(tiny_model, labelled_texts, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def rows(labelled_texts):
-    """Texts by class."""
-    found = {}
-    for line in labelled_texts.read_text().splitlines():
-        row = json.loads(line)
-        found.setdefault(row["label"], []).append(row["text"])
-    return found
-
-
-@pytest.fixture(scope="module")
-def support(rows):
+def support(texts_by_class):
     """An imbalanced support set of three classes, one of them with a single text."""
-    texts = rows["class0"][:3] + rows["class1"][:1] + rows["class2"][:2]
+    texts = texts_by_class["class0"][:3] + texts_by_class["class1"][:1] + texts_by_class["class2"][:2]
     return texts, ["a/b"] * 3 + ["c d"] + ["e"] * 2
 
 
 @pytest.fixture(scope="module")
-def queries(rows):
-    return [text for name in ("class0", "class1", "class2") for text in rows[name][4:7]]
+def queries(texts_by_class):
+    return [text for name in ("class0", "class1", "class2") for text in texts_by_class[name][4:7]]
 
 
 @pytest.mark.parametrize("learner", marked(LEARNERS, ["in-context", "maml", "matching", "protonet", "ridge"]))
@@ -129,8 +119,8 @@ def test_partial_fit_equals_fit_on_everything(exported, support, queries, learne
 
 
 @pytest.mark.parametrize("learner", marked(LEARNERS, ["maml", "matching", "protonet", "ridge"]))
-def test_many_classes_are_learned_or_refused_in_a_sentence(exported, rows, learner):
-    texts = [text for members in rows.values() for text in members][:120]
+def test_many_classes_are_learned_or_refused_in_a_sentence(exported, texts_by_class, learner):
+    texts = [text for members in texts_by_class.values() for text in members][:120]
     labels = list(range(120))
     classifier = nas_meta.load_classifier(exported(learner), device="cpu")
     if learner in FIXED_WAYS:
@@ -174,10 +164,10 @@ def test_a_run_gives_the_classifier_of_its_export(exported, support, queries):
 
 
 @pytest.mark.parametrize("options", [{}, {"distance": "cosine"}, {"normalize": False, "scale": 1.0}])
-def test_unlabelled_texts_refine_prototypes(exported, rows, options):
+def test_unlabelled_texts_refine_prototypes(exported, texts_by_class, options):
     """Texts of a class pull its prototype towards them, and a fit without unlabelled texts is not changed."""
-    texts, labels = [rows["class0"][0], rows["class1"][0]], ["a", "b"]
-    more = rows["class0"][1:8] + rows["class1"][1:8]
+    texts, labels = [texts_by_class["class0"][0], texts_by_class["class1"][0]], ["a", "b"]
+    more = texts_by_class["class0"][1:8] + texts_by_class["class1"][1:8]
     classifier = nas_meta.load_classifier(exported("protonet", **options)).fit(texts, labels)
     plain = classifier.predict_proba(more)
     together = classifier.predict_proba(more, together=True)

@@ -67,22 +67,15 @@ def forced(run, candidates, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def texts(labelled_texts):
-    found = {}
-    for line in labelled_texts.read_text().splitlines():
-        row = json.loads(line)
-        found.setdefault(row["label"], []).append(row["text"])
-    return found
+def support(texts_by_class):
+    return texts_by_class["class0"][:3] + texts_by_class["class1"][:2] + texts_by_class["class2"][:1], ["a"] * 3 + [
+        "b"
+    ] * 2 + ["c"]
 
 
 @pytest.fixture(scope="module")
-def support(texts):
-    return texts["class0"][:3] + texts["class1"][:2] + texts["class2"][:1], ["a"] * 3 + ["b"] * 2 + ["c"]
-
-
-@pytest.fixture(scope="module")
-def queries(texts):
-    return [text for name in ("class0", "class1", "class2") for text in texts[name][5:8]]
+def queries(texts_by_class):
+    return [text for name in ("class0", "class1", "class2") for text in texts_by_class[name][5:8]]
 
 
 def test_trials_are_scored_as_in_the_search(run, candidates):
@@ -140,8 +133,8 @@ def test_a_fitted_ensemble_is_saved_beside_its_members(forced, support, queries,
         nas_meta.load_classifier(tmp_path / "saved", model=moved)
 
 
-def test_an_ensemble_refuses_texts_of_no_class_where_the_support_set_is_large(forced, texts, support, queries):
-    many = [t for name in ("class0", "class1") for t in texts[name][:12]], ["a"] * 12 + ["b"] * 12
+def test_an_ensemble_refuses_texts_of_no_class_where_the_support_set_is_large(forced, texts_by_class, support, queries):
+    many = [t for name in ("class0", "class1") for t in texts_by_class[name][:12]], ["a"] * 12 + ["b"] * 12
     answers = nas_meta.load_classifier(forced).fit(*many, refuse=0.2).predict(queries).tolist()
     assert set(answers) <= {"a", "b", None}
     with pytest.raises(ConfigError, match=r"only 5 examples.*expected at least 19"):

@@ -80,12 +80,9 @@ def exported(run):
 
 
 @pytest.fixture(scope="module")
-def texts(labelled_texts):
+def texts(texts_by_class):
     """A support set with its labels, and queries."""
-    found = {}
-    for line in labelled_texts.read_text().splitlines():
-        row = json.loads(line)
-        found.setdefault(row["label"], []).append(row["text"])
+    found = texts_by_class
     names = ("class0", "class1", "class2")
     support = [text for name in names for text in found[name][:2]]
     return support, [name for name in names for _ in range(2)], [text for name in names for text in found[name][4:10]]

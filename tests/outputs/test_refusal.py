@@ -37,22 +37,13 @@ def model(run, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def texts(labelled_texts):
-    found = {}
-    for line in labelled_texts.read_text().splitlines():
-        row = json.loads(line)
-        found.setdefault(row["label"], []).append(row["text"])
-    return found
+def support(texts_by_class):
+    return texts_by_class["class0"][:4] + texts_by_class["class1"][:4], ["a"] * 4 + ["b"] * 4
 
 
 @pytest.fixture(scope="module")
-def support(texts):
-    return texts["class0"][:4] + texts["class1"][:4], ["a"] * 4 + ["b"] * 4
-
-
-@pytest.fixture(scope="module")
-def queries(texts):
-    return [t for name in texts for t in texts[name][4:8]]
+def queries(texts_by_class):
+    return [t for name in texts_by_class for t in texts_by_class[name][4:8]]
 
 
 def uncalibrated(model, folder):
@@ -77,12 +68,12 @@ def test_refused_texts_get_none_and_the_others_their_class(model, support, queri
     assert None not in classifier.set_params(refuse=None).predict(queries).tolist()
 
 
-def test_texts_of_no_class_are_refused_more_often(model, texts):
-    known = [name for i, name in enumerate(texts) if i < 3]
-    support = [t for name in known for t in texts[name][:6]]
+def test_texts_of_no_class_are_refused_more_often(model, texts_by_class):
+    known = [name for i, name in enumerate(texts_by_class) if i < 3]
+    support = [t for name in known for t in texts_by_class[name][:6]]
     classifier = nas_meta.load_classifier(model).fit(support, [n for n in known for _ in range(6)], refuse=0.2)
-    inside = [t for name in known for t in texts[name][6:]]
-    outside = [t for name in list(texts)[3:] for t in texts[name]]
+    inside = [t for name in known for t in texts_by_class[name][6:]]
+    outside = [t for name in list(texts_by_class)[3:] for t in texts_by_class[name]]
     refused = [np.mean([label is None for label in classifier.predict(part)]) for part in (inside, outside)]
     assert refused[0] < 0.5 < refused[1] + 0.2 and refused[0] < refused[1]
 

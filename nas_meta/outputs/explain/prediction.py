@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nas_meta.errors import DataError
+from nas_meta.learners.open_set import unit
 from nas_meta.outputs.explain.shares import Contributions, contributions
-from nas_meta.outputs.onnx.comparison import unit
 from nas_meta.tasks.examples import TEXT, Example
 
 if TYPE_CHECKING:

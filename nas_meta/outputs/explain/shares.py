@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from nas_meta.learners.balancing import balanced_rows
-from nas_meta.outputs.onnx.comparison import ATTENTION, RIDGE, class_means, unit
+from nas_meta.learners.open_set import unit
+from nas_meta.outputs.onnx.comparison import ATTENTION, RIDGE, class_means
 
 LOGIT, PROBABILITY = "logit", "probability"
 

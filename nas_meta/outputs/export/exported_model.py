@@ -171,7 +171,7 @@ def evaluate_folder(
 
 
 def _open_set(evaluation: Evaluation, encoder: Encoder, split: str) -> dict[str, Any]:
-    """Measure how well queries of other classes are told apart."""
+    """Measure how well queries of other classes are distinguished."""
     from nas_meta.evaluation.open_set import embedded, open_set_metrics, open_tasks
     from nas_meta.learners.metric import MetricLearner
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from nas_meta.errors import ConfigError
 from nas_meta.learners.balancing import balanced_rows
+from nas_meta.learners.open_set import unit
 
 PROTOTYPES, ATTENTION, RIDGE = "prototypes", "attention", "ridge"
 NUMBERS = {PROTOTYPES: ("scale",), ATTENTION: ("scale",), RIDGE: ("ridge", "scale", "bias")}
@@ -117,8 +118,3 @@ def _prototype_logits(comparison: Mapping[str, Any], prototypes: np.ndarray, que
 def class_means(features: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Compute the mean of the features ``[M, D]`` of every class, weighted by ``[M, N]``: ``[N, D]``."""
     return weights.T @ features / weights.sum(0)[:, None]
-
-
-def unit(z: np.ndarray) -> np.ndarray:
-    """Scale vectors ``[..., D]`` to unit norm, as ``torch.nn.functional.normalize`` does."""
-    return z / np.maximum(np.linalg.norm(z, axis=-1, keepdims=True), 1e-12)

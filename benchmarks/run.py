@@ -11,6 +11,7 @@ from benchmarks import (
     adaptation,
     bert_table,
     bytes_per_node,
+    class_names,
     distillation,
     heads,
     importance,
@@ -26,12 +27,14 @@ from benchmarks import (
     pretraining,
     pretraining_speed,
     quickstart,
+    recipe,
     scaling_table,
     sinusoid,
     soak,
     startup,
     stopping,
     supernet,
+    trained_table,
     trial_cost,
     truncation,
     worker_utilisation,
@@ -41,9 +44,9 @@ from benchmarks.table import machine, publish
 
 MODULES = (
     quickstart, startup, overhead, worker_utilisation, many_workers, soak, bytes_per_node, trial_cost, truncation,
-    nas_bench_macro, bert_table, scaling_table, stopping, planted_optimum, one_shot, supernet, inner_loops, sinusoid,
-    distillation, learners, heads, pretraining, inheritance, adaptation, pretraining_speed, zero_cost, prefilter,
-    importance,
+    nas_bench_macro, bert_table, scaling_table, trained_table, stopping, planted_optimum, one_shot, supernet,
+    inner_loops, sinusoid, class_names, recipe, distillation, learners, heads, pretraining, inheritance, adaptation,
+    pretraining_speed, zero_cost, prefilter, importance,
 )  # fmt: skip
 BENCHMARKS = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 

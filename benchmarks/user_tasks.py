@@ -24,7 +24,7 @@ from nas_meta.models.encoder import Encoder
 from nas_meta.models.profiling import interval95
 from nas_meta.outputs.classifier.examples import Preparation
 from nas_meta.tasks.packaged_models import MINILM, model_path
-from nas_meta.tasks.tokenization import load_tokenizer
+from nas_meta.tasks.tokenization import load_tokenizer, text_encoder, with_name_rows
 
 EPISODES = 600
 
@@ -77,6 +77,14 @@ def full_way(name: str, encoder: Encoder, preparation: Preparation, train: list,
     tasks = draws(pool, shots=5, seed=1, queries=np.arange(len(train), len(pool)))
     found = 100 * accuracies(lambda part: ProtoNet().accuracies(encoder, pool, part), tasks)
     print(f"{name}, {len(names)} classes, 5 shots: {found.mean():.2f} ± {interval95(found):.2f}")
+    named = with_name_rows(pool, text_encoder(preparation.tokenizer, preparation.max_tokens))
+    for shots in (1, 5):
+        tasks = draws(named, shots=shots, seed=1, queries=np.arange(len(train), len(pool)))
+        found = 100 * accuracies(lambda part: ProtoNet().accuracies(encoder, named, part), tasks)
+        print(f"... {shots} shots and the class names: {found.mean():.2f} ± {interval95(found):.2f}")
+    few = draws(pool, shots=1, seed=1, queries=np.arange(len(train), len(pool)))
+    found = 100 * accuracies(lambda part: ProtoNet().accuracies(encoder, pool, part), few)
+    print(f"... 1 shot: {found.mean():.2f} ± {interval95(found):.2f}")
 
 
 def read_csv(path: Path) -> list[tuple[str, str]]:

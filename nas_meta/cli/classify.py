@@ -43,6 +43,13 @@ def classify(
             "and may be refused, such as 0.05",
         ),
     ] = None,
+    class_names: Annotated[
+        Optional[bool],
+        typer.Option(
+            "--class-names/--no-class-names",
+            help="whether the name of each class is one more example; by default as the model was trained",
+        ),
+    ] = None,
     trial: Annotated[
         Optional[int], typer.Option("--trial", metavar="ID", help="trial of a run; by default the best")
     ] = None,
@@ -58,7 +65,7 @@ def classify(
     from nas_meta.outputs.classifier.files import read_texts, write_predictions
 
     asked = list(texts) if texts else read_texts(input_, text) if input_ is not None else []
-    classifier = fitted_classifier(model, support, (text, label), trial, allow_plugins, refuse)
+    classifier = fitted_classifier(model, support, (text, label), trial, allow_plugins, refuse, class_names)
     if save is not None:
         classifier.save(save)
 

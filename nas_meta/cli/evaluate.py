@@ -68,19 +68,21 @@ def evaluate(
         print_json(row)
         return
     from nas_meta.evaluation.metrics import METRICS
-    from nas_meta.evaluation.protocols import FULL_WAY
+    from nas_meta.evaluation.protocols import FULL_WAY, task_words
 
     if row["protocol"] == FULL_WAY:
-        tasks = f"all {row['ways']} classes of {row['split']} ({row['shots']}-shot, 95% interval over "
+        words = task_words(None, row["shots"], row["class_names"])
+        tasks = f"all {row['ways']} classes of {row['split']} ({words}, 95% interval over "
         tasks += f"{row['episodes']} draws of the support set, {row['queries']:,} queries each)"
     else:
-        tasks = f"{row['episodes']} {row['split']} episodes ({row['ways']}-way {row['shots']}-shot)"
+        tasks = f"{row['episodes']} {row['split']} episodes "
+        tasks += f"({task_words(row['ways'], row['shots'], row['class_names'])})"
     echo(f"{METRICS['accuracy'].format(row)} on {tasks}, {METRICS['params'].format(row)} parameters")
     if open_set:
         echo(
             f"queries of other classes: AUROC {row['oos_auroc']:.3f} ± {row['oos_auroc_ci95']:.3f}, and with 95 % of "
             f"the known ones accepted, {100 * row['oos_fpr95']:.1f} ± {100 * row['oos_fpr95_ci95']:.1f} % of them, too "
-            f"(over {row['oos_episodes']} episodes, {row['oos_ways']}-way {row['shots']}-shot)"
+            f"(over {row['oos_episodes']} episodes, {task_words(row['oos_ways'], row['shots'], row['class_names'])})"
         )
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def fitted_classifier(
     model: Path, support: Path | None, fields: tuple[str, str], trial: int | None, allow_plugins: bool,
-    refuse: float | None = None,
+    refuse: float | None = None, class_names: bool | None = None,
 ) -> FewShotClassifier:  # fmt: skip
     """Load a classifier and fit it to a support file, if there is one.
 
@@ -24,6 +24,7 @@ def fitted_classifier(
         trial: Trial of a run; None for the best.
         allow_plugins: Whether the code of plugin files that the model names may be run.
         refuse: Share of the texts of the classes that may be refused; None keeps the classifier's.
+        class_names: Whether the names of classes are examples; None for what the model was trained with.
 
     Returns:
         The fitted classifier.
@@ -37,11 +38,13 @@ def fitted_classifier(
 
     labelled = None if support is None else read_support(support, *fields)
     classifier = load_classifier(model, trial=trial, allow_plugins=allow_plugins)
+    if class_names is not None and support is None:
+        raise ConfigError("the examples of a saved classifier are fixed; expected --support FILE beside --class-names")
     if refuse is not None:
         classifier.set_params(refuse=refuse)
     if labelled is not None:
         try:
-            classifier.fit(*labelled)
+            classifier.fit(*labelled, class_names=class_names)
         except DataError as error:
             raise DataError(f"{support}: {error}") from error
     elif classifier.fitted is None:

@@ -12,7 +12,7 @@ import numpy as np
 from nas_meta.config.resolved import ResolvedConfig
 from nas_meta.errors import ConfigError, TrialError
 from nas_meta.space.search_space import SearchSpace
-from nas_meta.tasks.examples import IMAGE, MODALITIES, size
+from nas_meta.tasks.examples import IMAGE, MODALITIES, TEXT, size
 
 if TYPE_CHECKING:
     from nas_meta.tasks.pool import Tasks
@@ -71,6 +71,28 @@ def check_images(space: SearchSpace, tasks: Tasks, resolved: ResolvedConfig) -> 
                 f"the search space '{resolved.sections.space.name}' takes images of {size(space.image_shape)} "
                 f"(channels, height, width), but the task source '{resolved.sections.tasks.source}' gives "
                 f"{size(pool.pixels.shape[1:])}; expected the same shape"
+            )
+
+
+def check_class_names(space: SearchSpace, resolved: ResolvedConfig) -> None:
+    """Check that the names of classes can be support examples.
+
+    Args:
+        space: The search space.
+        resolved: The config, with ``tasks.class_names``.
+
+    Raises:
+        ConfigError: The examples have images, or a learner reads the names of classes anyway.
+    """
+    if space.modality != TEXT:
+        raise ConfigError(
+            f"tasks.class_names makes examples of the names of classes, which are texts, but the task source "
+            f"'{resolved.sections.tasks.source}' gives {MODALITIES[space.modality]}; expected class_names: false"
+        )
+    for name, learner in resolved.searched.learners.items():
+        if "template" in learner.Options.model_fields:
+            raise ConfigError(
+                f"learner '{name}' has the names of classes in its prompts already; expected tasks.class_names: false"
             )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nas_meta.config.compatibility import check_images, check_source
+from nas_meta.config.compatibility import check_class_names, check_images, check_source
 from nas_meta.config.model_pooling import pooling_difference
 from nas_meta.config.recipe import AUTO
 from nas_meta.config.relative_limits import number_limits
@@ -140,7 +140,7 @@ def load_tasks(resolved: ResolvedConfig, space: SearchSpace) -> Tasks:
         space: The space of the config; its tokenizer is used.
 
     Returns:
-        The three splits, with the prompts and the synonyms that the learner asks for.
+        The three splits, with the class names, prompts and synonyms that the config asks for.
 
     Raises:
         ConfigError: The space and the task source do not fit together.
@@ -155,6 +155,9 @@ def load_tasks(resolved: ResolvedConfig, space: SearchSpace) -> Tasks:
     check_source(space, source, resolved)
     tokenizer = None if space.modality == IMAGE else tokenization.load_tokenizer(space.tokenizer)
     tasks = tokenization.load_tasks(source, tokenizer, resolved.sections.tasks.max_tokens)
+    if resolved.sections.tasks.class_names:
+        check_class_names(space, resolved)
+        tasks = tokenization.with_class_names(tasks, tokenizer, resolved.sections.tasks.max_tokens)
     tasks = with_learner_prompts(resolved, tasks, tokenizer)
     if difference := pooling_difference(resolved):
         tasks = dataclasses.replace(tasks, report=[*tasks.report, difference])

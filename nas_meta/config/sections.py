@@ -50,6 +50,12 @@ class TasksSection(Section):
         "mean", description="how token states become one embedding; ignored if the architecture chooses its pooling"
     )
 
+    class_names: bool = Field(
+        False,
+        description="whether the name of each class is one more support example, in training, evaluation and use; "
+        "worth it where names are words, such as card_lost",
+    )
+
     @field_validator("train_ways", "train_queries", mode="before")
     @classmethod
     def _is_a_number_or_auto(cls, given: Any, info: ValidationInfo) -> Any:

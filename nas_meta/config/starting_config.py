@@ -12,6 +12,7 @@ import yaml
 
 from nas_meta.core import plugins
 from nas_meta.errors import ConfigError, DataError
+from nas_meta.tasks.class_names import are_words
 from nas_meta.tasks.data_facts import DataFacts, data_facts
 from nas_meta.tasks.episodes import MOST_WAYS, EpisodeShape
 from nas_meta.tasks.reading.columns import first_rows, guess_columns, source_of
@@ -82,6 +83,7 @@ class StartingConfig:
             "shots": "examples per class to learn from",
             "queries": "examples per class to be scored on",
             "max_tokens": "longer texts are cut",
+            "class_names": "the name of each class is one more example of it",
         }
         rows = [(key, f"  {key}: {_scalar(value)}") for key, value in self.tasks.items()]
         width = min(40, max(len(row) for _, row in rows)) + 2
@@ -159,6 +161,8 @@ def starting_config(
     tasks = {"source": name, **given, **added, **vars(shape)}
     if facts.words is not None and (tokens := _tokens(facts.words[1])) != TOKENS[0]:
         tasks["max_tokens"] = tokens
+    if are_words([name for classes in split.splits.values() for name in classes]) and not split.groups:
+        tasks["class_names"] = True
     return StartingConfig(tasks, facts)
 
 

@@ -49,9 +49,11 @@ def calibrate(evaluation: Evaluation, encoder: Encoder, learner: MetricLearner) 
     for shots, wanted in shapes.items():
         if shots + shape.queries > fewest:
             continue
-        tasks = (scores_of(validation, task) for task in open_tasks(validation, wanted, seed))
-        values = [units.standardised(inside) for units, inside, _ in tasks]
-        quantiles[shots] = np.quantile(np.concatenate(values), LEVELS, method="lower").tolist()
+        tasks = open_tasks(validation, wanted, seed)
+        found = (scores_of(validation, task) for task in tasks)
+        values = [units.standardised(inside) for units, inside, _ in found]
+        # A class name is one more support example, as it is in the support set of a classifier.
+        quantiles[tasks[0].support.shape[1]] = np.quantile(np.concatenate(values), LEVELS, method="lower").tolist()
     if not quantiles:
         return None
     all_ways = EpisodeShape(validation.pool.most_ways, shape.shots, shape.queries)
@@ -110,7 +112,7 @@ def measured(
     tasks = open_tasks(split, shape, seed)
     refused = []
     for units, inside, _ in (scores_of(split, task) for task in tasks):
-        refused.append((inside < calibration.threshold(units, shape.shots, STATED)).mean())
+        refused.append((inside < calibration.threshold(units, tasks[0].support.shape[1], STATED)).mean())
     logits, targets = logits_of(split, learner, encoder, shape, seed, EPISODES)
     after = calibration_error(logits / calibration.temperature(shape.ways), targets)
     return {

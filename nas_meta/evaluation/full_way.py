@@ -70,8 +70,8 @@ def draw(pool: Pool, shots: int, seed: int, index: int, queries: np.ndarray | No
             )
         rows.append(rng.choice(allowed, shots, replace=False))
     support = np.stack(rows)
-    rest = np.setdiff1d(np.arange(len(pool)), support) if queries is None else queries
-    return FullWayTask(support, rest[None], pool.labels[rest])
+    rest = np.setdiff1d(pool.examples, support) if queries is None else queries
+    return FullWayTask(pool.with_names(support), rest[None], pool.labels[rest])
 
 
 def draws(
@@ -108,7 +108,7 @@ def query_count(pool: Pool, shape: EpisodeShape, protocol: str) -> int:
         shape: Shape of episodes.
         protocol: ``episodes``, or ``full-way``, where all examples outside the support set are queries.
     """
-    return len(pool) - shape.shots * len(pool.classes) if protocol == FULL_WAY else shape.ways * shape.queries
+    return len(pool.examples) - shape.shots * len(pool.classes) if protocol == FULL_WAY else shape.ways * shape.queries
 
 
 def accuracies(score: Callable[[Sequence[Episode]], np.ndarray], tasks: Sequence[FullWayTask]) -> np.ndarray:

@@ -57,7 +57,12 @@ def embedded(evaluation: Evaluation, encoder: Encoder, split: str) -> EmbeddedSp
     rows = [rng.permutation(pool.members[c])[:most] for c in chosen]
     labels = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
     groups = [pool.groups[c] for c in chosen] if pool.groups else ()
-    part = Pool([pool.classes[c] for c in chosen], [""] * len(labels), labels, groups=groups)
+    names = None
+    if pool.name_rows is not None:
+        names = len(labels) + np.arange(len(chosen))
+        labels = np.concatenate([labels, np.arange(len(chosen))])
+        rows.append(pool.name_rows[chosen])
+    part = Pool([pool.classes[c] for c in chosen], [""] * len(labels), labels, groups=groups, name_rows=names)
     encoder.eval()
     with torch.no_grad():
         return EmbeddedSplit(part, mapped(encoder, encoder.embed(pool, np.concatenate(rows), 64)))

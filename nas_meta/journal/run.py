@@ -119,20 +119,26 @@ class Run:
     @property
     def objectives(self) -> list[Objective]:
         """What the search optimises; the first objective ranks trials."""
-        try:
-            # Without the plugins: looking at a run must not execute its code.
-            return Config(objectives=self._value("config", dict[str, Any], {}).get("objectives")).optimised
-        except (ValidationError, RecursionError) as error:
-            raise RunError(f"the config in the journal of {self.directory} cannot be read") from error
+        return self._config_of("objectives").optimised
 
     @property
     def protocol(self) -> str:
         """``episodes`` or ``full-way``: what accuracies are means over."""
+        return self._config_of("evaluation").evaluation.protocol
+
+    @property
+    def class_names(self) -> bool:
+        """Whether support sets have the names of the classes, too."""
+        tasks = self._value("config", dict[str, Any], {}).get("tasks")
+        return isinstance(tasks, dict) and tasks.get("class_names") is True
+
+    def _config_of(self, name: str) -> Config:
+        """Return a config with one section of the run's; without the plugins, whose code must not be run."""
+        config = self._value("config", dict[str, Any], {})
         try:
-            section = Config(evaluation=self._value("config", dict[str, Any], {}).get("evaluation") or {}).evaluation
+            return Config.model_validate({name: config[name]} if config.get(name) else {})
         except (ValidationError, RecursionError) as error:
             raise RunError(f"the config in the journal of {self.directory} cannot be read") from error
-        return section.protocol
 
     @property
     def report(self) -> Mapping[str, Any]:
@@ -378,9 +384,7 @@ def rank(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Trial
 
 
 def pareto(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Trial]:
-    """Return the Pareto front: the completed trials that no other trial dominates.
-
-    A trial dominates another if it is at least as good in every objective and better in one.
+    """Return the Pareto front: the completed trials that no other one equals in every objective and beats in one.
 
     Args:
         trials: The trials; those without a value for every objective are left out.

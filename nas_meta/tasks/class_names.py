@@ -1,11 +1,42 @@
-"""Class names that differ in white space or Unicode form alone are one class."""
+"""Class names: spellings of one class, and names in words."""
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from nas_meta.tasks.examples import Example, normalised
+
+WORDS = re.compile(r"(?<=[a-z0-9]{2})(?=[A-Z])")  # where a capital letter begins a word, but not in iPhone
+
+
+def in_words(name: str) -> str:
+    """Return a class name as words.
+
+    Example: ``card_lost`` and ``card-lost`` become ``card lost``, and ``CardLost`` becomes ``Card Lost``.
+
+    Args:
+        name: The name.
+
+    Returns:
+        The name with spaces for underscores, hyphens between words and changes to capital letters, unless it has
+        spaces already; the name itself if nothing else remained.
+    """
+    spaced = name.replace("_", " ").strip()
+    if " " not in name.strip():
+        spaced = WORDS.sub(" ", spaced.replace("-", " ")).strip()
+    return " ".join(spaced.split()) or name
+
+
+def are_words(names: Sequence[str]) -> bool:
+    """Return whether class names say what the classes are about, unlike ``3``, ``A07`` or ``class 3``.
+
+    Args:
+        names: The names of all classes.
+    """
+    without_digits = {re.sub(r"[\W\d_]+", "", name.lower()) for name in names}
+    return len(without_digits) == len(names) and all(len(name) >= 3 for name in without_digits)
 
 
 def merge_names(classes: Mapping[str, Sequence[Example]]) -> tuple[dict[str, list[Example]], dict[str, str]]:

@@ -61,7 +61,8 @@ class Episode:
     """One few-shot task: a support set to learn from and a query set to be scored on.
 
     Attributes:
-        support: ``[N, K]``, indices into the pool; row n holds the support examples of class n.
+        support: ``[N, K]``, indices into the pool; row n holds the support examples of class n, and last its name if
+            names are used, which is then one of K + 1.
         query: ``[N, Q]``, indices into the pool; row n holds the query examples of class n. No example is in both sets.
     """
 
@@ -114,7 +115,7 @@ def episode(pool: Pool, shape: EpisodeShape, seed: int, index: int) -> Episode:
         for c in rng.choice(classes, shape.ways, replace=False)
     ]
     block = np.stack(rows)
-    return Episode(block[:, : shape.shots], block[:, shape.shots :])
+    return Episode(pool.with_names(block[:, : shape.shots]), block[:, shape.shots :])
 
 
 def episodes(pool: Pool, shape: EpisodeShape, seed: int, count: int) -> Iterator[Episode]:

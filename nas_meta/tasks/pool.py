@@ -40,6 +40,8 @@ class Pool:
         spoken: Each class in words; empty if the class names serve as words.
         prompts: Tokenised prompts by their template; empty unless the learner uses prompts.
         groups: Group of each class, in the order of ``classes``; empty if an episode may take any classes.
+        name_rows: ``[classes]``, index of the example that is the name of each class in words, which every episode has
+            in its support set and never as a query; None if names are not used.
     """
 
     classes: Sequence[str]
@@ -54,9 +56,10 @@ class Pool:
     spoken: Sequence[str] = ()
     prompts: Mapping[str, Prompts] = field(default_factory=dict)
     groups: Sequence[str] = ()
+    name_rows: np.ndarray | None = None
 
     def __len__(self) -> int:
-        """Return the number of examples."""
+        """Return the number of examples, class names included."""
         return len(self.labels)
 
     @property
@@ -73,10 +76,33 @@ class Pool:
 
     @cached_property
     def members(self) -> list[np.ndarray]:
-        """Indices of the examples of each class, in the order of ``classes``."""
-        order = np.argsort(self.labels, kind="stable")
-        starts = np.searchsorted(self.labels[order], np.arange(len(self.classes) + 1))
+        """Indices of the examples of each class, in the order of ``classes``, without its name."""
+        labels = self.labels
+        if self.name_rows is not None:
+            labels = labels.copy()
+            labels[self.name_rows] = -1
+        order = np.argsort(labels, kind="stable")
+        starts = np.searchsorted(labels[order], np.arange(len(self.classes) + 1))
         return np.split(order, starts)[1:-1]
+
+    @property
+    def examples(self) -> np.ndarray:
+        """Indices of all examples that are not class names, ascending."""
+        every = np.arange(len(self))
+        return every if self.name_rows is None else np.setdiff1d(every, self.name_rows)
+
+    def with_names(self, support: np.ndarray) -> np.ndarray:
+        """Add the names of the classes to a support set, if names are used.
+
+        Args:
+            support: ``[N, K]``, indices of the support examples; row n holds those of one class.
+
+        Returns:
+            ``[N, K + 1]``, the name of each class last; ``support`` itself if names are not used.
+        """
+        if self.name_rows is None:
+            return support
+        return np.concatenate([support, self.name_rows[self.labels[support[:, 0]]][:, None]], 1)
 
     @cached_property
     def choices(self) -> list[np.ndarray]:

@@ -19,7 +19,7 @@ from nas_meta.core.files import is_encodable
 from nas_meta.core.guard import plugin_call, type_name
 from nas_meta.core.options import PluginOptions
 from nas_meta.errors import DataError, nearest
-from nas_meta.tasks.class_names import merge_names, merge_report
+from nas_meta.tasks.class_names import in_words, merge_names, merge_report
 from nas_meta.tasks.examples import MODALITIES, TEXT, Example, content_key, deduplicate, mismatch, size
 
 if TYPE_CHECKING:
@@ -148,9 +148,9 @@ class TaskSource(ABC):
             name: Class name as :meth:`read` returned it, without white space around it and in Unicode form C.
 
         Returns:
-            Text that is not blank; by default the name with spaces for underscores.
+            Text that is not blank; by default :func:`nas_meta.tasks.class_names.in_words` of the name.
         """
-        return name.replace("_", " ").strip() or name
+        return in_words(name)
 
     def group_of(self, name: str) -> str:
         """Return the group of a class, for data of many tasks with few classes each, such as moods by product.

@@ -19,6 +19,7 @@ from nas_meta.tasks.source import TaskSource
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+Encode = Callable[[list[str]], tuple[Sequence[np.ndarray], Sequence[np.ndarray]]]
 CHUNK = 10_000  # texts per tokenizer call
 VOCABULARIES = ("vocab*", "merges*", "*.model", "*.tiktoken", "tekken.json")  # of other tokenizers
 LONGEST_TOKEN = 1000  # upper bound on the characters of a token: texts are cut by it before they are tokenised
@@ -63,7 +64,7 @@ def _check_files(tokenizer: PreTrainedTokenizerBase, folder: Path, name: str) ->
 
 def text_encoder(
     tokenizer: PreTrainedTokenizerBase | None, max_tokens: int
-) -> Callable[[list[str]], tuple[list[np.ndarray], list[np.ndarray]]]:
+) -> Encode:
     """Return the function that tokenises texts for a pool.
 
     Args:
@@ -137,6 +138,42 @@ def with_tokenizer(pool: Pool, tokenizer: PreTrainedTokenizerBase, max_tokens: i
     tokens = TokenSequences.from_lists(ids)
     flat = TokenSequences.from_lists(words).tokens
     return replace(pool, tokens=tokens.tokens, offsets=tokens.offsets, words=flat, synonyms={}, prompts={})
+
+
+def with_class_names(tasks: Tasks, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> Tasks:
+    """Add the name of every class to the pools, as a text that every episode has in its support set.
+
+    Args:
+        tasks: Tasks of texts.
+        tokenizer: Tokenizer of the tasks.
+        max_tokens: Names are cut to this many tokens, special tokens included.
+
+    Returns:
+        The tasks; in every pool the names follow the examples, in the order of the classes.
+    """
+    encode = text_encoder(tokenizer, max_tokens)
+    pools = {split: with_name_rows(pool, encode) for split, pool in tasks.pools.items()}
+    some = next(iter(pools["meta-train"].names), "")
+    return Tasks(pools, [*tasks.report, f"the name of each class, such as '{some}', is one more support example"])
+
+
+def with_name_rows(pool: Pool, encode: Encode) -> Pool:
+    """Return a pool with one more example per class, its name in words.
+
+    Args:
+        pool: A pool of texts.
+        encode: What :func:`text_encoder` returned.
+    """
+    found = [TokenSequences.from_lists(part) for part in encode(list(pool.names))]
+    return replace(
+        pool,
+        texts=[*pool.texts, *pool.names],
+        labels=np.concatenate([pool.labels, np.arange(len(pool.classes))]),
+        tokens=np.concatenate([pool.tokens, found[0].tokens]),
+        offsets=np.concatenate([pool.offsets, pool.offsets[-1] + found[0].offsets[1:]]),
+        words=np.concatenate([pool.words, found[1].tokens]),
+        name_rows=len(pool) + np.arange(len(pool.classes)),
+    )
 
 
 def with_synonyms(tasks: Tasks, tokenizer: PreTrainedTokenizerBase) -> Tasks:

@@ -75,7 +75,8 @@ def _classes(pool: Pool, selected: np.ndarray) -> Pool:
     new_label[selected] = np.arange(len(selected))
     groups = [pool.groups[c] for c in selected] if pool.groups else ()
     classes = [pool.classes[c] for c in selected]
-    return replace(pool, classes=classes, labels=new_label[pool.labels], groups=groups)
+    names = None if pool.name_rows is None else pool.name_rows[selected]
+    return replace(pool, classes=classes, labels=new_label[pool.labels], groups=groups, name_rows=names)
 
 
 class EpisodeLoss(nn.Module):

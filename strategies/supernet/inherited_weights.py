@@ -153,4 +153,6 @@ def subsample(pool: Pool, texts: int, shape: EpisodeShape, seed: int) -> Pool:
     for label, members in enumerate(pool.members):
         count = min(len(members), max(texts, shape.shots + shape.queries))
         labels[rng.choice(members, count, replace=False)] = label
+    if pool.name_rows is not None:
+        labels[pool.name_rows] = np.arange(len(pool.name_rows))
     return replace(pool, labels=labels)

@@ -219,7 +219,7 @@ def test_a_label_that_the_classifier_never_saw_is_refused(exported, support):
 
 def test_settings_are_read_and_changed(exported, support):
     classifier = nas_meta.load_classifier(exported("protonet"), batch_size=3)
-    assert classifier.get_params() == {"batch_size": 3, "refuse": None}
+    assert classifier.get_params() == {"batch_size": 3, "refuse": None, "class_names": None}
     assert classifier.set_params(batch_size=5).get_params()["batch_size"] == 5
     for wrong in ({"batch_size": 0}, {"batchsize": 1}):
         with pytest.raises(ConfigError, match=r"expected a positive integer|did you mean 'batch_size'"):
@@ -275,3 +275,43 @@ def test_a_fitted_head_and_the_distance_of_evaluation_are_applied(exported, supp
     means = torch.stack([z[:3].mean(0), z[3], z[4:6].mean(0)])
     expected = (10.0 * F.normalize(z[6:], dim=-1) @ F.normalize(means, dim=-1).T).softmax(1)
     assert np.allclose(found, expected.numpy(), atol=1e-5)
+
+
+def test_names_of_classes_are_examples_if_asked_for(exported, support, queries):
+    texts, labels = support[0], ["card_lost"] * 3 + ["fee"] + ["payOut"] * 2
+    named, plain, by_hand = (nas_meta.load_classifier(exported("protonet")) for _ in range(3))
+    named.fit(texts, labels, class_names=True)
+    by_hand.fit([*texts, "card lost", "fee", "pay Out"], [*labels, "card_lost", "fee", "payOut"])
+    assert np.allclose(named.predict_proba(queries), by_hand.predict_proba(queries), atol=1e-5)
+    plain.fit(texts, labels)
+    assert not np.allclose(named.predict_proba(queries), plain.predict_proba(queries), atol=1e-3)
+    in_steps = nas_meta.load_classifier(exported("protonet")).fit(texts[:4], labels[:4], class_names=True)
+    in_steps.partial_fit(texts[4:], labels[4:])  # a new class, with its name
+    assert np.allclose(in_steps.predict_proba(queries), named.predict_proba(queries), atol=1e-5)
+
+
+def test_a_class_with_a_name_needs_no_example(exported, support, queries, tmp_path):
+    texts, labels = support[0][:4], [0, 0, 0, 1]
+    names = {0: "redcat redfox", 1: "bluebee", 7: "goldfox goldowl"}
+    classifier = nas_meta.load_classifier(exported("protonet")).fit(texts, labels, class_names=names)
+    assert classifier.classes_.tolist() == [0, 1, 7] and classifier.predict(["goldfox goldowl"]) == [7]
+    saved = nas_meta.load_classifier(classifier.save(tmp_path / "saved"))
+    assert np.allclose(saved.predict_proba(queries), classifier.predict_proba(queries), atol=1e-5)
+    from_names = nas_meta.load_classifier(exported("protonet")).fit([], [], class_names=names)
+    assert from_names.predict(list(names.values())).tolist() == [0, 1, 7]
+
+
+def test_a_model_that_was_trained_with_names_uses_them(exported, support, queries, tmp_path):
+    folder = shutil.copytree(exported("protonet"), tmp_path / "named")
+    document = yaml.safe_load((folder / CONFIG).read_text())
+    document["tasks"]["class_names"] = True
+    (folder / CONFIG).write_text(yaml.safe_dump(document))
+    by_default = nas_meta.load_classifier(folder).fit(*support).predict_proba(queries)
+    asked = nas_meta.load_classifier(exported("protonet")).fit(*support, class_names=True).predict_proba(queries)
+    assert np.allclose(by_default, asked, atol=1e-5)
+    without = nas_meta.load_classifier(folder).fit(*support, class_names=False).predict_proba(queries)
+    assert not np.allclose(without, by_default, atol=1e-3)
+    with pytest.raises(DataError, match="the class 3 has no name in words; expected one in class_names="):
+        nas_meta.load_classifier(folder).fit(support[0], [3, 3, 3, 4, 5, 5])
+    with pytest.raises(ConfigError, match="class_names is a str; expected True, False, or the name of each class"):
+        nas_meta.load_classifier(folder).set_params(class_names="yes")

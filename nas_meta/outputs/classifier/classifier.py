@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ import numpy as np
 
 from nas_meta.errors import ConfigError, DataError, nearest
 from nas_meta.outputs.classifier.labels import Label, label_array, plain_labels
+from nas_meta.outputs.classifier.named import check_class_names, name_examples
 from nas_meta.outputs.classifier.parts import Parts, Progress
 from nas_meta.outputs.classifier.refusal import check_embeds, check_refuse, scores, threshold
 from nas_meta.tasks.examples import Example, content_key
@@ -18,7 +19,7 @@ from nas_meta.tasks.examples import Example, content_key
 if TYPE_CHECKING:
     from nas_meta.outputs.explain.prediction import Explanation
 
-PARAMETERS = ("batch_size", "refuse")
+PARAMETERS = ("batch_size", "refuse", "class_names")
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class FewShotClassifier:
         source: Folder of the model, which a saved classifier names.
         refuse: Share of the texts of the classes that :meth:`predict` may refuse, in order to refuse texts of no class;
             None never refuses.
+        class_names: Whether the name of each class is one more support example, or the name of each class in words;
+            None for what the model was trained with.
         fitted: The support set; None before :meth:`fit`.
     """
 
@@ -60,6 +63,7 @@ class FewShotClassifier:
     batch_size: int = 64
     source: str = ""
     refuse: float | None = None
+    class_names: bool | Mapping[Label, str] | None = None
     fitted: Fitted | None = field(default=None, repr=False)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -74,7 +78,7 @@ class FewShotClassifier:
         """Change settings.
 
         Args:
-            params: ``batch_size`` and ``refuse``.
+            params: ``batch_size``, ``refuse`` and ``class_names``.
 
         Returns:
             The classifier.
@@ -87,6 +91,8 @@ class FewShotClassifier:
                 raise ConfigError(f"the classifier has no parameter '{name}'; {nearest(name, PARAMETERS)}")
             if name == "refuse":
                 value = self._checked_refuse(value)
+            elif name == "class_names":
+                value = check_class_names(value, self.parts.preparation)
             elif not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{name} is {value!r}; expected a positive integer")
             setattr(self, name, value)
@@ -105,7 +111,7 @@ class FewShotClassifier:
 
     def fit(
         self, texts: Iterable[Any], labels: Iterable[Any], unlabelled: Iterable[Any] | None = None,
-        refuse: float | None = None,
+        refuse: float | None = None, class_names: bool | Mapping[Label, str] | None = None,
     ) -> FewShotClassifier:  # fmt: skip
         """Learn the classes from labelled examples, one or more of every class.
 
@@ -115,6 +121,9 @@ class FewShotClassifier:
             unlabelled: Further examples of the same classes without labels, which refine the classes.
             refuse: Share of the texts of these classes that :meth:`predict` may refuse, such as 0.05, in order to
                 refuse texts that belong to none of them; by default the setting ``refuse``, which is off.
+            class_names: Whether the name of each class is one more example of it, with spaces for underscores; or the
+                name of each class in words, by label. A class that only this mapping has needs no example. By default
+                the setting ``class_names``, which is what the model was trained with.
 
         Returns:
             The classifier.
@@ -126,7 +135,9 @@ class FewShotClassifier:
         """
         if refuse is not None:
             self.set_params(refuse=refuse)
-        examples, given = self._labelled(texts, labels)
+        if class_names is not None:
+            self.set_params(class_names=class_names)
+        examples, given = self._labelled(texts, labels, ())
         extra = None
         if unlabelled is not None:
             self.parts.check_refinement()
@@ -146,6 +157,8 @@ class FewShotClassifier:
     def partial_fit(self, texts: Iterable[Any], labels: Iterable[Any]) -> FewShotClassifier:
         """Add labelled examples, also of new classes; the result is that of :meth:`fit` on all examples.
 
+        With ``class_names``, the names of new classes are added, too.
+
         Args:
             texts: The examples.
             labels: One label per example, of the type of the known labels.
@@ -159,8 +172,8 @@ class FewShotClassifier:
         """
         if self.fitted is None:
             return self.fit(texts, labels)
-        examples, given = self._labelled(texts, labels)
         state = self.fitted
+        examples, given = self._labelled(texts, labels, state.names)
         known = [state.names[i] for i in state.labels]
         together = plain_labels([*known, *given])
         names = self._names(together)
@@ -272,7 +285,7 @@ class FewShotClassifier:
         Raises:
             DataError: There are no examples, or a label is not a class of the classifier.
         """
-        examples, given = self._labelled(texts, labels)
+        examples, given = self._checked(texts, labels)
         known = set(self._state.names)
         for label in given:
             if label not in known or type(label) is not type(self._state.names[0]):
@@ -319,12 +332,25 @@ class FewShotClassifier:
 
         return save(self, self._state, Path(folder))
 
-    def _labelled(self, texts: Iterable[Any], labels: Iterable[Any]) -> tuple[list[Example], list[Label]]:
+    def _labelled(
+        self, texts: Iterable[Any], labels: Iterable[Any], known: Sequence[Label]
+    ) -> tuple[list[Example], list[Label]]:
+        """Return examples and labels, checked, and the names of the classes that are not known yet."""
+        zero_shot = isinstance(self.class_names, Mapping)
+        examples, given = self._checked(texts, labels, allow_none=zero_shot)
+        new = sorted(set(given) - set(known))
+        words, classes = name_examples(new, self.class_names, self.parts.preparation)
+        kept = [i for i, label in enumerate(classes) if label not in known]
+        return [*examples, *(words[i] for i in kept)], [*given, *(classes[i] for i in kept)]
+
+    def _checked(
+        self, texts: Iterable[Any], labels: Iterable[Any], allow_none: bool = False
+    ) -> tuple[list[Example], list[Label]]:
         """Return examples and labels, checked."""
         examples, given = self.parts.preparation.checked(texts, "texts"), plain_labels(labels)
         if len(examples) != len(given):
             raise DataError(f"there are {len(examples)} examples and {len(given)} labels; expected one label each")
-        if not examples:
+        if not examples and not allow_none:
             raise DataError("there are no examples; expected at least one of every class")
         return examples, given
 

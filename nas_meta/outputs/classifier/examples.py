@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nas_meta.outputs.classifier.example_checks import checked_examples
+from nas_meta.tasks.class_names import in_words
 from nas_meta.tasks.examples import IMAGE, TEXT, Example, images_of, texts_of
 from nas_meta.tasks.pool import Pool, TokenSequences
 from nas_meta.tasks.prompts import fill_template
@@ -25,6 +26,7 @@ class Preparation:
         max_tokens: Texts are cut to this many tokens.
         image_shape: Channels, height and width of an image; empty for a model of texts.
         template: Prompt template of an in-context learner; None for other learners.
+        class_names: Whether the model was trained with the names of classes as support examples.
     """
 
     modality: str
@@ -32,6 +34,7 @@ class Preparation:
     max_tokens: int
     image_shape: tuple[int, ...] = ()
     template: str | None = None
+    class_names: bool = False
 
     def checked(self, examples: Iterable[Any], name: str) -> list[Example]:
         """Return examples that the model takes.
@@ -65,7 +68,7 @@ class Preparation:
         texts = texts_of(examples)
         ids, words = text_encoder(self.tokenizer, self.max_tokens)(texts)
         tokens, flat_words = TokenSequences.from_lists(ids), TokenSequences.from_lists(words)
-        spoken = [name.replace("_", " ").strip() or name for name in classes]
+        spoken = [in_words(name) for name in classes]
         pool = Pool(
             classes, texts, labels, tokens.tokens, tokens.offsets, flat_words.tokens, pixels=pixels, spoken=spoken
         )

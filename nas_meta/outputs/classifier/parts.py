@@ -22,6 +22,10 @@ class ExampleChecks(Protocol):
     def modality(self) -> str:
         """``text``, ``image`` or ``image-text``."""
 
+    @property
+    def class_names(self) -> bool:
+        """Whether the model was trained with the names of classes as support examples."""
+
     def checked(self, examples: Iterable[Any], name: str) -> list[Example]:
         """Return examples that the model takes; ``name`` is the argument's, for error messages."""
 

@@ -53,6 +53,8 @@ def save(classifier: FewShotClassifier, state: Fitted, folder: Path) -> Path:
     }  # fmt: skip
     if classifier.refuse is not None:
         document["refuse"] = classifier.refuse
+    if classifier.class_names is not None:
+        document["class_names"] = bool(classifier.class_names)  # the words of a mapping are support examples already
     if state.z is None and modality != IMAGE:
         document["texts"] = texts_of(state.examples)
     if state.z is None and modality != TEXT:
@@ -81,6 +83,7 @@ def read_document(folder: Path) -> dict[str, Any]:
             isinstance(document["model"], str) and isinstance(document["fingerprint"], str)
             and len(plain_labels(document["classes"])) >= 2
             and all(isinstance(text, str) for text in document.get("texts", []))
+            and document.get("class_names") in (None, True, False)
         )  # fmt: skip
         check_refuse(document.get("refuse"))
         version = document["version"]
@@ -118,6 +121,7 @@ def restore(classifier: FewShotClassifier, folder: Path, document: dict[str, Any
             "expected the model that it was fitted with, or fit again"
         )
     file, classifier.refuse = folder / TENSORS, check_refuse(document.get("refuse"))
+    classifier.class_names = document.get("class_names")
     try:
         tensors = load_file(file)
         labels, names = tensors["labels"].astype(np.int64), document["classes"]

@@ -124,6 +124,7 @@ def _parts(
         config.sections.tasks.max_tokens,
         () if space.modality == TEXT else tuple(space.image_shape),
         getattr(learner.options, "template", None),
+        config.sections.tasks.class_names,
     )
     return ModelParts(
         encoder, learner, preparation, episode_shape(config).ways, config.sections.learner.name, calibration

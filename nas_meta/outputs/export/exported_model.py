@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas_meta.config.compatibility import check_images, check_source
+from nas_meta.config.compatibility import check_class_names, check_images, check_source
 from nas_meta.config.components import make_evaluation
 from nas_meta.config.gpu_sharing import on_this_machine
 from nas_meta.config.problem import episode_shape, with_learner_prompts
@@ -113,7 +113,7 @@ def evaluate_folder(
     from nas_meta.models.token_checks import check_tokens, check_weights
     from nas_meta.tasks.episodes import check_shape
     from nas_meta.tasks.source import SPLITS
-    from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
+    from nas_meta.tasks.tokenization import load_tasks, load_tokenizer, with_class_names
 
     if split not in SPLITS:
         raise ConfigError(f"--split is '{split}'; expected one of {', '.join(SPLITS)}")
@@ -129,7 +129,11 @@ def evaluate_folder(
     source, space = (config.plugin(part)(config.options[part]) for part in ("tasks", "space"))
     check_source(space, source, config)
     tokenizer = None if space.modality == IMAGE else load_tokenizer(str(folder))
-    tasks = with_learner_prompts(config, load_tasks(source, tokenizer, section.max_tokens), tokenizer)
+    tasks = load_tasks(source, tokenizer, section.max_tokens)
+    if section.class_names:
+        check_class_names(space, config)
+        tasks = with_class_names(tasks, tokenizer, section.max_tokens)
+    tasks = with_learner_prompts(config, tasks, tokenizer)
     check_images(space, tasks, config)
     shape = episode_shape(config, shots, tasks)
     check_shape(tasks, shape)
@@ -165,7 +169,8 @@ def evaluate_folder(
     queries = shape.queries if protocol == EPISODES else query_count(tasks[split], shape, protocol)
     return {
         "model": str(folder), "split": split, "protocol": protocol, "episodes": count, "ways": ways,
-        "shots": shape.shots, "queries": queries, "accuracy": float(scores.mean()), "accuracy_ci95": interval95(scores),
+        "shots": shape.shots, "class_names": section.class_names, "queries": queries,
+        "accuracy": float(scores.mean()), "accuracy_ci95": interval95(scores),
         "params": parameters(model), **further,
     }  # fmt: skip
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from nas_meta.config.resolved import Config
 from nas_meta.errors import one_line
 from nas_meta.evaluation.metrics import ACCURACY, METRICS, shown_metrics
+from nas_meta.evaluation.protocols import task_words
 from nas_meta.journal.records import Trial
 from nas_meta.journal.run import Run
 from nas_meta.journal.verdict import verdict_of
@@ -28,7 +29,7 @@ tags: [few-shot, neural-architecture-search, nas-meta]
 ---
 # {title}
 
-A {space}, found by nas-meta and meta-trained with `{learner}` for {steps} steps on {ways}-way {shots}-shot episodes
+A {space}, found by nas-meta and meta-trained with `{learner}` for {steps} steps on episodes ({episodes})
 from `{source}`.
 
 | | |
@@ -145,8 +146,7 @@ def model_card(
         space=f"model of the space `{config.space.name}`",
         learner=config.learner.name,
         steps=trial.fidelity,
-        ways=config.tasks.ways,
-        shots=config.tasks.shots,
+        episodes=task_words(config.tasks.ways, config.tasks.shots, config.tasks.class_names),
         source=config.tasks.source,
         metrics="\n".join(metric_rows(run, trial, describe_inputs(space, 1, config.evaluation.flops_tokens))),
         verdict=_verdict(run, trial),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nas_meta.config.resolved import Config
 from nas_meta.errors import one_line
+from nas_meta.evaluation.protocols import task_words
 from nas_meta.journal.records import Trial
 from nas_meta.journal.run import Run
 from nas_meta.journal.verdict import verdict_of
@@ -22,8 +23,8 @@ tags: [few-shot, neural-architecture-search, nas-meta, onnx]
 ---
 # {title}
 
-A model of the space `{space}`, found by nas-meta and meta-trained with `{learner}` for {steps} steps on {ways}-way
-{shots}-shot episodes from `{source}`; {what}.
+A model of the space `{space}`, found by nas-meta and meta-trained with `{learner}` for {steps} steps on episodes
+({episodes}) from `{source}`; {what}.
 
 | | |
 | --- | --- |
@@ -94,8 +95,9 @@ def onnx_card(run: Run, trial: Trial, space: SearchSpace, config: Config, title:
     return CARD.format(
         title=title,
         tag="image-feature-extraction" if gates.modality == "image" else "feature-extraction",
-        space=config.space.name, learner=config.learner.name, steps=trial.fidelity, ways=config.tasks.ways,
-        shots=config.tasks.shots, source=config.tasks.source, what=quantized,
+        space=config.space.name, learner=config.learner.name, steps=trial.fidelity,
+        episodes=task_words(config.tasks.ways, config.tasks.shots, config.tasks.class_names),
+        source=config.tasks.source, what=quantized,
         metrics="\n".join(metric_rows(run, trial, describe_inputs(space, 1, config.evaluation.flops_tokens))),
         verdict=f"\n{verdict}\n" if verdict else "",
         gates="\n".join(f"- {line}" for line in gate_lines(gates)),

@@ -33,6 +33,7 @@ class Description:
         max_tokens: Texts are cut to this many tokens.
         truncation_side: Which end of a long text is cut: ``right`` or ``left``.
         image_shape: Channels, height and width of an image; empty for texts.
+        class_names: Whether the model was trained with the names of classes as support examples.
     """
 
     learner: str
@@ -43,6 +44,7 @@ class Description:
     max_tokens: int = 0
     truncation_side: str = "right"
     image_shape: tuple[int, ...] = field(default=())
+    class_names: bool = False
 
     def write(self, folder: Path) -> None:
         """Write ``onnx.json``.
@@ -77,7 +79,7 @@ def read_description(folder: Path) -> Description:
         valid = (
             isinstance(found.learner, str) and isinstance(found.comparison, dict)
             and found.modality in MODALITIES and found.quantization in QUANTIZATIONS
-            and found.truncation_side in ("right", "left")
+            and found.truncation_side in ("right", "left") and isinstance(found.class_names, bool)
             and all(type(n) is int and n >= 0 for n in (found.width, found.max_tokens, *found.image_shape))
         )  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

@@ -100,6 +100,7 @@ def write_description(parts: ModelParts, folder: Path) -> Description:
         max_tokens=0 if tokenizer is None else preparation.max_tokens,
         truncation_side="right" if tokenizer is None else tokenizer.truncation_side,
         image_shape=tuple(preparation.image_shape),
+        class_names=preparation.class_names,
     )
     description.write(folder)
     return description

@@ -36,12 +36,14 @@ class OnnxPreparation:
         image_shape: Channels, height and width of an image; empty for texts.
         max_tokens: Texts are cut to this many tokens.
         tokenizer: A ``tokenizers.Tokenizer`` that truncates and does not pad; None for images.
+        class_names: Whether the model was trained with the names of classes as support examples.
     """
 
     modality: str
     image_shape: tuple[int, ...]
     max_tokens: int
     tokenizer: Any
+    class_names: bool = False
 
     def checked(self, examples: Iterable[Any], name: str) -> list[Example]:
         """Return examples that the model takes.
@@ -242,7 +244,9 @@ def load_parts(folder: Path, device: str | None = None, threads: int = 0) -> Onn
             f"{folder / GRAPH} takes {', '.join(sorted(takes))} and gives {gives}, but {DESCRIPTION} describes a model "
             f"that takes {', '.join(sorted(names))} and gives {description.width} numbers"
         )
-    preparation = OnnxPreparation(description.modality, description.image_shape, description.max_tokens, tokenizer)
+    preparation = OnnxPreparation(
+        description.modality, description.image_shape, description.max_tokens, tokenizer, description.class_names
+    )
     return OnnxParts(session, description, preparation, folder, read_calibration(folder))
 
 

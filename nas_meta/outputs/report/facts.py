@@ -60,6 +60,7 @@ def facts_of(run: Run, rates: Rates, phase: str | None = None) -> dict[str, Any]
         "trials": {"total": len(trials), **{status: counts[status] for status in sorted(counts)}},
         "objectives": [{"metric": o.metric, "direction": o.direction} for o in objectives],
         "protocol": run.protocol,
+        "class_names": run.class_names,
         "verdict": _verdict(run, winner),
         "winner": None if winner is None else _trial(run, winner),
         "before": _before(run),

@@ -9,7 +9,9 @@ from nas_meta.journal.run import Run
 from nas_meta.journal.verdict import paired_difference
 from nas_meta.outputs.report.setting import recorded
 
-EPISODES = (("tasks", "ways"), ("tasks", "shots"), ("tasks", "queries"), ("evaluation", "protocol"), ("seed",))
+EPISODES = (
+    *(("tasks", key) for key in ("ways", "shots", "queries", "class_names")), ("evaluation", "protocol"), ("seed",),
+)  # fmt: skip
 """Keys of the config that decide which meta-test episodes are drawn from the same data."""
 
 
@@ -62,7 +64,7 @@ def different_episodes(first: Run, second: Run) -> str:
     if not data[0] or data[0] != data[1]:
         return "their meta-test data differ, or are not recorded"
     for keys in EPISODES:
-        values = [_value(recorded(run)[0], keys) for run in (first, second)]
+        values = [_value(recorded(run)[0], keys) or None for run in (first, second)]  # a key may be younger than a run
         if values[0] != values[1]:
             return f"{'.'.join(keys)} differs"
     if len(answers[0]) != len(answers[1]) or first.report.get("queries") != second.report.get("queries"):

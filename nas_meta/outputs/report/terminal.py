@@ -14,7 +14,7 @@ from rich.segment import Segment
 
 from nas_meta.errors import one_line, printable
 from nas_meta.evaluation.metrics import ACCURACY, METRICS, shown_metrics
-from nas_meta.evaluation.protocols import FULL_WAY
+from nas_meta.evaluation.protocols import FULL_WAY, NAMED
 from nas_meta.journal.records import Trial
 from nas_meta.journal.run import Run, rank
 from nas_meta.outputs.report.formatting import compact, compact_heading, short
@@ -179,4 +179,5 @@ def trials_table(trials: Sequence[Trial], objectives: Sequence[str] = (), wide: 
 
 def _unit(run: Run) -> str:
     """Return what the accuracies of a run are means over."""
-    return "draws of the support set, with all classes of the split at once" if run.protocol == FULL_WAY else "episodes"
+    unit = "draws of the support set, with all classes of the split at once" if run.protocol == FULL_WAY else "episodes"
+    return f"{unit}, {NAMED}" if run.class_names else unit

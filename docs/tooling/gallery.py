@@ -9,6 +9,7 @@ without it.
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
 import re
@@ -22,7 +23,6 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from PIL import Image
-from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.text import Text
 
@@ -39,7 +39,8 @@ COMMANDS = {  # picture -> the command that it shows
     "explain-run": "nas-meta explain runs/quickstart",
 }
 # Without the font that rich's own template would load from another host.
-TEMPLATE = re.sub(r"@font-face \{\{.*?\}\}\n", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL).replace(
+TEMPLATE = inspect.signature(Console.export_svg).parameters["code_format"].default
+TEMPLATE = re.sub(r"@font-face \{\{.*?\}\}\n", "", TEMPLATE, flags=re.DOTALL).replace(
     "Fira Code, monospace", "ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
 )
 

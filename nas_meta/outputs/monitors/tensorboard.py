@@ -52,6 +52,7 @@ class TensorBoardLog(Monitor):
         self._search = EventWriter(str(self.directory / "search"))
         self._job: EventWriter | None = None
         self._started = time.time()
+        self._report: Mapping[str, Any] = {}  # the results of the meta-test, once there are any
         self._declare(space)
 
     def trial_progress(self, trial: Trial, step: int, values: Mapping[str, float]) -> None:
@@ -98,6 +99,7 @@ class TensorBoardLog(Monitor):
         """Write the meta-test accuracy of trials, and of references as runs of their own."""
         from nas_meta.outputs.monitors.event_file import EventWriter
 
+        self._report = report
         trials = {f"{trial.id}": trial for trial in leaderboard.trials.values()}
         rows = [(trial_name(trials[n]), trials[n].fidelity, row) for n, row in report.get("trials", {}).items()]
         references = {**report.get("references", {}), **report.get("comparisons", {})}
@@ -152,7 +154,7 @@ class TensorBoardLog(Monitor):
 
         started, png = time.time(), io.BytesIO()
         trials = list(leaderboard.trials.values())
-        figure = front_figure(trials, self.objectives)
+        figure = front_figure(trials, self.objectives, report=self._report)
         if len(self.objectives) > 1:
             self._search.add_scalar("search/hypervolume", dominated(trials, self.objectives), leaderboard.finished)
         figure.savefig(png, dpi=DPI, format="png")

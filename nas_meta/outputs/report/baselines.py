@@ -45,7 +45,7 @@ def draw_baselines(axes: Axes, report: Mapping[str, Any], trials: Sequence[Trial
         places = [x.scale * place for place, _ in shown]
         style: dict[str, Any] = {"mfc": "none", "color": "#d1495b", "ms": 7, "lw": 0.7}
         axes.errorbar(places, heights, [_interval(row, y) for _, row in shown], fmt="o", label="tested trials", **style)
-    looks = {name: look for name, look in zip(rows, zip(cycle(MARKERS), cycle(COLOURS), strict=False), strict=False)}
+    looks = dict(zip(rows, zip(cycle(MARKERS), cycle(COLOURS), strict=False), strict=False))
     for name in sorted(rows, key=lambda name: x.name not in rows[name]):  # points first: they decide what is near
         row, (marker, colour) = rows[name], looks[name]
         height, label = y.scale * row[TEST + ACCURACY], _label(name)

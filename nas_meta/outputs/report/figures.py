@@ -82,7 +82,8 @@ def draw_front(
     axes.set_ylabel(f"meta-validation {y.axis}" if y.name == ACCURACY and not compared else y.axis)
     axes.grid(alpha=0.3)
     if compared:
-        axes.legend(title="trials and front: meta-validation; others: meta-test", fontsize="small", title_fontsize="small")
+        title = "trials and front: meta-validation; others: meta-test"
+        axes.legend(title=title, fontsize="small", title_fontsize="small")
     else:
         axes.legend()
     return axes

@@ -39,11 +39,11 @@ $(VENV)/.starter: $(VENV)/.torch pyproject.toml
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.starter
-	$(PIP) --editable ".[starter,rl,prometheus,wandb,datasets,excel,parquet,onnx,test,docs]"
+	$(PIP) --editable ".[starter,rl,prometheus,wandb,mlflow,datasets,excel,parquet,onnx,test,docs]"
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.test
-	$(PIP) --editable ".[starter,rl,prometheus,wandb,datasets,excel,parquet,onnx,test,docs,bench]"
+	$(PIP) --editable ".[starter,rl,prometheus,wandb,mlflow,datasets,excel,parquet,onnx,test,docs,bench]"
 	@touch $@
 
 clean:  # keeps runs/

@@ -83,7 +83,10 @@ def draw_front(
     axes.grid(alpha=0.3)
     if compared:
         title = "trials and front: meta-validation; others: meta-test"
-        axes.legend(title=title, fontsize="small", title_fontsize="small")
+        place: dict[str, Any] = {"loc": "best"}
+        if axes.get_figure().get_layout_engine() is not None:  # which makes room for a legend below the axes
+            place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "ncols": 2}
+        axes.legend(title=title, fontsize="small", title_fontsize="small", **place)
     else:
         axes.legend()
     return axes

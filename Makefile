@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile --constraint constraints.txt
 
-.PHONY: quickstart test lint docs bench clean
+.PHONY: quickstart test lint docs gallery bench clean
 
 quickstart: $(VENV)/.starter
 	$(BIN)/nas-meta search configs/quickstart.yaml
@@ -21,6 +21,10 @@ lint: $(VENV)/.test
 docs: $(VENV)/.test  # builds the site into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+gallery: $(VENV)/.test  # redraws the pictures of the documentation from a new quickstart
+	$(BIN)/nas-meta search configs/quickstart.yaml --run-dir runs/gallery
+	$(BIN)/python docs/tooling/gallery.py runs/gallery
+
 bench: $(VENV)/.bench
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.run
 
@@ -35,11 +39,11 @@ $(VENV)/.starter: $(VENV)/.torch pyproject.toml
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.starter
-	$(PIP) --editable ".[starter,rl,prometheus,wandb,datasets,excel,parquet,onnx,test,docs]"
+	$(PIP) --editable ".[starter,rl,prometheus,wandb,mlflow,datasets,excel,parquet,onnx,test,docs]"
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.test
-	$(PIP) --editable ".[starter,rl,prometheus,wandb,datasets,excel,parquet,onnx,test,docs,bench]"
+	$(PIP) --editable ".[starter,rl,prometheus,wandb,mlflow,datasets,excel,parquet,onnx,test,docs,bench]"
 	@touch $@
 
 clean:  # keeps runs/

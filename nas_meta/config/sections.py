@@ -221,6 +221,18 @@ class WandbSection(Section):
     )
 
 
+class MlflowSection(Section):
+    """Section ``watching.mlflow``: logging to MLflow."""
+
+    experiment: str = Field("nas-meta", min_length=1, description="MLflow experiment that gets a run per search")
+    uri: str | None = Field(
+        None,
+        min_length=1,
+        description="tracking server or database, such as http://127.0.0.1:5000; by default that of "
+        "MLFLOW_TRACKING_URI, or else mlflow.db in the run directory",
+    )
+
+
 HOOKS = ("on_trial_end", "on_search_end")
 HOOK = (
     "{}: a command as a list, which gets the event as JSON on standard input, or path/to/file.py:function or "
@@ -239,6 +251,9 @@ class WatchingSection(Section):
     )
     wandb: WandbSection | None = Field(
         None, description="log to Weights & Biases in addition to TensorBoard; by default disabled"
+    )
+    mlflow: MlflowSection | None = Field(
+        None, description="log to MLflow in addition to TensorBoard; by default disabled"
     )
 
     @field_validator(*HOOKS, mode="before")

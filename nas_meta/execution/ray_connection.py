@@ -26,6 +26,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+
+# Private, because Ray has no public functions for this. ENABLE_RAY_CLUSTER decides whether ray.init listens on
+# 127.0.0.1; its variable RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER is read when ray is imported, and hooks and other children
+# would inherit it. Ray reads its authentication once for a process; a second search with another token needs a reset.
 from ray._private import ray_constants
 from ray._raylet import AuthenticationMode, AuthenticationTokenLoader, Config, get_authentication_mode
 from ray.exceptions import RayError
@@ -115,6 +119,7 @@ def _make_folder() -> str:
 
 def _start(resources: Resources, folder: str) -> None:
     """Start Ray on this machine, with its sockets and logs in a folder."""
+    # Three parameters are private, because ray.init has no public ones for niceness, folder and port of metrics.
     options: dict[str, Any] = {"_system_config": {"worker_niceness": resources.niceness}}
     if resources.metrics_port is not None:
         options["_metrics_export_port"] = resources.metrics_port

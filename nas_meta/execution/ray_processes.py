@@ -39,6 +39,8 @@ def processes_of_ray() -> list[RayProcess]:
     Returns:
         The raylet and the GCS of a Ray that this process started; of a cluster that it joined, the raylet of this node.
     """
+    # Private, because Ray has no public function for this: ray.nodes() asks the GCS, whose death is to be noticed, and
+    # nothing public returns exit codes or the folder of the logs.
     node: Any = ray._private.worker._global_node
     if node is None:
         return []

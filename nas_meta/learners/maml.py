@@ -35,6 +35,7 @@ from nas_meta.tasks.episodes import Episode
 from nas_meta.tasks.pool import Pool
 
 HEAD = ("learned.head.weight", "learned.head.bias")
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 """Names of the head's weight ``[N, D]`` and bias ``[N]``."""
 
 
@@ -85,7 +86,7 @@ class MAML(AdaptingLearner):
         if self.options.adapt == "head":
             return
         for name, module in model.named_modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            if isinstance(module, BATCH_NORMS):
                 raise TrialError(
                     f"{type(self).__name__} cannot adapt {type(model).__name__}, because its {name} is a "
                     f"{type(module).__name__}, which mixes the examples of a batch and changes its statistics in "

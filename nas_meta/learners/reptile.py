@@ -169,10 +169,12 @@ class Reptile(AdaptingLearner):
                     loss = regularisation.backward(lambda x=x, y=y: self.loss(encoder, pool, x, y))
                     total += finite(loss, step + 1) / (options.meta_batch * options.inner_steps)
                     self._descend(encoder, trained, current_rates)
-                torch._foreach_add_(mean, [p.detach() / options.meta_batch for p in trained])
+                for summed, p in zip(mean, trained, strict=True):
+                    summed.add_(p.detach() / options.meta_batch)
                 set_values(trained, initialisation)
             outer = options.outer_lr * (1 - step / options.steps)
-            torch._foreach_lerp_(initialisation, mean, outer)
+            for p, end in zip(initialisation, mean, strict=True):
+                p.lerp_(end, outer)
             set_values(trained, initialisation)
             average.add(step)
             yield Step(step + 1, total, state=partial(_state, step + 1, average))
@@ -222,4 +224,5 @@ def set_values(parameters: list[nn.Parameter], values: list[Tensor]) -> None:
         parameters: The parameters, changed in place.
         values: A tensor of the same shape for each parameter.
     """
-    torch._foreach_copy_(parameters, values)
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.copy_(value)

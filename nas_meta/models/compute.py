@@ -121,6 +121,8 @@ def allow_checkpointing(model: nn.Module) -> Sequence[nn.Module]:
             "expected a model with a GradientCheckpointingLayer of transformers, or gradient_checkpointing: false"
         )
     for layer in layers:
+        # Private, because gradient_checkpointing_enable() exists for whole models of transformers alone, and these
+        # layers may be part of a sub-network or of the user's own module.
         layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
     return layers
 

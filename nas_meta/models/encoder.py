@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils._pytree import tree_map
 
 from nas_meta.errors import TrialError
 from nas_meta.models.compute import Compute, allow_checkpointing, checkpointed, compile_model
@@ -270,7 +269,11 @@ class Encoder(nn.Module):
     def _to_device(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Arrays as tensors on the model's device; the fields of a :class:`Packing`, too."""
         device = next(self.parameters()).device
-        return tree_map(lambda array: torch.from_numpy(array).to(device), dict(inputs))
+
+        def tensor(array: np.ndarray) -> Tensor:
+            return torch.from_numpy(array).to(device)
+
+        return {n: Packing(*map(tensor, v)) if isinstance(v, Packing) else tensor(v) for n, v in inputs.items()}
 
     def body_parameters(self, train_embeddings: bool) -> Iterator[nn.Parameter]:
         """Return the model's parameters that learners train: all but the frozen ones.

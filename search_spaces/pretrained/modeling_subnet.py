@@ -91,8 +91,9 @@ def select_bias(attention: nn.Module, argument: str, heads: Sequence[int]) -> No
         heads: Indices of the heads of the bias that belong to the heads of the module.
     """
     attention.nas_meta_bias = argument, list(heads)
-    if _selected not in attention._forward_pre_hooks.values():
+    if not getattr(attention, "nas_meta_hooked", False):
         attention.register_forward_pre_hook(_selected, with_kwargs=True)
+        attention.nas_meta_hooked = True
 
 
 def _selected(attention: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, Any]:

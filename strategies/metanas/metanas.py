@@ -194,9 +194,11 @@ class MetaLearner:
             labels = np.concatenate([task.support_labels, task.labels])
             _, loss = self.learner.adapt(pool, task.support, task.indices, labels, self.options.inner_steps)
             total += loss / len(tasks)
-            torch._foreach_add_(ends, [p.detach() / len(tasks) for p in self.learner.moving])
+            for end, p in zip(ends, self.learner.moving, strict=True):
+                end.add_(p.detach() / len(tasks))
             set_values(self.learner.moving, start)
-        torch._foreach_lerp_(start, ends, outer)
+        for p, end in zip(start, ends, strict=True):
+            p.lerp_(end, outer)
         set_values(self.learner.moving, start)
         return total
 
@@ -220,7 +222,8 @@ class MetaLearner:
             logits = head(self.learner.features(pool, task.query.ravel()))
             loss = F.cross_entropy(logits, torch.from_numpy(task.labels).to(logits.device)) / len(tasks)
             task_gradients = torch.autograd.grad(loss, self.learner.moving, allow_unused=True, materialize_grads=True)
-            torch._foreach_add_(gradients, task_gradients)
+            for summed, gradient in zip(gradients, task_gradients, strict=True):
+                summed.add_(gradient)
             total += float(loss.detach())
             set_values(self.learner.moving, start)
         for parameter, gradient in zip(self.learner.moving, gradients, strict=True):

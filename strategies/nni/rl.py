@@ -63,5 +63,5 @@ class RL(NNIAdapter):
             samples_per_update=self.update_every,
             update_kwargs={"batch_size": 32, "repeat": 5, "update_times": self.options.update_times},
         )
-        strategy._invalid_patience = PATIENCE
+        strategy._invalid_patience = PATIENCE  # private, because NNI 3.0, the last version, has no option for it
         return strategy

@@ -41,6 +41,7 @@ class Controlled(Method):
     def __init__(self, training: Training):
         from functools import partial
 
+        # Private, because NNI's public ENAS needs Lightning; NNI 3.0 is the last version.
         from nni.nas.strategy._rl_impl import TuningTrajectoryGenerator, default_policy_fn
         from tianshou.data import ReplayBuffer
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 import nas_meta
 from nas_meta.cli.plugin_description import options_of
@@ -53,6 +54,12 @@ def test_every_section_and_every_plugins_options_are_on_the_page_of_the_config(c
                     assert f"| `{option['name']}` |" in configuration[section], (section, row.name)
 
 
+def test_every_section_has_an_example():
+    documents = re.findall(r"^```yaml\n(.*?)^```", (DOCS / "configuration.md").read_text(), re.M | re.S)
+    alone = {name for document in map(yaml.safe_load, documents) if len(document) == 1 for name in document}
+    assert alone == set(Config.model_fields) - {"seed", "run_dir"}
+
+
 def test_a_row_has_what_the_model_says(configuration):
     for section, row in {
         "budget": "| `trials` | a whole number ≥ 1 | `20` | number of trials to run |",
@@ -65,8 +72,8 @@ def test_a_row_has_what_the_model_says(configuration):
 
 
 def test_the_files_that_are_said_to_exist_do():
-    text = (DOCS / "how-it-works.md").read_text()
-    named = re.findall(r"`((?:nas_meta|search_spaces|strategies|benchmarks)/[\w/.]*)`", text)
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    named = re.findall(r"`((?:nas_meta|search_spaces|strategies|benchmarks|configs|tests|docs)/(?:\w+/)*)`", text)
     assert len(named) > 15
     assert not [path for path in named if not (ROOT / path).exists()]
 
@@ -82,7 +89,10 @@ def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path):
     pages = {page.relative_to(tmp_path): page.read_text() for page in tmp_path.rglob("*.html")}
     assert len(pages) >= 15
     for path, text in pages.items():
-        fetched = re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="((?:https?:)?//[^"]*)"', text)
+        tags = r'<(?:script|link|img|iframe|source)[^>]*(?:src|srcset|href)="((?:https?:)?//[^"]*)"'
+        fetched = re.findall(tags, text)
         assert not fetched, (path, fetched)
         assert not re.search(r":(?:meth|class|func|attr|data|mod):`", text), path
+    for file in (*tmp_path.rglob("*.css"), *tmp_path.rglob("*.svg")):
+        assert not re.search(r"""(?:@import|url\()\s*["']?(?:https?:)?//""", file.read_text()), file
     assert 'href="#nas_meta.SearchSpace.choices"' in pages[Path("api/space/index.html")]

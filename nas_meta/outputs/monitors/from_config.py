@@ -54,6 +54,10 @@ def check_monitors(resolved: ResolvedConfig, inline: bool) -> dict[str, Hook]:
         raise ConfigError(
             f"{_where(resolved, 'wandb')}: Weights & Biases is not installed; expected pip install 'nas-meta[wandb]'"
         )
+    if section.mlflow is not None and not _installed("mlflow"):
+        raise ConfigError(
+            f"{_where(resolved, 'mlflow')}: MLflow is not installed; expected pip install 'nas-meta[mlflow]'"
+        )
     return hooks
 
 
@@ -97,7 +101,7 @@ def make_monitors(
         hooks: Hooks, as :func:`check_monitors` returns them.
         directory: Run directory.
         space: The prepared search space.
-        document: The config as plain data, as W&B shows it.
+        document: The config as plain data, as W&B and MLflow show it.
         created: When the search was created, in seconds since the epoch.
         callbacks: Functions of the user, called with the run and the trial after every trial.
 
@@ -121,6 +125,11 @@ def make_monitors(
 
         settings = section.wandb
         monitors.add("Weights & Biases", WandbLog, directory, created, document, settings.project, settings.mode)
+    if section.mlflow is not None:
+        from nas_meta.outputs.monitors.mlflow import MlflowLog
+
+        server = section.mlflow
+        monitors.add("MLflow", MlflowLog, directory, created, document, server.experiment, server.uri)
     if hooks:
         monitors.add("hooks", Hooks, hooks, directory, section.hook_seconds, monitors.trouble)
     return monitors

@@ -49,9 +49,10 @@ class TensorBoardLog(Monitor):
         self.objectives = objectives
         self._every, self._next_figure = every, time.time() + every
         self._writers: dict[int, EventWriter] = {}
-        self._search = EventWriter(str(self.directory / "search"))
+        self._search = EventWriter(self.directory / "search")
         self._job: EventWriter | None = None
         self._started = time.time()
+        self._report: Mapping[str, Any] = {}  # the results of the meta-test, once there are any
         self._declare(space)
 
     def trial_progress(self, trial: Trial, step: int, values: Mapping[str, float]) -> None:
@@ -66,7 +67,7 @@ class TensorBoardLog(Monitor):
 
         if self._job is not None:
             self._job.close()
-        self._job = EventWriter(str(self.directory / ("adapted" if number == ADAPTATION else "supernet")))
+        self._job = EventWriter(self.directory / ("adapted" if number == ADAPTATION else "supernet"))
 
     def job_progress(self, step: int, values: Mapping[str, float]) -> None:
         """Write the values of a step; their names are tags, such as ``meta-train/loss`` or ``probability/…``."""
@@ -82,9 +83,8 @@ class TensorBoardLog(Monitor):
             if name != ACCURACY or trial.status == "completed":  # a stopped trial has already written it at its rung
                 writer.add_scalar(tag_of(name), value, trial.fidelity)
         values = {n: v if v is not None else "none" for n, v in trial.architecture.items()}
-        file = writer._get_file_writer()
-        file.add_summary(api.hparams_pb(values, trial_id=trial_name(trial)))
-        file.add_summary(session_end(bool(trial.metrics), trial.finished))
+        writer.add_summary(api.hparams_pb(values, trial_id=trial_name(trial)))
+        writer.add_summary(session_end(bool(trial.metrics), trial.finished))
         self._writers.pop(trial.id).close()
         finished, leader = leaderboard.finished, leaderboard.leader
         if leader:
@@ -98,12 +98,13 @@ class TensorBoardLog(Monitor):
         """Write the meta-test accuracy of trials, and of references as runs of their own."""
         from nas_meta.outputs.monitors.event_file import EventWriter
 
+        self._report = report
         trials = {f"{trial.id}": trial for trial in leaderboard.trials.values()}
         rows = [(trial_name(trials[n]), trials[n].fidelity, row) for n, row in report.get("trials", {}).items()]
         references = {**report.get("references", {}), **report.get("comparisons", {})}
         rows += [(f"reference-{re.sub(r'[^A-Za-z0-9]+', '-', name)}", 0, row) for name, row in references.items()]
         for folder, step, row in rows:
-            writer = EventWriter(str(self.directory / folder))
+            writer = EventWriter(self.directory / folder)
             writer.add_scalar(META_TEST, row["test_accuracy"], step)
             writer.close()
 
@@ -125,7 +126,7 @@ class TensorBoardLog(Monitor):
         from nas_meta.outputs.monitors.event_file import EventWriter
 
         if trial.id not in self._writers:
-            writer = EventWriter(str(self.directory / trial_name(trial)))
+            writer = EventWriter(self.directory / trial_name(trial))
             writer.add_text("architecture", f"```\n{json.dumps(dict(trial.architecture), indent=1)}\n```")
             self._writers[trial.id] = writer
         return self._writers[trial.id]
@@ -143,7 +144,7 @@ class TensorBoardLog(Monitor):
         shown.sort(key=lambda name: name not in [ACCURACY, *(o.metric for o in self.objectives)])  # stable
         metrics = [api.Metric(tag_of(name), display_name=name) for name in shown]
         metrics.insert(1, api.Metric(META_TEST, display_name="meta-test accuracy"))
-        self._search._get_file_writer().add_summary(api.hparams_config_pb(hparams, metrics))
+        self._search.add_summary(api.hparams_config_pb(hparams, metrics))
         self._search.add_custom_scalars(LAYOUT)
 
     def _draw_front(self, leaderboard: Leaderboard) -> bytes:
@@ -152,14 +153,14 @@ class TensorBoardLog(Monitor):
 
         started, png = time.time(), io.BytesIO()
         trials = list(leaderboard.trials.values())
-        figure = front_figure(trials, self.objectives)
+        figure = front_figure(trials, self.objectives, report=self._report)
         if len(self.objectives) > 1:
             self._search.add_scalar("search/hypervolume", dominated(trials, self.objectives), leaderboard.finished)
         figure.savefig(png, dpi=DPI, format="png")
         width, height = (round(DPI * inches) for inches in figure.get_size_inches())
         image = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=png.getvalue())
         value = Summary.Value(tag="search/front", image=image)
-        self._search._get_file_writer().add_summary(Summary(value=[value]), leaderboard.finished)
+        self._search.add_summary(Summary(value=[value]), leaderboard.finished)
         self._search.flush()
         # Drawing many trials is slow: spend at most 1/50 of the driver's time on it.
         self._next_figure = time.time() + max(self._every, 50 * (time.time() - started))

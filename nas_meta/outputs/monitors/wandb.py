@@ -9,9 +9,8 @@ TensorBoard and the log of the trial.
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from nas_meta.config.environment import shareable
 from nas_meta.journal.leaderboard import Leaderboard
 from nas_meta.journal.records import Trial
 from nas_meta.outputs.monitors.monitor import Monitor
+from nas_meta.outputs.monitors.variables import variables
 
 FOLDER = "wandb"
 
@@ -70,17 +70,8 @@ class WandbLog(Monitor):
         self._run.finish(exit_code=0 if phase == "done" else 1)
 
 
-@contextmanager
-def _confine_to(folder: Path) -> Iterator[None]:
+def _confine_to(folder: Path) -> AbstractContextManager[None]:
     """Make W&B write to a folder instead of the user's home, and keep it from reporting its own errors."""
-    settings = {"WANDB_CACHE_DIR": str(folder), "WANDB_DATA_DIR": str(folder), "WANDB_ERROR_REPORTING": "false"}
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    return variables(
+        {"WANDB_CACHE_DIR": str(folder), "WANDB_DATA_DIR": str(folder), "WANDB_ERROR_REPORTING": "false"}
+    )

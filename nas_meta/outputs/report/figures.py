@@ -12,6 +12,7 @@ from nas_meta.errors import one_line
 from nas_meta.evaluation.metrics import ACCURACY, INTERVAL, METRICS, Metric, metric_of
 from nas_meta.journal.records import Trial
 from nas_meta.journal.run import pareto, rank
+from nas_meta.outputs.report.baselines import draw_baselines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,8 +22,9 @@ MOST_NAMED = 12  # trials of the front whose ids are in the figure, about
 
 
 def front_figure(
-    trials: Sequence[Trial], objectives: Sequence[Objective], chosen: Trial | None = None, most: int | None = None
-) -> Figure:
+    trials: Sequence[Trial], objectives: Sequence[Objective], chosen: Trial | None = None, most: int | None = None,
+    report: Mapping[str, Any] | None = None,
+) -> Figure:  # fmt: skip
     """Draw every completed trial and the Pareto front, the first objective against the second.
 
     Args:
@@ -31,6 +33,7 @@ def front_figure(
             the accuracy if that objective is FLOPs.
         chosen: The trial to mark as the choice of the search; None marks none.
         most: The largest number of trials beside the front, evenly spread over their ranks; by default all.
+        report: Results of the meta-test, whose baselines are drawn, too, if the vertical axis is the accuracy.
 
     Returns:
         The figure, with 95% intervals over episodes where they are known, and the IDs of trials on the front.
@@ -38,13 +41,13 @@ def front_figure(
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    draw_front(figure.subplots(), trials, objectives, chosen, most)
+    draw_front(figure.subplots(), trials, objectives, chosen, most, report)
     return figure
 
 
 def draw_front(
     axes: Axes, trials: Sequence[Trial], objectives: Sequence[Objective], chosen: Trial | None = None,
-    most: int | None = None,
+    most: int | None = None, report: Mapping[str, Any] | None = None,
 ) -> Axes:  # fmt: skip
     """Draw what :func:`front_figure` shows into axes.
 
@@ -54,6 +57,7 @@ def draw_front(
         objectives: Objectives of the search, the first one first.
         chosen: The trial to mark.
         most: The largest number of trials beside the front.
+        report: Results of the meta-test.
 
     Returns:
         The axes.
@@ -73,10 +77,18 @@ def draw_front(
         axes.annotate(f"{trial.id}", place, xytext=(4, -9), textcoords="offset points", fontsize=7, color="#d1495b")
     if chosen is not None and x.name in chosen.metrics:
         axes.plot(*_points([chosen], x, y), "*", ms=15, color="#2a7f62", label="chosen", ls="none")
+    compared = draw_baselines(axes, report or {}, done, x, y)
     axes.set_xlabel(x.axis)
-    axes.set_ylabel(f"meta-validation {y.axis}" if y.name == ACCURACY else y.axis)
+    axes.set_ylabel(f"meta-validation {y.axis}" if y.name == ACCURACY and not compared else y.axis)
     axes.grid(alpha=0.3)
-    axes.legend()
+    if compared:
+        title = "trials and front: meta-validation; others: meta-test"
+        place: dict[str, Any] = {"loc": "best"}
+        if axes.get_figure().get_layout_engine() is not None:  # which makes room for a legend below the axes
+            place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "ncols": 2}
+        axes.legend(title=title, fontsize="small", title_fontsize="small", **place)
+    else:
+        axes.legend()
     return axes
 
 

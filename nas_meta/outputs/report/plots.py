@@ -57,6 +57,8 @@ class Plots:
     def pareto(self, ax: Axes | None = None) -> Axes:
         """Draw every completed trial and the Pareto front, the first objective against the second.
 
+        After the meta-test, baselines and tested trials are drawn, too, with their meta-test accuracies.
+
         Args:
             ax: Axes to draw into; by default new ones.
 
@@ -67,7 +69,7 @@ class Plots:
             RunError: No trial is completed.
         """
         self._completed()
-        return draw_front(_axes(ax), self._run.trials, self._run.objectives)
+        return draw_front(_axes(ax), self._run.trials, self._run.objectives, report=self._run.report)
 
     def parallel_coordinates(self, ax: Axes | None = None) -> Axes:
         """Draw every completed trial as a line over its choices, which ends at its first objective.

@@ -13,13 +13,14 @@ from nas_meta.core.files import make_public
 from nas_meta.errors import ConfigError, RunError, nearest
 from nas_meta.evaluation.calibration import CALIBRATION
 from nas_meta.journal.run import Run
+from nas_meta.models.onnx.forms import NONE, QUANTIZATIONS
 from nas_meta.models.profiling import LatencySettings
 from nas_meta.outputs.classifier.torch_model import parts_of_folder
 from nas_meta.outputs.export.exported_model import CONFIG
 from nas_meta.outputs.export.folder import export
 from nas_meta.outputs.export.sentence_transformer import on_unit_sphere
 from nas_meta.outputs.onnx.card import gate_lines, onnx_card
-from nas_meta.outputs.onnx.description import NONE, QUANTIZATIONS, TOKENIZER
+from nas_meta.outputs.onnx.description import TOKENIZER
 from nas_meta.outputs.onnx.learner import comparison_of
 from nas_meta.outputs.onnx.model import write_model
 from nas_meta.tasks.episodes import episodes

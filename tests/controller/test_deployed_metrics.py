@@ -134,7 +134,7 @@ def test_without_onnxruntime_the_search_ends_before_anything_is_loaded(small_con
 
 def test_a_learner_that_needs_torch_is_refused(small_config, tmp_path):
     small_config |= {"objectives": {"accuracy": {"of": "onnx"}}, "learner": {"name": "maml"}}
-    with pytest.raises(ConfigError, match="the learner .maml. adapts with torch; expected protonet, ridge or"):
+    with pytest.raises(ConfigError, match=r"the learner .maml. adapts with torch; expected protonet, ridge or"):
         search(small_config, tmp_path / "run", inline=True)
 
 

@@ -126,7 +126,7 @@ class EvaluationSection(Section):
     compare: bool = Field(True, description="train what the best trial is compared with, which costs about two trials")
     open_set: bool = Field(
         False,
-        description="also measure for every trial how well queries of other classes are told apart: oos_auroc and "
+        description="also measure for every trial how well queries of other classes are distinguished: oos_auroc and "
         "oos_fpr95",
     )
     flops_tokens: int = Field(32, ge=1, description="length of the text for which FLOPs are counted, in tokens")

@@ -246,7 +246,7 @@ METRICS: dict[str, Metric] = {
         Metric(
             "oos_auroc",
             "AUROC of other classes",
-            "area under the ROC curve of telling queries of other classes apart, over open-set episodes",
+            "area under the ROC curve of distinguishing queries of other classes, over open-set episodes",
             direction="maximize",
             unit="%",
             scale=100,

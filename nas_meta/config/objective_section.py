@@ -84,7 +84,7 @@ class ObjectiveSection(Section):
             return {**given, "metric": of_form(metric, form), "of": None}
         if metric in METRICS and METRICS[metric].form == form != TORCH:
             return {**given, "of": None}
-        raise ValueError(f"of is {form}, but {metric} is not measured of a form; expected {ACCURACY} or {LATENCY}")
+        raise ValueError(f"{metric} has no forms such as {form}; expected 'of' with {ACCURACY} or {LATENCY} alone")
 
     @model_validator(mode="before")
     @classmethod

@@ -60,7 +60,7 @@ def test_a_form_is_an_objective_and_a_limit():
     ("objectives", "sentence"),
     [
         ({"latency": {"of": "onnx-int4"}}, "onnx-int8"),
-        ({"flops": {"of": "onnx"}}, "of is onnx, but flops is not measured of a form; expected accuracy or latency"),
+        ({"flops": {"of": "onnx"}}, "flops has no forms such as onnx; expected 'of' with accuracy or latency alone"),
         ({"latency": None, "latency_onnx": None}, "objectives has latency and latency_onnx; expected the latency of"),
     ],
 )
@@ -148,7 +148,7 @@ def test_models_that_torch_cannot_translate_are_refused_before_the_first_trial(s
         search(small_config, tmp_path / "run", inline=True)
 
 
-def test_how_well_other_classes_are_told_apart_is_measured_on_request(small_config, tmp_path):
+def test_how_well_other_classes_are_distinguished_is_measured_on_request(small_config, tmp_path):
     small_config |= {"budget": {"trials": 2}, "strategy": {"name": "random"}}
     small_config["evaluation"] |= {"open_set": True, "check_models": False}
     small_config["tasks"] |= {"ways": 2, "train_ways": 2}

@@ -34,12 +34,14 @@ def save(classifier: FewShotClassifier, state: Fitted, folder: Path) -> Path:
         The folder.
 
     Raises:
-        RunError: The folder is not empty.
+        RunError: The folder is not empty, or the model was adapted to one task, whose folder is the classifier.
     """
     from safetensors.numpy import save_file
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder} is not empty; expected a new or empty folder for the classifier")
+    if state.z is None and not state.examples:
+        raise RunError(f"{classifier.source} is a classifier already; expected load_classifier with this folder")
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {"labels": state.labels.astype(np.int64)}
     if state.z is not None:

@@ -1,10 +1,13 @@
 """Runs benchmarks and writes their tables into ``benchmarks/README.md``; without a name, runs all of them.
 
 usage: python -m benchmarks.run [NAME]...
+
+A benchmark on data that no package has reads their folders from environment variables, its ``DATA``.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 
 from benchmarks import (
@@ -34,6 +37,7 @@ from benchmarks import (
     supernet,
     trial_cost,
     truncation,
+    user_tasks,
     worker_utilisation,
     zero_cost,
 )
@@ -43,7 +47,7 @@ MODULES = (
     quickstart, startup, overhead, worker_utilisation, many_workers, soak, bytes_per_node, trial_cost, truncation,
     nas_bench_macro, bert_table, scaling_table, stopping, planted_optimum, one_shot, supernet, inner_loops, sinusoid,
     distillation, learners, heads, pretraining, inheritance, adaptation, pretraining_speed, zero_cost, prefilter,
-    importance,
+    importance, user_tasks,
 )  # fmt: skip
 BENCHMARKS = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 
@@ -55,7 +59,7 @@ def main(names: list[str]) -> int:
         names: module names of benchmarks; empty for all.
 
     Returns:
-        The exit code: 0 on success, 2 for an unknown name.
+        The exit code: 0 on success, 2 for an unknown name, or for a named benchmark without its data.
     """
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
@@ -63,6 +67,12 @@ def main(names: list[str]) -> int:
         return 2
     print(machine())
     for name in names or BENCHMARKS:
+        missing = [variable for variable in getattr(BENCHMARKS[name], "DATA", ()) if variable not in os.environ]
+        if missing:
+            sys.stderr.write(f"{name} was left out: set {' and '.join(missing)} to the folders of these data sets\n")
+            if names:
+                return 2
+            continue
         table = BENCHMARKS[name].measure()
         publish(name, table)
         print(f"\n{name}\n{table.markdown()}", flush=True)

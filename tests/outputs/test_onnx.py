@@ -230,6 +230,13 @@ def test_bad_input_is_refused_in_a_sentence(run, exported, tmp_path, monkeypatch
         (broken / name).write_bytes(b"nothing")
         with pytest.raises(ConfigError, match="cannot be loaded"):
             nas_meta.load_classifier(broken)
+    fitted = nas_meta.load_classifier(folder).fit(["alpha", "bravo"], ["a", "b"])
+    saved = fitted.save(tmp_path / "saved")
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "safetensors.numpy", None)
+        for call in (lambda: fitted.save(tmp_path / "again"), lambda: nas_meta.load_classifier(saved)):
+            with pytest.raises(ConfigError, match="needs the package safetensors, which is not installed"):
+                call()
     for package in ("onnxruntime", "tokenizers"):
         with monkeypatch.context() as without:
             without.setitem(sys.modules, package, None)

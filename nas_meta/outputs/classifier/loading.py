@@ -65,12 +65,17 @@ def load_classifier(
 
         ensemble = parts_of_ensemble(folder, lambda member: load_classifier(member, **settings).parts)
         return FewShotClassifier(ensemble, _size(batch_size), str(folder))
-    from nas_meta.journal.database import Journal
-    from nas_meta.journal.run import load_run
-    from nas_meta.outputs.classifier.torch_model import parts_of_folder
-    from nas_meta.outputs.export.exported_model import CONFIG
-    from nas_meta.outputs.export.task_model import HEAD, LABELS
-
+    try:
+        from nas_meta.journal.database import Journal
+        from nas_meta.journal.run import load_run
+        from nas_meta.outputs.classifier.torch_model import parts_of_folder
+        from nas_meta.outputs.export.exported_model import CONFIG
+        from nas_meta.outputs.export.task_model import HEAD, LABELS
+    except ModuleNotFoundError as error:  # in an installation for ONNX alone
+        raise ConfigError(
+            f"{folder} is not an ONNX model, so it needs the package {error.name}, which is not installed: "
+            "pip install nas-meta"
+        ) from error
     if Journal.exists(folder):
         return _of_trial(load_run(folder, allow_plugins), trial, device, batch_size)
     _refuse_trial(folder, trial)

@@ -245,7 +245,7 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             "oos_auroc",
-            "AUROC of other classes",
+            "open-set AUROC",
             "area under the ROC curve of distinguishing queries of other classes, over open-set episodes",
             direction="maximize",
             unit="%",
@@ -255,7 +255,7 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             "oos_fpr95",
-            "FPR95 of other classes",
+            "open-set FPR95",
             "share of queries of other classes that is accepted where 95 % of the episode's own are",
             unit="%",
             scale=100,

@@ -71,7 +71,8 @@ def test_a_form_that_cannot_be_measured_is_refused(objectives, sentence):
 
 def test_a_search_for_the_deployed_form(small_config, tmp_path, traced):
     """INT8 on the front and in every trial; the names say so in tables, the report and the journal."""
-    small_config["space"] |= {"heads": [1.0], "min_layers": 2}
+    small_config["space"] |= {"heads": [1.0], "ffn": [1.0], "min_layers": 2}
+    small_config["learner"]["lr"] = {"choice": [1e-4, 3e-4, 1e-3, 3e-3]}  # four candidates of one shape
     small_config |= {
         "objectives": {"accuracy": {"of": "onnx-int8"}, "latency": {"of": "onnx-int8", "max": "1 s"}},
         "latency": {"models": 4, "seconds": 0.02, "tokens": 8},

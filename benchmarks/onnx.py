@@ -17,10 +17,10 @@ import torch
 from nas_meta.config.components import make_evaluation
 from nas_meta.config.problem import Problem, load_problem
 from nas_meta.config.resolved import resolve
+from nas_meta.models.onnx.forms import INT8, NONE, STATIC
 from nas_meta.models.profiling import LatencySettings, parameters
 from nas_meta.outputs.classifier.adaptation import ModelParts
 from nas_meta.outputs.classifier.examples import Preparation
-from nas_meta.outputs.onnx.description import INT8, NONE, STATIC
 from nas_meta.outputs.onnx.gates import Latency, cpu, has_vnni, latencies
 from nas_meta.outputs.onnx.model import Gates, write_model
 from nas_meta.tasks.episodes import episodes

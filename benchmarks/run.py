@@ -1,10 +1,13 @@
 """Runs benchmarks and writes their tables into ``benchmarks/README.md``; without a name, runs all of them.
 
 usage: python -m benchmarks.run [NAME]...
+
+A benchmark on data that no package has reads their folders from environment variables, its ``DATA``.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 
 from benchmarks import (
@@ -38,6 +41,7 @@ from benchmarks import (
     trained_table,
     trial_cost,
     truncation,
+    user_tasks,
     worker_utilisation,
     zero_cost,
 )
@@ -47,7 +51,7 @@ MODULES = (
     quickstart, startup, overhead, worker_utilisation, many_workers, soak, bytes_per_node, trial_cost, truncation,
     nas_bench_macro, bert_table, scaling_table, trained_table, stopping, planted_optimum, one_shot, supernet,
     supernet_contest, inner_loops, sinusoid, class_names, recipe, distillation, learners, heads, pretraining,
-    inheritance, adaptation, pretraining_speed, zero_cost, prefilter, importance,
+    inheritance, adaptation, pretraining_speed, zero_cost, prefilter, importance, user_tasks,
 )  # fmt: skip
 BENCHMARKS = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 
@@ -59,7 +63,7 @@ def main(names: list[str]) -> int:
         names: module names of benchmarks; empty for all.
 
     Returns:
-        The exit code: 0 on success, 2 for an unknown name.
+        The exit code: 0 on success, 2 for an unknown name, or for a named benchmark without its data.
     """
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
@@ -67,6 +71,12 @@ def main(names: list[str]) -> int:
         return 2
     print(machine())
     for name in names or BENCHMARKS:
+        missing = [variable for variable in getattr(BENCHMARKS[name], "DATA", ()) if variable not in os.environ]
+        if missing:
+            sys.stderr.write(f"{name} was left out: set {' and '.join(missing)} to the folders of these data sets\n")
+            if names:
+                return 2
+            continue
         table = BENCHMARKS[name].measure()
         publish(name, table)
         print(f"\n{name}\n{table.markdown()}", flush=True)

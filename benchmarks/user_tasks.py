@@ -1,6 +1,6 @@
 """The untouched MiniLM on tasks as users have them: what unlabelled texts gain, and accuracy over all classes at once.
 
-    python -m benchmarks.user_tasks BANKING77_FOLDER [CLINC150_FOLDER]
+usage: BANKING77=FOLDER CLINC150=FOLDER python -m benchmarks.run user_tasks
 
 The folders hold BANKING77 (``test.jsonl`` of ProtAugment's fold 01, ``polyai_train.csv``, ``polyai_test.csv``) and
 CLINC150 (``data_full.json``). Each distinct text is embedded once; the rest takes seconds.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
+import os
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,9 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModel
 
+from benchmarks.table import Table
 from nas_meta.evaluation.full_way import accuracies, draws
+from nas_meta.evaluation.protocols import task_words
 from nas_meta.learners.protonet import ProtoNet
 from nas_meta.models.encoder import Encoder
 from nas_meta.models.profiling import interval95
@@ -27,6 +29,7 @@ from nas_meta.tasks.packaged_models import MINILM, model_path
 from nas_meta.tasks.tokenization import load_tokenizer, text_encoder, with_name_rows
 
 EPISODES = 600
+DATA = ("BANKING77", "CLINC150")  # environment variables that name folders
 
 
 def embed(encoder: Encoder, preparation: Preparation, texts: list[str]) -> torch.Tensor:
@@ -36,7 +39,7 @@ def embed(encoder: Encoder, preparation: Preparation, texts: list[str]) -> torch
         return F.normalize(encoder.embed(pool, np.arange(len(texts)), 64), dim=-1)
 
 
-def transductive(z: torch.Tensor, labels: np.ndarray, balanced: bool) -> None:
+def transductive(z: torch.Tensor, labels: np.ndarray, balanced: bool) -> list[str]:
     """Compare 600 paired episodes: 15 queries a class, or class shares from a Dirichlet distribution with α = 2."""
     learner, rows = ProtoNet(), []
     names = np.unique(labels)
@@ -56,35 +59,32 @@ def transductive(z: torch.Tensor, labels: np.ndarray, balanced: bool) -> None:
         refined = learner.prototype_logits(None, prototypes, q).argmax(1).numpy()
         rows.append([(plain == y).mean(), (refined == y).mean()])
     both = 100 * np.array(rows)
-    print(
-        f"{'balanced' if balanced else 'unbalanced'}: "
-        + ", ".join(
-            f"{name} {values.mean():.2f} ± {interval95(values):.2f}"
-            for name, values in (
-                ("inductive", both[:, 0]),
-                ("transductive", both[:, 1]),
-                ("gain", both[:, 1] - both[:, 0]),
-            )
-        )
-    )
+    parts = (both[:, 0], both[:, 1], both[:, 1] - both[:, 0])
+    return [f"{values.mean():.1f} ± {interval95(values):.1f}" for values in parts]
 
 
-def full_way(name: str, encoder: Encoder, preparation: Preparation, train: list, test: list) -> None:
-    """Print the accuracy over all classes at once, for ten draws of five examples a class from the training texts."""
+def full_way(
+    encoder: Encoder, preparation: Preparation, train: list, test: list, shots: int, class_names: bool
+) -> str:  # fmt: skip
+    """Return the accuracy over all classes at once, for ten draws of examples from the training texts.
+
+    Args:
+        encoder: the model.
+        preparation: how it tokenises texts.
+        train: texts with their classes, of which support examples are drawn.
+        test: texts with their classes, which are the queries.
+        shots: examples per class.
+        class_names: whether the name of each class is one more example.
+    """
     texts, given = zip(*train, *test, strict=True)
     names, labels = np.unique(given, return_inverse=True)
     pool = preparation.pool(list(texts), labels, names.tolist())
-    tasks = draws(pool, shots=5, seed=1, queries=np.arange(len(train), len(pool)))
+    queries = np.arange(len(train), len(pool))
+    if class_names:
+        pool = with_name_rows(pool, text_encoder(preparation.tokenizer, preparation.max_tokens))
+    tasks = draws(pool, shots=shots, seed=1, queries=queries)
     found = 100 * accuracies(lambda part: ProtoNet().accuracies(encoder, pool, part), tasks)
-    print(f"{name}, {len(names)} classes, 5 shots: {found.mean():.2f} ± {interval95(found):.2f}")
-    named = with_name_rows(pool, text_encoder(preparation.tokenizer, preparation.max_tokens))
-    for shots in (1, 5):
-        tasks = draws(named, shots=shots, seed=1, queries=np.arange(len(train), len(pool)))
-        found = 100 * accuracies(lambda part: ProtoNet().accuracies(encoder, named, part), tasks)
-        print(f"... {shots} shots and the class names: {found.mean():.2f} ± {interval95(found):.2f}")
-    few = draws(pool, shots=1, seed=1, queries=np.arange(len(train), len(pool)))
-    found = 100 * accuracies(lambda part: ProtoNet().accuracies(encoder, pool, part), few)
-    print(f"... 1 shot: {found.mean():.2f} ± {interval95(found):.2f}")
+    return f"{found.mean():.1f} ± {interval95(found):.1f}"
 
 
 def read_csv(path: Path) -> list[tuple[str, str]]:
@@ -93,22 +93,31 @@ def read_csv(path: Path) -> list[tuple[str, str]]:
         return [(row["text"], row["category"]) for row in csv.DictReader(file)]
 
 
-def main() -> None:
-    """Print the rows of the benchmark."""
-    banking = Path(sys.argv[1])
+def measure() -> Table:
+    """Return what unlabelled texts gain, and the accuracy over all classes at once."""
+    banking, clinc = (Path(os.environ[name]) for name in DATA)
     encoder = Encoder(AutoModel.from_pretrained(model_path(MINILM))).eval()
     preparation = Preparation("text", load_tokenizer(MINILM), 64)
-    rows = [json.loads(line) for line in (banking / "test.jsonl").read_text().splitlines()]
-    unique = {row["sentence"].strip(): row["label"] for row in rows}
+    lines = [json.loads(line) for line in (banking / "test.jsonl").read_text().splitlines()]
+    unique = {row["sentence"].strip(): row["label"] for row in lines}
     z, labels = embed(encoder, preparation, list(unique)), np.array(list(unique.values()))
-    transductive(z, labels, balanced=True)
-    transductive(z, labels, balanced=False)
-    train, test = (read_csv(banking / f"polyai_{part}.csv") for part in ("train", "test"))
-    full_way("BANKING77", encoder, preparation, train, test)
-    if len(sys.argv) > 2:
-        data = json.loads((Path(sys.argv[2]) / "data_full.json").read_text())
-        full_way("CLINC150", encoder, preparation, data["train"], data["test"])
-
-
-if __name__ == "__main__":
-    main()
+    data = json.loads((clinc / "data_full.json").read_text())
+    sets = {
+        "BANKING77, all 77 classes": [read_csv(banking / f"polyai_{part}.csv") for part in ("train", "test")],
+        "CLINC150, all 150 classes": [data[part] for part in ("train", "test")],
+    }
+    cells = [(name, shots, named) for name in sets for shots in (1, 5) for named in (False, True)]
+    rows = [
+        ["BANKING77, 5-way 1-shot, 15 queries per class", *transductive(z, labels, balanced=True)],
+        ["the same, class shares from a Dirichlet distribution, α = 2", *transductive(z, labels, balanced=False)],
+        *(
+            [
+                f"{name}, {task_words(None, shots, named)}",
+                full_way(encoder, preparation, *sets[name], shots, named),
+                "",
+                "",
+            ]
+            for name, shots, named in cells
+        ),
+    ]
+    return Table(("queries", "inductive", "**transductive**", "gain"), rows)

@@ -25,13 +25,14 @@ def best(
     opened = open_run(run)
     trial = opened.best
     if as_json:
-        test = opened.test_of(trial)
+        test, timing = opened.test_of(trial), opened.report.get("latency") or {}
         print_json(
             {
                 **trial.as_dict(),
                 "test_accuracy": test.get("test_accuracy"),
                 "test_accuracy_ci95": test.get("test_accuracy_ci95"),
-                "latency": (opened.report.get("latency") or {}).get("trials", {}).get(str(trial.id), {}).get("latency"),
+                "latency": timing.get("trials", {}).get(str(trial.id), {}).get("latency"),
+                "latency_form": timing.get("form", "torch"),
                 "steps_taken": opened.steps.taken,
                 "steps_planned": opened.steps.planned,
                 "verdict": opened.verdict,

@@ -11,6 +11,8 @@ import numpy as np
 
 from nas_meta.config.resolved import ResolvedConfig
 from nas_meta.errors import ConfigError, TrialError
+from nas_meta.evaluation.metrics import METRICS, OPEN_SET
+from nas_meta.models.onnx.forms import TORCH, check_packages
 from nas_meta.space.search_space import SearchSpace
 from nas_meta.tasks.examples import IMAGE, MODALITIES, TEXT, size
 
@@ -119,3 +121,61 @@ def check_learner(resolved: ResolvedConfig, space: SearchSpace) -> None:
         learner.equip(model)
     except TrialError as error:
         raise ConfigError(str(error)) from error
+
+
+def check_deployed(resolved: ResolvedConfig) -> None:
+    """Check that metrics of ONNX graphs can be measured, before anything is loaded.
+
+    Args:
+        resolved: The config.
+
+    Raises:
+        ConfigError: A package is not installed, or the models of a learner cannot be exported as ONNX graphs.
+    """
+    forms = {METRICS[o.metric].title: METRICS[o.metric].form for o in resolved.sections.objectives}
+    graphs = [title for title, form in forms.items() if form != TORCH]
+    if not graphs:
+        return
+    from nas_meta.learners.closed_form import NAMES, in_closed_form
+
+    check_packages(f"objectives: {graphs[0]}")
+    choices, section = resolved.searched.choices, resolved.sections.learner.name
+    several = "learner.name" in choices
+    learners = {name: plugin() for name, plugin in resolved.searched.learners.items()}
+    if not several:
+        learners = {section: resolved.plugin("learner")(resolved.options["learner"])}
+    for name, learner in learners.items():
+        if not in_closed_form(learner):
+            raise ConfigError(
+                f"objectives: {graphs[0]} is measured of an ONNX graph, but the learner '{name}' adapts with torch; "
+                f"expected {', '.join(NAMES[:-1])} or {NAMES[-1]}, or of: torch"
+            )
+
+
+def check_open_set(resolved: ResolvedConfig, tasks: Tasks, ways: int) -> None:
+    """Check that open-set metrics can be measured if the config asks for them.
+
+    Args:
+        resolved: The config.
+        tasks: The tasks.
+        ways: Classes of an episode.
+
+    Raises:
+        ConfigError: A learner does not compare embeddings, or meta-validation has no other classes.
+    """
+    if not set(resolved.sections.asked_metrics) & set(OPEN_SET):
+        return
+    from nas_meta.learners.metric import MetricLearner
+
+    for name, plugin in resolved.searched.learners.items():
+        if not issubclass(plugin, MetricLearner):
+            raise ConfigError(
+                f"{' and '.join(OPEN_SET)} compare embeddings, which the learner '{name}' does not; expected a learner "
+                "such as protonet, or evaluation.open_set: false without such objectives"
+            )
+    classes = tasks["meta-validation"].most_ways
+    if classes <= ways:
+        raise ConfigError(
+            f"{' and '.join(OPEN_SET)} need queries of classes besides the {ways} of an episode, but meta-validation "
+            f"has {classes}; expected a smaller tasks.ways, or data with more classes"
+        )

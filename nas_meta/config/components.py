@@ -65,7 +65,7 @@ def make_evaluation(resolved: ResolvedConfig, space: SearchSpace, tasks: Any, sh
         check_learner(learner, config.evaluation.protocol)
     if tasks is not None and space is not None:
         tasks = with_teacher(tasks, space, resolved)
-    settings = config.evaluation.model_dump(exclude={"test_best", "keep", "check_models", "compare"})
+    settings = config.evaluation.model_dump(exclude={"test_best", "keep", "check_models", "compare", "open_set"})
     if config.evaluation.protocol == FULL_WAY:
         settings |= {key: min(settings[key], DRAWS) for key in ("episodes", "interim_episodes", "test_episodes")}
     return Evaluation(
@@ -81,6 +81,7 @@ def make_evaluation(resolved: ResolvedConfig, space: SearchSpace, tasks: Any, sh
         pooling=section.pooling,
         compute=Compute(**config.compute.model_dump() | {"device": config.device}),
         threads=max(1, math.floor(cpus)),
+        measured=config.asked_metrics,
     )
 
 

@@ -12,7 +12,8 @@ from nas_meta.config.section import Section
 from nas_meta.core.objectives import Share
 from nas_meta.core.paths import absolute_if_any
 from nas_meta.errors import nearest
-from nas_meta.evaluation.metrics import METRICS, metric_of
+from nas_meta.evaluation.metrics import ACCURACY, LATENCY, METRICS, metric_of, of_form
+from nas_meta.models.onnx.forms import FORMS, TORCH
 
 DEFAULT_OBJECTIVES = [
     {"metric": "accuracy", "direction": "maximize"},
@@ -49,6 +50,11 @@ class ObjectiveSection(Section):
     """Entry of ``objectives``: a metric that is optimised, limited or both."""
 
     metric: str = Field(description="metric of a trial, such as accuracy, params or flops")
+    of: Literal["torch", "onnx", "onnx-int8"] | None = Field(
+        None,
+        description="form of the model whose latency or accuracy this is: the one that will be deployed, also written "
+        "as metric: latency_onnx_int8; by default torch",
+    )
     direction: Literal["maximize", "minimize", "none"] = Field(
         description="which way is better; none only limits the metric; by default none if only min or max is given, "
         "otherwise the metric's usual direction"
@@ -66,6 +72,19 @@ class ObjectiveSection(Section):
     reference: float | None = Field(
         None, description="value of the hypervolume's reference point; by default the worst value of all trials"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _form_in_name(cls, given: Any) -> Any:
+        """Turn ``{metric: latency, of: onnx-int8}`` into the metric ``latency_onnx_int8``."""
+        if not isinstance(given, dict) or given.get("of") not in FORMS:
+            return given
+        metric, form = given.get("metric"), given["of"]
+        if metric in (ACCURACY, LATENCY):
+            return {**given, "metric": of_form(metric, form), "of": None}
+        if metric in METRICS and METRICS[metric].form == form != TORCH:
+            return {**given, "of": None}
+        raise ValueError(f"{metric} has no forms such as {form}; expected 'of' with {ACCURACY} or {LATENCY} alone")
 
     @model_validator(mode="before")
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nas_meta.config.compatibility import check_class_names, check_images, check_source
+from nas_meta.config.compatibility import check_class_names, check_images, check_open_set, check_source
 from nas_meta.config.model_pooling import pooling_difference
 from nas_meta.config.recipe import AUTO
 from nas_meta.config.relative_limits import number_limits
@@ -62,6 +62,7 @@ def load_problem(resolved: ResolvedConfig) -> Problem:
     tasks = load_tasks(resolved, space)
     shape = episode_shape(resolved, tasks=tasks)
     check_shape(tasks, shape, train_shape(resolved, tasks).of(shape))
+    check_open_set(resolved, tasks, shape.ways)
     prepare_space(space, tasks, resolved.sections.seed)
     if limited := number_limits(space):
         tasks = dataclasses.replace(tasks, report=[*tasks.report, *limited])

@@ -18,9 +18,10 @@ from nas_meta.core.objectives import Limit, Objective
 from nas_meta.core.options import CodeName
 from nas_meta.core.paths import absolute, absolute_if_any, absolute_plugin
 from nas_meta.errors import nearest
-from nas_meta.evaluation.metrics import METRICS
+from nas_meta.evaluation.metrics import LATENCY, METRICS, OPEN_SET
 from nas_meta.evaluation.pretraining.options import PretrainingSection
 from nas_meta.evaluation.proxies import PROXIES
+from nas_meta.models.onnx.forms import TORCH
 
 
 class TasksSection(Section):
@@ -129,6 +130,11 @@ class EvaluationSection(Section):
         3, ge=1, description="number of trials, best by the first objective, whose trained weights are kept"
     )
     compare: bool = Field(True, description="train what the best trial is compared with, which costs about two trials")
+    open_set: bool = Field(
+        False,
+        description="also measure for every trial how well queries of other classes are distinguished: oos_auroc and "
+        "oos_fpr95",
+    )
     flops_tokens: int = Field(32, ge=1, description="length of the text for which FLOPs are counted, in tokens")
     check_models: bool = Field(
         True, description="train, save and reload a few architectures before the first trial, to find what would fail"
@@ -338,6 +344,9 @@ class Config(Section):
                     f"objectives has {objective.metric}, which only pre-trained candidates have; "
                     "expected pretraining: {of: candidates}, or another metric"
                 )
+        latencies = [o.metric for o in self.objectives if o.metric.startswith(LATENCY)]
+        if len(set(latencies)) > 1:
+            raise ValueError(f"objectives has {' and '.join(latencies)}; expected the latency of one form")
         return self
 
     @property
@@ -360,7 +369,18 @@ class Config(Section):
     @property
     def optimises_latency(self) -> bool:
         """Whether the search needs predicted latencies, because latency is optimised or limited."""
-        return any(o.metric == "latency" for o in self.objectives)
+        return any(o.metric.startswith(LATENCY) for o in self.objectives)
+
+    @property
+    def latency_form(self) -> str:
+        """Form of the model whose latency the search measures: that of the objective, if latency is one."""
+        return next((METRICS[o.metric].form for o in self.objectives if o.metric.startswith(LATENCY)), TORCH)
+
+    @property
+    def asked_metrics(self) -> tuple[str, ...]:
+        """Metrics that are measured only because this config asks for them."""
+        names = [*(o.metric for o in self.objectives), *(OPEN_SET if self.evaluation.open_set else ())]
+        return tuple(name for name in dict.fromkeys(names) if METRICS[name].asked)
 
     @property
     def limits(self) -> list[Limit]:

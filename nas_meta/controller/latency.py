@@ -16,9 +16,11 @@ from pydantic import Field, FiniteFloat
 from nas_meta.config.sections import Config
 from nas_meta.controller.calls import Call, run_calls
 from nas_meta.errors import NasMetaError
+from nas_meta.evaluation.metrics import LATENCY, of_form
 from nas_meta.execution.engine import Engine, Event
 from nas_meta.journal.database import Journal
 from nas_meta.journal.row_checks import validated
+from nas_meta.models.onnx.forms import TORCH
 from nas_meta.models.profiling import LatencySettings
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.latency_predictor import LatencyTable
@@ -103,7 +105,7 @@ def fit_latency_table(
         events = measure_each(engine, architectures, settings, stopped, retries)
         if len(events) < len(architectures):
             return None
-        seconds = [None if event.error else event.value.metrics["latency"] for event in events]
+        seconds = [None if event.error else event.value.metrics[LATENCY] for event in events]
         errors = [f"{a}: {event.error}" for a, event in zip(architectures, events, strict=True) if event.error]
         if errors and len(seconds) - len(errors) < FEWEST:
             raise NasMetaError(f"the latencies of {len(errors)} models could not be measured; the first is {errors[0]}")
@@ -111,7 +113,9 @@ def fit_latency_table(
             log.warning("the latency table lacks a model that could not be measured: %s", error)
         journal.set(KEY, seconds)
     measured = [(a, s) for a, s in zip(architectures, seconds, strict=False) if s is not None]
-    table = LatencyTable(timed_space(space).space, [a for a, _ in measured], [s for _, s in measured], settings.tokens)
+    name = of_form(LATENCY, settings.form)
+    found = [s for _, s in measured]
+    table = LatencyTable(timed_space(space).space, [a for a, _ in measured], found, settings.tokens, name)
     timed_space(space).latencies = table
     space.sample(np.random.default_rng(seed))
     return table
@@ -132,9 +136,11 @@ def latency_report(
     Returns:
         The latencies, how they were measured, and what stood in for them during the search.
     """
-    device = "a GPU" if config.device == "cuda" else f"{settings.threads} CPU thread{'s' * (settings.threads > 1)}"
-    if config.compute.precision != "fp32":
+    in_torch = settings.form == TORCH
+    on_gpu = in_torch and config.device == "cuda"
+    device = "a GPU" if on_gpu else f"{settings.threads} CPU thread{'s' * (settings.threads > 1)}"
+    if in_torch and config.compute.precision != "fp32":
         device += f" in {config.compute.precision}"
     stood_in = "FLOPs" if table is None else f"a table per choice, off by {table.error:.0%} on held-out models"
     return {"batch": settings.batch, "tokens": settings.tokens, "inputs": inputs, "device": device,
-            "during_search": stood_in, "trials": dict(trials)}  # fmt: skip
+            "during_search": stood_in, "form": settings.form, "trials": dict(trials)}  # fmt: skip

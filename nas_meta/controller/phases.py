@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from nas_meta.config.compatibility import check_learner
+from nas_meta.config.compatibility import check_deployed, check_learner
 from nas_meta.config.components import (
     cpus_per_trial,
     make_engine,
@@ -141,6 +141,7 @@ class SearchRun:
         """Load data and weights; refuse whatever would fail later."""
         from nas_meta.config.pretraining import prepare_pretraining
 
+        check_deployed(self.resolved)
         corpus = prepare_pretraining(self.resolved, self.directory)
         problem = load_problem(with_run_artifacts(self.resolved, self.directory))
         relative = relative_limits(self.resolved)
@@ -269,10 +270,9 @@ class SearchRun:
         if not self.config.optimises_latency:
             return
         self.reporter.enter("measuring latencies")
-        models = self.config.latency.models
         self.loop.table = fit_latency_table(
-            engine, problem.space, models, self._latency_settings, self.config.seed, self.journal, self._stopped,
-            self.config.resources.retries,
+            engine, problem.space, self.config.latency.models, self._latency_settings, self.config.seed, self.journal,
+            self._stopped, self.config.resources.retries,
         )  # fmt: skip
 
     def _train_supernet(self, engine: Engine) -> None:
@@ -363,7 +363,7 @@ class SearchRun:
 
     @property
     def _latency_settings(self) -> LatencySettings:
-        return LatencySettings(**self.config.latency.model_dump(exclude={"models"}))
+        return LatencySettings(**self.config.latency.model_dump(exclude={"models"}), form=self.config.latency_form)
 
     def _raise_if_interrupted(self) -> None:
         if self.stop.is_set():

@@ -9,9 +9,11 @@ from functools import partial
 from nas_meta import errors
 from nas_meta.config.resolved import ResolvedConfig
 from nas_meta.controller.calls import Call, run_calls
+from nas_meta.evaluation.metrics import METRICS
 from nas_meta.evaluation.preflight import preflight
 from nas_meta.evaluation.trial import Evaluation
 from nas_meta.execution.engine import Engine
+from nas_meta.models.onnx.forms import TORCH
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +37,13 @@ def check_before_trials(
     """
     section = resolved.sections
     models = section.evaluation.check_models
-    if not models and evaluation.pretraining is None:
+    forms = sorted({METRICS[o.metric].form for o in section.objectives} - {TORCH})
+    if not models and evaluation.pretraining is None and not forms:
         return
     model = getattr(resolved.options["space"], "model", None)
     key = f"space.model '{model}'" if model else None
     lengths = {"evaluation.flops_tokens": section.evaluation.flops_tokens, "latency.tokens": section.latency.tokens}
-    job = partial(preflight, key=key, lengths=lengths, models=models)
+    job = partial(preflight, key=key, lengths=lengths, models=models, forms=forms)
     for event in run_calls(engine, [Call("preflight", "run", (job,))], 0, stopped):
         if event.error:
             log.warning("the models could not be checked before the first trial: %s", event.error)

@@ -368,7 +368,7 @@ class TrialLoop:
         """Add the latency that the table predicts to the metrics of a trial."""
         if self.table is None or not metrics:
             return metrics
-        return {**metrics, "latency": self.table.predict(Architecture(trial.architecture))}
+        return {**metrics, self.table.metric: self.table.predict(Architecture(trial.architecture))}
 
     def _forget(self, trial: Trial, reason: str) -> None:
         """Discard the reports and the progress of a trial that is rerun."""

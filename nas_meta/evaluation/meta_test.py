@@ -72,7 +72,7 @@ def comparison_result(
     Returns:
         The result of the meta-test.
     """
-    free = replace(evaluation, limits=(), settings=replace(evaluation.settings, rungs=()))
+    free = replace(evaluation, limits=(), measured=(), settings=replace(evaluation.settings, rungs=()))
     trained = yield from free.trial(architecture, seed, keep_above=-math.inf)
     assert trained.weights is not None  # no accuracy is below the threshold
     return free.test(architecture, trained.weights)

@@ -6,14 +6,18 @@ A new metric is a row here and the line of :mod:`nas_meta.evaluation.trial` that
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from nas_meta.core.objectives import Share
+from nas_meta.models.onnx.forms import FORMS, TORCH
 
 ACCURACY = "accuracy"
 INTERVAL = "_ci95"  # suffix of a metric's name for the half-width of its 95% interval
+LATENCY = "latency"
+OPEN_SET = ("oos_auroc", "oos_fpr95")  # of open-set episodes
+GRAPHS = FORMS[1:]  # forms other than torch
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class Metric:
         always: Whether every measured trial has it.
         overview: Whether tables and HParams show it by default; others are shown if they are objectives.
         needs: Config section without which no trial has it; None if every config measures it.
+        asked: Whether it is measured only if the config asks for it; tables show it where a trial has it.
+        form: Form of the model that is measured; see :mod:`nas_meta.models.onnx.forms`.
         units: Further units in which a config may give a limit, each with its value in the stored unit.
     """
 
@@ -50,6 +56,8 @@ class Metric:
     always: bool = True
     overview: bool = False
     needs: str | None = None
+    asked: bool = False
+    form: str = TORCH
     units: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -130,6 +138,19 @@ class Metric:
         return f"{shown:.{self.decimals}f}"
 
 
+def of_form(name: str, form: str) -> str:
+    """Return the name of a metric that is measured of a form of the model.
+
+    Args:
+        name: ``accuracy`` or ``latency``.
+        form: One of :data:`nas_meta.models.onnx.forms.FORMS`.
+
+    Returns:
+        The name, such as ``latency_onnx_int8``; for torch the plain one.
+    """
+    return name if form == TORCH else f"{name}_{form.replace('-', '_')}"
+
+
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -185,14 +206,61 @@ METRICS: dict[str, Metric] = {
             units={"GiB": 2**30},
         ),
         Metric(
-            "latency",
-            "latency",
+            LATENCY,
+            LATENCY,
             "median time for one batch, measured while no trial runs",
             known="end",
             unit="ms",
             scale=1000,
             always=False,
             units={"s": 1.0},
+        ),
+        *(
+            Metric(
+                of_form(LATENCY, form),
+                f"{LATENCY} ({form})",
+                f"median time for one batch of the model as an ONNX graph{words}, measured while no trial runs",
+                known="end",
+                unit="ms",
+                scale=1000,
+                always=False,
+                units={"s": 1.0},
+                form=form,
+            )
+            for form, words in zip(GRAPHS, ("", " in INT8"), strict=True)
+        ),
+        *(
+            Metric(
+                of_form(ACCURACY, form),
+                f"{ACCURACY} ({form})",
+                f"mean accuracy of the model as an ONNX graph{words} over the same meta-validation episodes",
+                direction="maximize",
+                unit="%",
+                scale=100,
+                always=False,
+                asked=True,
+                form=form,
+            )
+            for form, words in zip(GRAPHS, ("", " in INT8"), strict=True)
+        ),
+        Metric(
+            "oos_auroc",
+            "open-set AUROC",
+            "area under the ROC curve of distinguishing queries of other classes, over open-set episodes",
+            direction="maximize",
+            unit="%",
+            scale=100,
+            always=False,
+            asked=True,
+        ),
+        Metric(
+            "oos_fpr95",
+            "open-set FPR95",
+            "share of queries of other classes that is accepted where 95 % of the episode's own are",
+            unit="%",
+            scale=100,
+            always=False,
+            asked=True,
         ),
         Metric(
             "adapted_share",
@@ -228,14 +296,17 @@ def metric_of(name: str) -> Metric:
     return METRICS.get(name) or Metric(name, name, name, decimals=3, always=False)
 
 
-def shown_metrics(objectives: tuple[str, ...] | list[str] = ()) -> list[Metric]:
+def shown_metrics(objectives: tuple[str, ...] | list[str] = (), measured: Iterable[str] = ()) -> list[Metric]:
     """List the metrics that a table of trials shows.
 
     Args:
         objectives: Names of the metrics that the search optimises or limits.
+        measured: Names of the metrics that the trials have.
 
     Returns:
-        The overview, then the other objectives in their order.
+        The overview, then the other objectives in their order, and what else the config asked for.
     """
-    extra = [metric_of(name) for name in dict.fromkeys(objectives)]
+    known = set(measured)
+    asked = [metric.name for metric in METRICS.values() if metric.asked and metric.name in known]
+    extra = [metric_of(name) for name in dict.fromkeys([*objectives, *asked])]
     return [*OVERVIEW, *(metric for metric in extra if not metric.overview)]

@@ -42,7 +42,13 @@ Item = tuple[str, Value, tuple[tuple[str, Value], ...]]
 
 
 def preflight(
-    evaluation: Evaluation, checkpoint: np.ndarray | None, *, key: str | None, lengths: Mapping[str, int], models: bool
+    evaluation: Evaluation,
+    checkpoint: np.ndarray | None,
+    *,
+    key: str | None,
+    lengths: Mapping[str, int],
+    models: bool,
+    forms: Sequence[str] = (),
 ) -> Generator[Progress, None, JobResult]:
     """Run the checks on a worker, as a job of :meth:`Evaluation.run <nas_meta.evaluation.trial.Evaluation.run>`.
 
@@ -54,6 +60,7 @@ def preflight(
         key: The pretrained model, see :func:`check_models`.
         lengths: Lengths of further texts, see :func:`check_models`.
         models: Whether to check models, besides pre-training.
+        forms: Forms other than torch in which the search measures its trials.
 
     Returns:
         The findings ``error``, the name of the error's class, and ``message``; empty findings if nothing is wrong.
@@ -64,6 +71,11 @@ def preflight(
             check_models(evaluation, key, lengths)
         if evaluation.pretraining is not None:
             check_pretraining(evaluation)
+        if forms:
+            from nas_meta.evaluation.deployed import check_forms
+
+            space, seed = evaluation.space, evaluation.settings.seed
+            check_forms(evaluation, covering(space, seed, evaluation.settings.flops_tokens)[0], forms)
     except NasMetaError as error:
         return JobResult({"error": type(error).__name__, "message": str(error)})
     return JobResult({})

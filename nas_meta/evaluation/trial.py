@@ -18,6 +18,7 @@ import torch
 from nas_meta.core.objectives import Limit, Objective
 from nas_meta.errors import ConfigError, TrialError
 from nas_meta.evaluation import full_way
+from nas_meta.evaluation.further_metrics import further_metrics
 from nas_meta.evaluation.hyperparameters import SearchedHyperparameters
 from nas_meta.evaluation.meta_test import baseline_result, comparison_result, model_result
 from nas_meta.evaluation.metrics import ACCURACY, INTERVAL
@@ -27,7 +28,7 @@ from nas_meta.learners.base import Learner
 from nas_meta.learners.protonet import ProtoNet
 from nas_meta.learners.training.distributed import Rank, process_group
 from nas_meta.learners.training.patience import EarlyStopping
-from nas_meta.models.adapters import adapter_names, without_adapters
+from nas_meta.models.adapters import adapter_names
 from nas_meta.models.checks import check_model, check_pooling
 from nas_meta.models.compute import Compute, forget_compiled
 from nas_meta.models.encoder import Encoder
@@ -37,10 +38,9 @@ from nas_meta.models.profiling import (
     PeakMemory,
     flops,
     interval95,
-    latency,
     parameters,
     release_memory,
-)
+)  # fmt: skip
 from nas_meta.models.state import deserialize_state, serialize_state
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.search_space import SearchSpace
@@ -70,6 +70,7 @@ class Evaluation:
         limits: Limits of the objectives; a candidate that violates one fails.
         ranked_by: The objective that ranks trials and decides whose weights are returned.
         pretraining: Pre-training stage of every model; None skips it.
+        measured: Names of metrics that are measured only on request (:mod:`nas_meta.evaluation.further_metrics`).
     """
 
     space: SearchSpace
@@ -85,6 +86,7 @@ class Evaluation:
     limits: Sequence[Limit] = ()
     ranked_by: Objective = field(default_factory=lambda: Objective(ACCURACY))
     pretraining: Pretraining | None = None
+    measured: Sequence[str] = ()
 
     @property
     def device(self) -> torch.device:
@@ -252,6 +254,7 @@ class Evaluation:
         """Validate: the metrics of the trial at this step, and its accuracy on each meta-validation episode."""
         trained = time.perf_counter()
         scores = self.accuracies(encoder, "meta-validation", episodes)
+        further = further_metrics(self, encoder, episodes)
         metrics = {
             ACCURACY: float(scores.mean()),
             ACCURACY + INTERVAL: interval95(scores),
@@ -259,23 +262,15 @@ class Evaluation:
             "train_seconds": trained - started,
             "evaluate_seconds": time.perf_counter() - trained,
             "peak_memory": memory.read(),
+            **further,
         }
         return metrics, scores
 
     def latency(self, architecture: Architecture, settings: LatencySettings) -> Result:
-        """Measure the latency of an architecture's model as it would be exported: adapters merged, not compiled.
+        """Measure the latency of an architecture; see :func:`nas_meta.evaluation.deployed.measured_latency`."""
+        from nas_meta.evaluation.deployed import measured_latency
 
-        Args:
-            architecture: Architecture of the joint space; its weights are random, which does not affect the time.
-            settings: Batch, tokens, threads and duration of the measurement.
-        """
-        model = without_adapters(self.space.build(architecture), merge=True).to(self.device)
-        try:
-            with self.compute.autocast():
-                return Result(latency(model, settings, example_inputs(self.space, settings.batch, settings.tokens)))
-        finally:
-            del model
-            release_memory(self.device)
+        return Result(measured_latency(self, architecture, settings))
 
     def test(self, architecture: Architecture, weights: np.ndarray) -> Result:
         """Test an architecture with trained weights (safetensors) on the meta-test episodes."""
@@ -286,7 +281,7 @@ class Evaluation:
         """Test the untrained reference model of a space, by default the searched one, by nearest centroid."""
         model = (space or self.space).reference()
         assert model is not None
-        return model_result(self, self._encoder(model.to(self.device)), ProtoNet())
+        return model_result(self, self.bare_encoder(model.to(self.device)), ProtoNet())
 
     def test_baseline(self, name: str) -> Result:
         """Test one of :data:`nas_meta.evaluation.baselines.BASELINES` on the same meta-test episodes."""
@@ -310,7 +305,7 @@ class Evaluation:
         """
         existing = set(adapter_names(model))
         self.learner.equip(model)
-        encoder = self._encoder(model).to(self.device)
+        encoder = self.bare_encoder(model).to(self.device)
         encoder.inserted = frozenset(adapter_names(model)) - existing
         encoder.learned = self.learner.learned(encoder, self.shape.ways).to(self.device)
         return encoder
@@ -359,7 +354,8 @@ class Evaluation:
             torch.manual_seed(self.settings.seed)
             return full_way.scores(self, split, count, lambda tasks: judge.accuracies(encoder, pool, tasks))
 
-    def _encoder(self, model: torch.nn.Module) -> Encoder:
+    def bare_encoder(self, model: torch.nn.Module) -> Encoder:
+        """Add pooling to a model of the space, and nothing of the learner."""
         return Encoder(model, self.pooling, self.compute, example_inputs(self.space, 1, 1))
 
     def _check_limits(self, metrics: Mapping[str, float]) -> None:

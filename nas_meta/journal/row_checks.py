@@ -115,6 +115,7 @@ class LatencyReport(BaseModel):
     inputs: str = ""  # a description; missing in older journals
     device: str
     during_search: str
+    form: Literal["torch", "onnx", "onnx-int8"] = "torch"  # missing in older journals
     trials: dict[str, dict[Literal["latency", "latency_iqr", "latency_load", "latency_busy"], FiniteFloat]]
 
 

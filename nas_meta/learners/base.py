@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -46,6 +47,10 @@ class LearnerOptions(PluginOptions):
     training: TrainingOptions = Field(
         default_factory=TrainingOptions, description="regularisation and schedule, the same for every learner"
     )
+
+
+Classify = Callable[[np.ndarray], Tensor]
+"""Function from indices ``[M]`` of queries to logits ``[M, N]``."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +142,22 @@ class Learner(ABC):
         Returns:
             Logits ``[N*Q, N]``, one row per query example in the order of ``episode.query.ravel()``.
         """
+
+    @contextmanager
+    def adapting(self, encoder: Encoder, pool: Pool, episode: Episode) -> Iterator[Classify]:
+        """Adapt to a support set once, and classify any number of queries inside the ``with`` block.
+
+        By default every call adapts anew, by :meth:`classify`. The encoder is unchanged after the block.
+
+        Args:
+            encoder: The trained encoder.
+            pool: The examples that all indices refer to.
+            episode: The support examples; its query examples are ignored.
+
+        Yields:
+            A function from indices ``[M]`` to logits ``[M, N]``.
+        """
+        yield lambda queries: self.classify(encoder, pool, replace(episode, query=queries[None]))
 
     def meta_train(
         self, encoder: Encoder, pool: Pool, draw: Callable[[int], Episode], start: Mapping[str, Any] | None = None

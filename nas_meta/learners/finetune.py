@@ -8,6 +8,7 @@ trained on the support set with AdamW, and the body is trained along with it at 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from nas_meta.learners.base import Step, accuracy, embed_distinct, freeze_all_but
+from nas_meta.learners.base import Classify, Step, accuracy, embed_distinct, freeze_all_but
 from nas_meta.learners.inner_loop.moving_parameters import AdaptationOptions, AdaptingLearner
 from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.episodes import Episode
@@ -95,6 +96,11 @@ class FineTune(AdaptingLearner):
         return super().adapted(encoder) if self.options.body_lr > 0 else {}
 
     def classify(self, encoder: Encoder, pool: Pool, episode: Episode) -> Tensor:
+        with self.adapting(encoder, pool, episode) as classify:
+            return classify(episode.query.ravel())
+
+    @contextmanager
+    def adapting(self, encoder: Encoder, pool: Pool, episode: Episode) -> Iterator[Classify]:
         encoder.eval()
         body = list(self.adapted(encoder).values())
         trainable = [p for p in encoder.model.parameters() if p.requires_grad]
@@ -109,10 +115,13 @@ class FineTune(AdaptingLearner):
                 for parameter, value in zip(body, before, strict=True):
                     parameter.copy_(value)
 
+        def classify(queries: np.ndarray) -> Tensor:
+            with torch.no_grad():
+                return head(embed(queries))
+
         try:
             head = self._fit(embed, episode, body, restore)
-            with torch.no_grad():
-                return head(embed(episode.query.ravel()))
+            yield classify
         finally:
             restore()
             for parameter in body:

@@ -11,8 +11,8 @@ assumes text or classes: for real-valued targets the loss is the mean squared er
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from nas_meta.errors import TrialError
-from nas_meta.learners.base import accuracy, embed_distinct, one_by_one, task_loss
+from nas_meta.learners.base import Classify, accuracy, embed_distinct, one_by_one, task_loss
 from nas_meta.learners.inner_loop.descent import InnerLoop, Weights, descend
 from nas_meta.learners.inner_loop.kernels import differentiable_kernels
 from nas_meta.learners.inner_loop.moving_parameters import AdaptationOptions, AdaptingLearner
@@ -164,8 +164,21 @@ class MAML(AdaptingLearner):
         )
 
     def classify(self, encoder: Encoder, pool: Pool, episode: Episode) -> Tensor:
+        with self.adapting(encoder, pool, episode) as classify:
+            return classify(episode.query.ravel())
+
+    @contextmanager
+    def adapting(self, encoder: Encoder, pool: Pool, episode: Episode) -> Iterator[Classify]:
         with torch.enable_grad():
-            return self._adapt(encoder, self._task(encoder, pool, episode), self._evaluation_loop).detach()
+            found = self._adapted(encoder, self._task(encoder, pool, episode), self._evaluation_loop)
+        weights = {name: weight.detach() for name, weight in found.items()}
+
+        def classify(queries: np.ndarray) -> Tensor:
+            with torch.no_grad():
+                z = self._features_of(encoder, pool, queries, weights)
+                return F.linear(z, weights[HEAD[0]], weights[HEAD[1]])
+
+        yield classify
 
     def accuracies(self, encoder: Encoder, pool: Pool, tasks: Sequence[Episode]) -> np.ndarray:
         if self.adapted(encoder):
@@ -204,6 +217,27 @@ class MAML(AdaptingLearner):
     def _adapt(self, encoder: Encoder, task: Task, loop: InnerLoop) -> Tensor:
         """Run MAML's inner loop on a support set and compute the head's outputs for the query set.
 
+        Args:
+            encoder: The encoder.
+            task: The episode.
+            loop: Number of steps and how to differentiate through them.
+
+        Returns:
+            Logits ``[N*Q, N]``, or predictions for real-valued targets.
+        """
+        weights = self._adapted(encoder, task, loop)
+        with self._kernels(loop)():
+            return F.linear(task.query(weights), weights[HEAD[0]], weights[HEAD[1]])
+
+    @staticmethod
+    def _kernels(loop: InnerLoop) -> Callable[[], AbstractContextManager]:
+        """Return the context in which the encoder is called: second derivatives need other kernels."""
+        twice = loop.second_order or loop.functional
+        return partial(differentiable_kernels, loop.functional) if twice else nullcontext
+
+    def _adapted(self, encoder: Encoder, task: Task, loop: InnerLoop) -> Weights:
+        """Run MAML's inner loop on a support set.
+
         Algorithm 1 of the paper, lines 5 and 6, for θ = (body, head) and k inner steps:
 
             θ_0 = θ,   θ_{j+1} = θ_j - α ∘ ∇L_support(θ_j),   outputs = head_k(body_k(query))
@@ -229,12 +263,9 @@ class MAML(AdaptingLearner):
             loop: Number of steps and how to differentiate through them.
 
         Returns:
-            Logits ``[N*Q, N]``, or predictions for real-valued targets.
+            θ_k by name.
         """
-        body = self.adapted(encoder)
-        kernels = nullcontext
-        if loop.second_order or loop.functional:
-            kernels = partial(differentiable_kernels, loop.functional)
+        body, kernels = self.adapted(encoder), self._kernels(loop)
         with kernels():
             fixed = None if body else task.support({})
             weights = {name: p.view_as(p) for name, p in body.items()}
@@ -250,9 +281,7 @@ class MAML(AdaptingLearner):
                 z = task.support(current) if fixed is None else fixed
                 return task_loss(F.linear(z, current[HEAD[0]], current[HEAD[1]]), task.targets)
 
-        weights = descend(loss_of, weights, adapted, self.rates(encoder, adapted), loop)
-        with kernels():
-            return F.linear(task.query(weights), weights[HEAD[0]], weights[HEAD[1]])
+        return descend(loss_of, weights, adapted, self.rates(encoder, adapted), loop)
 
     def _features_of(self, encoder: Encoder, pool: Pool, indices: np.ndarray, weights: Weights) -> Tensor:
         """Compute the features ``[len(indices), D]`` of examples under given weights."""

@@ -9,6 +9,7 @@ starts from the second moments of training, as in the authors' code.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
-from nas_meta.learners.base import Step, finite, freeze_all_but, task_loss
+from nas_meta.learners.base import Classify, Step, finite, freeze_all_but, task_loss
 from nas_meta.learners.inner_loop.moving_parameters import AdaptationOptions, AdaptingLearner
 from nas_meta.learners.training.options import Average, rate_factor, set_dropout
 from nas_meta.learners.training.regularisation import Regularisation, regularise
@@ -180,19 +181,28 @@ class Reptile(AdaptingLearner):
             yield Step(step + 1, total, state=partial(_state, step + 1, average))
 
     def classify(self, encoder: Encoder, pool: Pool, episode: Episode) -> Tensor:
+        with self.adapting(encoder, pool, episode) as classify:
+            return classify(episode.query.ravel())
+
+    @contextmanager
+    def adapting(self, encoder: Encoder, pool: Pool, episode: Episode) -> Iterator[Classify]:
         trained, rates = self._trained(encoder)
         adam = encoder.learned["adam"]
         weights = [p.detach().clone() for p in trained]
         moments = {n: b.clone() for n, b in adam.state_dict().items()}
         encoder.eval()
+
+        def classify(queries: np.ndarray) -> Tensor:
+            with torch.no_grad():
+                return self.logits(encoder, pool, queries)
+
         try:
             with torch.enable_grad():
                 for _ in range(self.options.adapt_steps):
                     loss = self.loss(encoder, pool, episode.support.ravel(), episode.support_labels)
                     loss.backward()
                     self._descend(encoder, trained, rates)
-            with torch.no_grad():
-                return self.logits(encoder, pool, episode.query.ravel())
+            yield classify
         finally:
             set_values(trained, weights)
             adam.load_state_dict(moments)

@@ -47,6 +47,7 @@ class Encoder(nn.Module):
         one_text_a_row: Set to True to disable packing, for code that needs one text per row between the layers.
         inputs_of: Replaces ``pool.batch`` while a learner trains with augmentation.
         changed: Applied to the embeddings while a learner trains with regularisation.
+        deployed: Replaces the model in evaluation: embeds examples of a pool in the form in which it is deployed.
 
     Raises:
         TrialError: If the pooling is unknown, if the model has no scores for ``attention``, or if gradient
@@ -77,6 +78,7 @@ class Encoder(nn.Module):
         self.one_text_a_row = False
         self.inputs_of: Callable[[Pool, np.ndarray], tuple[np.ndarray, ...]] | None = None
         self.changed: Callable[[Tensor, Pool, np.ndarray], Tensor] | None = None
+        self.deployed: Callable[[Pool, np.ndarray], np.ndarray] | None = None
         # A space may freeze parameters. The head of a language model gets no gradient from embeddings.
         head = _untied_head(model)
         self.frozen = frozenset(n for n, p in model.named_parameters() if not p.requires_grad or p is head)
@@ -226,6 +228,8 @@ class Encoder(nn.Module):
         Raises:
             TrialError: If an embedding is not finite.
         """
+        if self.deployed is not None and not self.training:
+            return torch.from_numpy(self.deployed(pool, indices)).to(next(self.parameters()))
         if self.one_text_a_row or not self._packs(pool):
             order = np.argsort(pool.lengths[indices], kind="stable")
             augmented = partial(self.inputs_of, pool) if self.training and self.inputs_of else None

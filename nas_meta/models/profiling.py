@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -21,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nas_meta.models.cpu_load import OtherLoad, is_busy
 from nas_meta.models.evaluating import inference
+from nas_meta.models.onnx.forms import TORCH
 
 WARM_UP = 5  # untimed forward passes before the timed ones
 ATTEMPTS = 3  # measurements of a latency, the first included, while other processes are busy
@@ -83,20 +85,22 @@ class LatencySettings:
     Attributes:
         batch: Examples per forward pass.
         tokens: Tokens of each text.
-        threads: CPU threads of torch during the measurement.
+        threads: CPU threads during the measurement.
         seconds: Minimum total duration of the timed passes, in seconds.
+        form: ``torch``, ``onnx`` or ``onnx-int8``; see :mod:`nas_meta.models.onnx.deployed`.
     """
 
     batch: int = 1
     tokens: int = 32
     threads: int = 1
     seconds: float = 1.0
+    form: str = TORCH
 
 
 def latency(
     model: nn.Module, settings: LatencySettings, inputs: Mapping[str, torch.Tensor] | None = None
 ) -> dict[str, float]:
-    """Measure the latency of a forward pass.
+    """Measure the latency of a forward pass in torch.
 
     Args:
         model: Model to time; it stays in evaluation mode.
@@ -111,7 +115,21 @@ def latency(
     device = next(model.parameters()).device
     inputs = text_inputs(settings.batch, settings.tokens) if inputs is None else inputs
     inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
-    timer = Timer("model(**inputs)", globals={"model": model.eval(), "inputs": inputs}, num_threads=settings.threads)
+    return timed("model(**inputs)", {"model": model.eval(), "inputs": inputs}, settings)
+
+
+def timed(statement: str, names: Mapping[str, Any], settings: LatencySettings) -> dict[str, float]:
+    """Time a statement.
+
+    Args:
+        statement: Python code of one forward pass.
+        names: What the statement refers to, by name.
+        settings: Threads and duration of the measurement.
+
+    Returns:
+        As for :func:`latency`.
+    """
+    timer = Timer(statement, globals=dict(names), num_threads=settings.threads)
     with torch.inference_mode():
         timer.timeit(WARM_UP)
         attempts = []

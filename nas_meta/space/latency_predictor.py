@@ -26,6 +26,7 @@ class LatencyTable:
         architectures: Measured architectures.
         seconds: Their latencies, in seconds.
         tokens: Tokens of the text for which FLOPs are counted.
+        metric: Name of the latency, which depends on the form of the model.
 
     Attributes:
         error: Mean absolute error relative to the latency, by cross-validation with up to 8 folds.
@@ -33,12 +34,13 @@ class LatencyTable:
     """
 
     def __init__(
-        self, space: SearchSpace, architectures: Sequence[Architecture], seconds: Sequence[float], tokens: int
-    ):
+        self, space: SearchSpace, architectures: Sequence[Architecture], seconds: Sequence[float], tokens: int,
+        metric: str = "latency",
+    ):  # fmt: skip
         from sklearn.linear_model import RidgeCV
         from sklearn.model_selection import cross_val_predict
 
-        self.space, self.tokens = space, tokens
+        self.space, self.tokens, self.metric = space, tokens, metric
         self._max_flops = max([self._flops(a) for a in architectures]) or 1.0
         rows, target = self._rows(architectures), np.asarray(seconds)
         self._scale = float(target.mean())

@@ -122,7 +122,8 @@ class TimedSpace(WrappedSpace):
 
     def counts(self, architecture: Architecture, tokens: int) -> Mapping[str, float]:
         counted = super().counts(architecture, tokens)
-        return counted if self.latencies is None else {**counted, "latency": self.latencies.predict(architecture)}
+        table = self.latencies
+        return counted if table is None else {**counted, table.metric: table.predict(architecture)}
 
     def __getstate__(self) -> dict[str, Any]:
         # Only the driver predicts latencies; without the predictor, the space sent to workers stays small.

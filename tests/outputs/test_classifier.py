@@ -163,6 +163,23 @@ def test_a_run_gives_the_classifier_of_its_export(exported, support, queries):
     assert np.allclose(from_run.predict_proba(queries), from_folder.predict_proba(queries), atol=1e-5)
 
 
+@pytest.mark.parametrize("learner", ["anil", "finetune", "maml", "prototype-maml", "reptile"])
+def test_a_long_file_is_classified_with_one_adaptation(exported, support, queries, learner, monkeypatch):
+    """Each text has the probabilities that it has alone, and the gradient steps are taken once per call."""
+    classifier = nas_meta.load_classifier(exported(learner), device="cpu").fit(*support)
+    expected = classifier.predict_proba(queries)
+    monkeypatch.setattr("nas_meta.outputs.classifier.adaptation.CHUNK", 4)
+    done, steps, before = [], [], torch.autograd.grad
+    backward = torch.Tensor.backward
+    monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: [steps.append(1), before(*a, **k)][1])
+    monkeypatch.setattr(torch.Tensor, "backward", lambda *a, **k: [steps.append(1), backward(*a, **k)][1])
+    assert np.allclose(classifier.predict_proba(queries, progress=done.append), expected, atol=1e-5)
+    taken = len(steps)
+    assert done == [4, 8, 9] and taken > 0
+    classifier.predict_proba(queries[:1])
+    assert len(steps) == 2 * taken, "as many steps for one text as for nine"
+
+
 @pytest.mark.parametrize("options", [{}, {"distance": "cosine"}, {"normalize": False, "scale": 1.0}])
 def test_unlabelled_texts_refine_prototypes(exported, texts_by_class, options):
     """Texts of a class pull its prototype towards them, and a fit without unlabelled texts is not changed."""

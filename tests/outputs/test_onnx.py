@@ -16,6 +16,7 @@ import nas_meta
 from nas_meta.core import plugins
 from nas_meta.errors import ConfigError, RunError
 from nas_meta.evaluation.calibration import CALIBRATION, LEVELS, Calibration
+from nas_meta.models.onnx.quantization import quantize
 from nas_meta.outputs.export.calibrating import identity
 from nas_meta.outputs.export.folder import export
 from nas_meta.outputs.onnx import model
@@ -23,7 +24,6 @@ from nas_meta.outputs.onnx.comparison import compare
 from nas_meta.outputs.onnx.description import DESCRIPTION, GRAPH
 from nas_meta.outputs.onnx.folder import export_onnx
 from nas_meta.outputs.onnx.learner import comparison_of
-from nas_meta.outputs.onnx.quantization import quantize
 from nas_meta.outputs.onnx.session import load_parts
 
 pytest.importorskip("onnxruntime")
@@ -72,7 +72,7 @@ def exported(run):
     folder = run.directory.parent
     export_onnx(run, folder / "float")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "write_graph", lambda parts, file: shutil.copy(folder / "float" / GRAPH, file))
+        patch.setattr(model, "write_embedding_graph", lambda parts, file: shutil.copy(folder / "float" / GRAPH, file))
         done = command("export", run.directory, "--to", folder / "int8", "--format", "onnx", "--quantize", "int8")
     return SimpleNamespace(
         torch=export(run, folder / "torch"), float=folder / "float", int8=folder / "int8", printed=done.stdout
@@ -195,7 +195,7 @@ def test_a_graph_that_differs_or_cannot_be_translated_is_not_written(run, export
             return inputs[0] if inputs[0].sum() > 3 else inputs[1]
 
     with monkeypatch.context() as changed:
-        changed.setattr(model, "write_graph", lambda parts, file: shutil.copy(exported.int8 / GRAPH, file))
+        changed.setattr(model, "write_embedding_graph", lambda parts, file: shutil.copy(exported.int8 / GRAPH, file))
         with pytest.raises(RunError, match=r"the ONNX graph differs from the torch model by .*nothing was written"):
             export_onnx(run, tmp_path / "differs")
     monkeypatch.setattr("nas_meta.outputs.onnx.graph.EmbeddingGraph", lambda *_: Untranslatable())
@@ -230,6 +230,13 @@ def test_bad_input_is_refused_in_a_sentence(run, exported, tmp_path, monkeypatch
         (broken / name).write_bytes(b"nothing")
         with pytest.raises(ConfigError, match="cannot be loaded"):
             nas_meta.load_classifier(broken)
+    fitted = nas_meta.load_classifier(folder).fit(["alpha", "bravo"], ["a", "b"])
+    saved = fitted.save(tmp_path / "saved")
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "safetensors.numpy", None)
+        for call in (lambda: fitted.save(tmp_path / "again"), lambda: nas_meta.load_classifier(saved)):
+            with pytest.raises(ConfigError, match="needs the package safetensors, which is not installed"):
+                call()
     for package in ("onnxruntime", "tokenizers"):
         with monkeypatch.context() as without:
             without.setitem(sys.modules, package, None)

@@ -7,10 +7,11 @@ import pytest
 import torch
 from command_line import nas_meta
 
-from nas_meta import search
+from nas_meta import load_classifier, search
 from nas_meta.config.components import make_evaluation
 from nas_meta.config.problem import load_problem
 from nas_meta.config.resolved import resolve
+from nas_meta.errors import ConfigError, RunError
 from nas_meta.learners.reptile import set_values
 from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.episodes import episode
@@ -154,6 +155,24 @@ def test_a_search_ends_with_trials_and_a_task_of_ones_own_is_adapted_to(run, lab
     said = (z @ head["weight"].T + head["bias"]).argmax(1)
     right = [made["labels"][i] == row["label"] for i, row in zip(said, query, strict=True)]
     assert np.mean(right) == pytest.approx(made["accuracy"])
+
+    classifier = load_classifier(tmp_path / "own", device="cpu")
+    texts = [row["text"] for row in query]
+    assert classifier.predict(texts).tolist() == [made["labels"][i] for i in said]
+    assert classifier.score(texts, [row["label"] for row in query]) == pytest.approx(made["accuracy"])
+    assert classifier.explain(texts[0]).label == classifier.predict(texts[:1])[0]
+    one = json.loads(nas_meta("classify", tmp_path / "own", texts[0], "--json").stdout)
+    assert one[0]["label"] == classifier.predict(texts[:1])[0]
+    with pytest.raises(ConfigError, match="was adapted to the 3 classes of one task and cannot be fitted to others"):
+        classifier.fit(["alpha", "bravo"], ["a", "b"])
+    with pytest.raises(RunError, match="is a classifier already"):
+        classifier.save(tmp_path / "saved")
+    (tmp_path / "own" / "labels.json").write_text("[1]")
+    with pytest.raises(ConfigError, match=r"head\.safetensors and labels\.json do not fit"):
+        load_classifier(tmp_path / "own")
+    (tmp_path / "own" / "nas_meta.yaml").unlink()
+    with pytest.raises(ConfigError, match="which an earlier version wrote"):
+        load_classifier(tmp_path / "own")
 
     again = nas_meta(*arguments, "--to", tmp_path / "own", check=1)
     assert "is not empty; expected a new or empty folder" in again.stderr

@@ -204,7 +204,7 @@ def logits_by_adapting(
     parts: ModelParts, support: Sequence[Example], labels: np.ndarray, classes: Sequence[str],
     queries: Sequence[Example], progress: Progress | None,
 ) -> Tensor:  # fmt: skip
-    """Adapt a learner that does not work on embeddings alone, and classify.
+    """Adapt a learner that does not work on embeddings alone, once, and classify.
 
     Args:
         parts: The model.
@@ -222,18 +222,19 @@ def logits_by_adapting(
     """
     parts.encoder.eval()
     rows, done = balanced_rows(labels, len(classes)), []
-    for start in range(0, len(queries), CHUNK):
-        chunk = queries[start : start + CHUNK]
-        unknown = np.zeros(len(chunk), np.int64)
-        pool = parts.preparation.pool([*support, *chunk], np.concatenate([labels, unknown]), classes)
-        task = UserTask(rows, len(support) + np.arange(len(chunk))[None])
-        logits = parts.learner.classify(parts.encoder, pool, task).detach()[:, : len(classes)]
-        if list(logits.shape) != [len(chunk), len(classes)]:
-            raise TrialError(
-                f"{type(parts.learner).__name__}.classify() returned {list(logits.shape)}; expected "
-                f"{[len(chunk), len(classes)]}"
-            )
-        done.append(logits)
-        if progress is not None:
-            progress(start + len(chunk))
+    unknown = np.zeros(len(queries), np.int64)
+    pool = parts.preparation.pool([*support, *queries], np.concatenate([labels, unknown]), classes)
+    indices = len(support) + np.arange(len(queries))
+    with parts.learner.adapting(parts.encoder, pool, UserTask(rows, indices[None])) as classify:
+        for start in range(0, len(queries), CHUNK):
+            chunk = indices[start : start + CHUNK]
+            logits = classify(chunk).detach()[:, : len(classes)]
+            if list(logits.shape) != [len(chunk), len(classes)]:
+                raise TrialError(
+                    f"{type(parts.learner).__name__}.classify() returned {list(logits.shape)}; expected "
+                    f"{[len(chunk), len(classes)]}"
+                )
+            done.append(logits)
+            if progress is not None:
+                progress(start + len(chunk))
     return torch.cat(done)

@@ -14,6 +14,7 @@ from nas_meta.outputs.classifier.labels import Label, label_array, plain_labels
 from nas_meta.outputs.classifier.named import check_class_names, name_examples
 from nas_meta.outputs.classifier.parts import Parts, Progress
 from nas_meta.outputs.classifier.refusal import check_embeds, check_refuse, scores, threshold
+from nas_meta.outputs.classifier.scikit_learn import Estimator
 from nas_meta.tasks.examples import Example, content_key
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Fitted:
 
 
 @dataclass
-class FewShotClassifier:
+class FewShotClassifier(Estimator):
     """A classifier that learns its classes from a few examples, as the model's learner does in an episode.
 
     Get one from :func:`nas_meta.load_classifier`. Examples are texts, images (``uint8`` arrays of the model's

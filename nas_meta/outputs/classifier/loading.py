@@ -27,8 +27,8 @@ def load_classifier(
     """Load a few-shot classifier.
 
     Args:
-        path: A folder that ``nas-meta export`` or ``nas-meta ensemble`` wrote, a run or its directory, or a saved
-            classifier.
+        path: A folder that ``nas-meta export``, ``nas-meta ensemble`` or ``nas-meta adapt`` wrote, a run or its
+            directory, or a saved classifier.
         trial: ID of a trial of the run whose weights were kept; by default the best trial.
         device: ``cpu`` or ``cuda``; by default ``cuda`` where the config of the model allows it and torch finds one.
         batch_size: Approximate number of examples per call of the model.
@@ -36,7 +36,7 @@ def load_classifier(
         allow_plugins: Whether the code of plugin files that the model names may be run.
 
     Returns:
-        The classifier; that of a saved classifier is fitted.
+        The classifier; that of a saved classifier, or of a model that was adapted to one task, is fitted.
 
     Raises:
         ConfigError: The folder is none of these, or it cannot be loaded.
@@ -65,14 +65,25 @@ def load_classifier(
 
         ensemble = parts_of_ensemble(folder, lambda member: load_classifier(member, **settings).parts)
         return FewShotClassifier(ensemble, _size(batch_size), str(folder))
-    from nas_meta.journal.database import Journal
-    from nas_meta.journal.run import load_run
-    from nas_meta.outputs.classifier.torch_model import parts_of_folder
-    from nas_meta.outputs.export.exported_model import CONFIG
-
+    try:
+        from nas_meta.journal.database import Journal
+        from nas_meta.journal.run import load_run
+        from nas_meta.outputs.classifier.torch_model import parts_of_folder
+        from nas_meta.outputs.export.exported_model import CONFIG
+        from nas_meta.outputs.export.task_model import HEAD, LABELS
+    except ModuleNotFoundError as error:  # in an installation for ONNX alone
+        raise ConfigError(
+            f"{folder} is not an ONNX model, so it needs the package {error.name}, which is not installed: "
+            "pip install nas-meta"
+        ) from error
     if Journal.exists(folder):
         return _of_trial(load_run(folder, allow_plugins), trial, device, batch_size)
     _refuse_trial(folder, trial)
+    if (folder / HEAD).is_file() and (folder / LABELS).is_file():
+        from nas_meta.outputs.classifier.task_parts import load_task_model
+
+        parts, fitted = load_task_model(folder, device, allow_plugins)
+        return FewShotClassifier(parts, _size(batch_size), str(folder), fitted=fitted)
     if not (folder / CONFIG).is_file() or not (folder / "config.json").is_file():
         raise ConfigError(
             f"{folder} is not an exported model: it has no {CONFIG} beside a config.json; expected a folder that "

@@ -34,12 +34,14 @@ def save(classifier: FewShotClassifier, state: Fitted, folder: Path) -> Path:
         The folder.
 
     Raises:
-        RunError: The folder is not empty.
+        ConfigError: safetensors is not installed.
+        RunError: The folder is not empty, or the model was adapted to one task, whose folder is the classifier.
     """
-    from safetensors.numpy import save_file
-
+    save_file = _safetensors("save").save_file
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder} is not empty; expected a new or empty folder for the classifier")
+    if state.z is None and not state.examples:
+        raise RunError(f"{classifier.source} is a classifier already; expected load_classifier with this folder")
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {"labels": state.labels.astype(np.int64)}
     if state.z is not None:
@@ -108,18 +110,19 @@ def restore(classifier: FewShotClassifier, folder: Path, document: dict[str, Any
         The classifier.
 
     Raises:
-        ConfigError: The saved classifier belongs to another model, or its file is damaged.
+        ConfigError: The saved classifier belongs to another model, its file is damaged, or safetensors is not
+            installed.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     from nas_meta.outputs.classifier.classifier import Fitted
 
+    load_file = _safetensors("load").load_file
     if document["fingerprint"] != classifier.parts.fingerprint():
         raise ConfigError(
             f"{folder} was fitted with another model than {classifier.source}: weights, pooling or learner differ; "
             "expected the model that it was fitted with, or fit again"
         )
+    from safetensors import SafetensorError
+
     file, classifier.refuse = folder / TENSORS, check_refuse(document.get("refuse"))
     classifier.class_names = document.get("class_names")
     try:
@@ -143,3 +146,15 @@ def restore(classifier: FewShotClassifier, folder: Path, document: dict[str, Any
         return classifier
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise ConfigError(f"{file} is damaged; expected what FewShotClassifier.save() wrote") from error
+
+
+def _safetensors(verb: str) -> Any:
+    """Return the package that reads and writes the embeddings, which an installation for ONNX alone may lack."""
+    try:
+        import safetensors.numpy
+    except ImportError as error:
+        raise ConfigError(
+            f"to {verb} a fitted classifier needs the package safetensors, which is not installed: "
+            "pip install safetensors"
+        ) from error
+    return safetensors.numpy

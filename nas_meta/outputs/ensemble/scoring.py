@@ -143,7 +143,8 @@ def latencies_of(run: Run, trials: list[Trial], evaluation: Evaluation, space: S
     measured = [known.get(str(trial.id), {}).get("latency") for trial in trials]
     if all(seconds is not None for seconds in measured):
         return [float(seconds) for seconds in measured if seconds is not None]
-    settings = LatencySettings(**run.config.sections.latency.model_dump(exclude={"models"}))
+    sections = run.config.sections
+    settings = LatencySettings(**sections.latency.model_dump(exclude={"models"}), form=sections.latency_form)
     found = [evaluation.latency(space.canonical(trial.architecture), settings).metrics for trial in trials]
     if any(metrics["latency_busy"] for metrics in found):
         log.warning("latencies are too high: other processes were busy while they were measured")

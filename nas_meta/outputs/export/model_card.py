@@ -121,7 +121,7 @@ def metric_rows(run: Run, trial: Trial, inputs: str) -> list[str]:
         ("parameters of the architecture", f"{int(trial.metrics['params']):,}"),
         (f"FLOPs for {inputs}", f"{int(trial.metrics['flops']):,}"),
     ]
-    others = [m for m in shown_metrics([o.metric for o in run.objectives]) if not m.overview]
+    others = [m for m in shown_metrics([o.metric for o in run.objectives], trial.metrics) if not m.overview]
     rows += [(metric.title, metric.format(trial.metrics)) for metric in others]
     return [f"| {name} | {value} |" for name, value in rows if value]
 

@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from nas_meta.config.components import make_evaluation, make_strategy
+from nas_meta.config.environment import shareable
 from nas_meta.config.gpu_sharing import on_this_machine
 from nas_meta.config.problem import load_problem
 from nas_meta.core.files import make_public
 from nas_meta.errors import ConfigError, DataError, RunError, nearest
 from nas_meta.journal.run import Run
 from nas_meta.outputs.changes import warn_of_changes
+from nas_meta.outputs.export.exported_model import CONFIG
 from nas_meta.outputs.export.own_code import drop_foreign_code, names_code
 from nas_meta.outputs.export.sentence_transformer import write_modules
 from nas_meta.strategy.protocol import Adapted, Strategy
@@ -106,7 +109,8 @@ def adapt(
 ) -> TaskModel:
     """Adapt the supernet of a run to a support set and write the model as a Hugging Face folder.
 
-    The classifier is written to ``head.safetensors``, the class names to ``labels.json``.
+    The classifier is written to ``head.safetensors``, the class names to ``labels.json``;
+    :func:`nas_meta.load_classifier` reads the folder.
 
     Args:
         run: A finished run of the strategy ``metanas``, on texts.
@@ -155,6 +159,8 @@ def adapt(
         queries = _read_queries(query, text, label, classes, support)
         correct = _correct(adapted, evaluation.pooling, queries, tokenizer, run)
     _save(adapted, space, folder, classes, tokenizer, config.tasks.pooling)
+    chosen = run.config.at(adapted.architecture, space.pooling(adapted.architecture))
+    (folder / CONFIG).write_text(yaml.safe_dump(shareable(chosen.document), sort_keys=False), encoding="utf-8")
     write_modules(folder, config.tasks.pooling, adapted.weight.shape[1], config.tasks.max_tokens, normalized=True)
     return TaskModel(
         folder, list(classes), dict(adapted.architecture.values), parameters(adapted.model),

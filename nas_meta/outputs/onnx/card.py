@@ -9,8 +9,8 @@ from nas_meta.journal.records import Trial
 from nas_meta.journal.run import Run
 from nas_meta.journal.verdict import verdict_of
 from nas_meta.models.inputs import describe_inputs
+from nas_meta.models.onnx.forms import NONE
 from nas_meta.outputs.export.model_card import metric_rows
-from nas_meta.outputs.onnx.description import NONE
 from nas_meta.outputs.onnx.gates import Latency, has_vnni
 from nas_meta.outputs.onnx.model import Gates
 from nas_meta.space.search_space import SearchSpace

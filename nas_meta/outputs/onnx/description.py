@@ -11,13 +11,12 @@ from typing import Any
 
 from nas_meta.core.files import regular_file
 from nas_meta.errors import ConfigError
+from nas_meta.models.onnx.forms import NONE, QUANTIZATIONS
 from nas_meta.tasks.examples import MODALITIES
 
 DESCRIPTION, GRAPH, TOKENIZER = "onnx.json", "model.onnx", "tokenizer.json"
-OUTPUT = "sentence_embedding"  # name of the graph's output, as other tools name it
 VERSION = 1
 MOST_BYTES = 1024**2
-NONE, INT8, STATIC = QUANTIZATIONS = ("none", "int8", "int8-static")
 
 
 @dataclass(frozen=True)

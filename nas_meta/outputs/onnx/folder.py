@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -13,18 +12,18 @@ from nas_meta.core.files import make_public
 from nas_meta.errors import ConfigError, RunError, nearest
 from nas_meta.evaluation.calibration import CALIBRATION
 from nas_meta.journal.run import Run
+from nas_meta.models.onnx.forms import NONE, QUANTIZATIONS, check_packages
 from nas_meta.models.profiling import LatencySettings
 from nas_meta.outputs.classifier.torch_model import parts_of_folder
 from nas_meta.outputs.export.exported_model import CONFIG
 from nas_meta.outputs.export.folder import export
 from nas_meta.outputs.export.sentence_transformer import on_unit_sphere
 from nas_meta.outputs.onnx.card import gate_lines, onnx_card
-from nas_meta.outputs.onnx.description import NONE, QUANTIZATIONS, TOKENIZER
+from nas_meta.outputs.onnx.description import TOKENIZER
 from nas_meta.outputs.onnx.learner import comparison_of
 from nas_meta.outputs.onnx.model import write_model
 from nas_meta.tasks.episodes import episodes
 
-PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 KEPT = (TOKENIZER, "tokenizer_config.json", "preprocessor_config.json", CALIBRATION, CONFIG)  # of the torch export
 
 
@@ -85,10 +84,6 @@ def _check(folder: Path, quantization: str) -> None:
     """Check what needs no model: the packages, the folder and the quantisation."""
     if quantization not in QUANTIZATIONS:
         raise ConfigError(f"--quantize is '{quantization}'; {nearest(quantization, QUANTIZATIONS)}")
-    for package in PACKAGES:
-        if importlib.util.find_spec(package) is None:
-            raise ConfigError(
-                f"--format onnx needs the package {package}, which is not installed: pip install 'nas-meta[onnx]'"
-            )
+    check_packages("--format onnx")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder} is not empty; expected a new or empty folder with --to")

@@ -11,11 +11,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from nas_meta.models.onnx.export import example
+from nas_meta.models.onnx.session import open_session
 from nas_meta.models.profiling import LatencySettings, interval95
 from nas_meta.outputs.classifier.adaptation import ModelParts, embeddings
 from nas_meta.outputs.classifier.parts import Parts
-from nas_meta.outputs.onnx.graph import example, finished
-from nas_meta.outputs.onnx.session import OnnxParts, open_session
+from nas_meta.outputs.onnx.description import GRAPH
+from nas_meta.outputs.onnx.graph import finished
+from nas_meta.outputs.onnx.session import OnnxParts
 from nas_meta.tasks.episodes import Episode
 from nas_meta.tasks.examples import IMAGE, TEXT, Example
 from nas_meta.tasks.pool import Pool
@@ -138,7 +141,7 @@ def latencies(reference: ModelParts, folder: Path, settings: LatencySettings) ->
     """
     inputs = _inputs(reference, settings)
     arrays = {name: tensor.numpy() for name, tensor in inputs.items()}
-    session, encoder = open_session(folder, settings.threads), reference.encoder.eval()
+    session, encoder = open_session(folder / GRAPH, settings.threads), reference.encoder.eval()
     threads = torch.get_num_threads()
     torch.set_num_threads(settings.threads)
     try:

@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from nas_meta.core.guard import first_line
 from nas_meta.errors import ConfigError
 from nas_meta.learners.heads import NONE, Map, apply
+from nas_meta.models.onnx.export import EncoderGraph, example, write_graph
 from nas_meta.outputs.export.sentence_transformer import on_unit_sphere
-from nas_meta.outputs.onnx.description import OUTPUT
-from nas_meta.tasks.examples import IMAGE, TEXT
 
 if TYPE_CHECKING:
     from nas_meta.models.encoder import Encoder
     from nas_meta.outputs.classifier.adaptation import ModelParts
 
-OPSET = 18  # runs on onnxruntime 1.14 and later
-BATCH, TOKENS = 3, 11  # of the example; sizes of 0 and 1 would become constants of the graph
-TEXT_INPUTS = ("input_ids", "attention_mask")
 
-
-class EmbeddingGraph(nn.Module):
+class EmbeddingGraph(EncoderGraph):
     """A model with its pooling, the head that was fitted to it, and the scaling to unit norm.
 
     Args:
@@ -39,21 +28,13 @@ class EmbeddingGraph(nn.Module):
     """
 
     def __init__(self, encoder: Encoder, names: tuple[str, ...], unit: bool):
-        super().__init__()
-        self.encoder, self.names, self.unit = encoder, names, unit
+        super().__init__(encoder, names)
+        self.unit = unit
         head = getattr(encoder.learned, "head", None)
         self.head = None if head is None or head.name == NONE else head
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Embed a batch.
-
-        Args:
-            inputs: Tensors, in the order of the names.
-
-        Returns:
-            ``[B, D]``.
-        """
-        z = self.encoder(**dict(zip(self.names, inputs, strict=True)))
+        z = super().forward(*inputs)
         if self.head is not None:
             z = apply(Map(self.head.mean, self.head.matrix), z)
         return F.normalize(z, dim=-1) if self.unit else z
@@ -72,27 +53,7 @@ def finished(parts: ModelParts, z: Tensor) -> Tensor:
     return F.normalize(z, dim=-1) if on_unit_sphere(parts.learner.options) else z
 
 
-def example(modality: str, image_shape: tuple[int, ...]) -> dict[str, Tensor]:
-    """Return the inputs that a graph is traced with.
-
-    Args:
-        modality: ``text``, ``image`` or ``image-text``.
-        image_shape: Channels, height and width of an image; empty for texts.
-
-    Returns:
-        Texts with padding, and images of zeros.
-    """
-    inputs: dict[str, Tensor] = {}
-    if modality != IMAGE:
-        mask = torch.ones(BATCH, TOKENS, dtype=torch.long)
-        mask[0, TOKENS // 2 :] = 0
-        inputs |= {"input_ids": mask.clone(), "attention_mask": mask}
-    if modality != TEXT:
-        inputs["pixel_values"] = torch.zeros(BATCH, *image_shape)
-    return inputs
-
-
-def write_graph(parts: ModelParts, file: Path) -> None:
+def write_embedding_graph(parts: ModelParts, file: Path) -> None:
     """Write a model as an ONNX graph whose batch size and text length are free.
 
     Args:
@@ -103,54 +64,9 @@ def write_graph(parts: ModelParts, file: Path) -> None:
         ConfigError: torch cannot translate the model.
     """
     inputs = example(parts.preparation.modality, parts.preparation.image_shape)
-    batch, tokens = torch.export.Dim("batch", min=1, max=65536), torch.export.Dim("tokens", min=1, max=65536)
-    automatic = torch.export.Dim.AUTO
-    shapes = [{0: batch, 1: tokens} if name in TEXT_INPUTS else {0: batch} for name in inputs]
-    relaxed = [dict.fromkeys(shape, automatic) for shape in shapes]
     unit = on_unit_sphere(parts.learner.options)
     graph = EmbeddingGraph(parts.encoder.eval().float(), tuple(inputs), unit).eval()
-    errors: list[Exception] = []
-    for wanted in (relaxed, shapes):  # models differ in which of the two torch accepts
-        try:
-            with _quiet():
-                program = torch.onnx.export(
-                    graph, tuple(inputs.values()), dynamo=True, opset_version=OPSET, verbose=False,
-                    input_names=list(inputs), output_names=[OUTPUT], dynamic_shapes=(tuple(wanted),),
-                )  # fmt: skip
-                program.save(str(file), external_data=False)
-                _drop_metadata(file)
-            return
-        except Exception as error:  # the exporter raises errors of many libraries
-            errors.append(error)
-    raise ConfigError(
-        f"the model cannot be exported as an ONNX graph ({first_line(errors[0])}); expected a model that torch.onnx "
-        "can translate; export it without --format onnx"
-    ) from errors[0]
-
-
-def _drop_metadata(file: Path) -> None:
-    """Remove what the exporter notes of its own work, such as stack traces with the paths of this machine."""
-    import onnx
-
-    model = onnx.load(str(file))
-    graph = model.graph
-    for part in (model, graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
-        del part.metadata_props[:]
-        part.doc_string = ""
-    onnx.save(model, str(file))
-
-
-@contextlib.contextmanager
-def _quiet():
-    """Keep the notes of the exporter, which are about its own code, off the terminal."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+    try:
+        write_graph(graph, inputs, file)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; export it without --format onnx") from error

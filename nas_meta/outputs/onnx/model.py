@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nas_meta.errors import ConfigError, RunError
-from nas_meta.outputs.onnx.description import GRAPH, NONE, STATIC, Description
+from nas_meta.models.onnx.forms import NONE, STATIC
+from nas_meta.models.onnx.quantization import quantize
+from nas_meta.outputs.onnx.description import GRAPH, Description
 from nas_meta.outputs.onnx.gates import (
     EXAMPLES,
     TOLERANCE,
@@ -23,9 +25,8 @@ from nas_meta.outputs.onnx.gates import (
     paired,
     parity,
 )
-from nas_meta.outputs.onnx.graph import write_graph
+from nas_meta.outputs.onnx.graph import write_embedding_graph
 from nas_meta.outputs.onnx.learner import comparison_of
-from nas_meta.outputs.onnx.quantization import quantize
 from nas_meta.outputs.onnx.session import OnnxParts, load_parts
 from nas_meta.tasks.examples import MODALITIES
 
@@ -131,7 +132,7 @@ def write_model(
     description = write_description(reference, folder)
     test = tasks["meta-test"]
     examples = examples_of(test, np.linspace(0, len(test) - 1, min(EXAMPLES, len(test))).astype(int))
-    write_graph(reference, folder / GRAPH)
+    write_embedding_graph(reference, folder / GRAPH)
     parts = load_parts(folder)
     difference = parity(reference, parts, examples)
     if difference > TOLERANCE:

@@ -16,15 +16,16 @@ from nas_meta.core.files import regular_file
 from nas_meta.core.guard import first_line
 from nas_meta.errors import ConfigError
 from nas_meta.evaluation.calibration import Calibration, read_calibration
+from nas_meta.models.onnx.forms import INT8
+from nas_meta.models.onnx.session import open_session
 from nas_meta.outputs.classifier.example_checks import checked_examples
 from nas_meta.outputs.classifier.parts import Progress, refuse_refinement
 from nas_meta.outputs.onnx.comparison import PROTOTYPES, check_comparison, compare
-from nas_meta.outputs.onnx.description import DESCRIPTION, GRAPH, INT8, TOKENIZER, Description, read_description
+from nas_meta.outputs.onnx.description import DESCRIPTION, GRAPH, TOKENIZER, Description, read_description
 from nas_meta.tasks.examples import IMAGE, TEXT, Example, images_of, pixel_values, texts_of
 
 CHUNK = 1024  # examples between two reports of progress
 LONGEST_TOKEN = 1000  # characters of a token at most: texts are cut by it before they are tokenised
-ERRORS_ONLY = 3  # severity of onnxruntime's log
 
 
 @dataclass(frozen=True)
@@ -232,9 +233,11 @@ def load_parts(folder: Path, device: str | None = None, threads: int = 0) -> Onn
     check_comparison(description.comparison, description.learner, str(folder / DESCRIPTION))
     try:
         tokenizer = None if description.modality == IMAGE else _tokenizer(folder, description)
-        session = open_session(folder, threads)
+        session = open_session(folder / GRAPH, threads)
     except ConfigError:
         raise
+    except ImportError as error:
+        raise _missing(folder, "onnxruntime") from error
     except Exception as error:  # a folder may hold anything, and both libraries raise bare exceptions
         raise ConfigError(f"{folder} cannot be loaded: {first_line(error, with_type=False)}") from error
     names = {"input_ids", "attention_mask"} if description.modality == TEXT else {"pixel_values"}
@@ -248,30 +251,6 @@ def load_parts(folder: Path, device: str | None = None, threads: int = 0) -> Onn
         description.modality, description.image_shape, description.max_tokens, tokenizer, description.class_names
     )
     return OnnxParts(session, description, preparation, folder, read_calibration(folder))
-
-
-def open_session(folder: Path, threads: int = 0) -> Any:
-    """Open the graph of a folder on the CPU.
-
-    Args:
-        folder: The folder.
-        threads: CPU threads; 0 leaves the number to onnxruntime.
-
-    Returns:
-        The ``onnxruntime.InferenceSession``.
-
-    Raises:
-        ConfigError: onnxruntime is not installed.
-    """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise _missing(folder, "onnxruntime") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = ERRORS_ONLY
-    file = regular_file(folder / GRAPH)
-    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
 
 def _tokenizer(folder: Path, description: Description) -> Any:

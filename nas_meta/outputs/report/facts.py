@@ -17,6 +17,7 @@ from nas_meta.journal.records import Trial
 from nas_meta.journal.run import Run, pareto, rank
 from nas_meta.journal.status import read_status
 from nas_meta.journal.verdict import UNADAPTED, UNTOUCHED, UNTRAINED, paired_difference
+from nas_meta.models.onnx.forms import TORCH
 from nas_meta.outputs.explain.importances import as_dict, importances
 from nas_meta.outputs.explain.path import path_to_winner
 from nas_meta.outputs.explain.results import results_of
@@ -141,13 +142,15 @@ def _phase(run: Run) -> str:
 
 def _trial(run: Run, trial: Trial) -> dict[str, Any]:
     """Return a trial with its meta-test and latency."""
-    latency = (run.report.get("latency") or {}).get("trials", {}).get(str(trial.id), {})
+    timing = run.report.get("latency") or {}
+    latency = timing.get("trials", {}).get(str(trial.id), {})
     return {
         "trial": trial.id, "architecture": dict(trial.architecture), "short": short(trial.architecture),
         "metrics": {name: _finite(value) for name, value in trial.metrics.items()},
         "test_accuracy": _finite(run.test_of(trial).get("test_accuracy")),
         "test_accuracy_ci95": _finite(run.test_of(trial).get("test_accuracy_ci95")),
         "latency": latency.get("latency"), "disturbed": bool(latency.get("latency_busy")),
+        "latency_form": timing.get("form", TORCH),
     }  # fmt: skip
 
 
@@ -169,7 +172,7 @@ def _front(run: Run, trials: Sequence[Trial], objectives: Sequence[Objective], w
     shown = front[:ROWS] if winner.id in {t.id for t in front[:ROWS]} else [winner, *front[: ROWS - 1]]
     others = [t for t in rank(trials, objectives) if t.id not in {s.id for s in shown}]
     shown += others[: max(0, LEAST_ROWS - len(shown))]
-    names = [m.name for m in shown_metrics([o.metric for o in axes])]
+    names = [m.name for m in shown_metrics([o.metric for o in axes], winner.metrics)]
     rows = [
         {**_trial(run, t), "chosen": t.id == winner.id, "on_front": t.id in on_front,
          "costs": [] if t.id == winner.id else _costs(t, winner, names)}

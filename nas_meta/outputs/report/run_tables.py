@@ -10,9 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from nas_meta.errors import one_line
-from nas_meta.evaluation.metrics import metric_of, shown_metrics
+from nas_meta.evaluation.metrics import LATENCY, metric_of, of_form, shown_metrics
 from nas_meta.journal.run import Run
 from nas_meta.journal.run_list import RunSummary, summary_of
+from nas_meta.models.onnx.forms import TORCH
 from nas_meta.outputs.report.formatting import compact
 from nas_meta.outputs.report.listing import Listing
 
@@ -73,10 +74,12 @@ def comparison(runs: Sequence[Run]) -> list[dict[str, Any]]:
     for run, config in zip(runs, configs, strict=True):
         summary = summary_of(run.directory)
         best = summary.best
-        latencies = (run.report.get("latency") or {}).get("trials", {})
+        timing = run.report.get("latency") or {}
+        latencies, form = timing.get("trials", {}), timing.get("form", TORCH)
         found: dict[str, Any] | None = None
         if best is not None:
             measured = {k: v for k, v in latencies.get(str(best.id), {}).items() if isinstance(v, (int, float))}
+            measured = {k.replace(LATENCY, of_form(LATENCY, form), 1): v for k, v in measured.items()}
             found = {"id": best.id, "metrics": {**best.metrics, **measured}, "test": dict(run.test_of(best))}
             found["architecture"] = dict(best.architecture)
         row = {"run": str(run.directory), "state": summary.state, "trials": summary.trials, "total": summary.total}
@@ -100,7 +103,8 @@ def comparison_table(rows: Sequence[Mapping[str, Any]], lines: bool = True) -> T
     for row in rows:
         table.add_column(Text(one_line(row["run"])), overflow="fold")
     names = list(dict.fromkeys(name for row in rows for name in row["objectives"]))
-    accuracy, *others = shown_metrics([*names, "latency"])
+    measured = {name for row in rows if row["best"] for name in row["best"]["metrics"]}
+    accuracy, *others = shown_metrics([*names, LATENCY], measured)
     facts: list[tuple[str, list[str]]] = [
         ("state", [row["state"] for row in rows]),
         ("trials", [f"{r['trials']}" + ("" if r["total"] is None else f"/{r['total']}") for r in rows]),

@@ -13,10 +13,11 @@ from rich.markup import escape
 from rich.segment import Segment
 
 from nas_meta.errors import one_line, printable
-from nas_meta.evaluation.metrics import ACCURACY, METRICS, shown_metrics
+from nas_meta.evaluation.metrics import ACCURACY, LATENCY, METRICS, metric_of, of_form, shown_metrics
 from nas_meta.evaluation.protocols import FULL_WAY, NAMED
 from nas_meta.journal.records import Trial
 from nas_meta.journal.run import Run, rank
+from nas_meta.models.onnx.forms import TORCH
 from nas_meta.outputs.report.formatting import compact, compact_heading, short
 from nas_meta.outputs.report.listing import Listing
 
@@ -55,16 +56,17 @@ def result_table(run: Run, wide: bool = False) -> Listing:
         The table: meta-tested trials and the Pareto front (at most 12 trials), then the reference models and those that
         were trained like the best trial. The text below it ends with the verdict.
     """
-    accuracy, *others = shown_metrics([o.metric for o in run.objectives])
-    others = [m for m in others if m.known != "end"]
     report = run.report
     timing = report.get("latency") or {}
+    latency = metric_of(of_form(LATENCY, timing.get("form", TORCH)))
     front = {t.id for t in run.pareto}
     shown = [t for t in rank(run.trials, run.objectives) if t.id in front or str(t.id) in report.get("trials", {})]
+    accuracy, *others = shown_metrics([o.metric for o in run.objectives], {name for t in shown for name in t.metrics})
+    others = [m for m in others if m.known != "end"]
     show = _architectures(shown, wide)
     table = Listing(show.heading, title="Best trials and the Pareto front")
     table.add_column("trial")
-    for title in ("meta-validation", "meta-test", *(m.title for m in others), METRICS["latency"].title):
+    for title in ("meta-validation", "meta-test", *(m.title for m in others), latency.title):
         table.add_column(title, justify="right")
     for trial in shown[:12]:
         table.add_row(
@@ -91,8 +93,8 @@ def result_table(run: Run, wide: bool = False) -> Listing:
     if timing:
         inputs = timing.get("inputs") or f"{timing['batch']} × {timing['tokens']} tokens"
         table.caption += (
-            f"\nlatency: median for {one_line(inputs)} on {one_line(timing['device'])}, measured while no trial ran;"
-            f"\nduring the search it was estimated by {one_line(timing['during_search'])}"
+            f"\n{latency.title}: median for {one_line(inputs)} on {one_line(timing['device'])}, measured while no "
+            f"trial ran;\nduring the search it was estimated by {one_line(timing['during_search'])}"
         )
         if busy := [m["latency_load"] for m in timing.get("trials", {}).values() if m.get("latency_busy")]:
             table.caption += (
@@ -106,7 +108,7 @@ def result_table(run: Run, wide: bool = False) -> Listing:
 
 def _latency(measured: Mapping[str, float]) -> str:
     """Format a measured latency, marked if other processes disturbed the measurement."""
-    return METRICS["latency"].format(measured) + (" !" if measured.get("latency_busy") else "")
+    return METRICS[LATENCY].format(measured) + (" !" if measured.get("latency_busy") else "")
 
 
 def ranking_table(ranking: Ranking) -> Listing:
@@ -159,7 +161,7 @@ def trials_table(trials: Sequence[Trial], objectives: Sequence[str] = (), wide: 
     Returns:
         The table; the details are the architecture, or the reason of a failure.
     """
-    show, shown = _architectures(trials, wide), shown_metrics(list(objectives))
+    show, shown = _architectures(trials, wide), shown_metrics(list(objectives), {n for t in trials for n in t.metrics})
     table = Listing(f"{show.heading} or error" if any(t.error for t in trials) else show.heading)
     table.add_column("trial")
     table.add_column("status")

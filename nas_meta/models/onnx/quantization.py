@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from nas_meta.outputs.onnx.description import STATIC
+from nas_meta.models.onnx.forms import STATIC
 
 LEAST_TABLE = 1024  # numbers of an embedding table that is worth quantising
 LARGEST = 127  # of a signed 8-bit integer

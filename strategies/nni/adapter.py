@@ -44,7 +44,7 @@ from nni.nas.strategy.base import Strategy as NNIStrategy
 
 from nas_meta import WAIT, Architecture, Outcome, SearchContext, SearchSpace, Strategy
 from nas_meta.errors import StrategyError
-from strategies.shared.mutation import neighbour, unseen_architecture
+from strategies.shared.unseen import neighbour, unseen_architecture
 
 
 @dataclass(frozen=True)

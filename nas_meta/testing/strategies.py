@@ -1,0 +1,107 @@
+"""Conformance tests of strategies, as a pytest class and by name."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from nas_meta.core import plugins
+from nas_meta.core.guard import first_line
+from nas_meta.strategy.protocol import SearchContext, Strategy
+from nas_meta.testing import strategy_checks as checks
+from nas_meta.testing.checks import Result, remedy_of, run_checks
+from nas_meta.testing.landscapes import Landscape
+
+
+class StrategyTests:
+    """Conformance tests of a strategy, as a pytest class.
+
+    Subclass it and define :meth:`make_strategy`; pytest then collects every test below for your strategy. Searches run
+    over landscapes without models, in seconds.
+    """
+
+    def make_strategy(self, context: SearchContext) -> Strategy:
+        """Return a new instance of the strategy under test.
+
+        Subclasses must override this method.
+
+        Args:
+            context: The context, to pass on to the strategy.
+        """
+        raise AssertionError(
+            f"{type(self).__name__} does not define make_strategy(context); expected a method that returns a strategy"
+        )
+
+    def test_proposals_are_architectures_of_the_space(self) -> None:
+        """Proposals keep to conditions and constraints."""
+        checks.check_proposals(self._subject())
+
+    def test_the_budget_is_used_for_new_architectures(self) -> None:
+        """Every trial of the budget gets a proposal, and hardly any is made twice."""
+        checks.check_budget(self._subject())
+
+    def test_a_small_space_is_tried_completely(self) -> None:
+        """A search with more trials than architectures tries all of them, and then ends."""
+        checks.check_small_spaces(self._subject())
+
+    def test_failed_trials_do_not_end_the_search(self) -> None:
+        """The search continues when trials fail: some of them, the first ones or all."""
+        checks.check_failures(self._subject())
+
+    def test_equal_results_do_not_end_the_search(self) -> None:
+        """The search continues when every architecture has the same accuracy."""
+        checks.check_equal_results(self._subject())
+
+    def test_two_objectives_are_searched_or_refused(self) -> None:
+        """A search with two objectives runs, or the strategy refuses them with a ConfigError."""
+        checks.check_two_objectives(self._subject())
+
+    def test_seeds_matter(self) -> None:
+        """Another seed gives other proposals. Override this test if the strategy makes no random decision."""
+        checks.check_seeds(self._subject())
+
+    def test_a_resumed_search_continues_as_it_would_have(self) -> None:
+        """A new strategy that gets the recorded history makes the same proposals as the first one."""
+        checks.check_resuming(self._subject())
+
+    def test_proposals_can_be_withdrawn(self) -> None:
+        """If ``withdraws`` is set: proposals that are withdrawn get no outcome and may be made again."""
+        checks.check_withdrawing(_applicable(self._subject(), "withdraws"))
+
+    def test_foreign_results_are_learned(self) -> None:
+        """If ``learns`` is set: results that the strategy did not propose are learned, also incomplete ones."""
+        checks.check_learning(_applicable(self._subject(), "learns"))
+
+    def _subject(self) -> checks.Subject:
+        return checks.Subject(self.make_strategy)
+
+
+def check_strategy(name: str, seed: int = 0) -> list[Result]:
+    """Run every conformance check on a strategy.
+
+    Args:
+        name: An installed name, such as ``evolution``, or ``path/to/file.py:Name``. The strategy is made with its
+            default options.
+        seed: Seed of the searches.
+
+    Returns:
+        One result per check. If the strategy cannot be loaded, the only result has the reason.
+    """
+    try:
+        plugin = cast("type[Strategy]", plugins.load("strategies", name))
+    except (Exception, SystemExit) as error:
+        return [Result("the strategy can be loaded", first_line(error), remedy_of(error))]
+    return run_checks(checks.CHECKS, checks.Subject(plugin, seed))
+
+
+def _applicable(subject: checks.Subject, attribute: str) -> checks.Subject:
+    """Skip a pytest test of an optional method if the strategy does not have it."""
+    rehearsal = subject.search(Landscape())
+    try:
+        present = getattr(rehearsal.strategy, attribute)
+    finally:
+        rehearsal.strategy.close()
+    if not present:
+        import pytest
+
+        pytest.skip(f"{attribute} is False")
+    return subject

@@ -79,6 +79,8 @@ class Landscape(SearchSpace):
         Args:
             metrics: Results of trials.
         """
+        if not metrics:
+            return 0.0
         reference = np.array([0.0, -18.5])  # below every architecture with an accuracy above 0
         values = np.array([signed_values(row, TWO) for row in metrics])
         return hypervolume(values, reference) / hypervolume(self.front, reference)

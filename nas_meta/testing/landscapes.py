@@ -14,7 +14,7 @@ from nas_meta.errors import StrategyError
 from nas_meta.space.architecture import Architecture, Choice, Value
 from nas_meta.space.search_space import SearchSpace
 
-MOST_CALLS = 200_000  # architectures that a strategy may make for one proposal; more are an endless loop
+MOST_CALLS = 50_000  # architectures that a strategy may make for one proposal; more are an endless loop
 ONE = (Objective("accuracy"),)
 TWO = (Objective("accuracy"), Objective("params", "minimize"))
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from nas_meta.controller.proposals import ASKED, Proposals
 from nas_meta.journal.records import AskTellEvent, Trial
 from nas_meta.space.architecture import Architecture
-from nas_meta.strategy.protocol import SearchContext, Strategy
+from nas_meta.strategy.protocol import SearchContext, Strategy, Wait
 from nas_meta.testing.landscapes import Landscape
 
 
@@ -34,13 +34,24 @@ class Rehearsal:
         fails: Callable[[int], bool] = lambda number: False, before_ask: Callable[[], None] = lambda: None,
     ):  # fmt: skip
         self.strategy, self.landscape, self.context = strategy, landscape, context
-        self.fails, self.before_ask = fails, before_ask
+        self.fails = fails
         self.trials: dict[int, Trial] = {}
         self.events: list[AskTellEvent] = []
         self.ended: list[int] = []
         self.repeats = 0
         self._running: list[int] = []
         self._proposals = Proposals(strategy, context.objectives, self.trials)
+        ask = strategy.ask
+
+        def counted() -> Architecture | Wait | None:
+            landscape.calls = 0
+            before_ask()
+            try:
+                return ask()
+            finally:
+                landscape.calls = 0
+
+        setattr(strategy, "ask", counted)  # noqa: B010 - a method of this instance alone
 
     def replay(self, other: Rehearsal) -> None:
         """Take over the history of another search, as a resumed search does.
@@ -76,10 +87,7 @@ class Rehearsal:
     def _start_trials(self) -> None:
         """Give every free worker a trial, as long as there are proposals and the budget lasts."""
         while len(self._running) < self.context.workers and len(self.trials) < self.context.trials:
-            self.landscape.calls = 0
-            self.before_ask()
             architecture = self._proposals.ask()
-            self.landscape.calls = 0
             number = len(self.trials) + 1
             if architecture is not None:
                 self.trials[number] = Trial(number, architecture.values, self.context.seed, 1)

@@ -51,12 +51,10 @@ class Subject:
             before_ask: Called before every proposal.
         """
         context = SearchContext(landscape, objectives, trials, workers, self.seed if seed is None else seed)
-        strategy = self.make(context)
-        if type(strategy).job is not Strategy.job:
-            strategy.close()
-            raise NotApplicable(
-                f"{type(strategy).__name__} trains a supernet before its first proposal, which landscapes do not have"
-            )
+        if getattr(self.make, "job", Strategy.job) is not Strategy.job:
+            raise NotApplicable("a job comes before the first proposal, such as the training of a supernet")
+        with plugin_call(self.make, "__init__"):
+            strategy = self.make(context)
         return Rehearsal(strategy, landscape, context, fails, before_ask)
 
     def finished(self, landscape: Landscape, trials: int = TRIALS, **settings) -> Rehearsal:
@@ -285,8 +283,8 @@ def check_withdrawing(subject: Subject) -> None:
         drawn = [strategy.ask() for _ in range(3)]
         taken = [architecture for architecture in drawn if isinstance(architecture, Architecture)]
         for architecture in taken:
-            strategy.withdraw(architecture)
-        landscape.calls = 0
+            with plugin_call(strategy, "withdraw"):
+                strategy.withdraw(architecture)
         rehearsal.run(TRIALS)
         tried = set(rehearsal.architectures())
     finally:
@@ -320,7 +318,8 @@ def check_learning(subject: Subject) -> None:
             metrics = {} if i == 2 else landscape.metrics(architecture)
             score = metrics.get("accuracy")
             values = None if score is None else (score,)
-            strategy.learn(Outcome(architecture, "completed" if metrics else "failed", metrics, score, values))
+            with plugin_call(strategy, "learn"):
+                strategy.learn(Outcome(architecture, "completed" if metrics else "failed", metrics, score, values))
         done = len(rehearsal.run(TRIALS))
     finally:
         strategy.close()

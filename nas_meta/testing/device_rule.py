@@ -42,12 +42,14 @@ class DeviceRule(TorchFunctionMode):
 
     def __enter__(self) -> DeviceRule:
         self._from_numpy = torch.from_numpy
-        torch.from_numpy = lambda array: self._mark(self._from_numpy(array))  # torch does not report calls of it
-        return super().__enter__()
+        # torch does not report calls of this function.
+        setattr(torch, "from_numpy", lambda array: self._mark(self._from_numpy(array)))  # noqa: B010
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
 
     def __exit__(self, *error: Any) -> None:
-        torch.from_numpy = self._from_numpy
-        super().__exit__(*error)
+        setattr(torch, "from_numpy", self._from_numpy)  # noqa: B010
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -57,7 +59,9 @@ class DeviceRule(TorchFunctionMode):
         result = func(*args, **kwargs)
         name = getattr(func, "__name__", "")
         if name in MOVES and tensors:
-            moved = name != "to" or any(isinstance(a, (torch.device, str, Tensor)) for a in (*args[1:], *kwargs.values()))
+            moved = name != "to" or any(
+                isinstance(a, (torch.device, str, Tensor)) for a in (*args[1:], *kwargs.values())
+            )
             # A tensor that is there already is returned as it is; on a GPU it would be another one.
             return result.view_as(result) if moved and isinstance(result, Tensor) else self._keep(tensors, result)
         if name in HOMES and tensors:

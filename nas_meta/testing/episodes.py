@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ class SeparableTexts(TaskSource):
         rng = random.Random(0)
         classes: dict[str, list[str]] = {}
         for i, name in enumerate(CLASS_NAMES):
-            typical, texts = WORDS[TYPICAL * i : TYPICAL * (i + 1)], set()
+            typical, texts = WORDS[TYPICAL * i : TYPICAL * (i + 1)], set[str]()
             while len(texts) < EXAMPLES:
                 texts.add(" ".join([*rng.choices(typical, k=4), rng.choice(WORDS)]))
             classes[name] = sorted(texts)
@@ -53,10 +54,10 @@ class TinyModels(SearchSpace):
     def build(self, architecture: Architecture) -> nn.Module:
         from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
 
-        size = {"vocab_size": len(VOCABULARY), "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
-                "intermediate_size": 64, "max_position_embeddings": 512, "pad_token_id": 0}  # fmt: skip
+        size: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+        size |= {"intermediate_size": 64, "vocab_size": len(VOCABULARY), "max_position_embeddings": 512}
         if architecture["causal"]:
-            return LlamaForCausalLM(LlamaConfig(**size, bos_token_id=2, eos_token_id=3))
+            return LlamaForCausalLM(LlamaConfig(**size, pad_token_id=0, bos_token_id=2, eos_token_id=3))
         return BertModel(BertConfig(**size), add_pooling_layer=False)
 
 
@@ -109,7 +110,7 @@ def tasks_for(template: str | None) -> Tasks:
 
     words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(VOCABULARY)}, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer = PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]", bos_token="[BOS]", eos_token="[EOS]"
     )
     tasks = load_tasks(SeparableTexts(SourceOptions(min_examples=EXAMPLES)), tokenizer, 16)

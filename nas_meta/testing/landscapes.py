@@ -111,7 +111,7 @@ class Branches(Landscape):
 
     def accuracy(self, architecture: Architecture) -> float:
         values = architecture.values
-        return (values.get("width", 0) + values.get("layers", 0) + values["bias"]) / 5
+        return sum(float(values.get(name) or 0) for name in ("width", "layers", "bias")) / 5
 
 
 class Two(Landscape):

@@ -3,98 +3,25 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import cloudpickle
 import numpy as np
 import torch
 from torch import Tensor
 
-from nas_meta.core.guard import type_name
 from nas_meta.learners.balancing import balanced_rows
-from nas_meta.learners.base import Learner, Step
 from nas_meta.learners.metric import MetricLearner
 from nas_meta.learners.support import UserTask
-from nas_meta.models.encoder import Encoder
 from nas_meta.models.state import restore_training, serialize_training
-from nas_meta.tasks.episodes import Episode, episode
-from nas_meta.tasks.pool import Pool
+from nas_meta.tasks.episodes import Episode
 from nas_meta.testing.checks import NotApplicable, expect
 from nas_meta.testing.device_rule import DeviceRule
-from nas_meta.testing.episodes import SHAPE, encoder_for, rows_of, tasks_for
+from nas_meta.testing.episodes import encoder_for, rows_of
+from nas_meta.testing.learner_subject import Subject, classify, described, train_and_evaluate
 
-LEARNING_RATE = 3e-3  # of the tiny model, which begins with random weights
 MOST_STEPS, EVERY = 200, 20  # steps of the check of learning, which ends as soon as it has succeeded
 FALL, ENOUGH = 0.95, 0.6  # share of the initial loss, and accuracy of three classes, from which a learner has learned
-
-
-@dataclass(frozen=True)
-class Subject:
-    """The learner under test.
-
-    Attributes:
-        make: Returns a new learner.
-        seed: Seed of models and episodes.
-        model: Returns an encoder for a learner and a seed; by default one of a tiny model.
-    """
-
-    make: Callable[[], Learner]
-    seed: int = 0
-    model: Callable[[Learner, int], Encoder] = encoder_for
-
-    def learner(self, steps: int = 3) -> Learner:
-        """Return the learner with options for the tiny model.
-
-        Args:
-            steps: Number of meta-training steps.
-        """
-        learner = self.make()
-        training = learner.options.training.model_copy(update={"weight_decay": 0.0})
-        changes = {"steps": steps, "lr": LEARNING_RATE, "meta_batch": 1, "training": training}
-        return type(learner)(learner.options.model_copy(update=changes))
-
-    def pool(self, learner: Learner) -> Pool:
-        """Return the examples of meta-train.
-
-        Args:
-            learner: A learner, which may need prompts.
-        """
-        return tasks_for(getattr(learner.options, "template", None))["meta-train"]
-
-    def episodes(self, learner: Learner, count: int) -> list[Episode]:
-        """Return the first episodes of the seed.
-
-        Args:
-            learner: The learner.
-            count: Number of episodes.
-        """
-        return [episode(self.pool(learner), SHAPE, self.seed, i) for i in range(count)]
-
-    def train(self, learner: Learner, encoder: Encoder, start: Mapping[str, Any] | None = None) -> Iterator[Step]:
-        """Meta-train on two episodes in turn.
-
-        Args:
-            learner: The learner.
-            encoder: The encoder, changed in place.
-            start: State of a step to resume from.
-        """
-        tasks = self.episodes(learner, 2)
-        return learner.meta_train(encoder, self.pool(learner), lambda i: tasks[i % 2], start)
-
-    def trained(self, steps: int = 3) -> tuple[Learner, Encoder, Pool]:
-        """Return a learner and an encoder after a few steps, in evaluation mode, with the pool.
-
-        Args:
-            steps: Number of meta-training steps.
-        """
-        learner = self.learner(steps)
-        encoder = self.model(learner, self.seed)
-        torch.manual_seed(self.seed)
-        for _ in self.train(learner, encoder):
-            continue
-        return learner, encoder.eval(), self.pool(learner)
 
 
 def check_outputs(subject: Subject) -> None:
@@ -250,7 +177,8 @@ def check_seeds(subject: Subject) -> None:
             torch.manual_seed(subject.seed)
             losses = torch.tensor([step.loss for step in subject.train(learner, encoder)])
             torch.manual_seed(subject.seed)
-            found.append((losses, classify(learner, encoder.eval(), subject.pool(learner), subject.episodes(learner, 1)[0])))
+            (task,) = subject.episodes(learner, 1)
+            found.append((losses, classify(learner, encoder.eval(), subject.pool(learner), task)))
     finally:
         random.setstate(state[0])
         np.random.set_state(state[1])
@@ -324,7 +252,7 @@ def check_unequal_shots(subject: Subject) -> None:
         subject: The learner.
 
     Raises:
-        CheckError: The logits have another shape or are not finite.
+        CheckError: The logits have another shape, are not finite, or depend on labels.
     """
     learner, encoder, pool = subject.trained()
     labels = np.array([0, 0, 0, 1, 2, 2])
@@ -334,9 +262,14 @@ def check_unequal_shots(subject: Subject) -> None:
     logits = classify(learner, encoder, pool, task)
     expect(
         list(logits.shape) == [6, 3] and torch.isfinite(logits).all(),
-        f"for six queries of unknown classes and three classes, classify() returned {_described(logits)}",
-        "take the number of classes from len(episode.support) and that of queries from episode.query.size, and do not "
-        "use episode.labels",
+        f"for six queries of unknown classes and three classes, classify() returned {described(logits)}",
+        "take the number of classes from len(episode.support), and that of queries from episode.query.size",
+    )
+    labelled = classify(learner, encoder, pool, UserTask(task.support, task.query.reshape(3, 2)))
+    expect(
+        torch.allclose(logits, labelled, atol=1e-4),
+        "the logits of the same queries change with their labels",
+        "use episode.labels in meta_loss() only",
     )
     if not isinstance(learner, MetricLearner):
         return
@@ -345,7 +278,7 @@ def check_unequal_shots(subject: Subject) -> None:
         unequal = learner.task_logits(encoder, z, torch.from_numpy(labels).to(z.device), 3, q)
     expect(
         isinstance(unequal, Tensor) and list(unequal.shape) == [6, 3] and torch.isfinite(unequal).all(),
-        f"for classes of 3, 1 and 2 examples, task_logits() returned {_described(unequal)}",
+        f"for classes of 3, 1 and 2 examples, task_logits() returned {described(unequal)}",
         "return finite logits [queries, classes] for classes of any size",
     )
 
@@ -368,7 +301,7 @@ def check_numbers_of_classes(subject: Subject) -> None:
         expect(
             len(logits) == 2 * ways and enough and torch.isfinite(logits).all(),
             f"for {ways} {'class' if ways == 1 else 'classes'} with one example each, classify() returned "
-            f"{_described(logits)}",
+            f"{described(logits)}",
             f"return finite logits [{2 * ways}, {ways}]"
             + ("; set any_ways = False if the learner has a head of a fixed size" if learner.any_ways else ""),
         )
@@ -388,14 +321,14 @@ def check_devices(subject: Subject) -> None:
     if torch.cuda.is_available() and subject.model is encoder_for:
         encoder = encoder_for(learner, subject.seed, "cuda")
         try:
-            _train_and_evaluate(subject, learner, encoder)
+            train_and_evaluate(subject, learner, encoder)
         except RuntimeError as error:
             expect("device" not in str(error), f"on a GPU it fails: {str(error).splitlines()[0]}", remedy)
             raise
         return
     encoder = subject.model(learner, subject.seed)
     with DeviceRule() as rule:
-        _train_and_evaluate(subject, learner, encoder)
+        train_and_evaluate(subject, learner, encoder)
     expect(not rule.violations, f"tensors of the CPU would meet tensors of a GPU in {_some(rule.violations)}", remedy)
 
 
@@ -428,39 +361,6 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
 }
 
 
-def classify(learner: Learner, encoder: Encoder, pool: Pool, task: Episode) -> Tensor:
-    """Return the logits of an episode, on the CPU and without a gradient.
-
-    Args:
-        learner: The learner.
-        encoder: The encoder.
-        pool: The examples.
-        task: The episode.
-
-    Raises:
-        CheckError: The learner returned something other than a matrix.
-    """
-    torch.manual_seed(0)
-    logits = learner.classify(encoder, pool, task)
-    returned = f"shape {list(logits.shape)}" if isinstance(logits, Tensor) else type_name(logits)
-    expect(
-        isinstance(logits, Tensor) and logits.ndim == 2,
-        f"classify() returned {returned}",
-        "return a tensor of logits [queries, classes]",
-    )
-    return logits.detach().cpu()
-
-
-def _train_and_evaluate(subject: Subject, learner: Learner, encoder: Encoder) -> None:
-    """Take the steps of a trial: training, evaluation, classification."""
-    torch.manual_seed(subject.seed)
-    for _ in subject.train(learner, encoder):
-        continue
-    tasks, pool = subject.episodes(learner, 2), subject.pool(learner)
-    learner.accuracies(encoder, pool, tasks)
-    classify(learner, encoder.eval(), pool, tasks[0])
-
-
 def _some(names: Sequence[str]) -> str:
     """Name the first entry of a list, and the number of the others."""
     if not names:
@@ -470,11 +370,3 @@ def _some(names: Sequence[str]) -> str:
 
 def _numbers(values: Sequence[float]) -> str:
     return " and ".join(f"{value:.4f}" for value in values) or "missing"
-
-
-def _described(value: Any) -> str:
-    """Describe logits for an error sentence."""
-    if not isinstance(value, Tensor):
-        return type_name(value)
-    finite = "" if torch.isfinite(value).all() else " that are not finite"
-    return f"logits of shape {list(value.shape)}{finite}"

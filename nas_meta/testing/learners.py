@@ -12,6 +12,7 @@ from nas_meta.models.encoder import Encoder
 from nas_meta.testing import learner_checks as checks
 from nas_meta.testing.checks import NotApplicable, Result, remedy_of, run_checks
 from nas_meta.testing.episodes import encoder_for
+from nas_meta.testing.learner_subject import Subject
 
 
 class LearnerTests:
@@ -84,10 +85,10 @@ class LearnerTests:
         """The learner pickles."""
         self._run(checks.check_pickling)
 
-    def _run(self, check: Callable[[checks.Subject], None]) -> None:
+    def _run(self, check: Callable[[Subject], None]) -> None:
         encoder = encoder_for if type(self).make_encoder is LearnerTests.make_encoder else self.make_encoder
         try:
-            check(checks.Subject(self.make_learner, model=encoder))
+            check(Subject(self.make_learner, model=encoder))
         except NotApplicable as reason:
             import pytest
 
@@ -109,4 +110,4 @@ def check_learner(name: str, seed: int = 0) -> list[Result]:
         plugin = cast("type[Learner]", plugins.load("learners", name))
     except (Exception, SystemExit) as error:
         return [Result("the learner can be loaded", first_line(error), remedy_of(error))]
-    return run_checks(checks.CHECKS, checks.Subject(plugin, seed))
+    return run_checks(checks.CHECKS, Subject(plugin, seed))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
+import torch
 
 from nas_meta.core.guard import first_line, plugin_call
 from nas_meta.core.objectives import Objective
@@ -57,7 +61,7 @@ class Subject:
             strategy = self.make(context)
         return Rehearsal(strategy, landscape, context, fails, before_ask)
 
-    def finished(self, landscape: Landscape, trials: int = TRIALS, **settings) -> Rehearsal:
+    def finished(self, landscape: Landscape, trials: int = TRIALS, **settings: Any) -> Rehearsal:
         """Run a whole search and close its strategy.
 
         Args:
@@ -238,13 +242,11 @@ def check_resuming(subject: Subject) -> None:
         "order of a set, or on other state than that of ask() and tell()"
     )
     made: list[Rehearsal] = []
-    state = random.getstate(), np.random.get_state()
+    state = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         for run in range(2):
-            noise = iter(range(1000 * run, 1000 * (run + 1)))
-            made.append(
-                subject.search(Landscape(), fails=lambda n: n % 5 == 0, before_ask=lambda n=noise: _disturb(next(n)))
-            )
+            noise = itertools.count(10_000 * run)
+            made.append(subject.search(Landscape(), fails=lambda n: n % 5 == 0, before_ask=partial(_disturb, noise)))
         first, resumed = made
         first.run(TRIALS // 2)
         try:
@@ -262,6 +264,7 @@ def check_resuming(subject: Subject) -> None:
             rehearsal.strategy.close()
         random.setstate(state[0])
         np.random.set_state(state[1])
+        torch.set_rng_state(state[2])
 
 
 def check_withdrawing(subject: Subject) -> None:
@@ -344,10 +347,12 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
 }
 
 
-def _disturb(number: int) -> None:
+def _disturb(numbers: Iterator[int]) -> None:
     """Set the global random generators to a state that a strategy must not depend on."""
+    number = next(numbers)
     random.seed(number)
     np.random.seed(number)
+    torch.manual_seed(number)
 
 
 def _expect_undefined(strategy: Strategy, method: str, attribute: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import nas_meta
+from nas_meta.core import plugins
 from nas_meta.core.guard import first_line
 from nas_meta.errors import NasMetaError
 
@@ -82,6 +83,27 @@ def run_checks(checks: Mapping[str, Callable[[Subject], None]], subject: Subject
         return [run_check(description, check, subject) for description, check in checks.items()]
     finally:
         logging.disable(disabled)
+
+
+def check_plugin(
+    kind: str, name: str, checks: Mapping[str, Callable[[Subject], None]], subject_of: Callable[[type], Subject]
+) -> list[Result]:
+    """Load a plugin and run its checks one by one.
+
+    Args:
+        kind: A key of :data:`nas_meta.core.plugins.KINDS`.
+        name: An installed name, or ``path/to/file.py:Name``.
+        checks: As :func:`run_checks`.
+        subject_of: Returns what is checked, from the class of the plugin.
+
+    Returns:
+        One result per check. If the plugin cannot be loaded, the only result has the reason.
+    """
+    try:
+        plugin = plugins.load(kind, name)
+    except (Exception, SystemExit) as error:
+        return [Result(f"the {plugins.KINDS[kind].word} can be loaded", first_line(error), remedy_of(error))]
+    return run_checks(checks, subject_of(plugin))
 
 
 def run_check(description: str, check: Callable[[Subject], None], subject: Subject) -> Result:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
 
-from nas_meta.core import plugins
-from nas_meta.core.guard import first_line
 from nas_meta.learners.base import Learner
 from nas_meta.models.encoder import Encoder
 from nas_meta.testing import learner_checks as checks
-from nas_meta.testing.checks import NotApplicable, Result, remedy_of, run_checks
+from nas_meta.testing.checks import NotApplicable, Result, check_plugin
 from nas_meta.testing.episodes import encoder_for
 from nas_meta.testing.learner_subject import Subject
 
@@ -106,8 +103,4 @@ def check_learner(name: str, seed: int = 0) -> list[Result]:
     Returns:
         One result per check. If the learner cannot be loaded, the only result has the reason.
     """
-    try:
-        plugin = cast("type[Learner]", plugins.load("learners", name))
-    except (Exception, SystemExit) as error:
-        return [Result("the learner can be loaded", first_line(error), remedy_of(error))]
-    return run_checks(checks.CHECKS, Subject(plugin, seed))
+    return check_plugin("learners", name, checks.CHECKS, lambda plugin: Subject(plugin, seed))

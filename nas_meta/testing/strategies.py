@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import cast
-
-from nas_meta.core import plugins
-from nas_meta.core.guard import first_line
 from nas_meta.strategy.protocol import SearchContext, Strategy
 from nas_meta.testing import strategy_checks as checks
-from nas_meta.testing.checks import Result, remedy_of, run_checks
+from nas_meta.testing.checks import Result, check_plugin
 from nas_meta.testing.landscapes import Landscape
 
 
@@ -86,11 +82,7 @@ def check_strategy(name: str, seed: int = 0) -> list[Result]:
     Returns:
         One result per check. If the strategy cannot be loaded, the only result has the reason.
     """
-    try:
-        plugin = cast("type[Strategy]", plugins.load("strategies", name))
-    except (Exception, SystemExit) as error:
-        return [Result("the strategy can be loaded", first_line(error), remedy_of(error))]
-    return run_checks(checks.CHECKS, checks.Subject(plugin, seed))
+    return check_plugin("strategies", name, checks.CHECKS, lambda plugin: checks.Subject(plugin, seed))
 
 
 def _applicable(subject: checks.Subject, attribute: str) -> checks.Subject:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from nas_meta.strategy.protocol import SearchContext, Strategy
 from nas_meta.testing import strategy_checks as checks
-from nas_meta.testing.checks import Result, check_plugin
-from nas_meta.testing.landscapes import Landscape
+from nas_meta.testing.checks import NotApplicable, Result, check_plugin
+from nas_meta.testing.job_checks import check_job
+
+CHECKS = {**checks.CHECKS, "its job resumes and leads to proposals": check_job}
+"""All checks of a strategy, by what holds if they pass."""
 
 
 class StrategyTests:
@@ -29,43 +34,47 @@ class StrategyTests:
 
     def test_proposals_are_architectures_of_the_space(self) -> None:
         """Proposals keep to conditions and constraints."""
-        checks.check_proposals(self._subject())
+        _skipping(checks.check_proposals, self._subject())
 
     def test_the_budget_is_used_for_new_architectures(self) -> None:
         """Every trial of the budget gets a proposal, and hardly any is made twice."""
-        checks.check_budget(self._subject())
+        _skipping(checks.check_budget, self._subject())
 
     def test_a_small_space_is_tried_completely(self) -> None:
         """A search with more trials than architectures tries all of them, and then ends."""
-        checks.check_small_spaces(self._subject())
+        _skipping(checks.check_small_spaces, self._subject())
 
     def test_failed_trials_do_not_end_the_search(self) -> None:
         """The search continues when trials fail: some of them, the first ones or all."""
-        checks.check_failures(self._subject())
+        _skipping(checks.check_failures, self._subject())
 
     def test_equal_results_do_not_end_the_search(self) -> None:
         """The search continues when every architecture has the same accuracy."""
-        checks.check_equal_results(self._subject())
+        _skipping(checks.check_equal_results, self._subject())
 
     def test_two_objectives_are_searched_or_refused(self) -> None:
         """A search with two objectives runs, or the strategy refuses them with a ConfigError."""
-        checks.check_two_objectives(self._subject())
+        _skipping(checks.check_two_objectives, self._subject())
 
     def test_seeds_matter(self) -> None:
         """Another seed gives other proposals. Override this test if the strategy makes no random decision."""
-        checks.check_seeds(self._subject())
+        _skipping(checks.check_seeds, self._subject())
 
     def test_a_resumed_search_continues_as_it_would_have(self) -> None:
         """A new strategy that gets the recorded history makes the same proposals as the first one."""
-        checks.check_resuming(self._subject())
+        _skipping(checks.check_resuming, self._subject())
 
     def test_proposals_can_be_withdrawn(self) -> None:
         """If ``withdraws`` is set: proposals that are withdrawn get no outcome and may be made again."""
-        checks.check_withdrawing(_applicable(self._subject(), "withdraws"))
+        _skipping(checks.check_withdrawing, self._subject())
 
     def test_foreign_results_are_learned(self) -> None:
         """If ``learns`` is set: results that the strategy did not propose are learned, also incomplete ones."""
-        checks.check_learning(_applicable(self._subject(), "learns"))
+        _skipping(checks.check_learning, self._subject())
+
+    def test_its_job_resumes_and_leads_to_proposals(self) -> None:
+        """If the strategy has a job: it resumes from its checkpoint, and its findings give proposals."""
+        _skipping(check_job, self._subject())
 
     def _subject(self) -> checks.Subject:
         return checks.Subject(self.make_strategy)
@@ -82,18 +91,14 @@ def check_strategy(name: str, seed: int = 0) -> list[Result]:
     Returns:
         One result per check. If the strategy cannot be loaded, the only result has the reason.
     """
-    return check_plugin("strategies", name, checks.CHECKS, lambda plugin: checks.Subject(plugin, seed))
+    return check_plugin("strategies", name, CHECKS, lambda plugin: checks.Subject(plugin, seed))
 
 
-def _applicable(subject: checks.Subject, attribute: str) -> checks.Subject:
-    """Skip a pytest test of an optional method if the strategy does not have it."""
-    rehearsal = subject.search(Landscape())
+def _skipping(check: Callable[[checks.Subject], None], subject: checks.Subject) -> None:
+    """Run a check as a pytest test, which is skipped if it does not apply to the strategy."""
     try:
-        present = getattr(rehearsal.strategy, attribute)
-    finally:
-        rehearsal.strategy.close()
-    if not present:
+        check(subject)
+    except NotApplicable as reason:
         import pytest
 
-        pytest.skip(f"{attribute} is False")
-    return subject
+        pytest.skip(str(reason))

@@ -56,7 +56,7 @@ class Subject:
         """
         context = SearchContext(landscape, objectives, trials, workers, self.seed if seed is None else seed)
         if getattr(self.make, "job", Strategy.job) is not Strategy.job:
-            raise NotApplicable("a job comes before the first proposal, such as the training of a supernet")
+            raise NotApplicable("a job comes before the first proposal; see the check of the job")
         with plugin_call(self.make, "__init__"):
             strategy = self.make(context)
         return Rehearsal(strategy, landscape, context, fails, before_ask)

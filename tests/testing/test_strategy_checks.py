@@ -1,16 +1,21 @@
 """The checks of strategies: every strategy that ships passes them, and each finds the fault that it is for."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
-from installed import TRIAL_STRATEGIES, marked
+from installed import TRIAL_STRATEGIES, marked, runs_trials_only, strategy_names
 
 from nas_meta import WAIT, Architecture, Strategy
 from nas_meta.errors import ConfigError
+from nas_meta.evaluation.progress import JobResult, Progress
 from nas_meta.testing import CheckError, StrategyTests, check_strategy
 from nas_meta.testing import strategy_checks as checks
 from nas_meta.testing.checks import NotApplicable, run_checks
 from nas_meta.testing.comparison import compare_with_random
+from nas_meta.testing.job_checks import check_job
 from nas_meta.testing.landscapes import TWO, Landscape
+from nas_meta.testing.strategies import CHECKS
 
 FAST = [name for name in TRIAL_STRATEGIES if name not in ("rl", "auto", "surrogate", "random")]
 
@@ -273,13 +278,69 @@ def test_the_comparison_tells_good_from_random():
         assert row.strategy_mean == pytest.approx(row.random_mean, abs=0.12)
 
 
-def test_supernet_strategies_are_skipped():
-    results = check_strategy("spos")
-    assert {result.skipped for result in results} == {
-        "a job comes before the first proposal, such as the training of a supernet"
-    }
+@pytest.mark.slow
+@pytest.mark.parametrize("name", strategy_names(lambda strategy: not runs_trials_only(strategy)))
+def test_the_supernet_strategies_that_ship_pass(name):
+    *others, job = check_strategy(name)
+    assert {result.skipped for result in others} == {"a job comes before the first proposal; see the check of the job"}
+    assert (job.problem, job.skipped) == (None, None)
+
+
+@dataclass
+class Count:
+    """A job of four steps, with a checkpoint after two."""
+
+    proposals: object = 2
+    start_over: bool = False
+    steps: int = 4
+
+    def __call__(self, evaluation, checkpoint=None):
+        total = 0 if checkpoint is None or self.start_over else int(checkpoint[0])
+        for step in range(self.steps if checkpoint is None else self.steps - 2):
+            total += 1
+            yield Progress(step + 1, {}, np.array([total]) if total == 2 else None)
+        return JobResult({"total": total, "proposals": self.proposals})
+
+
+class WithJob(Sound):
+    sound = Count()
+
+    def job(self):
+        return self.sound
+
+    def receive(self, findings, weights):
+        walked = list(self.context.space.walk())
+        self.rest = walked[: findings["proposals"]] if findings["proposals"] > 0 else walked[:1] * 2
+
+    def ask(self):
+        return self.rest.pop() if self.rest else None
+
+
+def test_a_job_is_checked():
+    check_job(checks.Subject(WithJob))
+    with pytest.raises(NotApplicable, match="it has no job"):
+        check_job(checks.Subject(Sound))
+
+
+@pytest.mark.parametrize(
+    ("job", "problem"),
+    [
+        (
+            Count(start_over=True),
+            "the job has other findings when it resumes from its first checkpoint; put everything",
+        ),
+        (Count(proposals=0), "after its job it proposed 2 architectures, 1 of them different"),
+        (Count(proposals={1}), "the findings are not JSON: TypeError"),
+    ],
+)
+def test_a_faulty_job_is_found(job, problem):
+    class Faulty(WithJob):
+        sound = job
+
+    with pytest.raises(CheckError, match=problem):
+        check_job(checks.Subject(Faulty))
 
 
 def test_every_check_is_a_pytest_method():
     names = [name for name in vars(StrategyTests) if name.startswith("test_")]
-    assert len(names) == len(checks.CHECKS)
+    assert len(names) == len(CHECKS)

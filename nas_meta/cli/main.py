@@ -13,7 +13,20 @@ from typing import Annotated, Optional
 
 import typer
 
-from nas_meta.cli import classify, data, ensemble, evaluate, explain, export, look, options, plugins, pretrain, runs
+from nas_meta.cli import (
+    authoring,
+    classify,
+    data,
+    ensemble,
+    evaluate,
+    explain,
+    export,
+    look,
+    options,
+    plugins,
+    pretrain,
+    runs,
+)
 from nas_meta.cli import report as report_command
 from nas_meta.cli import search as search_command
 from nas_meta.cli.app import App, common_options
@@ -119,6 +132,7 @@ app.add(SHIP, "nas-meta evaluate my-model --config intents.yaml", evaluate.evalu
 app.add(SHIP, "nas-meta classify my-model --support examples.csv 'where is my parcel?'", classify.classify)
 app.add(SHIP, "nas-meta adapt runs/metanas --support examples.csv --to my-model", adapt)
 plugins.add_to(app, EXTEND)
+authoring.add_to(app, EXTEND)
 app.add(EXTEND, "nas-meta config intents.yaml", config)
 
 

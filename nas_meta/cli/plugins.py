@@ -1,4 +1,4 @@
-"""The commands on plugins: list them, describe one, and write and check a search space."""
+"""The commands that list the installed plugins and describe one."""
 
 from __future__ import annotations
 
@@ -27,10 +27,6 @@ def add_to(app: App, panel: str) -> None:
     shown = {spaces: "bert-subnet", strategies: "surrogate", learners: "protonet", stopping: "asha", tasks: "csv"}
     for command, name in shown.items():
         app.add(panel, f"nas-meta {command.__name__} {name}", command)
-    space = App(help="Write and check search-space plugins.", epilog="Example: nas-meta space new TinyEncoder")
-    space.add("Commands", "nas-meta space new TinyEncoder", space_new, "new")
-    space.add("Commands", "nas-meta space check tiny_encoder.py:TinyEncoder", space_check, "check")
-    app.add_typer(space, name="space", rich_help_panel=panel)
 
 
 def spaces(name: NameArgument = None, as_json: JsonOption = False) -> None:
@@ -56,32 +52,6 @@ def stopping(name: NameArgument = None, as_json: JsonOption = False) -> None:
 def tasks(name: NameArgument = None, as_json: JsonOption = False) -> None:
     """List the task sources, or describe one with its options."""
     show_plugins("tasks", name, as_json)
-
-
-def space_new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="class name of the space, such as TinyEncoder")],
-) -> None:
-    """Write a working search-space plugin of about 20 lines to a new file in the current folder."""
-    from nas_meta.core.scaffold import write_space
-
-    file, class_name = write_space(name)
-    echo(f"written to {file}; try: nas-meta space check {file}:{class_name}")
-
-
-def space_check(
-    name: Annotated[str, typer.Argument(metavar="PATH_OR_NAME", help="PATH:CLASS, or the name of an installed space")],
-    seed: Annotated[int, typer.Option(metavar="N", help="seed of the random architectures to check")] = 0,
-) -> None:
-    """Check a search space: sample architectures, build, run and pickle them."""
-    from nas_meta.testing import check_space
-
-    problems, checked = check_space(name, seed)
-    for line in checked:
-        echo(f"ok    {line}")
-    for line in problems:
-        echo(f"wrong {line}")
-    if problems:
-        raise SystemExit(1)
 
 
 def show_plugins(kind: str, name: str | None, as_json: bool) -> None:

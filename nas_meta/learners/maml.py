@@ -122,7 +122,9 @@ class MAML(AdaptingLearner):
     def gradients(
         self, encoder: Encoder, pool: Pool, first: Sequence[Episode], regularisation: Regularisation
     ) -> Callable[[Sequence[Episode]], float]:
-        planned = plan(self, encoder, pool, first, regularisation.options.acts_on_embeddings)
+        # Plans depend on the free memory and probe the model, whose dropout must not use up the training's randomness.
+        with torch.random.fork_rng():
+            planned = plan(self, encoder, pool, first, regularisation.options.acts_on_embeddings)
         if not planned.batched:
             return one_by_one(lambda task: self.meta_loss(encoder, pool, task, planned.checkpointed), regularisation)
 

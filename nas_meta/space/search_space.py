@@ -17,6 +17,7 @@ from nas_meta.core.files import is_encodable
 from nas_meta.core.guard import plugin_call, type_name
 from nas_meta.core.options import PluginOptions
 from nas_meta.errors import ConfigError, PluginError, nearest
+from nas_meta.space import neighbourhood
 from nas_meta.space.architecture import Architecture, Choice, Value
 from nas_meta.space.enumeration import assignments, count
 
@@ -338,6 +339,37 @@ class SearchSpace(ABC):
             f"search space {type(self).__name__}: none of {tries} random architectures satisfies the constraints; "
             "relax them"
         )
+
+    def mutate(
+        self, architecture: Architecture, rng: np.random.Generator, changes: int = 1, tries: int = 100
+    ) -> Architecture | None:
+        """Return a copy of an architecture with one choice, or several, changed to other values at random.
+
+        Choices that a change brings into effect are drawn uniformly; all others keep their values.
+
+        Args:
+            architecture: Architecture of this space.
+            rng: Random number generator.
+            changes: Number of choices to change.
+            tries: Maximum number of children to draw.
+
+        Returns:
+            Another architecture of this space; None if no try met the constraints.
+        """
+        return neighbourhood.mutate(self, architecture, rng, changes, tries)
+
+    def neighbours(self, architecture: Architecture) -> Iterator[Architecture]:
+        """Yield every architecture that differs from a given one in exactly one choice.
+
+        Choices that the change brings into effect get their first value; all others keep their values.
+
+        Args:
+            architecture: Architecture of this space.
+
+        Yields:
+            Distinct architectures of this space, in the order of the choices and their values.
+        """
+        return neighbourhood.neighbours(self, architecture)
 
     def size(self) -> int:
         """Return the number of distinct architectures.

@@ -10,7 +10,7 @@ import numpy as np
 
 from nas_meta import Architecture, SearchSpace
 from nas_meta.space.architecture import Value
-from strategies.shared.mutation import neighbour
+from strategies.shared.unseen import neighbour
 
 MAX_EXPANSIONS = 200_000  # partial architectures that the search visits before it gives up
 

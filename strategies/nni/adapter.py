@@ -10,6 +10,8 @@ own, and the two threads exchange messages through two queues:
   :class:`_Engine`, and puts exactly one reply for each message into the outbox. After NNI's loop has ended, it replies
   None to every message.
 
+An ``exclusive`` strategy replies to an ask only when NNI's code waits again, so that only one thread runs at a time.
+
 Invariant: at most one message is unanswered, and messages are handled in the order of the calls. After a reply NNI may
 run ahead to its next wait, but it learns of no result before the message that reports it. Proposals are therefore a
 function of the seed and of the order of the calls, whatever the timing, and replaying the calls of a search reproduces
@@ -32,6 +34,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +47,8 @@ from nni.nas.strategy.base import Strategy as NNIStrategy
 
 from nas_meta import WAIT, Architecture, Outcome, SearchContext, SearchSpace, Strategy
 from nas_meta.errors import StrategyError
-from strategies.shared.mutation import neighbour, unseen_architecture
+from strategies.nni.global_randomness import GlobalRandomness
+from strategies.shared.unseen import neighbour, unseen_architecture
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,7 @@ class _Stop:
 
 
 _Message = _Ask | _Report | _Withdrawal | _Stop
+_READY = object()  # first entry of the outbox of an exclusive strategy: its code waits for the first message
 _ENDED = object()  # last entry of the outbox: the NNI thread handles no further messages
 
 
@@ -175,45 +180,54 @@ class _Engine(ExecutionEngine):
     """The execution engine that NNI's strategy calls on its thread; exchanges messages with the search.
 
     Attributes:
+        delayed: The reply that an exclusive strategy sends when NNI's code waits for the next message, or nothing.
         models: Every submitted model that was not withdrawn, by architecture id.
         ask_pending: Whether an :class:`_Ask` was received and not answered yet.
         stopped: Whether :class:`_Stop` was received.
     """
 
-    def __init__(self, inbox: queue.SimpleQueue[_Message], outbox: queue.SimpleQueue):
+    def __init__(self, inbox: queue.SimpleQueue[_Message], outbox: queue.SimpleQueue, exclusive: bool):
         super().__init__()
-        self.inbox, self.outbox = inbox, outbox
+        self.inbox, self.outbox, self.exclusive = inbox, outbox, exclusive
+        self.delayed: list[Any] = [_READY] if exclusive else []
         self.models: dict[str, NNISpace] = {}
         self.stopped = False
         self.ask_pending = False
 
-    def wait_for_ask(self, answer: Any = None) -> bool:
-        """Handle messages until the search asks (return True) or stops (return False).
-
-        With an ``answer``, every ask gets it as its reply, and only a stop ends the wait.
-        """
+    def wait_for_ask(self) -> bool:
+        """Handle messages until the search asks (return True) or stops (return False)."""
         while not self.stopped:
             if self.ask_pending:
-                if answer is None:
-                    return True
-                self.answer_ask(answer)
-            match self.inbox.get():
-                case _Ask():
-                    self.ask_pending = True
-                case _Report() as report:
-                    self.end_model(report)
-                    self.outbox.put(None)
-                case _Withdrawal(architecture_id):
-                    self.withdraw_model(architecture_id)
-                    self.outbox.put(None)
-                case _Stop():
-                    self.stopped = True
+                return True
+            self.receive()
         return False
+
+    def receive(self) -> None:
+        """Wait for one message and handle it."""
+        self.send_delayed()
+        match self.inbox.get():
+            case _Ask():
+                self.ask_pending = True
+            case _Report() as report:
+                self.end_model(report)
+                self.outbox.put(None)
+            case _Withdrawal(architecture_id):
+                self.withdraw_model(architecture_id)
+                self.outbox.put(None)
+            case _Stop():
+                self.stopped = True
 
     def answer_ask(self, answer: Any) -> None:
         """Reply to the pending ask."""
         self.ask_pending = False
-        self.outbox.put(answer)
+        self.delayed.append(answer)
+        if not self.exclusive:
+            self.send_delayed()
+
+    def send_delayed(self) -> None:
+        """Send the delayed reply, if there is one."""
+        if self.delayed:
+            self.outbox.put(self.delayed.pop())
 
     def end_model(self, report: _Report) -> None:
         """Pass a trial's result to NNI's callbacks.
@@ -249,7 +263,9 @@ class _Engine(ExecutionEngine):
 
     def wait_models(self, *models: NNISpace) -> None:
         while not self.stopped and any(not m.status.completed() for m in models or self.models.values()):
-            self.wait_for_ask(answer=WAIT)
+            if self.ask_pending:
+                self.answer_ask(WAIT)
+            self.receive()
 
     def list_models(self, status: ModelStatus | None = None) -> Iterable[NNISpace]:
         return [m for m in self.models.values() if status is None or m.status == status]
@@ -267,6 +283,9 @@ class NNIAdapter(Strategy):
 
     max_in_flight: int | None = None
     """The number of unfinished proposals from which :meth:`ask` returns ``WAIT``; None for no limit."""
+    exclusive: bool = False
+    """Whether NNI's code draws from the global random generators. It then runs only while the search waits for it, with
+    a state of these generators that is its own: trials of an inline search use them, too."""
 
     def __init__(self, context: SearchContext, options: Any = None):
         super().__init__(context, options)
@@ -279,8 +298,12 @@ class NNIAdapter(Strategy):
         self._rng = np.random.default_rng(context.seed)
         self._peak_in_flight, self._any_reported = 0, False
         self._failure: BaseException | None = None
+        self._randomness = GlobalRandomness() if self.exclusive else nullcontext()
         self._thread = threading.Thread(target=self._run, name="nni-strategy", daemon=True)
-        self._thread.start()
+        with self._randomness:
+            self._thread.start()
+            if self.exclusive:
+                self._outbox.get()
 
     def reward(self, outcome: Outcome) -> float:
         """Return the reward that NNI receives for a trial.
@@ -350,8 +373,9 @@ class NNIAdapter(Strategy):
     def _send(self, message: _Message) -> Any:
         """Send a message to the NNI thread and wait for the reply; None if NNI's strategy has ended."""
         if self._failure is None and self._thread.is_alive():
-            self._inbox.put(message)
-            reply = self._outbox.get()
+            with self._randomness:
+                self._inbox.put(message)
+                reply = self._outbox.get()
             if reply is not _ENDED:
                 return reply
         if self._failure is not None:
@@ -360,13 +384,15 @@ class NNIAdapter(Strategy):
 
     def _run(self) -> None:
         """The NNI thread: run NNI's strategy, then reply None to every message until the search stops."""
-        engine = _Engine(self._inbox, self._outbox)
+        engine = _Engine(self._inbox, self._outbox, self.exclusive)
         try:
             self.make()(NNISpace(self.context.space, set()), engine)
         except BaseException as error:
             self._failure = error
+        engine.send_delayed()
         if engine.ask_pending and self._failure is None:
             engine.answer_ask(None)
+            engine.send_delayed()
         while not engine.stopped and self._failure is None:
             if isinstance(self._inbox.get(), _Stop):
                 return

@@ -32,6 +32,7 @@ class RL(NNIAdapter):
     """
 
     Options = RLOptions
+    exclusive = True
 
     def __init__(self, context: SearchContext, options: RLOptions | None = None):
         options = options or RLOptions()
@@ -56,7 +57,7 @@ class RL(NNIAdapter):
         import torch
         from nni.nas.strategy import PolicyBasedRL
 
-        # The policy draws from the global generators of this process, the driver, which uses them for nothing else.
+        # The policy draws from the global generators of this process.
         torch.manual_seed(self.context.seed)
         np.random.seed(self.context.seed)
         strategy = PolicyBasedRL(

@@ -28,7 +28,7 @@ from nas_meta.tasks.episodes import Episode, EpisodeShape, episode, episodes
 from nas_meta.tasks.pool import Pool
 from strategies.one_shot.bilevel import EpisodeLoss, split_classes
 from strategies.one_shot.nni_supermodules import SuperModules, choice_supernet, is_alpha, weights_of
-from strategies.shared.mutation import neighbour
+from strategies.shared.unseen import neighbour
 
 
 class OneShotOptions(PluginOptions):

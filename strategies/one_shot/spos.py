@@ -11,7 +11,7 @@ from pydantic import Field
 from nas_meta import Architecture, ChoiceSupernet, SearchSpace
 from strategies.one_shot.base import Method, OneShot, OneShotOptions, Training, top_architectures
 from strategies.one_shot.nni_supermodules import SuperModules, paths
-from strategies.shared.mutation import mutate, unseen_architecture
+from strategies.shared.unseen import unseen_architecture
 
 
 class SPOSOptions(OneShotOptions):
@@ -72,7 +72,7 @@ class SinglePath(Method):
         generation: dict[str, Architecture] = {}
         for i in range(10 * size * bool(parents)):
             one, other = (parents[int(rng.integers(len(parents)))] for _ in range(2))
-            child = crossover(space, one, other, rng) if i % 2 else mutate(space, one, rng)
+            child = crossover(space, one, other, rng) if i % 2 else space.mutate(one, rng, tries=1)
             if child is not None and child.id not in seen:
                 generation[child.id] = child
             if len(generation) == size:

@@ -15,7 +15,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import Trial, TrialState
 
 from nas_meta import Architecture, Outcome, SearchContext, Strategy
-from strategies.shared.mutation import neighbour
+from strategies.shared.unseen import neighbour
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

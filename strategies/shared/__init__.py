@@ -1,1 +1,1 @@
-"""What several strategies use: mutation, and selection among several objectives."""
+"""What several strategies use: unseen architectures, and selection among several objectives."""

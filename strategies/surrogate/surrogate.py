@@ -12,7 +12,7 @@ from nas_meta import Architecture, Outcome, PluginOptions, SearchContext, Strate
 from nas_meta.core.objectives import front_ranks
 from nas_meta.space.architecture import Value
 from nas_meta.space.encoding import encode
-from strategies.shared.mutation import completed, mutate, neighbour, unseen_architecture
+from strategies.shared.unseen import completed, neighbour, unseen_architecture
 from strategies.surrogate.one_objective import OneObjective
 from strategies.surrogate.several_objectives import SeveralObjectives
 
@@ -117,7 +117,7 @@ class Surrogate(Strategy):
         candidates: dict[str, Architecture] = {}
         draws = 2 * self.options.candidates
         for i, changes in zip(rng.integers(len(parents), size=draws), rng.choice(CHANGES, size=draws), strict=True):
-            child = mutate(space, parents[i], rng, int(changes))
+            child = space.mutate(parents[i], rng, int(changes), tries=1)
             if child is not None and child.id not in self._seen:
                 candidates[child.id] = child
             if len(candidates) >= self.options.candidates:

@@ -8,7 +8,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from environments import light_venv
+
+from nas_meta import search
+from nas_meta.testing import check_learner, check_strategy
 
 TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorial.md"
 BLOCK = re.compile(
@@ -81,3 +85,40 @@ def test_the_tutorial_does_what_it_says(tmp_path):
     rows = json.loads(trials.stdout)
     assert [row["status"] for row in rows] == ["completed"] * 2
     assert all(row["metrics"]["params"] <= 4.2e6 for row in rows)
+
+
+@pytest.fixture
+def own_plugins(tmp_path, monkeypatch):
+    """The folder of the tutorial's package, with its files, as the current one."""
+    for block in blocks():
+        if block["title"] and block["title"].startswith("tiny-spaces/") and block["kind"] in ("python", "yaml"):
+            file = tmp_path / block["title"]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(block["text"], encoding="utf-8")
+    monkeypatch.chdir(tmp_path / "tiny-spaces")
+    return tmp_path / "tiny-spaces"
+
+
+def test_the_strategy_and_the_learner_pass_their_checks(own_plugins):
+    results = [*check_strategy("climb.py:Climb"), *check_learner("means.py:Means")]
+    assert [result for result in results if result.problem] == []
+    names = {result.check for result in results if result.skipped is None}
+    shown = {
+        line.removeprefix("ok    ") for b in blocks() for line in b["text"].splitlines() if line.startswith("ok    ")
+    }
+    own = shown - {line for line in shown if "architectures build" in line or " choices, " in line}
+    assert own - names <= {"random architectures belong to the space", "equal architectures build equal shapes",
+                           "the space and its architectures pickle"}  # fmt: skip
+
+
+def test_a_search_uses_all_five_plugins(own_plugins, tiny_model):
+    document = yaml.safe_load((own_plugins / "own.yaml").read_text())
+    document["space"]["name"] = "space.py:Small"
+    document["resources"] = {"cpus_per_trial": 1}
+    document["evaluation"] |= {"episodes": 10, "test_episodes": 10, "compare": False}
+    (own_plugins / "space.py").write_text(
+        (own_plugins / "src/tiny_spaces/encoder.py").read_text()
+        + f"\n\nclass Small(TinyEncoder):\n    tokenizer = {str(tiny_model)!r}\n"
+    )
+    run = search(document, own_plugins / "run", inline=True)
+    assert {trial.status for trial in run.trials} <= {"completed", "stopped"} and len(run.trials) == 3

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conformance import FixtureSpaceTests
 from landscapes import context, run
 from loaded_alone import output_alone
 from two_texts import IDS, MASK, output, samples
@@ -14,7 +15,6 @@ from nas_meta.core import plugins
 from nas_meta.errors import ConfigError
 from nas_meta.models.encoder import Encoder
 from nas_meta.models.profiling import flops, parameters
-from nas_meta.testing import SpaceTests
 from search_spaces.cell.cell_encoder import CellEncoder, CellEncoderOptions
 from strategies.metanas.most_probable import most_probable
 
@@ -33,13 +33,8 @@ def chain(space, *operations):
     return space.canonical({**values, **states})
 
 
-class TestConformance(SpaceTests):
-    @pytest.fixture(autouse=True)
-    def _space(self, space):
-        self.space = space
-
-    def make_space(self):
-        return self.space
+class TestConformance(FixtureSpaceTests):
+    """The fixture ``space`` passes the checks of search spaces."""
 
 
 def test_a_slice_of_the_supernet_is_the_stand_alone_model(space):

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from conformance import FixtureSpaceTests
 from transformers import AutoModel, AutoModelForCausalLM
 from two_texts import IDS, MASK, output
 
@@ -19,7 +20,6 @@ from nas_meta.outputs.export.folder import export
 from nas_meta.tasks.episodes import EpisodeShape, episode
 from nas_meta.tasks.sources.files import JSONLines
 from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
-from nas_meta.testing import SpaceTests
 from search_spaces.scratch.decoder import DecoderOptions, ScratchDecoder
 
 SMALL = {"family": ["llama", "gpt2"], "depth": [1, 2], "width": [16, 32], "heads": [2, 4], "kv_heads": [1, 2, 4]}
@@ -34,13 +34,8 @@ def space(tiny_model):
     return ScratchDecoder(DecoderOptions(tokenizer=str(tiny_model), max_positions=PLACES, **SMALL))
 
 
-class TestConformance(SpaceTests):
-    @pytest.fixture(autouse=True)
-    def _space(self, space):
-        self.space = space
-
-    def make_space(self):
-        return self.space
+class TestConformance(FixtureSpaceTests):
+    """The fixture ``space`` passes the checks of search spaces."""
 
 
 def counted_by_hand(a, vocabulary, tokens):

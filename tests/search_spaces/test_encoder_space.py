@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+from conformance import FixtureSpaceTests
 from loaded_alone import output_alone
 from torch import nn
 from transformers import AutoModel, EuroBertModel, LlamaConfig, LlamaModel
@@ -18,7 +19,6 @@ from nas_meta.models.encoder import Encoder
 from nas_meta.models.profiling import flops, parameters
 from nas_meta.outputs.export.exported_model import evaluate_folder
 from nas_meta.outputs.export.folder import export
-from nas_meta.testing import SpaceTests
 from search_spaces.scratch.encoder import EncoderOptions, ScratchEncoder
 from search_spaces.scratch.encoder_model import EncoderConfig, EncoderModel, slopes
 from search_spaces.scratch.encoder_native import as_native
@@ -53,13 +53,8 @@ def shaken(model):
     return model.eval()
 
 
-class TestConformance(SpaceTests):
-    @pytest.fixture(autouse=True)
-    def _space(self, space):
-        self.space = space
-
-    def make_space(self):
-        return self.space
+class TestConformance(FixtureSpaceTests):
+    """The fixture ``space`` passes the checks of search spaces."""
 
 
 def counted_by_hand(a, vocabulary, tokens):

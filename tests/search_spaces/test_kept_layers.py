@@ -11,7 +11,6 @@ from nas_meta.space.wrappers import LimitedSpace
 from search_spaces.pretrained.bert_subnet import BertSubnet, BertSubnetOptions
 from search_spaces.pretrained.decoder_subnet import DecoderSubnet, DecoderSubnetOptions
 from search_spaces.pretrained.layer_spread import spread_layers
-from strategies.shared.mutation import mutate
 from strategies.surrogate.surrogate import Surrogate
 
 LAYERS = 6
@@ -37,7 +36,7 @@ def test_kept_layers_are_in_every_architecture(encoder):
     assert space.size() == len(walked) == 2**2 + 4 * 2**3 + 6 * 2**4
     assert all(space.kept_layers(a)[0] == 0 and space.kept_layers(a)[-1] == 5 for a in walked)
     parent = space.sample(rng)
-    children = [c for _ in range(200) if (c := mutate(space, parent, rng, 3)) is not None]
+    children = [c for _ in range(200) if (c := space.mutate(parent, rng, 3, tries=1)) is not None]
     for architecture in (parent, *children, *(space.sample(rng) for _ in range(50))):
         assert {0, 5} <= set(space.kept_layers(architecture))
     assert len({tuple(space.kept_layers(c)) for c in children}) > 3, "other layers still change"

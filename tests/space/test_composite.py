@@ -20,7 +20,7 @@ from nas_meta.space.wrappers import JointSpace, LimitedSpace
 from nas_meta.testing import SpaceTests
 from strategies.metanas.most_probable import most_probable
 from strategies.one_shot.spos import crossover
-from strategies.shared.mutation import mutate, neighbour
+from strategies.shared.unseen import neighbour
 
 few = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 SEARCHES = [name for name in TRIAL_STRATEGIES if name not in ("rl", "auto")]  # rl is slow, auto is one of these
@@ -45,7 +45,7 @@ def test_draws_mutations_and_crossings_are_in_the_space(space, seed):
     one, other = (space.sample(rng) for _ in range(2))
     assert items(one) in truth and space.architecture(one.values) == one
     for changes in (1, 2, 3):
-        child = mutate(space, one, rng, changes)
+        child = space.mutate(one, rng, changes)
         assert child is None or (items(child) in truth and child != one)
     child = crossover(space, one, other, rng)
     assert child is None or items(child) in truth

@@ -1,5 +1,7 @@
 """NNI's strategies behind ask and tell: nothing twice, nothing invalid, evolution better than random."""
 
+import random
+
 import numpy as np
 import pytest
 from landscapes import Small, context, run
@@ -49,3 +51,26 @@ def test_evolution_waits_rather_than_run_more_than_its_population():
 def test_defaults_follow_from_the_budget():
     assert Evolution(context(trials=100)).resolved["population"] == 20
     assert Evolution(context(trials=16)).resolved["population"] == 4
+
+
+def test_code_that_draws_from_the_global_generators_leaves_them_as_they_are():
+    import torch
+
+    from strategies.nni.global_randomness import GlobalRandomness
+
+    def drawn():
+        return random.random(), np.random.rand(), torch.rand(1).item()
+
+    private = GlobalRandomness()
+    random.seed(0), np.random.seed(0), torch.manual_seed(0)
+    outside = [drawn(), drawn()]
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    inside = [drawn(), drawn()]
+    with private:
+        random.seed(1), np.random.seed(1), torch.manual_seed(1)
+        assert drawn() == inside[0]
+    random.seed(0), np.random.seed(0), torch.manual_seed(0)
+    assert drawn() == outside[0]
+    with private:
+        assert drawn() == inside[1]
+    assert drawn() == outside[1]

@@ -11,7 +11,6 @@ from scipy.stats import norm
 
 from nas_meta.core.objectives import hypervolume
 from nas_meta.space.encoding import encode
-from strategies.shared.mutation import mutate
 from strategies.surrogate.cost_process import CostProcess
 from strategies.surrogate.ensemble import Ensemble
 from strategies.surrogate.expected_improvement import expected_improvement
@@ -88,7 +87,7 @@ def test_noise_is_told_from_differences_of_architectures():
     rng, space = np.random.default_rng(0), Landscape()
     parents = [space.sample(rng) for _ in range(50)]
     # Only results of neighbours can tell noise from a function that changes quickly.
-    architectures = [*parents, *(mutate(space, parent, rng) or parent for parent in parents)]
+    architectures = [*parents, *(space.mutate(parent, rng, tries=1) or parent for parent in parents)]
     rows, values = encode(space, architectures), np.array([score(a) for a in architectures])
     noisy = values + rng.normal(0, values.std(), len(values))
     assert GaussianProcess(rows, noisy).hyperparameters.noise > 0.1

@@ -1,4 +1,4 @@
-"""Mutations and random draws, also of architectures that were not proposed before.
+"""Random architectures that were not proposed before, near a given one or anywhere.
 
 Strategies whose sampler repeats itself fall back on unseen neighbours, so that no architecture is tried twice.
 """
@@ -17,34 +17,6 @@ MAX_DRAWS = 200
 MAX_ENUMERATED = 200_000  # larger spaces are not enumerated to find the architectures that remain
 
 
-def mutate(
-    space: SearchSpace, architecture: Architecture, rng: np.random.Generator, changes: int = 1
-) -> Architecture | None:
-    """Return a copy of an architecture with some choices changed to other values.
-
-    Choices that a change brings into effect are drawn uniformly.
-
-    Args:
-        space: The space of the architecture.
-        architecture: The parent.
-        rng: The source of randomness. How many values are drawn depends only on the space and ``changes``.
-        changes: The number of choices to change. Choices with a single value are never changed.
-
-    Returns:
-        The child, or None if it equals the parent or breaks a constraint of the space.
-    """
-    uniforms = iter(rng.random(len(space.table) + 2 * changes))
-    mutable = [n for n in architecture.values if len(space.table[n].values) > 1]
-    values = dict(architecture.values)
-    for _ in range(min(changes, len(mutable))):
-        name = mutable.pop(int(next(uniforms) * len(mutable)))
-        others = [v for v in space.table[name].values if v != architecture[name]]
-        values[name] = others[int(next(uniforms) * len(others))]
-    rest = {n: c.values[int(next(uniforms) * len(c.values))] for n, c in space.table.items() if n not in values}
-    child = space.canonical({**rest, **values})
-    return child if child != architecture and space.problem(child) is None else None
-
-
 def neighbour(
     space: SearchSpace, architecture: Architecture, seen: Collection[str], rng: np.random.Generator
 ) -> Architecture | None:
@@ -61,7 +33,7 @@ def neighbour(
     """
     for changes in (1, 2, 3):
         for _ in range(MAX_DRAWS // 4):
-            child = mutate(space, architecture, rng, changes)
+            child = space.mutate(architecture, rng, changes, tries=1)
             if child is not None and child.id not in seen:
                 return child
     return unseen_architecture(space, seen, rng)

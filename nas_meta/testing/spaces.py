@@ -1,13 +1,4 @@
-"""Conformance tests for search-space plugins, the same checks that ``nas-meta space check`` runs.
-
-In the tests of a plugin::
-
-    from nas_meta.testing import SpaceTests
-
-    class TestMySpace(SpaceTests):
-        def make_space(self):
-            return MySpace()
-"""
+"""Conformance tests of search spaces: draw architectures, build their models, run and pickle them."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Starting points of plugins: working files that ``nas-meta space new``, ``strategy new`` and ``learner new`` write."""

@@ -106,18 +106,13 @@ def measure() -> Table:
         "BANKING77, all 77 classes": [read_csv(banking / f"polyai_{part}.csv") for part in ("train", "test")],
         "CLINC150, all 150 classes": [data[part] for part in ("train", "test")],
     }
-    cells = [(name, shots, named) for name in sets for shots in (1, 5) for named in (False, True)]
+    cells = [(name, k, named) for name in sets for k in (1, 5) for named in (False, True)]
     rows = [
         ["BANKING77, 5-way 1-shot, 15 queries per class", *transductive(z, labels, balanced=True)],
         ["the same, class shares from a Dirichlet distribution, α = 2", *transductive(z, labels, balanced=False)],
         *(
-            [
-                f"{name}, {task_words(None, shots, named)}",
-                full_way(encoder, preparation, *sets[name], shots, named),
-                "",
-                "",
-            ]
-            for name, shots, named in cells
+            [f"{name}, {task_words(None, k, named)}", full_way(encoder, preparation, *sets[name], k, named), "", ""]
+            for name, k, named in cells
         ),
     ]
     return Table(("queries", "inductive", "**transductive**", "gain"), rows)

@@ -149,6 +149,23 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> ResolvedConf
         ConfigError: The file cannot be read or is not a valid config; the message is one sentence that names file,
             line and key, what was expected, and the nearest valid name.
     """
+    document, source = read_document(path, overrides)
+    return resolve(document, source, overrides)
+
+
+def read_document(path: str | Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], Source]:
+    """Read a config file without validating its sections.
+
+    Args:
+        path: YAML file.
+        overrides: Overrides that will be applied to it, for error messages.
+
+    Returns:
+        The sections as plain data, and the lines that they stand on.
+
+    Raises:
+        ConfigError: The file cannot be read, is not YAML, or holds something else than sections.
+    """
     try:
         text = regular_file(path, MOST_BYTES).read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
@@ -166,7 +183,7 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> ResolvedConf
         raise ConfigError(
             f"{path}: the config is a {type(document).__name__}; expected sections such as 'space:' and 'tasks:'"
         )
-    return resolve(document, Source(str(path), lines, [o.partition("=")[0] for o in overrides]), overrides)
+    return document, Source(str(path), lines, [o.partition("=")[0] for o in overrides])
 
 
 def resolve(

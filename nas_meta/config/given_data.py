@@ -90,6 +90,18 @@ def with_own_data(document: dict[str, Any], directory: Path) -> dict[str, Any]:
     return {**document, "tasks": {**tasks, "path": _path(directory)}}
 
 
+def with_movable_data(document: Mapping[str, Any], directory: Path) -> Mapping[str, Any]:
+    """Return the config of a run as its ``config.yaml`` has it: the run's own data are beside the file.
+
+    Args:
+        document: The config.
+        directory: The run directory.
+    """
+    if document["tasks"].get("path") != _path(directory):
+        return document
+    return {**document, "tasks": {**document["tasks"], "path": FILE}}
+
+
 def without_implied(resolved: ResolvedConfig) -> dict[str, Any]:
     """Return what the user wrote of a config, without the keys that were filled in.
 

@@ -23,6 +23,7 @@ from nas_meta.config.components import (
     most_steps,
     with_prefilter,
 )
+from nas_meta.config.given_data import with_movable_data
 from nas_meta.config.gpu_sharing import describe_device
 from nas_meta.config.pretraining import ADAPTED, space_before_adaptation, with_run_artifacts
 from nas_meta.config.problem import Problem, decided_shape, load_problem, load_space
@@ -183,7 +184,9 @@ class SearchRun:
         }  # fmt: skip
         self.journal = open_journal(self.directory, info, self.resumed)
         write_atomically(
-            self.directory / "config.yaml", yaml.safe_dump(document, sort_keys=False).encode(), private=True
+            self.directory / "config.yaml",
+            yaml.safe_dump(with_movable_data(document, self.directory), sort_keys=False).encode(),
+            private=True,
         )
         from nas_meta.outputs.monitors.from_config import make_monitors
 

@@ -42,12 +42,12 @@ def test_a_run_with_its_own_data_is_used_anywhere_without_them(config, data, tmp
     search(config, tmp_path / "first", inline=True, data=data)
     shutil.move(tmp_path / "first", tmp_path / "moved")
     moved = tmp_path / "moved"
+    assert nas_meta("search", moved / "config.yaml", "--run-dir", tmp_path / "again", "--inline").returncode == 0
     run = resume(moved, ["budget.trials=2"], inline=True)
     assert rerun(run, run.trials[1])["accuracy"] == run.trials[1].metrics["accuracy"]
     assert search(config | {"budget": {"trials": 3}}, moved, inline=True, resume=True).count == 3
     assert (run.export(tmp_path / "exported") / "model.safetensors").is_file()
     assert nas_meta("report", moved).returncode == 0 and str(moved / FILE) in (moved / "report.html").read_text()
-    assert nas_meta("search", moved / "config.yaml", "--run-dir", tmp_path / "again", "--inline").returncode == 0
 
 
 def test_a_search_resumes_with_the_same_data_and_refuses_others(config, data, tmp_path):

@@ -231,6 +231,7 @@ class WatchingSection(Section):
     on_trial_end: Hook = Field(None, description=HOOK.format("hook called after every trial"))
     on_search_end: Hook = Field(None, description=HOOK.format("hook called after the search"))
     hook_seconds: float = Field(60, gt=0, description="timeout of one hook call, in seconds")
+    report: bool = Field(True, description="write report.html into the run directory at the end of the search")
     prometheus: int | None = Field(
         None, ge=1, le=65535, description="port on which Ray serves metrics for Prometheus; by default none"
     )

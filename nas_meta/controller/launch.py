@@ -54,7 +54,7 @@ def search(
         watch: Called with the status after every event.
         resume: Resume the run that the directory holds, if it holds one; with the callbacks, but with the earlier run
             and the enqueued architectures that it began with.
-        progress: Show the progress bar of ``nas-meta search``.
+        progress: Show the progress bar of ``nas-meta search``; in a notebook, an output that is updated.
         callbacks: Functions that are called with the run and the trial after every trial. One that raises is logged
             and does not end the search.
         warm_start: An earlier run of the same space, or its directory: the strategy learns from its completed trials
@@ -126,8 +126,7 @@ def _run(
 ) -> Run:  # fmt: skip
     from nas_meta.outputs.monitors.callbacks import visible_lines
     from nas_meta.outputs.monitors.from_config import check_monitors
-    from nas_meta.outputs.report.live import LiveProgress
-    from nas_meta.outputs.report.terminal import console
+    from nas_meta.outputs.report.live import progress_display
 
     extras = replace(extras, hooks=check_monitors(resolved, inline))
     resolved = with_shared_gpus(resolved, inline)
@@ -136,7 +135,7 @@ def _run(
         check_workers(needed, 1 if inline else resolved.sections.resources.workers)
     with ExitStack() as ends:
         if progress:
-            watch = _both(ends.enter_context(LiveProgress(console())), watch)
+            watch = _both(ends.enter_context(progress_display()), watch)
         elif watch is None:
             ends.enter_context(visible_lines())
         folder = ends.enter_context(run_folder(directory, resumed))

@@ -1,5 +1,6 @@
 """A search in a notebook: its progress is one output that is updated, and its results show as HTML."""
 
+import re
 import time
 
 import pytest
@@ -68,4 +69,4 @@ run = nas_meta.search(config, "run", inline=True, progress=True, data=rows)""",
     assert "widget-view" not in str(outputs[0])  # tqdm and Ray may warn that ipywidgets is missing: nothing needs it
     assert "<table" in outputs[1][-1].data["text/html"] and "accuracy" in outputs[1][-1].data["text/html"]
     assert any("image/png" in output.get("data", {}) for output in outputs[2])
-    assert "class0" in outputs[3][-1].data["text/plain"]
+    assert re.search(r"'class\d+'", outputs[3][-1].data["text/plain"])  # trained for a step, it may be wrong

@@ -183,11 +183,8 @@ class SearchRun:
             "cpus": self.cpus, **self.recorded,
         }  # fmt: skip
         self.journal = open_journal(self.directory, info, self.resumed)
-        write_atomically(
-            self.directory / "config.yaml",
-            yaml.safe_dump(with_movable_data(document, self.directory), sort_keys=False).encode(),
-            private=True,
-        )
+        text = yaml.safe_dump(with_movable_data(document, self.directory), sort_keys=False)
+        write_atomically(self.directory / "config.yaml", text.encode(), private=True)
         from nas_meta.outputs.monitors.from_config import make_monitors
 
         self.monitors = make_monitors(

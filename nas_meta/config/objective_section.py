@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from nas_meta.config.section import Section
 from nas_meta.core.objectives import Share
-from nas_meta.core.paths import absolute_if_any
+from nas_meta.core.paths import NamesFiles, absolute_if_any
 from nas_meta.errors import nearest
 from nas_meta.evaluation.metrics import ACCURACY, LATENCY, METRICS, metric_of, of_form
 from nas_meta.models.onnx.forms import FORMS, TORCH
@@ -46,6 +46,13 @@ def with_defaults(given: Any) -> Any:
     return [o | limits.pop(o["metric"], {}) for o in DEFAULT_OBJECTIVES] + list(limits.values())
 
 
+def _limit(given: str, *, folder: str | None = None) -> str:
+    """Return a limit with the absolute path of the model that it is relative to, such as ``0.5x of my-model``."""
+    factor, x, model = given.partition("x ")
+    of, _, name = model.strip().rpartition("of ")
+    return f"{factor}{x}{of}of {absolute_if_any(name.strip(), folder=folder)}" if x and name else given
+
+
 class ObjectiveSection(Section):
     """Entry of ``objectives``: a metric that is optimised, limited or both."""
 
@@ -59,11 +66,11 @@ class ObjectiveSection(Section):
         description="which way is better; none only limits the metric; by default none if only min or max is given, "
         "otherwise the metric's usual direction"
     )
-    min: float | str | None = Field(
+    min: Annotated[float | str | None, NamesFiles(_limit)] = Field(
         None,
         description="smallest allowed value, given like max; candidates below it are rejected; by default no limit",
     )
-    max: float | str | None = Field(
+    max: Annotated[float | str | None, NamesFiles(_limit)] = Field(
         None,
         description="largest allowed value: a number, a number with a unit such as 345 MFLOPs, or 0.5x of the "
         "unsearched model; candidates above it are rejected, before training if the metric is known by then; by "

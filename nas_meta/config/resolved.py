@@ -6,6 +6,7 @@ everything else is built. A mistake anywhere in the config is one sentence with 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +16,7 @@ from typing import Any
 import yaml
 
 from nas_meta.config.model_pooling import with_own_pooling
+from nas_meta.config.placed_paths import with_placed_paths
 from nas_meta.config.provenance import Source, apply_overrides, check_plain, validate
 from nas_meta.config.recipe import AUTO, with_recipe
 from nas_meta.config.sections import (
@@ -40,6 +42,7 @@ from nas_meta.evaluation.hyperparameters import (
 from nas_meta.space.architecture import Architecture, Choice, Value
 
 MOST_BYTES = 256 * 1024  # maximum size of a config file
+EXPORTED = "nas_meta.yaml"  # of an exported model, with absolute paths; old ones start from where they were exported
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,24 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> ResolvedConf
         ConfigError: The file cannot be read or is not a valid config; the message is one sentence that names file,
             line and key, what was expected, and the nearest valid name.
     """
+    document, source = read_document(path, overrides)
+    return resolve(document, source, overrides)
+
+
+def read_document(path: str | Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], Source]:
+    """Read a config file without validating its sections; relative paths start from its folder.
+
+    Args:
+        path: YAML file.
+        overrides: Overrides that will be applied to it; they may name other plugins.
+
+    Returns:
+        The sections as plain data, and the lines that they stand on.
+
+    Raises:
+        ConfigError: The file cannot be read, is not YAML, or holds something else than sections; or a path does not
+            exist beside the file, but in the current folder.
+    """
     try:
         text = regular_file(path, MOST_BYTES).read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
@@ -166,7 +187,11 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> ResolvedConf
         raise ConfigError(
             f"{path}: the config is a {type(document).__name__}; expected sections such as 'space:' and 'tasks:'"
         )
-    return resolve(document, Source(str(path), lines, [o.partition("=")[0] for o in overrides]), overrides)
+    source = Source(str(path), lines, [o.partition("=")[0] for o in overrides])
+    if os.path.basename(path) != EXPORTED:
+        named = apply_overrides(document, overrides)
+        document = with_placed_paths(document, named, os.path.dirname(os.path.abspath(path)), source)
+    return document, source
 
 
 def resolve(

@@ -7,7 +7,7 @@ plugins are not here; they are further keys of the section that names the plugin
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -16,7 +16,7 @@ from nas_meta.config.recipe import AUTO
 from nas_meta.config.section import Section
 from nas_meta.core.objectives import Limit, Objective
 from nas_meta.core.options import CodeName
-from nas_meta.core.paths import absolute, absolute_if_any, absolute_plugin
+from nas_meta.core.paths import NamesFiles, absolute, absolute_hook
 from nas_meta.errors import nearest
 from nas_meta.evaluation.metrics import LATENCY, METRICS, OPEN_SET
 from nas_meta.evaluation.pretraining.options import PretrainingSection
@@ -246,12 +246,16 @@ HOOK = (
 )
 
 
+Hook = Annotated[list[str] | CodeName | None, NamesFiles(absolute_hook, lists=True)]
+
+
 class WatchingSection(Section):
     """Section ``watching``: hooks and monitors of a search."""
 
-    on_trial_end: list[str] | CodeName | None = Field(None, description=HOOK.format("hook called after every trial"))
-    on_search_end: list[str] | CodeName | None = Field(None, description=HOOK.format("hook called after the search"))
+    on_trial_end: Hook = Field(None, description=HOOK.format("hook called after every trial"))
+    on_search_end: Hook = Field(None, description=HOOK.format("hook called after the search"))
     hook_seconds: float = Field(60, gt=0, description="timeout of one hook call, in seconds")
+    report: bool = Field(True, description="write report.html into the run directory at the end of the search")
     prometheus: int | None = Field(
         None, ge=1, le=65535, description="port on which Ray serves metrics for Prometheus; by default none"
     )
@@ -277,10 +281,7 @@ class WatchingSection(Section):
     @field_validator(*HOOKS)
     @classmethod
     def _absolute_hook(cls, hook: list[str] | str | None) -> list[str] | str | None:
-        if isinstance(hook, str):
-            return absolute_plugin(hook)
-        # A command without a slash is on the PATH, whatever files the current folder has.
-        return [absolute_if_any(hook[0]), *hook[1:]] if hook and "/" in hook[0] else hook
+        return absolute_hook(hook)
 
 
 class Config(Section):

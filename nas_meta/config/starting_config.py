@@ -66,13 +66,13 @@ class StartingConfig:
         """Return the config with comments.
 
         Args:
-            name: Name of the config file, for the commands in the comments.
+            name: Path of the config file: relative paths of the data start from its folder.
         """
         facts = self.facts
         comments = {
             "source": "nas-meta tasks lists all of them",
-            "path": "relative to the folder in which nas-meta is started",
-            "train": "relative to the folder in which nas-meta is started",
+            "path": "relative to the folder of this file",
+            "train": "relative to the folder of this file",
             "text": "column with the text",
             "label": "column with the class",
             "group": "column that divides the examples into tasks",
@@ -85,7 +85,11 @@ class StartingConfig:
             "max_tokens": "longer texts are cut",
             "class_names": "the name of each class is one more example of it",
         }
-        rows = [(key, f"  {key}: {_scalar(value)}") for key, value in self.tasks.items()]
+        tasks = dict(self.tasks)
+        for key in ("path", "train", "valid", "test"):
+            if key in tasks and not os.path.isabs(os.path.expanduser(tasks[key])):
+                tasks[key] = Path(os.path.relpath(tasks[key], Path(name).parent)).as_posix()
+        rows = [(key, f"  {key}: {_scalar(value)}") for key, value in tasks.items()]
         width = min(40, max(len(row) for _, row in rows)) + 2
         lines = [f"{row:<{width}}# {comments[key]}" if key in comments else row for key, row in rows]
         what = f"{facts.examples:,} examples of {facts.classes:,} classes, from {_scalar(facts.where)}"

@@ -8,18 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from nas_meta.config.given_data import in_folder
 from nas_meta.config.gpu_sharing import with_shared_gpus
-from nas_meta.config.resolved import ResolvedConfig, read_config, resolve
+from nas_meta.config.resolved import ResolvedConfig
 from nas_meta.controller.changes import refuse_changed_models
 from nas_meta.controller.extras import Extras, checked_extras
+from nas_meta.controller.given import config_and_data, keep_data, refuse_other_data
 from nas_meta.controller.phases import SearchRun
 from nas_meta.controller.run_folder import run_folder
 from nas_meta.controller.sessions import config_to_resume
 from nas_meta.controller.supernet_job import check_workers
 from nas_meta.controller.traceback_log import logged_traceback
-from nas_meta.core.guard import type_name
 from nas_meta.core.signals import interruptible
-from nas_meta.errors import ConfigError
 from nas_meta.execution.engine import EngineDied
 from nas_meta.journal.database import Journal
 from nas_meta.journal.records import Trial
@@ -40,6 +40,7 @@ def search(
     callbacks: Sequence[Callable[[Run, Trial], Any]] = (),
     warm_start: RecordedRun | str | Path | None = None,
     enqueue: Sequence[Mapping[str, Any] | Architecture] = (),
+    data: Any = None,
 ) -> Run:
     """Run a search.
 
@@ -53,12 +54,16 @@ def search(
         watch: Called with the status after every event.
         resume: Resume the run that the directory holds, if it holds one; with the callbacks, but with the earlier run
             and the enqueued architectures that it began with.
-        progress: Show the progress bar of ``nas-meta search``.
+        progress: Show the progress bar of ``nas-meta search``; in a notebook, an output that is updated.
         callbacks: Functions that are called with the run and the trial after every trial. One that raises is logged
             and does not end the search.
         warm_start: An earlier run of the same space, or its directory: the strategy learns from its completed trials
             before its first proposal.
         enqueue: Architectures, as dicts from choices to values, that are tried first.
+        data: Labelled texts in place of the config's task source: ``{"texts": [...], "labels": [...]}``, pairs (text,
+            label), a data frame of pandas, a dataset of Hugging Face datasets, or a dict of these by split.
+            ``tasks.text`` and ``tasks.label`` name columns that are called otherwise. The run keeps the data in its
+            directory, so resuming needs none; other data than it began with are refused.
 
     Returns:
         The finished run.
@@ -68,18 +73,16 @@ def search(
         RunError: The directory holds a run already, is in use by another search, or cannot be written.
         Interrupted: By SIGINT; finished trials are in the journal.
     """
-    if isinstance(config, (str, Path)):
-        resolved = read_config(config)
-    elif isinstance(config, (ResolvedConfig, Mapping)):
-        resolved = config if isinstance(config, ResolvedConfig) else resolve(config)
-    else:
-        raise ConfigError(f"config is {type_name(config)}; expected the path of a YAML file, or sections as a dict")
+    resolved, given = config_and_data(config, data, run_dir, resume)
     directory = run_dir or resolved.sections.run_dir
     extras = checked_extras(callbacks, warm_start, enqueue)
     if resume and directory is not None and Journal.exists(Path(directory)):
+        if given is not None:
+            resolved = in_folder(resolved, directory)
+            refuse_other_data(resolved, Path(directory), given)
         resumed = config_to_resume(Path(directory), resolved)
-        return _run(resumed, Path(directory), inline, watch, True, progress, extras)
-    return _run(resolved, directory, inline, watch, False, progress, extras)
+        return _run(resumed, Path(directory), inline, watch, True, progress, extras, given)
+    return _run(resolved, directory, inline, watch, False, progress, extras, given)
 
 
 def resume(
@@ -119,12 +122,11 @@ def resume(
 
 def _run(
     resolved: ResolvedConfig, directory: str | Path | None, inline: bool, watch: Watcher | None, resumed: bool,
-    progress: bool, extras: Extras,
+    progress: bool, extras: Extras, given: bytes | None = None,
 ) -> Run:  # fmt: skip
     from nas_meta.outputs.monitors.callbacks import visible_lines
     from nas_meta.outputs.monitors.from_config import check_monitors
-    from nas_meta.outputs.report.live import LiveProgress
-    from nas_meta.outputs.report.terminal import console
+    from nas_meta.outputs.report.live import progress_display
 
     extras = replace(extras, hooks=check_monitors(resolved, inline))
     resolved = with_shared_gpus(resolved, inline)
@@ -133,12 +135,15 @@ def _run(
         check_workers(needed, 1 if inline else resolved.sections.resources.workers)
     with ExitStack() as ends:
         if progress:
-            watch = _both(ends.enter_context(LiveProgress(console())), watch)
+            watch = _both(ends.enter_context(progress_display()), watch)
         elif watch is None:
             ends.enter_context(visible_lines())
         folder = ends.enter_context(run_folder(directory, resumed))
         stop = ends.enter_context(interruptible())
         ends.enter_context(logged_traceback(folder))
+        if given is not None:
+            resolved = in_folder(resolved, folder)
+            keep_data(folder, given, resumed)
         if resumed:
             refuse_changed_models(resolved, folder)
         try:

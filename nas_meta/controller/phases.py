@@ -23,6 +23,7 @@ from nas_meta.config.components import (
     most_steps,
     with_prefilter,
 )
+from nas_meta.config.given_data import with_movable_data
 from nas_meta.config.gpu_sharing import describe_device
 from nas_meta.config.pretraining import ADAPTED, space_before_adaptation, with_run_artifacts
 from nas_meta.config.problem import Problem, decided_shape, load_problem, load_space
@@ -183,9 +184,8 @@ class SearchRun:
             "cpus": self.cpus, **self.recorded,
         }  # fmt: skip
         self.journal = open_journal(self.directory, info, self.resumed)
-        write_atomically(
-            self.directory / "config.yaml", yaml.safe_dump(document, sort_keys=False).encode(), private=True
-        )
+        text = yaml.safe_dump(with_movable_data(document, self.directory), sort_keys=False)
+        write_atomically(self.directory / "config.yaml", text.encode(), private=True)
         from nas_meta.outputs.monitors.from_config import make_monitors
 
         self.monitors = make_monitors(

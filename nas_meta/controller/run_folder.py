@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from nas_meta.config.given_data import FILE as DATA
 from nas_meta.controller.sessions import LOCK, run_lock
 from nas_meta.journal.database import Journal
 from nas_meta.journal.run import new_run_dir
@@ -17,7 +18,8 @@ def run_folder(directory: str | Path | None, resumed: bool) -> Iterator[Path]:
     """Create and lock the directory of a search.
 
     If the search ends before it has a journal, because its config or its data are refused, what was created is removed:
-    the status, the lock, and the directories that are empty then. Directories that existed before are kept.
+    the status, the data given in memory, the lock, and the directories that are empty then. Directories that existed
+    before are kept.
 
     Args:
         directory: The run directory; None creates one under ``runs/``.
@@ -44,7 +46,7 @@ def run_folder(directory: str | Path | None, resumed: bool) -> Iterator[Path]:
                 yield folder
             except BaseException:
                 if not Journal.exists(folder):
-                    for name in (STATUS, LOCK):  # while this search holds the lock: they are its own
+                    for name in (STATUS, DATA, LOCK):  # while this search holds the lock: they are its own
                         (folder / name).unlink(missing_ok=True)
                 raise
     except BaseException:

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from nas_meta.config.given_data import with_own_data
 from nas_meta.config.plugin_trust import plugin_files, refuse_plugin_files
 from nas_meta.config.provenance import Source, apply_overrides
 from nas_meta.config.recipe import AUTO
@@ -137,7 +138,7 @@ def config_to_resume(
     """
     journal = Journal.open(directory)
     try:
-        document = recorded_config(journal.get("config"))
+        document = with_own_data(recorded_config(journal.get("config")), directory)
         if not allow_plugins:
             refuse_plugin_files(document, directory, plugin_files(given.given) if given else ())
         recorded = resolve(document, Source(str(directory)), recorded=True)

@@ -29,7 +29,8 @@ class PluginOptions(BaseModel):
     """Base class of the options of every plugin.
 
     Unknown keys, infinite numbers and NaN are refused, and defaults are validated like given values. Values of the type
-    ``Path`` become absolute. Give every field a ``description``: help texts and the documentation show it.
+    ``Path`` become absolute: in a config file they start from the folder of the file, elsewhere from the current
+    folder. Give every field a ``description``: help texts and the documentation show it.
     """
 
     model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
@@ -37,7 +38,16 @@ class PluginOptions(BaseModel):
     @field_validator("*")
     @classmethod
     def _absolute_path(cls, value: Any) -> Any:
-        return Path(absolute(value)) if isinstance(value, Path) else value
+        return _with_absolute_paths(value)
+
+
+def _with_absolute_paths(value: Any) -> Any:
+    """Return a value whose paths are absolute, also those in lists, tuples and mappings."""
+    if isinstance(value, Path):
+        return Path(absolute(value))
+    if type(value) in (list, tuple):
+        return type(value)(map(_with_absolute_paths, value))
+    return {key: _with_absolute_paths(inner) for key, inner in value.items()} if type(value) is dict else value
 
 
 def fields_at(model: type[BaseModel], path: tuple[str | int, ...]) -> set[str]:

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 
 from nas_meta.config.fingerprints.environment import Environment
 from nas_meta.config.fingerprints.fingerprint import Fingerprint
+from nas_meta.config.given_data import with_own_data
 from nas_meta.config.plugin_trust import refuse_plugin_files
 from nas_meta.config.resolved import ResolvedConfig, resolve
 from nas_meta.config.sections import Config
@@ -83,7 +84,7 @@ class Run:
     @property
     def recorded(self) -> dict[str, Any]:
         """The config in the journal as plain data; reading it runs no code of plugins."""
-        return recorded_config(self._journal.get("config"))
+        return with_own_data(recorded_config(self._journal.get("config")), self.directory)
 
     @property
     def trials(self) -> list[Trial]:

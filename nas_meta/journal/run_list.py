@@ -13,11 +13,11 @@ from nas_meta.journal.database import FILE
 from nas_meta.journal.records import Trial
 from nas_meta.journal.run import load_run, rank
 from nas_meta.journal.status import FILE as STATUS
-from nas_meta.journal.status import OVER, read_status
+from nas_meta.journal.status import OVER, Status, read_early_status, read_status
 
 RUNS = Path("runs")  # where searches without a run directory write theirs
 DEEPEST = 4  # folders between the folder that is listed and a run
-DONE, INTERRUPTED, RUNNING, DAMAGED = "done", "interrupted", "running", "damaged"
+DONE, INTERRUPTED, RUNNING, DAMAGED, PREPARING = "done", "interrupted", "running", "damaged", "preparing"
 START = "'nas-meta search CONFIG' starts one"
 
 
@@ -27,7 +27,8 @@ class RunSummary:
 
     Attributes:
         directory: The run directory.
-        state: ``running``, ``done``, ``interrupted`` or ``failed``; ``damaged`` if the run cannot be read.
+        state: ``preparing``, ``running``, ``done``, ``interrupted`` or ``failed``; ``damaged`` if the run cannot be
+            read.
         changed: When the search last wrote to it, in seconds since the epoch.
         trials: The number of trials that have ended.
         total: Trials of the budget; None if the run does not tell.
@@ -50,7 +51,7 @@ class RunSummary:
         return {**vars(self), "directory": str(self.directory), "best": self.best and self.best.as_dict()}
 
 
-def run_directories(folder: Path, deepest: int = DEEPEST) -> Iterator[Path]:
+def run_directories(folder: Path, deepest: int = DEEPEST, preparing: bool = False) -> Iterator[Path]:
     """Yield the run directories below a folder, or the folder itself if it is a run.
 
     Links to folders are not followed, and nothing inside a run is looked at.
@@ -58,11 +59,12 @@ def run_directories(folder: Path, deepest: int = DEEPEST) -> Iterator[Path]:
     Args:
         folder: The folder; it need not exist.
         deepest: The largest number of folders between it and a run.
+        preparing: Whether to yield also the directories of searches that have no journal yet.
 
     Yields:
-        Directories with a journal.
+        Directories with a journal, or with the status of a search that still prepares its data and weights.
     """
-    if (folder / FILE).is_file():
+    if (folder / FILE).is_file() or (preparing and _preparing(folder) is not None):
         yield folder
         return
     try:
@@ -71,7 +73,7 @@ def run_directories(folder: Path, deepest: int = DEEPEST) -> Iterator[Path]:
         return
     if deepest:
         for name in inner:
-            yield from run_directories(folder / name, deepest - 1)
+            yield from run_directories(folder / name, deepest - 1, preparing)
 
 
 def list_runs(folder: Path) -> list[RunSummary]:
@@ -83,7 +85,8 @@ def list_runs(folder: Path) -> list[RunSummary]:
     Returns:
         The summaries, the run that changed last first.
     """
-    return sorted(map(summary_of, run_directories(folder)), key=lambda s: (-s.changed, str(s.directory)))
+    found = map(summary_of, run_directories(folder, preparing=True))
+    return sorted(found, key=lambda summary: (-summary.changed, str(summary.directory)))
 
 
 def latest_run(folder: Path = RUNS) -> Path:
@@ -113,6 +116,9 @@ def summary_of(directory: Path) -> RunSummary:
     Returns:
         The summary; that of a run that cannot be read says why.
     """
+    if not (directory / FILE).is_file() and (early := _preparing(directory)) is not None:
+        state = early.phase if early.phase in OVER else PREPARING
+        return RunSummary(directory, state, _changed(directory), 0, early.total, error=early.error)
     try:
         run = load_run(directory)
         metric = run.objectives[0].metric
@@ -132,6 +138,16 @@ def summary_of(directory: Path) -> RunSummary:
     return RunSummary(
         directory, state, _changed(directory), board.finished, status.total, board.leader, metric, status.error
     )
+
+
+def _preparing(directory: Path) -> Status | None:
+    """Return the status of a search that has no journal yet; None if there is none."""
+    if not (directory / STATUS).is_file():
+        return None
+    try:
+        return read_early_status(directory)
+    except RunError:  # the file of another program
+        return None
 
 
 def _changed(directory: Path) -> float:

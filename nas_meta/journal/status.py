@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from nas_meta.core.files import regular_file, write_atomically
+from nas_meta.core.objectives import Objective
 from nas_meta.errors import RunError
+from nas_meta.evaluation.metrics import ACCURACY
 from nas_meta.journal.leaderboard import Leaderboard
 from nas_meta.journal.records import Trial
 from nas_meta.journal.run import Run
@@ -158,7 +160,26 @@ def read_status(run: Run) -> Status:
     Raises:
         RunError: There is no status file, or it is damaged.
     """
-    path = run.directory / FILE
+    return _status_in(run.directory, lambda: Leaderboard.of(run.trials, run.objectives))
+
+
+def read_early_status(directory: Path) -> Status:
+    """Read the last status of a search that has no journal yet.
+
+    Args:
+        directory: The run directory.
+
+    Returns:
+        The status, without trials. A search whose process was killed is ``interrupted``.
+
+    Raises:
+        RunError: There is no status file, or it is damaged.
+    """
+    return _status_in(directory, lambda: Leaderboard.of([], [Objective(ACCURACY)]))
+
+
+def _status_in(directory: Path, leaderboard: Callable[[], Leaderboard]) -> Status:
+    path = directory / FILE
     try:
         plain: dict[str, Any] = json.loads(regular_file(path, MOST_BYTES).read_bytes())
         PHASES[plain["phase"]]
@@ -172,8 +193,8 @@ def read_status(run: Run) -> Status:
         by_trial = {"steps": steps, "losses": losses}
         if plain["phase"] not in OVER and time.time() - times["written"] > SILENCE and _is_gone(texts["where"]):
             plain["phase"] = "interrupted"
-        leaderboard = Leaderboard.of(run.trials, run.objectives)
-        return Status(leaderboard=leaderboard, run_dir=run.directory, **(plain | times | counts | texts | by_trial))
+        board = leaderboard()
+        return Status(leaderboard=board, run_dir=directory, **(plain | times | counts | texts | by_trial))
     except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
         raise RunError(f"{path} cannot be read: it is not a status that a search wrote") from error
 

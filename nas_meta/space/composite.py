@@ -28,6 +28,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 from nas_meta.core import plugins
 from nas_meta.core.guard import plugin_call
 from nas_meta.core.options import PluginOptions, code_names, fields_at
+from nas_meta.core.placing import placed
 from nas_meta.errors import ConfigError, PluginError, nearest
 from nas_meta.space.architecture import Architecture, Choice, Value
 from nas_meta.space.enumeration import assignments
@@ -92,6 +93,22 @@ class SubSpace:
             except PluginError:
                 return
             yield from code_names(model, given)
+
+    @staticmethod
+    def placed(given: Any, folder: str, path: tuple[str | int, ...]) -> Any:
+        """Return a value of a config with absolute paths.
+
+        Args:
+            given: A name, or a mapping with the key ``name``; other values are returned unchanged.
+            folder: Folder that relative paths start from.
+            path: Keys that lead to the value, for errors.
+        """
+        name = given.get("name") if isinstance(given, Mapping) else None
+        try:
+            model = plugins.options_of("spaces", name) if isinstance(name, str) else None
+        except PluginError:
+            model = None  # validation reports it
+        return given if model is None else placed(model, given, folder, path)
 
     @property
     def document(self) -> dict[str, Any]:

@@ -56,6 +56,19 @@ def test_runs_are_listed_with_the_newest_first(folder):
     assert len(printed) == 5 and "1 d ago" in printed[3] and "no trial worked" in "".join(printed[1:3])
 
 
+def test_a_search_that_still_prepares_is_listed_but_is_not_the_latest_run(folder):
+    for name, phase in (("first", "preparing"), ("second", "failed")):
+        began(folder / "runs" / name, phase)
+        (folder / "runs" / name / "journal.sqlite").unlink()
+    (folder / "runs" / "site").mkdir()
+    (folder / "runs" / "site" / "status.json").write_text('{"phase": "up"}')  # of another program
+    listed = {row["directory"]: row for row in json.loads(nas_meta("runs", "--json").stdout)}
+    assert listed.keys() == {"runs/first", "runs/second", "runs/new", "runs/old"}
+    assert listed["runs/first"]["state"] == "preparing" and listed["runs/first"]["total"] == 20
+    assert listed["runs/second"]["state"] == "failed" and listed["runs/second"]["error"] == "no trial worked"
+    assert "0/20" in nas_meta("runs").stdout and latest_run() == Path("runs/new")
+
+
 def test_a_run_that_cannot_be_read_does_not_hide_the_others(folder):
     (folder / "runs" / "broken").mkdir()
     (folder / "runs" / "broken" / "journal.sqlite").write_bytes(b"SQLite format 3\0" + bytes(200))

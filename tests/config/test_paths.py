@@ -1,4 +1,4 @@
-"""Paths of a config are those of the folder where the search began, wherever later commands are typed."""
+"""Paths in the config of a Python program are those of the folder where the search began, wherever it is used later."""
 
 import shutil
 from pathlib import Path

@@ -15,7 +15,8 @@ from nas_meta.core.guard import first_line
 from nas_meta.errors import ConfigError, NasMetaError
 from nas_meta.evaluation.calibration import Calibration, read_calibration
 from nas_meta.journal.run import Run
-from nas_meta.outputs.export.calibrating import calibrated, identity
+from nas_meta.outputs.classifier.stored_calibration import calibration_of
+from nas_meta.outputs.export.calibrating import identity
 from nas_meta.outputs.export.exported_model import CONFIG, LEARNED, restore_learned
 from nas_meta.tasks.examples import IMAGE, TEXT
 
@@ -46,7 +47,7 @@ def parts_of_trial(run: Run, trial: int | None, device: str | None) -> ModelPart
     evaluation = _evaluation(run.config, space, device)
     encoder = evaluation.restored(architecture, weights).eval()
     chosen = evaluation.of(architecture)
-    calibration = calibrated(run.config, space, chosen, encoder)
+    calibration = calibration_of(run, row.id, weights, space, chosen, encoder)
     return _parts(encoder, chosen.learner, config, space, space.tokenizer, calibration)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from nas_meta.evaluation.calibration import Calibration
     from nas_meta.evaluation.trial import Evaluation
     from nas_meta.models.encoder import Encoder
+    from nas_meta.tasks.pool import Tasks
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +32,9 @@ def identity(learner: Learner, pooling: str) -> str:
 
 
 def calibrated(
-    config: ResolvedConfig, space: SearchSpace, evaluation: Evaluation, encoder: Encoder
-) -> Calibration | None:
+    config: ResolvedConfig, space: SearchSpace, evaluation: Evaluation, encoder: Encoder,
+    on_tasks: Callable[[Tasks], None] = lambda tasks: None,
+) -> Calibration | None:  # fmt: skip
     """Calibrate a trained model on the tasks of its run.
 
     Args:
@@ -39,6 +42,7 @@ def calibrated(
         space: Its space.
         evaluation: The evaluation of the model's architecture.
         encoder: The model.
+        on_tasks: Called with the tasks once they are read.
 
     Returns:
         The calibration; None if the learner compares no embeddings, the splits have too few classes, or the data cannot
@@ -51,6 +55,7 @@ def calibrated(
         return None
     try:
         tasks = load_tasks(config, space)
+        on_tasks(tasks)
         evaluation = dataclasses.replace(evaluation, tasks=tasks, shape=episode_shape(config, tasks=tasks))
         with torch.random.fork_rng():
             return calibrate(evaluation, encoder, learner)

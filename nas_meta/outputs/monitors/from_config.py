@@ -112,7 +112,8 @@ def make_monitors(
     monitors = Monitors()
     monitors.add("logs", TrialLogs, directory)
     monitors.add("TensorBoard", TensorBoardLog, directory, space, objectives)
-    monitors.add("report", ReportFile, directory)  # before hooks, which may send it somewhere
+    if section.report:
+        monitors.add("report", ReportFile, directory)  # before hooks, which may send it somewhere
     monitors.add("log lines", TrialLines)
     if callbacks:
         monitors.add("callbacks", Callbacks, callbacks, directory)

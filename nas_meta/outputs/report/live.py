@@ -109,6 +109,13 @@ class LiveProgress:
                 silence = min(2 * silence, max(MOST_SILENCE, self._silence))
 
 
+def progress_display() -> Any:
+    """Return the progress display that suits this process: one for notebooks, or :class:`LiveProgress`."""
+    from nas_meta.outputs.report.notebook import NotebookProgress, in_notebook
+
+    return NotebookProgress() if in_notebook() else LiveProgress(console())
+
+
 @dataclass(frozen=True)
 class Summary:
     """The counts of a search at one moment, with a clock that runs on until the next one.

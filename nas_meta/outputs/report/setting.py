@@ -12,6 +12,7 @@ from pydantic import Field
 
 from nas_meta.config.environment import shareable
 from nas_meta.config.fingerprints.environment import Environment
+from nas_meta.config.given_data import with_own_data
 from nas_meta.journal.database import Journal
 from nas_meta.journal.row_checks import recorded_config, validated
 from nas_meta.journal.run import Run
@@ -37,7 +38,7 @@ def recorded(run: Run) -> tuple[dict[str, Any], list[str], float | None, float |
     journal = Journal.open(run.directory)
     notes = validated(list[str], journal.get("tasks", []), "tasks")
     times = (validated(SECONDS, journal.get(key), key) for key in ("created", "seconds"))
-    return (recorded_config(journal.get("config")), notes, *times)
+    return (with_own_data(recorded_config(journal.get("config")), run.directory), notes, *times)
 
 
 def data_of(run: Run, document: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:

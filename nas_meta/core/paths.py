@@ -51,7 +51,7 @@ def absolute_if_any(name: str, *, folder: str | None = None) -> str:
     """Return the absolute path of a file or folder; other names unchanged.
 
     Args:
-        name: A path, or a name such as ``starter:minilm`` or one of the Hugging Face Hub.
+        name: A path, or a name such as ``starter:minilm`` or one of the Hugging Face Hub; empty for none.
         folder: As in :func:`absolute`.
 
     Returns:
@@ -60,7 +60,7 @@ def absolute_if_any(name: str, *, folder: str | None = None) -> str:
     Raises:
         MisplacedPath: As :func:`absolute`.
     """
-    path = absolute(name, folder=folder)
+    path = absolute(name, folder=folder) if name else ""
     return path if _exists(path) else name
 
 

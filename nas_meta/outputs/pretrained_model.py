@@ -255,7 +255,7 @@ def _with_checkpoints(
     """Pass on the statuses of a training; log each, and write a checkpoint about every ``every`` steps."""
     from nas_meta.outputs.monitors.event_file import EventWriter
 
-    board, last = EventWriter(str(folder / "tensorboard")), None
+    board, last = EventWriter(folder / "tensorboard"), None
     try:
         for status in statuses:
             last = status.step // every if last is None else last

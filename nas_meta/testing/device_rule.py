@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
-from torch.utils._pytree import tree_flatten, tree_map
 
 MOVES = ("to", "cuda", "type_as")  # methods whose result is where the model is
 HOMES = ("cpu",)  # methods whose result is on the CPU
@@ -65,9 +64,9 @@ class DeviceRule(TorchFunctionMode):
             # A tensor that is there already is returned as it is; on a GPU it would be another one.
             return result.view_as(result) if moved and isinstance(result, Tensor) else self._keep(tensors, result)
         if name in HOMES and tensors:
-            return tree_map(lambda t: self._mark(t.view_as(t)) if isinstance(t, Tensor) else t, result)
+            return self._mark(result.view_as(result))
         if not tensors:
-            return result if kwargs.get("device") is not None else tree_map(self._mark, result)
+            return result if kwargs.get("device") is not None else self._mark(result)
         home = [t for t in tensors if self._is_home(t)]
         mixed = any(t.ndim > 0 for t in home) and len(home) < len(tensors)
         if mixed and name not in ALLOWED and not name.startswith("__get__"):
@@ -76,12 +75,14 @@ class DeviceRule(TorchFunctionMode):
 
     def _keep(self, tensors: list[Tensor], result: Any) -> Any:
         """Mark a result as at home if everything that it was computed from is."""
-        return tree_map(self._mark, result) if all(map(self._is_home, tensors)) else result
+        return self._mark(result) if all(map(self._is_home, tensors)) else result
 
-    def _mark(self, value: Any) -> Any:
-        if isinstance(value, Tensor) and not isinstance(value, torch.nn.Parameter):
-            self._home[id(value)] = weakref.ref(value)
-        return value
+    def _mark(self, result: Any) -> Any:
+        """Mark the tensors of a result as at home."""
+        for tensor in _tensors(result):
+            if not isinstance(tensor, torch.nn.Parameter):
+                self._home[id(tensor)] = weakref.ref(tensor)
+        return result
 
     def _is_home(self, tensor: Tensor) -> bool:
         reference = self._home.get(id(tensor))
@@ -99,4 +100,8 @@ class DeviceRule(TorchFunctionMode):
 
 def _tensors(value: Any) -> Iterator[Tensor]:
     """Yield the tensors in nested arguments."""
-    return (leaf for leaf in tree_flatten(value)[0] if isinstance(leaf, Tensor))
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple, Mapping)):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors(part)

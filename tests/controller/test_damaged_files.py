@@ -50,6 +50,7 @@ def test_a_trained_supernet_needs_its_workers_no_longer(supernet, tmp_path):
     assert results(resume(tmp_path, inline=True)) == results(whole)
 
 
+@pytest.mark.slow
 def test_a_truncated_supernet_is_trained_again(supernet, tmp_path):
     whole = search(supernet, tmp_path / "whole", inline=True)
     crashed(supernet, tmp_path / "run", lambda status: len(status.trials) == 2)
@@ -62,6 +63,7 @@ def test_a_truncated_supernet_is_trained_again(supernet, tmp_path):
 
 
 @pytest.mark.parametrize("size", marked([0, 40], [40]))
+@pytest.mark.slow
 def test_a_truncated_checkpoint_is_left_aside(size, supernet, tmp_path):
     whole = search(supernet, tmp_path / "whole", inline=True)
     crashed(supernet, tmp_path / "run", lambda status: status.job_steps and status.steps[0] == 3)

@@ -69,6 +69,7 @@ def test_a_form_that_cannot_be_measured_is_refused(objectives, sentence):
         resolve({"objectives": objectives})
 
 
+@pytest.mark.slow
 def test_a_search_for_the_deployed_form(small_config, tmp_path, traced):
     """INT8 on the front and in every trial; the names say so in tables, the report and the journal."""
     small_config["space"] |= {"heads": [1.0], "ffn": [1.0], "min_layers": 2}

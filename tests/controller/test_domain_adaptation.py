@@ -41,6 +41,7 @@ def test_the_model_of_a_space_is_adapted_before_the_search(adapting, tiny_model,
     assert rerun(load_run(tmp_path / "run"), run.trials[0])["accuracy"] == run.trials[0].metrics["accuracy"]
 
 
+@pytest.mark.slow
 def test_the_model_before_its_adaptation_stands_beside_the_one_after(adapting, tmp_path):
     plain = {**adapting, "budget": {"trials": 1}}
     del plain["pretraining"]
@@ -56,6 +57,7 @@ class Crash(Exception):
 
 
 @pytest.mark.parametrize("how", marked(["crash", "interrupt"], ["interrupt"]))
+@pytest.mark.slow
 def test_an_adaptation_that_breaks_off_goes_on_from_its_checkpoint_bit_by_bit(how, adapting, tmp_path):
     whole = search(adapting, tmp_path / "whole", inline=True)
 

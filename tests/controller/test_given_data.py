@@ -38,6 +38,7 @@ def test_data_in_memory_give_the_numbers_of_the_same_file(config, data, labelled
     assert run.fingerprint.data == load_run(tmp_path / "file").fingerprint.data
 
 
+@pytest.mark.slow
 def test_a_run_with_its_own_data_is_used_anywhere_without_them(config, data, tmp_path):
     search(config, tmp_path / "first", inline=True, data=data)
     shutil.move(tmp_path / "first", tmp_path / "moved")

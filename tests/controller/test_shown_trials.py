@@ -42,6 +42,7 @@ def scalars(folder):
     return accumulator.Tags()["scalars"], accumulator.SummaryMetadata("_hparams_/session_end_info")
 
 
+@pytest.mark.slow
 def test_a_trial_that_was_not_shown_is_shown_at_last(document, monkeypatch, tmp_path):
     publish = TrialLoop._publish_end
     with monkeypatch.context() as patch:

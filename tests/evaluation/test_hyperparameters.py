@@ -115,6 +115,7 @@ def test_the_config_of_a_trial_holds_what_it_chose(toy):
     assert resolved.searched.choices["learner.lr"].values == (1e-5, 1e-4, 1e-3, 1e-2)
 
 
+@pytest.mark.slow
 def test_a_real_search_over_learners_pooling_and_episodes(small_config, tmp_path):
     """Every trial is meta-tested, exported and evaluated with its own recipe."""
     from nas_meta.outputs.export.exported_model import evaluate_folder

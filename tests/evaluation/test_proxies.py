@@ -195,6 +195,7 @@ def test_an_unknown_score_is_a_sentence(small_config, tmp_path):
         parse_proxies("x")
 
 
+@pytest.mark.slow
 def test_a_prefiltered_search_goes_on_as_if_nothing_had_happened(small_config, tmp_path):
     small_config |= {"strategy": {"name": "evolution", "prefilter": {"score": "untrained", "of": 3}}}
     whole = search(small_config, tmp_path / "whole", inline=True)

@@ -40,6 +40,7 @@ def little_memory():
     resource.setrlimit(resource.RLIMIT_AS, before)
 
 
+@pytest.mark.slow
 def test_weights_that_are_larger_than_memory_are_damaged(run, little_memory):
     best = load_run(run).best
     with weights_path(run, best.id).open("ab") as file:
@@ -105,6 +106,7 @@ def test_a_journal_that_cannot_be_resumed_is_refused_also_if_a_trial_is_running(
         resume(run, ["budget.trials=7"], inline=True)
 
 
+@pytest.mark.slow
 def test_a_search_that_is_interrupted_before_all_its_trials_run_again_is_resumed(small_config, tmp_path):
     """Two trials were running when a search with two workers died, and one worker reruns them one after the other."""
     small_config |= {"strategy": {"name": "random"}, "budget": {"trials": 4}}

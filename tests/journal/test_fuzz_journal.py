@@ -69,7 +69,7 @@ def looked_at(folder, capsys):
     return run
 
 
-@tried(6, 400)
+@tried(2, 400)
 def test_bytes_that_are_wrong(cases, copy, capsys):
     change = st.tuples(
         st.sampled_from(["overwrite", "overwrite", "cut", "zeros"]), st.floats(0, 1), st.binary(min_size=1, max_size=40)
@@ -93,7 +93,7 @@ def test_bytes_that_are_wrong(cases, copy, capsys):
     property()
 
 
-@tried(8, 600)
+@tried(3, 600)
 def test_values_that_are_wrong(cases, copy, capsys):
     with sqlite3.connect(copy() / FILE) as db:
         tables = {
@@ -120,7 +120,7 @@ def test_values_that_are_wrong(cases, copy, capsys):
     property()
 
 
-@tried(5, 300)
+@tried(2, 300)
 def test_a_document_that_is_wrong_is_no_config_and_no_report(cases, copy, capsys):
     @many(cases)
     @given(st.sampled_from(["config", "report", "session", "job"]), st.data())

@@ -42,7 +42,7 @@ def test_standings_are_what_a_look_at_all_trials_finds(history):
 def test_hundreds_of_event_files_take_no_thread_and_no_handle(tmp_path, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    writers = [EventWriter(str(tmp_path / str(i))) for i in range(300)]
+    writers = [EventWriter(tmp_path / str(i)) for i in range(300)]
     threads, files = threading.active_count(), psutil.Process().num_fds()
     for step in range(5):
         for writer in writers:
@@ -53,5 +53,5 @@ def test_hundreds_of_event_files_take_no_thread_and_no_handle(tmp_path, monkeypa
     writers[0].add_scalar("loss", 0.1, 5)
     writers[1].close()
     for writer, steps in zip(writers[:2], (6, 5), strict=True):
-        events = EventAccumulator(writer.log_dir).Reload()
+        events = EventAccumulator(str(writer.path.parent)).Reload()
         assert [event.step for event in events.Scalars("loss")] == list(range(steps))

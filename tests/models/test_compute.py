@@ -76,6 +76,7 @@ def test_layers_that_are_computed_again_keep_less(small_config):
 
 
 @pytest.mark.parametrize("strategy", ["darts", "supernet"])
+@pytest.mark.slow
 def test_a_supernet_with_layers_computed_again_finds_the_same(strategy, small_config, tmp_path):
     if strategy == "darts":
         small = {"layers": 2, "heads": [2], "kernels": [3], "gated": [], "ffn": [1.0]}

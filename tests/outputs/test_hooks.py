@@ -156,6 +156,7 @@ def test_a_wrong_key_gets_a_sentence(text, sentence, tmp_path):
         read_config(tmp_path / "c.yaml")
 
 
+@pytest.mark.slow
 def test_watching_may_change_when_a_search_goes_on(small_config, told, tmp_path):
     command, events = told
     search(small_config | {"budget": {"trials": 1}}, tmp_path / "run", inline=True)

@@ -20,6 +20,7 @@ def test_the_command_shows_every_step_and_the_same_accuracy(small_config, tmp_pa
     assert "has no trial 9; it has 6" in nas_meta("trial", tmp_path / "run", 9, check=1).stderr
 
 
+@pytest.mark.slow
 def test_a_trial_that_was_stopped_ends_at_its_rung_again(small_config, tmp_path):
     small_config |= {"stopping": {"name": "asha", "rungs": [1, 2], "episodes": 6}, "strategy": {"name": "random"}}
     run = search(small_config, tmp_path / "run", inline=True)

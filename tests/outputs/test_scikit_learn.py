@@ -19,7 +19,7 @@ class VectorParts:
     """A model whose examples are their own embeddings: scikit-learn's checks pass arrays of numbers."""
 
     embeds, calibration, name = True, None, "protonet"
-    preparation = SimpleNamespace(modality="text", checked=lambda rows, name: list(rows))
+    preparation = SimpleNamespace(modality="text", class_names=False, checked=lambda rows, name: list(rows))
 
     def check_ways(self, classes):
         assert classes > 1
@@ -35,8 +35,8 @@ class VectorParts:
 class OfVectors(FewShotClassifier):
     """The classifier, which announces arrays of numbers: scikit-learn would check nothing otherwise."""
 
-    def __init__(self, parts=None, batch_size=64, source="", refuse=None, fitted=None):
-        super().__init__(parts or VectorParts(), batch_size, source, refuse, fitted)
+    def __init__(self, parts=None, batch_size=64, source="", refuse=None, class_names=None, fitted=None):
+        super().__init__(parts or VectorParts(), batch_size, source, refuse, class_names, fitted)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -91,7 +91,7 @@ def test_the_checks_of_scikit_learn_that_apply():
 class LetterParts(VectorParts):
     """A model that embeds a text as the counts of four letters."""
 
-    preparation = SimpleNamespace(modality="text", checked=lambda texts, name: list(texts))
+    preparation = SimpleNamespace(modality="text", class_names=False, checked=lambda texts, name: list(texts))
 
     def embed(self, examples, batch_size, progress):
         return np.array([[text.count(letter) for letter in "abcd"] for text in examples], np.float64)

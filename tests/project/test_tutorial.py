@@ -111,6 +111,7 @@ def test_the_strategy_and_the_learner_pass_their_checks(own_plugins):
                            "the space and its architectures pickle"}  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_search_uses_all_five_plugins(own_plugins, tiny_model):
     document = yaml.safe_load((own_plugins / "own.yaml").read_text())
     document["space"]["name"] = "space.py:Small"

@@ -202,6 +202,7 @@ def test_only_the_layers_and_norms_learn_unless_the_tables_are_asked_for(space):
     assert learning == [parameters(model) - tables, parameters(model)]
 
 
+@pytest.mark.slow
 def test_an_export_loads_with_transformers_alone_and_gives_the_same_output(space, tmp_path):
     architecture = samples(space, 1)[0]
     model = space.build(architecture)

@@ -82,6 +82,7 @@ def test_architecture_parameters_move_only_by_the_held_out_classes():
     assert len(set(moving[0])) == 4 and moving[1] == [True] * 4
 
 
+@pytest.mark.slow
 def test_a_job_is_a_function_of_its_seed():
     proposals = [find(SPOS, 1, steps=4, generations=1, population=4).architecture for _ in range(2)]
     assert proposals[0] == proposals[1]

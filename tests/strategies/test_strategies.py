@@ -32,7 +32,7 @@ def make(name, *arguments, **keywords):
     return plugins.load("strategies", name)(context(*arguments, **keywords))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", marked(NAMES, FAST))
 @pytest.mark.parametrize(("space", "count"), [(Small, 5), (Conditional, 3)])
 def test_a_small_space_is_covered_without_a_repeat(name, space, count):
     done = run(make(name, space(), 30), 30, lambda a: float(len(a.values)), in_flight=2)

@@ -326,6 +326,7 @@ def job_of(folder):
     return Journal.open(folder).get("job")
 
 
+@pytest.mark.slow
 def test_trials_go_on_from_the_supernet(supernet_config, tmp_path):
     supernet_config["budget"]["trials"] = 1
     supernet_config["evaluation"]["test_best"] = 0

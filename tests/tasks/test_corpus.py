@@ -252,6 +252,7 @@ def test_the_default_corpus_holds_nothing_that_candidates_are_judged_on(starter,
     assert all(cm.is_block(block) for block in judged)
 
 
+@pytest.mark.slow
 def test_held_out_classes_of_botocore_are_not_in_the_default_corpus(starter, monkeypatch):
     import botocore.loaders
 

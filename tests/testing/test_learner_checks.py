@@ -19,7 +19,7 @@ from nas_meta.testing import learner_checks as checks
 from nas_meta.testing.device_rule import DeviceRule
 from nas_meta.testing.episodes import encoder_for
 
-FAST = ["protonet", "matching", "ridge", "in-context"]  # inner loops take 5 to 10 seconds
+FAST = ["protonet", "matching", "ridge"]  # prompts and inner loops take 5 to 10 seconds
 
 
 @pytest.mark.parametrize("name", shipped("learners", fast=FAST))

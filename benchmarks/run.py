@@ -37,7 +37,6 @@ from benchmarks import (
     startup,
     stopping,
     supernet,
-    supernet_contest,
     trained_table,
     trial_cost,
     truncation,
@@ -50,7 +49,7 @@ from benchmarks.table import machine, publish
 MODULES = (
     quickstart, startup, overhead, worker_utilisation, many_workers, soak, bytes_per_node, trial_cost, truncation,
     nas_bench_macro, bert_table, scaling_table, trained_table, stopping, planted_optimum, one_shot, supernet,
-    supernet_contest, inner_loops, sinusoid, class_names, recipe, distillation, learners, heads, pretraining,
+    inner_loops, sinusoid, class_names, recipe, distillation, learners, heads, pretraining,
     inheritance, adaptation, pretraining_speed, zero_cost, prefilter, importance, user_tasks,
 )  # fmt: skip
 BENCHMARKS = {module.__name__.rpartition(".")[2]: module for module in MODULES}

@@ -39,39 +39,32 @@ class TimedSearch:
     test_accuracy: float | None
 
 
-def evaluation_of(document: Mapping[str, Any], today: bool = False) -> Any:
-    """Builds the evaluation of a config, ready to run trials on one thread.
-
-    Args:
-        document: config, as a dictionary.
-        today: whether what it leaves out has today's defaults; otherwise those of :mod:`benchmarks.plain_training`.
-    """
+def evaluation_of(document: Mapping[str, Any]) -> Any:
+    """Builds the evaluation of a config, ready to run trials on one thread."""
     from nas_meta.config.components import make_evaluation
     from nas_meta.config.problem import load_problem
     from nas_meta.config.resolved import resolve
 
-    resolved = resolve(dict(document) if today else plain(document))
+    resolved = resolve(plain(document))
     space, tasks, shape = load_problem(resolved)
     evaluation = make_evaluation(resolved, space, tasks, shape, cpus=1)
     evaluation.setup()
     return evaluation
 
 
-def search_within(document: Mapping[str, Any], seconds: float, today: bool = False) -> TimedSearch:
+def search_within(document: Mapping[str, Any], seconds: float) -> TimedSearch:
     """Runs a search in this process on one thread and stops it when its time is used up.
 
     Args:
         document: config of the search, as a dictionary.
         seconds: time budget in CPU seconds.
-        today: as for :func:`evaluation_of`.
     """
     import nas_meta
     from nas_meta.errors import RunError
 
-    document = {**document, "resources": {"cpus_per_trial": 1}}
-    document = document if today else plain(document)
+    document = plain({**document, "resources": {"cpus_per_trial": 1}})
     # Builds the evaluation before the clock starts, so that imports do not count against the budget.
-    evaluation = evaluation_of(document, today)
+    evaluation = evaluation_of(document)
     started, first_trial = time.process_time(), []
 
     def watch(status: Any) -> None:

@@ -144,7 +144,8 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> Table:
                         found.append(100 * (run[str(shots)] - base[str(shots)]))
         if counts == {0}:
             continue
-        note = "" if counts == {len(SEEDS)} else f" ({'/'.join(map(str, sorted(counts)))} seeds)"
+        seeds = "/".join(map(str, sorted(counts)))
+        note = "" if counts == {len(SEEDS)} else f" ({seeds} seed{'s' * (seeds != '1')})"
         gained = ["" if variant == RECIPE else results_file.mean_and_interval(found, 1) for found in gains.values()]
         seconds = [run["seconds"] for key, run in results.items() if key.partition(": ")[2][:-2] == variant]
         rows.append([variant + note, *cells, *gained, f"{sum(seconds) / len(seconds):.0f} s"])

@@ -36,6 +36,15 @@ def test_learners_that_compare_embeddings_choose_a_head():
     assert "head" not in resolve({"learner": {"name": {"choice": ["protonet", "maml"]}}}).document["learner"]
 
 
+def test_learners_that_compare_embeddings_have_a_rate_of_pretrained_models():
+    def rate_of(**document):
+        return resolve(document).options["learner"].lr
+
+    assert rate_of() == rate_of(learner={"name": "ridge"}) == 5e-5
+    assert rate_of(learner={"lr": 1e-4}) == 1e-4
+    assert rate_of(learner={"name": "maml"}) == rate_of(space={"name": "encoder"}) == 2e-5
+
+
 def test_only_what_is_left_out_is_filled_in():
     assert recipe_of({"space": {"name": "encoder"}}) == ((None, None), (0.0, "none"))
     assert recipe_of({"learner": {"name": "prototype-maml"}}) == ((None, None), (0.1, "cosine"))

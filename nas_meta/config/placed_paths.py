@@ -23,18 +23,18 @@ def with_placed_paths(
 
     Args:
         document: The sections, not validated yet.
-        named: The same with the overrides of the command line, which may name other plugins.
+        named: The same with the overrides of the command line, which may name other plugins and replace paths.
         folder: Folder of the file.
         source: Where the values stand, for errors.
 
     Returns:
-        A copy.
+        A copy without the values that the overrides replace, whose paths need not exist.
 
     Raises:
         ConfigError: A path does not exist in the folder, but in the current one.
     """
     result: dict[str, Any] = {}
-    for name, section in document.items():
+    for name, section in _not_replaced(document, named).items():
         try:
             if name in PLUGIN_SECTIONS:
                 section = with_absolute_plugins(section, folder=folder)
@@ -49,6 +49,18 @@ def with_placed_paths(
         except MisplacedPath as error:
             raise ConfigError(f"{source.at((name,))}: {name} {error}") from error
     return result
+
+
+def _not_replaced(document: Mapping[str, Any], named: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a document that overrides leave as they are."""
+    kept = {}
+    for key, value in document.items():
+        new = named.get(key)
+        if isinstance(value, Mapping) and isinstance(new, Mapping):
+            kept[key] = _not_replaced(value, new)
+        elif value is new or value == new:
+            kept[key] = value
+    return kept
 
 
 def _models(section: str, given: Any, written: Any, named: Any) -> Iterator[type[BaseModel]]:

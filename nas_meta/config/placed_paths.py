@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -23,9 +23,9 @@ def with_placed_paths(
 
     Args:
         document: The sections, not validated yet.
-        named: The same with the overrides of the command line, which may name other plugins and replace paths.
+        named: The same with the overrides of the command line, which may name other plugins.
         folder: Folder of the file.
-        source: Where the values stand, for errors.
+        source: Where the values stand, for errors, and the keys of the overrides.
 
     Returns:
         A copy without the values that the overrides replace, whose paths need not exist.
@@ -34,7 +34,7 @@ def with_placed_paths(
         ConfigError: A path does not exist in the folder, but in the current one.
     """
     result: dict[str, Any] = {}
-    for name, section in _not_replaced(document, named).items():
+    for name, section in _not_replaced(document, source.overridden).items():
         try:
             if name in PLUGIN_SECTIONS:
                 section = with_absolute_plugins(section, folder=folder)
@@ -51,16 +51,13 @@ def with_placed_paths(
     return result
 
 
-def _not_replaced(document: Mapping[str, Any], named: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a document that overrides leave as they are."""
-    kept = {}
-    for key, value in document.items():
-        new = named.get(key)
-        if isinstance(value, Mapping) and isinstance(new, Mapping):
-            kept[key] = _not_replaced(value, new)
-        elif value is new or value == new:
-            kept[key] = value
-    return kept
+def _not_replaced(document: Mapping[str, Any], overridden: Collection[str], prefix: str = "") -> dict[str, Any]:
+    """Return a document without the dotted keys that overrides set."""
+    return {
+        key: _not_replaced(value, overridden, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        for key, value in document.items()
+        if f"{prefix}{key}" not in overridden
+    }
 
 
 def _models(section: str, given: Any, written: Any, named: Any) -> Iterator[type[BaseModel]]:

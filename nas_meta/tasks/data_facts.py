@@ -56,7 +56,7 @@ class DataFacts:
         groups = f" in {counted(self.groups, 'group')}" if self.groups else ""
         lines = [
             f"data      {one_line(self.where)}",
-            f"classes   {self.classes:,}{groups}, with {counted(self.examples, f'different {one}', f'different {what}')}",
+            f"classes   {self.classes:,}{groups}, with {self.examples:,} different {what}",
             f"smallest  '{one_line(self.smallest[0])}' with {counted(self.smallest[1], one, what)}",
             f"largest   '{one_line(self.largest[0])}' with {counted(self.largest[1], one, what)}",
         ]

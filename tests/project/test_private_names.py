@@ -32,6 +32,10 @@ PRIVATE = {
     "nas_meta/models/compute.py": {
         "transformers.modeling_layers.GradientCheckpointingLayer": "recomputing layers in the backward pass",
     },
+    "nas_meta/testing/device_rule.py": {
+        "torch.utils._pytree.tree_flatten": "finding the tensors among the arguments of an operation",
+        "torch.utils._pytree.tree_map": "marking the tensors of a result",
+    },
     "strategies/one_shot/enas.py": {
         "nni.nas.strategy._rl_impl.TuningTrajectoryGenerator": "the controller of ENAS",
         "nni.nas.strategy._rl_impl.default_policy_fn": "the controller of ENAS",

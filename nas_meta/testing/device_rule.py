@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
+
 # Private, because torch 2.13 has no public module for nested results, and operations return tuples and lists.
 from torch.utils._pytree import tree_flatten, tree_map
 

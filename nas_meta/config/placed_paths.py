@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -25,16 +25,16 @@ def with_placed_paths(
         document: The sections, not validated yet.
         named: The same with the overrides of the command line, which may name other plugins.
         folder: Folder of the file.
-        source: Where the values stand, for errors.
+        source: Where the values stand, for errors, and the keys of the overrides.
 
     Returns:
-        A copy.
+        A copy without the values that the overrides replace, whose paths need not exist.
 
     Raises:
         ConfigError: A path does not exist in the folder, but in the current one.
     """
     result: dict[str, Any] = {}
-    for name, section in document.items():
+    for name, section in _not_replaced(document, source.overridden).items():
         try:
             if name in PLUGIN_SECTIONS:
                 section = with_absolute_plugins(section, folder=folder)
@@ -49,6 +49,15 @@ def with_placed_paths(
         except MisplacedPath as error:
             raise ConfigError(f"{source.at((name,))}: {name} {error}") from error
     return result
+
+
+def _not_replaced(document: Mapping[str, Any], overridden: Collection[str], prefix: str = "") -> dict[str, Any]:
+    """Return a document without the dotted keys that overrides set."""
+    return {
+        key: _not_replaced(value, overridden, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        for key, value in document.items()
+        if f"{prefix}{key}" not in overridden
+    }
 
 
 def _models(section: str, given: Any, written: Any, named: Any) -> Iterator[type[BaseModel]]:

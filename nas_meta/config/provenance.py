@@ -142,5 +142,5 @@ def _sentence(model: type[BaseModel], error: Mapping[str, Any], path: tuple, ext
         return f"'{name}' is missing"
     expected = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     if error["type"] == "value_error":
-        return f"{name}: {expected}"
+        return f"{name}: {expected}" if name else expected
     return f"{name} is {error['input']!r}; expected {expected}"

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from nas_meta.core import plugins
+from nas_meta.core.wording import counted
 from nas_meta.errors import ConfigError, DataError
 from nas_meta.tasks.class_names import are_words
 from nas_meta.tasks.data_facts import DataFacts, data_facts
@@ -92,7 +93,8 @@ class StartingConfig:
         rows = [(key, f"  {key}: {_scalar(value)}") for key, value in tasks.items()]
         width = min(40, max(len(row) for _, row in rows)) + 2
         lines = [f"{row:<{width}}# {comments[key]}" if key in comments else row for key, row in rows]
-        what = f"{facts.examples:,} examples of {facts.classes:,} classes, from {_scalar(facts.where)}"
+        classes = counted(facts.classes, "class", "classes")
+        what = f"{counted(facts.examples, 'example')} of {classes}, from {_scalar(facts.where)}"
         return TEMPLATE.format(what=what, name=name, tasks="\n".join(lines))
 
     def save(self, file: Path) -> None:
@@ -225,7 +227,7 @@ def _smallest_choices(split: SplitClasses) -> list[list[str]]:
 def _too_few(split: SplitClasses, where: str) -> str:
     """Return the sentence for data from which no episode can be drawn."""
     count = sum(map(len, split.splits.values()))
-    classes = "1 class" if count == 1 else f"{count} classes"
+    classes = counted(count, "class", "classes")
     if split.groups:
         return f"{where} has {classes} with two different texts; expected two such classes in each of three groups"
     return (

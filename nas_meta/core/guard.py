@@ -69,4 +69,5 @@ def type_name(value: Any) -> str:
     Returns:
         ``"None"``, or the class with an article, such as ``"a list"``.
     """
-    return "None" if value is None else f"a {type(value).__name__}"
+    name = type(value).__name__
+    return "None" if value is None else f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,7 @@ from nas_meta.evaluation.open_set import (
 )
 from nas_meta.learners.metric import MetricLearner
 from nas_meta.tasks.episodes import EpisodeShape, episodes
+from nas_meta.tasks.open_set import OpenSetEpisode
 
 if TYPE_CHECKING:
     from nas_meta.evaluation.trial import Evaluation
@@ -45,17 +47,22 @@ def calibrate(evaluation: Evaluation, encoder: Encoder, learner: MetricLearner) 
         return None
     validation, test = parts.values()
     fewest = min(map(len, validation.pool.members))
-    quantiles, shapes = {}, {shots: EpisodeShape(shape.ways, shots, shape.queries) for shots in (*SHOTS, shape.shots)}
-    for shots, wanted in shapes.items():
-        if shots + shape.queries > fewest:
-            continue
-        tasks = open_tasks(validation, wanted, seed)
+    # A class name is one more support example, as it is in the support set of a classifier.
+    by_size: dict[int, list[OpenSetEpisode]] = {}
+    for shots in (*SHOTS, shape.shots):
+        if shots + shape.queries <= fewest:
+            tasks = open_tasks(validation, EpisodeShape(shape.ways, shots, shape.queries), seed)
+            by_size[tasks[0].support.shape[1]] = tasks
+    if not by_size:
+        return None
+    if validation.pool.name_rows is not None:  # classes that have a name, but no example yet
+        tasks = next(iter(by_size.values()))
+        by_size[1] = [replace(task, support=task.support[:, -1:]) for task in tasks]
+    quantiles = {}
+    for size, tasks in by_size.items():
         found = (scores_of(validation, task) for task in tasks)
         values = [units.standardised(inside) for units, inside, _ in found]
-        # A class name is one more support example, as it is in the support set of a classifier.
-        quantiles[tasks[0].support.shape[1]] = np.quantile(np.concatenate(values), LEVELS, method="lower").tolist()
-    if not quantiles:
-        return None
+        quantiles[size] = np.quantile(np.concatenate(values), LEVELS, method="lower").tolist()
     all_ways = EpisodeShape(validation.pool.most_ways, shape.shots, shape.queries)
     temperatures = {
         wanted.ways: best_temperature(*logits_of(validation, learner, encoder, wanted, seed, count))

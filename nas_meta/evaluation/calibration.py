@@ -29,7 +29,8 @@ class Calibration:
     """What a model learned about its own scores.
 
     Attributes:
-        quantiles: By number of shots, the quantiles of standardised scores in scope at :data:`LEVELS`.
+        quantiles: By number of support examples per class, its name included if names are used, the quantiles of
+            standardised scores in scope at :data:`LEVELS`.
         temperatures: By number of classes, what logits are divided by.
         measured: Measurements on meta-test: ``oos_auroc``, ``oos_fpr95``, ``refused`` (share of queries in scope that
             ``refuse`` = 0.05 refuses), ``ece_before`` and ``ece_after``.

@@ -120,7 +120,7 @@ class Run:
     @property
     def objectives(self) -> list[Objective]:
         """What the search optimises; the first objective ranks trials."""
-        return self._config_of("objectives").optimised
+        return self._config_of("objectives", "pretraining").optimised  # which has a metric of its own
 
     @property
     def protocol(self) -> str:
@@ -133,11 +133,11 @@ class Run:
         tasks = self._value("config", dict[str, Any], {}).get("tasks")
         return isinstance(tasks, dict) and tasks.get("class_names") is True
 
-    def _config_of(self, name: str) -> Config:
-        """Return a config with one section of the run's; without the plugins, whose code must not be run."""
+    def _config_of(self, *names: str) -> Config:
+        """Return a config with some sections of the run's; without the plugins, whose code must not be run."""
         config = self._value("config", dict[str, Any], {})
         try:
-            return Config.model_validate({name: config[name]} if config.get(name) else {})
+            return Config.model_validate({name: config[name] for name in names if config.get(name)})
         except (ValidationError, RecursionError) as error:
             raise RunError(f"the config in the journal of {self.directory} cannot be read") from error
 

@@ -84,17 +84,21 @@ def _fit(
     fitted: dict[str, Map | None] = {NONE: None}
     if set(names) == {NONE}:
         return fitted
-    indices = some_examples(pool, shape.shots + TRAIN_QUERIES, seed)
+    indices, name_rows = some_examples(pool, shape.shots + TRAIN_QUERIES, seed), None
+    if pool.name_rows is not None:
+        name_rows = len(indices) + np.arange(len(pool.name_rows))
+        indices = np.concatenate([indices, pool.name_rows])
     encoder.eval()
     with torch.no_grad():
         z = encoder.embed(pool, indices, 64)
-    part = Pool(pool.classes, [""] * len(indices), pool.labels[indices], groups=pool.groups)
+    part = Pool(pool.classes, [""] * len(indices), pool.labels[indices], groups=pool.groups, name_rows=name_rows)
     for name in names:
         if name == LINEAR:
             logits = partial(learner.logits, encoder)
             fitted[name] = linear(z, part, logits, _train_shape(part, shape), seed)
         elif name != NONE:
-            fitted[name] = whitening(z, part.labels, learner.options.shrinkage)
+            rows = part.examples
+            fitted[name] = whitening(z[torch.from_numpy(rows)], part.labels[rows], learner.options.shrinkage)
     return fitted
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from nas_meta.core.wording import counted
 from nas_meta.errors import one_line
 from nas_meta.tasks.episodes import EpisodeShape
-from nas_meta.tasks.examples import IMAGE, MODALITIES, texts_of
+from nas_meta.tasks.examples import IMAGE, MODALITIES, SINGULAR, texts_of
 from nas_meta.tasks.pool import Tasks, tokenise
 from nas_meta.tasks.source import SplitClasses
 
@@ -51,21 +52,24 @@ class DataFacts:
 
     def lines(self) -> list[str]:
         """Return the facts as lines of text."""
-        shape, what = self.shape, MODALITIES[self.modality]
-        groups = f" in {self.groups:,} groups" if self.groups else ""
+        shape, one, what = self.shape, SINGULAR[self.modality], MODALITIES[self.modality]
+        groups = f" in {counted(self.groups, 'group')}" if self.groups else ""
         lines = [
             f"data      {one_line(self.where)}",
             f"classes   {self.classes:,}{groups}, with {self.examples:,} different {what}",
-            f"smallest  '{one_line(self.smallest[0])}' with {self.smallest[1]:,} {what}",
-            f"largest   '{one_line(self.largest[0])}' with {self.largest[1]:,} {what}",
+            f"smallest  '{one_line(self.smallest[0])}' with {counted(self.smallest[1], one, what)}",
+            f"largest   '{one_line(self.largest[0])}' with {counted(self.largest[1], one, what)}",
         ]
         if self.words is not None:
-            lines.append("lengths   {:,} words in the median, {:,} for 95 % of them, {:,} at most".format(*self.words))
+            median, most, longest = self.words
+            words = f"{counted(median, 'word')} in the median, {most:,} for 95 % of them, {longest:,} at most"
+            lines.append(f"lengths   {words}")
         for split, counts in self.splits.items():
-            groups = f"{counts['groups']:,} groups with " if self.groups else ""
-            lines.append(f"{'split':<9} {split}: {groups}{counts['classes']:,} classes, {counts['examples']:,} {what}")
+            groups = f"{counted(counts['groups'], 'group')} with " if self.groups else ""
+            classes, examples = counted(counts["classes"], "class", "classes"), counted(counts["examples"], one, what)
+            lines.append(f"{'split':<9} {split}: {groups}{classes}, {examples}")
         per_class = f"{shape.shots} to learn from and {shape.queries} to answer per class"
-        lines.append(f"tasks     {shape.ways} classes, {per_class}")
+        lines.append(f"tasks     {counted(shape.ways, 'class', 'classes')}, {per_class}")
         return [*lines, *(f"note      {one_line(note)}" for note in self.notes)]
 
 

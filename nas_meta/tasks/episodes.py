@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nas_meta.core.wording import counted
 from nas_meta.errors import DataError
 from nas_meta.tasks.examples import IMAGE
 from nas_meta.tasks.pool import Pool, Tasks
@@ -225,7 +226,7 @@ def _group_remedy(tasks: Tasks, ways: int) -> str:
 
 
 def _classes(count: int) -> str:
-    return "1 class" if count == 1 else f"{count} classes"
+    return counted(count, "class", "classes")
 
 
 def _check_examples(split: str, pool: Pool, shape: EpisodeShape, key: str) -> None:

@@ -18,6 +18,7 @@ from nas_meta.core.guard import type_name
 
 TEXT, IMAGE, IMAGE_TEXT = "text", "image", "image-text"
 MODALITIES = {TEXT: "texts", IMAGE: "images", IMAGE_TEXT: "images with texts"}
+SINGULAR = {TEXT: "text", IMAGE: "image", IMAGE_TEXT: "image with text"}
 
 Example: TypeAlias = "str | np.ndarray | tuple[np.ndarray, str]"
 

@@ -18,9 +18,10 @@ from pydantic import Field
 from nas_meta.core.files import is_encodable
 from nas_meta.core.guard import plugin_call, type_name
 from nas_meta.core.options import PluginOptions
+from nas_meta.core.wording import counted
 from nas_meta.errors import DataError, nearest
 from nas_meta.tasks.class_names import in_words, merge_names, merge_report
-from nas_meta.tasks.examples import MODALITIES, TEXT, Example, content_key, deduplicate, mismatch, size
+from nas_meta.tasks.examples import MODALITIES, SINGULAR, TEXT, Example, content_key, deduplicate, mismatch, size
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
@@ -293,13 +294,16 @@ def clean(classes: Classes, min_examples: int, modality: str = TEXT) -> tuple[di
     repeated = sum(len(examples) for examples in classes.values()) - sum(map(len, unique.values()))
     ambiguous = sum(1 for n in owners.values() if n > 1)
     small = {name for name, examples in unambiguous.items() if len(examples) < min_examples}
-    what, report = MODALITIES[modality], []
+    one, what, report = SINGULAR[modality], MODALITIES[modality], []
     if repeated:
-        report.append(f"{repeated} repeated{' or empty' if modality == TEXT else ''} {what} left out")
+        kind = "repeated or empty" if modality == TEXT else "repeated"
+        report.append(f"{counted(repeated, f'{kind} {one}', f'{kind} {what}')} left out")
     if ambiguous:
-        report.append(f"{ambiguous} {what} that belong to several classes left out")
+        verb = "belongs" if ambiguous == 1 else "belong"
+        report.append(f"{counted(ambiguous, one, what)} that {verb} to several classes left out")
     if small:
-        report.append(f"{len(small)} classes with fewer than {min_examples} distinct {what} left out")
+        fewer = f"fewer than {min_examples} distinct {what}"
+        report.append(f"{counted(len(small), 'class', 'classes')} with {fewer} left out")
     return {n: e for n, e in unambiguous.items() if n not in small}, report
 
 

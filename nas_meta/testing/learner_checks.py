@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nas_meta.core.wording import counted
 from nas_meta.learners.balancing import balanced_rows
 from nas_meta.learners.metric import MetricLearner
 from nas_meta.learners.support import UserTask
@@ -300,7 +301,7 @@ def check_numbers_of_classes(subject: Subject) -> None:
         enough = logits.shape[1] == ways if learner.any_ways else logits.shape[1] >= ways
         expect(
             len(logits) == 2 * ways and enough and torch.isfinite(logits).all(),
-            f"for {ways} {'class' if ways == 1 else 'classes'} with one example each, classify() returned "
+            f"for {counted(ways, 'class', 'classes')} with one example each, classify() returned "
             f"{described(logits)}",
             f"return finite logits [{2 * ways}, {ways}]"
             + ("; set any_ways = False if the learner has a head of a fixed size" if learner.any_ways else ""),

@@ -41,6 +41,12 @@ def test_nothing_is_overwritten(tmp_path):
     assert not (tmp_path / "my_strategy.py").exists()
 
 
+@pytest.mark.parametrize("kind", ["space", "strategy", "learner"])
+def test_a_name_that_cannot_be_a_class_is_refused(kind, tmp_path):
+    refused = nas_meta(kind, "new", "none", check=2, cwd=tmp_path).stderr
+    assert "'none' cannot name a class; expected letters and digits" in refused and not list(tmp_path.iterdir())
+
+
 FAULTY = '''
 from nas_meta import Strategy
 

@@ -120,6 +120,14 @@ def test_few_classes_need_groups(tmp_path):
     assert "6 groups" in nas_meta("data", "a.yaml", cwd=tmp_path).stdout
 
 
+def test_one_is_not_several(tmp_path):
+    found = [[text, label, f"shop{i // 12}"] for i, (text, label) in enumerate(rows(6, 6))]
+    write_csv(tmp_path / "a.csv", found, ("text", "label", "shop"))
+    nas_meta("init", "a.csv", "--group", "shop", cwd=tmp_path)
+    said = nas_meta("data", "a.yaml", cwd=tmp_path).stdout
+    assert "split     meta-train: 1 group with 2 classes, 12 texts" in said and "6 in 3 groups" in said
+
+
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
@@ -144,7 +152,7 @@ def test_data_reports_what_is_left_out_and_what_does_not_fit(tmp_path):
     config = tmp_path / "a.yaml"
     config.write_text("tasks: {source: csv, path: a.csv, ways: 3, queries: 4, min_examples: 5}")
     said = nas_meta("data", config, cwd=tmp_path).stdout
-    assert "1 repeated or empty texts left out" in said and "1 classes with fewer than 5 distinct texts" in said
+    assert "1 repeated or empty text left out" in said and "1 class with fewer than 5 distinct texts" in said
     assert "smallest  'class1' with 6 texts" in said and "largest   'class0' with 7 texts" in said
     assert "tasks.ways is 4" in nas_meta("data", config, "--set", "tasks.ways=4", cwd=tmp_path, check=2).stderr
 

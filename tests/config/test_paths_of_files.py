@@ -94,6 +94,18 @@ def test_overrides_start_from_the_current_folder(project):
     assert found["space"]["model"] == str(project / "model")
 
 
+def test_a_path_that_an_override_replaces_need_not_exist(project):
+    shutil.move(project / "data.jsonl", "data.jsonl")  # the config still names it, but beside itself
+    shutil.copytree(project / "model", "other")
+    document = {"space": {"name": "bert-subnet", "model": "other"}, "tasks": {"source": "jsonl", "path": "data.jsonl"}}
+    file = write(project, document)
+    with pytest.raises(ConfigError, match="but in the current folder"):
+        read_config(file)
+    found = read_config(file, ["tasks.path=data.jsonl", "space={model: project/model}"]).document
+    assert found["tasks"]["path"] == str(project.parent / "data.jsonl")
+    assert found["space"]["model"] == str(project / "model")
+
+
 @pytest.mark.parametrize(
     ("section", "key", "value"),
     [

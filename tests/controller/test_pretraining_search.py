@@ -59,6 +59,13 @@ def document(small_config, tiny_model, corpus, tmp_path):
     }
 
 
+def test_the_time_of_pre_training_can_be_an_objective(document, tmp_path):
+    document |= {"objectives": {"pretrain_seconds": "minimize", "accuracy": "maximize"}, "budget": {"trials": 1}}
+    run = search(document, tmp_path / "run", inline=True)
+    assert [o.metric for o in run.objectives] == ["pretrain_seconds", "accuracy"]
+    assert nas_meta("best", tmp_path / "run").returncode == 0
+
+
 def test_a_candidate_is_pre_trained_before_it_is_meta_trained(document, tmp_path):
     run = search(document, tmp_path / "run", inline=True)
     assert [t.status for t in run.trials] == ["completed"] * 4

@@ -121,10 +121,10 @@ def test_a_warm_start_reaches_the_strategy_and_its_replay(config, tmp_path):
         ({}, {"callbacks": print}, "callbacks is a builtin_function_or_method; expected a list of functions"),
         ({}, {"callbacks": ["print"]}, "callbacks[0] is a str; expected a function of a run and a trial"),
         ({}, {"enqueue": SMALL}, "enqueue is a dict; expected a list of architectures"),
-        ({}, {"enqueue": [3]}, "enqueue[0] is a int; expected a dict"),
+        ({}, {"enqueue": [3]}, "enqueue[0] is an int; expected a dict"),
         ({}, {"enqueue": [SMALL, SMALL | {"layer0.heads": 3}]}, "enqueue[1]: 'layer0.heads' cannot be 3"),
         ({}, {"enqueue": [SMALL | {"layers": 3}]}, "enqueue[0]: 'layers' is not a choice of"),
-        ({}, {"warm_start": 3}, "warm_start is a int; expected a run"),
+        ({}, {"warm_start": 3}, "warm_start is an int; expected a run"),
         ({}, {"warm_start": "first"}, "first is not a run"),
         ({"strategy": {"name": "evolution"}}, {"warm_start": "run"}, "'evolution' learns only from its own proposals"),
         (

@@ -1,5 +1,6 @@
 """Calibration: temperatures and thresholds that hold on tasks they were not fitted to."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -55,6 +56,25 @@ def test_a_calibration_holds_on_another_split_and_is_read_again(problem):
     for damaged in ("[]", "{}", found.as_json("a").replace('"temperatures"', '"t"')):
         with pytest.raises(ValueError):
             c.from_json(damaged, "a")
+
+
+def test_classes_of_a_name_alone_have_thresholds_of_their_own(problem):
+    plain, encoder = problem
+    pools = {}
+    for split, pool in plain.tasks.items():  # the last example of every class is its name
+        pools[split] = replace(pool, name_rows=np.arange(19, 240, 20))
+        encoder.tables[id(pools[split])] = encoder.tables[id(pool)]
+    named = SimpleNamespace(**{**vars(plain), "tasks": pools})
+    found, learner = fitting.calibrate(named, encoder, ProtoNet()), ProtoNet()
+    assert sorted(found.quantiles) == [1, 2, 3, 6, 11]
+    refused, tasks = [], open_tasks(embedded(named, encoder, "meta-test"), EpisodeShape(4, 1, 5), 0)
+    split = embedded(named, encoder, "meta-test")
+    for task in tasks:
+        units, inside, _ = scores_of(split, replace(task, support=task.support[:, -1:]))
+        assert not units.left_out
+        refused.append((inside < found.threshold(units, 1, 0.05)).mean())
+    assert 0.01 < np.mean(refused) < 0.12
+    assert sorted(fitting.calibrate(plain, encoder, learner).quantiles) == [1, 2, 5, 10]
 
 
 def test_the_measured_numbers_are_those_of_the_open_set_episodes(problem):

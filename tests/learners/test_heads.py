@@ -12,6 +12,7 @@ from nas_meta import load_classifier
 from nas_meta.config.resolved import resolve
 from nas_meta.controller.launch import search
 from nas_meta.errors import ConfigError
+from nas_meta.learners.head_fitting import _fit
 from nas_meta.learners.heads import SHRINKAGE, Head, Map, apply, linear, parts, whitening
 from nas_meta.learners.matching import Matching, MatchingOptions
 from nas_meta.learners.protonet import ProtoNet, ProtoNetOptions, cosine_logits
@@ -120,6 +121,20 @@ def test_a_linear_head_lowers_the_loss_of_its_episodes():
     assert loss(apply(fitted, z)) < loss(z)
     again = linear(z, pool, lambda s, q: cosine_logits(s, q, 10.0), SHAPE, seed=0)
     assert torch.equal(again.matrix, fitted.matrix)
+
+
+def test_heads_are_fitted_on_the_support_sets_of_the_search():
+    """With class names, the episodes of a linear head have them, and no name is an example of whitening."""
+    learner = ProtoNet(ProtoNetOptions(head="linear"))
+    z, plain = pool_of(0)
+    far = torch.cat([z, 100 * torch.randn(CLASSES, WIDTH)])
+    labels = np.concatenate([plain.labels, np.arange(CLASSES)])
+    named = Pool(plain.classes, [""] * len(labels), labels, name_rows=len(z) + np.arange(CLASSES))
+    encoder = Given([(z, plain), (far, named)])
+    encoder.learned = learner.learned(encoder, SHAPE.ways)
+    fitted = [_fit(learner, encoder, pool, SHAPE, 0, ("linear", "whitening")) for pool in (plain, named)]
+    assert torch.equal(fitted[0]["whitening"].matrix, fitted[1]["whitening"].matrix)
+    assert not torch.allclose(fitted[0]["linear"].matrix, fitted[1]["linear"].matrix, atol=1e-2)
 
 
 def test_heads_of_few_and_equal_examples_are_finite():

@@ -14,8 +14,9 @@ from nas_meta.config.resolved import resolve
 from nas_meta.errors import ConfigError, RunError
 from nas_meta.learners.reptile import set_values
 from nas_meta.models.encoder import Encoder
+from nas_meta.outputs.export.task_model import adapt
 from nas_meta.tasks.episodes import episode
-from strategies.metanas.metanas import MetaLearner, MetaNASOptions
+from strategies.metanas.metanas import MetaLearner, MetaNAS, MetaNASOptions
 from strategies.metanas.task_learner import Head, Tempered, temperature
 
 
@@ -183,6 +184,23 @@ def test_a_search_ends_with_trials_and_a_task_of_ones_own_is_adapted_to(run, lab
         "expected a file that ends with .jsonl or .csv"
         in nas_meta("adapt", run.directory, "--support", "x.txt", "--to", "y", check=2).stderr
     )
+
+
+def test_a_supernet_that_was_trained_with_class_names_adapts_with_them(config, texts_by_class, tmp_path, monkeypatch):
+    config["tasks"]["class_names"] = True
+    run = search(config, tmp_path / "run", inline=True)
+    rows = [{"text": texts_by_class[name][i], "label": name} for name in ("class1", "class4") for i in range(2)]
+    (tmp_path / "support.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    given, adapted = [], MetaNAS.adapted
+
+    def recorded(strategy, evaluation, pool, support):
+        given.extend([pool.texts[i] for i in indices] for indices in support)
+        return adapted(strategy, evaluation, pool, support)
+
+    monkeypatch.setattr(MetaNAS, "adapted", recorded)
+    adapt(run, tmp_path / "support.jsonl", tmp_path / "own")
+    assert given == [[*texts_by_class[name][:2], name] for name in ("class1", "class4")]
+    assert load_classifier(tmp_path / "own").classes_.tolist() == ["class1", "class4"]
 
 
 def test_a_run_of_another_strategy_cannot_adapt(small_config, tmp_path):

@@ -186,7 +186,7 @@ def test_classes_of_one_example_are_left_out_and_counted(tmp_path):
     file = tmp_path / "rare.jsonl"
     file.write_text("".join(json.dumps({"text": f"t{i}", "label": f"c{i}"}) + "\n" for i in range(50_000)))
     split = JSONLines(FileOptions(path=file)).load()
-    assert split.report == ("50000 classes with fewer than 2 distinct texts left out",)
+    assert split.report == ("50,000 classes with fewer than 2 distinct texts left out",)
     assert not any(split.splits.values())
 
 

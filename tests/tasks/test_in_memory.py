@@ -68,14 +68,14 @@ def test_groups_are_kept():
 @pytest.mark.parametrize(
     ("data", "sentence"),
     [
-        ({"text": ["a", "b"], "label": ["x"]}, "data['text'] has 2 values and data['label'] has 1 values; expected"),
-        ({"txt": ["a"], "label": ["x"]}, "data has no column 'text'; did you mean 'txt'?"),
-        ({"text": ["a"]}, "data has no column 'label'; expected one of: text tasks.label names the column"),
+        ({"text": ["a", "b"], "label": ["x"]}, "data['text'] has 2 values and data['label'] has 1 value; expected"),
+        ({"txt": ["a"], "label": ["x"]}, "data has no column 'text'; expected tasks.text to name one of txt, label"),
+        ({"text": ["a"]}, "data has no column 'label'; expected tasks.label to name one of text"),
         ({"text": [], "label": []}, "data is empty"),
         ([], "data is empty"),
         ({}, "data has no column 'text'; it has no columns"),
         ({"text": ["a", "b"], "label": ["x", "x"]}, "data has a single class, 'x'; expected several"),
-        ({"text": ["a", 3], "label": ["x", "y"]}, "data['text'][1] is a int 3; expected a text"),
+        ({"text": ["a", 3], "label": ["x", "y"]}, "data['text'][1] is an int 3; expected a text"),
         ({"text": ["a", np.zeros(2)], "label": ["x", "y"]}, "data['text'][1] is a ndarray; expected a text"),
         ({"text": ["a", float("nan")], "label": ["x", "y"]}, "data['text'][1] is missing (nan); expected a text, or"),
         ({"text": ["a", "b"], "label": ["x", None]}, "data['label'][1] is missing (None); expected the name or number"),
@@ -87,7 +87,7 @@ def test_groups_are_kept():
         ([("a", "x"), "by"], "data[1] is a str 'by'; expected a pair (text, label)"),
         ([("a", "x"), ("b", None)], "data[1][1] is missing (None)"),
         ("data.csv", "data is a str; expected a dict of texts and labels, a list of pairs"),
-        (3, "data is a int; expected"),
+        (3, "data is an int; expected"),
         ({"train": ROWS, "test": [("b", 0.5)]}, "data['test'][0][1] is a float 0.5"),
     ],
 )

@@ -53,8 +53,8 @@ def test_repeated_ambiguous_and_rare_are_left_out_and_reported():
     assert cleaned == {"a": ["x", "y"], "b": ["u", "v"]}
     assert report == [
         "2 repeated or empty texts left out",
-        "1 texts that belong to several classes left out",
-        "1 classes with fewer than 2 distinct texts left out",
+        "1 text that belongs to several classes left out",
+        "1 class with fewer than 2 distinct texts left out",
     ]
 
 

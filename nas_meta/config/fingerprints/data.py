@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from nas_meta.core.wording import counted
 from nas_meta.tasks.source import SPLITS
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def data_difference(before: DataFingerprint, now: DataFingerprint) -> str | None
         now: The fingerprint of the data as they are.
 
     Returns:
-        A clause such as ``meta-train had 1200 examples of 40 classes and now has 1210 of 41; class 'x' is new``; None
+        A clause such as ``meta-train had 1,200 examples of 40 classes and now has 1,210 of 41; class 'x' is new``; None
         if the fingerprints are equal.
     """
     if _in_order(before) == _in_order(now):
@@ -91,7 +92,8 @@ def _clauses(before: DataFingerprint, now: DataFingerprint) -> Iterator[str]:
     splits = [split for split in SPLITS if sizes[0][split] != sizes[1][split]]
     for split in splits:
         (examples, classes), (others, other_classes) = sizes[0][split], sizes[1][split]
-        yield f"{split} had {examples} examples of {classes} classes and now has {others} of {other_classes}"
+        had = f"{counted(examples, 'example')} of {counted(classes, 'class', 'classes')}"
+        yield f"{split} had {had} and now has {others:,} of {other_classes:,}"
     old, new = _by_class(before), _by_class(now)
     shared = [name for name in old if name in new]
     if added := [name for name in new if name not in old]:
@@ -103,7 +105,7 @@ def _clauses(before: DataFingerprint, now: DataFingerprint) -> Iterator[str]:
     if resized := [name for name in shared if old[name][1] != new[name][1]]:
         first = resized[0]
         more = f"; the number differs in {len(resized) - 1} more" if len(resized) > 1 else ""
-        yield f"class '{first}' had {old[first][1]} examples and now has {new[first][1]}{more}"
+        yield f"class '{first}' had {counted(old[first][1], 'example')} and now has {new[first][1]:,}{more}"
     changed = [name for name in shared if old[name][1] == new[name][1] and old[name][2] != new[name][2]]
     if changed:
         more = f" and of {len(changed) - 1} more" if len(changed) > 1 else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,7 @@ def write_plugin(kind: str, name: str, folder: Path = Path()) -> Written:
     """
     words = re.findall(r"[A-Za-z][a-z0-9]*|[A-Z0-9]+", name)
     class_name = "".join(w[0].upper() + w[1:] for w in words)
-    if not class_name.isidentifier():
+    if not class_name.isidentifier() or keyword.iskeyword(class_name):
         raise ConfigError(f"'{name}' cannot name a class; expected letters and digits, such as TinyEncoder")
     stem = "_".join(w.lower() for w in words)
     plugin, config = TEMPLATES[kind]

@@ -26,7 +26,7 @@ from nas_meta.tasks.class_names import merge_names
 from nas_meta.tasks.examples import MODALITIES, TEXT
 from nas_meta.tasks.source import Classes, SplitClasses, TaskSource
 from nas_meta.tasks.sources.files import CSV, FileOptions, JSONLines
-from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
+from nas_meta.tasks.tokenization import load_tasks, load_tokenizer, text_encoder, with_name_rows
 
 HEAD = "head.safetensors"
 LABELS = "labels.json"
@@ -110,7 +110,8 @@ def adapt(
     """Adapt the supernet of a run to a support set and write the model as a Hugging Face folder.
 
     The classifier is written to ``head.safetensors``, the class names to ``labels.json``;
-    :func:`nas_meta.load_classifier` reads the folder.
+    :func:`nas_meta.load_classifier` reads the folder. With ``tasks.class_names``, the name of each class is one more
+    support example.
 
     Args:
         run: A finished run of the strategy ``metanas``, on texts.
@@ -153,7 +154,10 @@ def adapt(
     strategy.receive(run.findings, run.supernet)
     tokenizer = load_tokenizer(space.tokenizer)
     pool = load_tasks(_GivenClasses(classes), tokenizer, config.tasks.max_tokens)["meta-test"]
-    adapted = strategy.adapted(evaluation, pool, pool.members)
+    if config.tasks.class_names:  # as in the episodes that the supernet was trained on
+        pool = with_name_rows(pool, text_encoder(tokenizer, config.tasks.max_tokens))
+    rows = [np.flatnonzero(pool.labels == label) for label in range(len(classes))]
+    adapted = strategy.adapted(evaluation, pool, rows)
     correct = None
     if query is not None:
         queries = _read_queries(query, text, label, classes, support)

@@ -13,6 +13,7 @@ from pydantic import Field
 from nas_meta.config.environment import shareable
 from nas_meta.config.fingerprints.environment import Environment
 from nas_meta.config.given_data import with_own_data
+from nas_meta.core.wording import counted
 from nas_meta.journal.database import Journal
 from nas_meta.journal.row_checks import recorded_config, validated
 from nas_meta.journal.run import Run
@@ -82,11 +83,12 @@ def _checks(run: Run) -> list[str]:
     shared = sorted(name for name, splits in seen.items() if len(splits) > 1)
     twins = [sorted(places) for places in contents.values() if len({p.partition(" ")[0] for p in places}) > 1]
     checks = [
-        f"{len(shared)} classes stand in several splits, such as {shared[0]}." if shared
+        f"{counted(len(shared), 'class stands', 'classes stand')} in several splits, such as {shared[0]}." if shared
         else f"No class stands in two of the splits {', '.join(SPLITS)}."
     ]  # fmt: skip
     if twins:
-        checks.append(f"{len(twins)} classes have the same examples in two splits, such as {' and '.join(twins[0])}.")
+        found = counted(len(twins), "class has", "classes have")
+        checks.append(f"{found} the same examples in two splits, such as {' and '.join(twins[0])}.")
     else:
         checks.append("No two classes of different splits have the same examples.")
     return checks

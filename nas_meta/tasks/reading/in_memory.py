@@ -15,7 +15,8 @@ import numpy as np
 
 from nas_meta.core.files import is_encodable
 from nas_meta.core.guard import type_name
-from nas_meta.errors import DataError, nearest
+from nas_meta.core.wording import counted
+from nas_meta.errors import DataError
 from nas_meta.tasks.reading.columns import LABELS, TEXTS
 
 KINDS = (
@@ -107,7 +108,7 @@ def _rows(data: Any, columns: Columns, where: str) -> Iterator[dict[str, str]]:
     named = _columns(data, columns, where)
     lengths = {column.place: len(column.values) for column in named.values()}
     if len(set(lengths.values())) > 1:
-        counts = " and ".join(f"{place} has {count:,} values" for place, count in lengths.items())
+        counts = " and ".join(f"{place} has {counted(count, 'value')}" for place, count in lengths.items())
         raise DataError(f"{counts}; expected as many labels as texts")
     if not any(lengths.values()):
         raise DataError(f"{where} is empty; expected texts with their labels")
@@ -148,7 +149,7 @@ def _of_table(data: Any, names: list[Any], columns: Columns, where: str) -> dict
     for key, wanted in columns.named().items():
         name = wanted if wanted is not None else _recognised(key, list(by_name), chosen.values())
         if name not in by_name:
-            fix = f"{nearest(name, by_name)} tasks.{key} names the column" if by_name else "it has no columns"
+            fix = f"expected tasks.{key} to name one of {', '.join(by_name)}" if by_name else "it has no columns"
             raise DataError(f"{where} has no column '{name}'; {fix}")
         if sum(str(other) == name for other in names) > 1:
             raise DataError(f"{where} has several columns '{name}'; expected one")

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from nas_meta.core.files import is_encodable, regular_file
+from nas_meta.core.wording import counted
 from nas_meta.errors import DataError, nearest
 from nas_meta.tasks.class_names import merge_report
 from nas_meta.tasks.examples import Example, normalised
@@ -238,7 +239,7 @@ class FileSource(TaskSource):
         except OSError as error:
             raise DataError(f"{file} cannot be read: {error.strerror or error}") from error
         if empty:
-            self.note(f"{file} has {empty} {'row' if empty == 1 else 'rows'} without a text, left out")
+            self.note(f"{file} has {counted(empty, 'row')} without a text, left out")
         if not parts:
             raise DataError(f"{file} contains no examples; expected rows with a text and a label")
         return {split: dict(classes) for split, classes in parts.items()}

@@ -98,7 +98,7 @@ class StartingConfig:
         return TEMPLATE.format(what=what, name=name, tasks="\n".join(lines))
 
     def save(self, file: Path) -> None:
-        """Write the config with comments to a new file.
+        """Write the config with comments to a new file; its folder is made if necessary.
 
         Args:
             file: The file.
@@ -107,6 +107,7 @@ class StartingConfig:
             ConfigError: The file exists already, or cannot be written.
         """
         try:
+            file.parent.mkdir(parents=True, exist_ok=True)
             with open(file, "x", encoding="utf-8") as stream:
                 stream.write(self.as_yaml(str(file)))
         except FileExistsError:

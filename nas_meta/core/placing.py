@@ -82,4 +82,3 @@ def _placed(kind: Any, marks: Any, value: Any, folder: str, path: tuple[str | in
         elif isinstance(value, Mapping):
             value = {key: _placed(argument, (), inner, folder, (*path, key)) for key, inner in value.items()}
     return value
-

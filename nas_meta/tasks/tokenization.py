@@ -62,9 +62,7 @@ def _check_files(tokenizer: PreTrainedTokenizerBase, folder: Path, name: str) ->
         )
 
 
-def text_encoder(
-    tokenizer: PreTrainedTokenizerBase | None, max_tokens: int
-) -> Encode:
+def text_encoder(tokenizer: PreTrainedTokenizerBase | None, max_tokens: int) -> Encode:
     """Return the function that tokenises texts for a pool.
 
     Args:

@@ -301,8 +301,7 @@ def check_numbers_of_classes(subject: Subject) -> None:
         enough = logits.shape[1] == ways if learner.any_ways else logits.shape[1] >= ways
         expect(
             len(logits) == 2 * ways and enough and torch.isfinite(logits).all(),
-            f"for {counted(ways, 'class', 'classes')} with one example each, classify() returned "
-            f"{described(logits)}",
+            f"for {counted(ways, 'class', 'classes')} with one example each, classify() returned {described(logits)}",
             f"return finite logits [{2 * ways}, {ways}]"
             + ("; set any_ways = False if the learner has a head of a fixed size" if learner.any_ways else ""),
         )

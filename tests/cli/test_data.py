@@ -57,6 +57,8 @@ def test_a_config_is_never_written_over(tmp_path):
     (tmp_path / "a.yaml").write_text("mine")
     assert "a.yaml exists already" in nas_meta("init", "a.csv", cwd=tmp_path, check=2).stderr
     assert (tmp_path / "a.yaml").read_text() == "mine"
+    nas_meta("init", "a.csv", "--to", "new/b.yaml", cwd=tmp_path)  # in a folder that is not there yet
+    assert tasks_of(tmp_path / "new" / "b.yaml")["path"] == "../a.csv"
     nas_meta("init", "a.csv", "--to", "b.yaml", cwd=tmp_path)
     assert tasks_of(tmp_path / "b.yaml")["path"] == "a.csv"
 

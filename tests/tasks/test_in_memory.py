@@ -48,7 +48,7 @@ def test_a_dataset_has_the_names_of_its_classes_and_its_splits(tmp_path):
 
 
 def test_the_file_holds_what_was_given(tmp_path):
-    given = {"": [{"text": "line\u2028break\n\"ü", "label": "é"}, {"text": "b", "label": "7"}]}
+    given = {"": [{"text": 'line\u2028break\n"ü', "label": "é"}, {"text": "b", "label": "7"}]}
     splits = {"train": given[""], "validation": [{"text": "c", "label": "8"}], "test": [{"text": "d", "label": "9"}]}
     for number, data in enumerate((given, splits)):
         file = tmp_path / f"{number}.jsonl"

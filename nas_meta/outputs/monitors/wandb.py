@@ -72,6 +72,4 @@ class WandbLog(Monitor):
 
 def _confine_to(folder: Path) -> AbstractContextManager[None]:
     """Make W&B write to a folder instead of the user's home, and keep it from reporting its own errors."""
-    return variables(
-        {"WANDB_CACHE_DIR": str(folder), "WANDB_DATA_DIR": str(folder), "WANDB_ERROR_REPORTING": "false"}
-    )
+    return variables({"WANDB_CACHE_DIR": str(folder), "WANDB_DATA_DIR": str(folder), "WANDB_ERROR_REPORTING": "false"})

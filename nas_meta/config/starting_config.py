@@ -106,12 +106,11 @@ class StartingConfig:
         Raises:
             ConfigError: The file exists already, or cannot be written.
         """
+        refuse_existing(file)
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             with open(file, "x", encoding="utf-8") as stream:
                 stream.write(self.as_yaml(str(file)))
-        except FileExistsError:
-            refuse_existing(file)
         except OSError as error:
             raise ConfigError(f"{file} cannot be written: {error.strerror or error}") from error
 

@@ -85,6 +85,30 @@ class Run(record.Run):
 
         return export(self, folder, trial)
 
+    def write_report(self, file: str | Path | None = None, **rates: Any) -> Path:
+        """Write the report of the search as one HTML file, like ``nas-meta report``.
+
+        Args:
+            file: The file, which is replaced if it exists; by default ``report.html`` in the run directory.
+            **rates: Power and prices for the estimates of energy and money, such as ``watts_per_core=8``; the fields of
+                :class:`nas_meta.outputs.report.cost.Rates`.
+
+        Returns:
+            The file.
+
+        Raises:
+            RunError: The file cannot be written, or the journal is damaged.
+        """
+        from nas_meta.outputs.report.cost import Rates
+        from nas_meta.outputs.report.facts import default_file
+        from nas_meta.outputs.report.html import report_facts, write_report
+        from nas_meta.outputs.snapshot import snapshot
+
+        run = snapshot(self)
+        target = default_file(run) if file is None else Path(file)
+        write_report([run], report_facts([run], Rates(**rates)), target)
+        return target
+
 
 def load_run(path: str | Path, allow_plugins: bool = False) -> Run:
     """Open a run directory; nothing in it is executed.

@@ -138,7 +138,7 @@ def test_one_is_not_several(tmp_path):
         (["empty.csv"], "empty.csv contains no examples"),
         (["ids.csv"], "ids.csv has the columns 'id'; expected one with texts and one with classes"),
         (["a.csv", "--text", "txt"], "there is no column 'txt'; did you mean 'text'?"),
-        (["a.csv", "--to", "no/folder.yaml"], "no/folder.yaml cannot be written"),
+        (["a.csv", "--to", "ids.csv/config.yaml"], "ids.csv/config.yaml cannot be written: "),
     ],
 )
 def test_what_cannot_be_used_is_one_sentence(tmp_path, typed, words):

@@ -140,7 +140,7 @@ def test_a_trial_is_short_in_a_prompt_and_a_table_in_a_notebook(run):
     assert "&lt;script&gt;" in html and tags.count("tr") == 3
 
 
-def test_a_run_gives_a_classifier_and_an_export(small_config, tmp_path, monkeypatch):
+def test_a_run_gives_a_classifier_an_export_and_a_report(small_config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     small_config |= {"strategy": {"name": "random"}, "budget": {"trials": 1}}
     small_config["evaluation"] |= {"check_models": False}
@@ -150,5 +150,7 @@ def test_a_run_gives_a_classifier_and_an_export(small_config, tmp_path, monkeypa
     assert classifier.predict(["a lost card"]).tolist() == ["card"]
     folder = run.export("model", run.best.id)
     assert (folder / "model.safetensors").is_file()
+    report = run.write_report("report.html", currency="EUR")
+    assert report.read_text().startswith("<!DOCTYPE html>") and "EUR" in report.read_text()
     with pytest.raises(RunError, match="has no trial 7"):
         run.classifier(7)

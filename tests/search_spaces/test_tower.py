@@ -179,7 +179,7 @@ def test_images_with_texts_are_read_from_json_lines(tmp_path):
     split = source.load()
     assert split.modality == "image-text" and sum(map(len, split.splits.values())) == 3
     twice = written(tmp_path, [*rows, rows[0], {**rows[0], "text": "another"}]).load()
-    assert twice.report == ("1 repeated images with texts left out",)
+    assert twice.report == ("1 repeated image with text left out",)
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_equal_images_stand_once_and_in_one_class():
     cleaned, report = clean({"a": [one, two, one.copy()], "b": [three, two.copy(), four], "c": [one]}, 1, "image")
     assert [[int(e.max()) for e in examples] for examples in cleaned.values()] == [[2, 3]]
     assert report == [
-        "1 repeated images left out",
+        "1 repeated image left out",
         "2 images that belong to several classes left out",
         "2 classes with fewer than 1 distinct images left out",
     ]

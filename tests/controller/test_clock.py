@@ -40,6 +40,7 @@ def test_a_trial_does_not_time_out_while_the_machine_sleeps(document, monkeypatc
 
 
 @pytest.mark.parametrize("shift", [-1e6, 1e6])
+@pytest.mark.slow
 def test_a_date_that_is_set_changes_neither_durations_nor_budgets(shift, document, monkeypatch, tmp_path):
     document["budget"] |= {"timeout_minutes": 30, "hours": 2}
     now, shifted = time.time, []

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from dying_engine import DyingEngine
+from installed import marked
 
 from nas_meta import load_run, resume, search
 from nas_meta.controller import phases
@@ -54,7 +55,7 @@ def test_a_baseline_that_cannot_be_fitted_is_a_row_without_a_number(document, tm
     assert len(resume(tmp_path / "run", inline=True).trials) == 3
 
 
-@pytest.mark.parametrize("method", ["test", "test_reference", "test_baseline", "latency"])
+@pytest.mark.parametrize("method", marked(["test", "test_reference", "test_baseline", "latency"], ["test"]))
 def test_a_worker_that_dies_after_the_trials_is_retried(method, document, dying, tmp_path):
     dying(method, 2)
     report = search(document, tmp_path / "run", inline=True).report
@@ -65,6 +66,7 @@ def test_a_worker_that_dies_after_the_trials_is_retried(method, document, dying,
 @pytest.mark.parametrize(
     ("method", "name"), [("test", "trial 2"), ("latency", "latency of trial"), ("test_baseline", TFIDF)]
 )
+@pytest.mark.slow
 def test_a_test_that_kills_every_worker_is_left_out(method, name, document, dying, tmp_path):
     dying(method, 99)
     run = search(document, tmp_path / "run", inline=True)
@@ -93,7 +95,7 @@ def test_a_model_that_cannot_be_measured_is_left_out_of_the_latency_table(docume
     assert len(resume(tmp_path / "run", ["budget.trials=4"], inline=True).trials) == 4
 
 
-@pytest.mark.parametrize("size", [0, 5, 900])
+@pytest.mark.parametrize("size", marked([0, 5, 900], [5]))
 def test_a_trial_with_truncated_weights_is_left_out(size, document, monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
         patch.setattr(phases, "meta_test", lambda *_: 1 / 0)

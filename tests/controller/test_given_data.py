@@ -30,6 +30,7 @@ def accuracies(run):
     return [trial.metrics["accuracy"] for trial in run.trials]
 
 
+@pytest.mark.slow
 def test_data_in_memory_give_the_numbers_of_the_same_file(config, data, labelled_texts, tmp_path):
     run = search(config, tmp_path / "memory", inline=True, data=data)
     from_file = config | {"tasks": config["tasks"] | {"source": "jsonl", "path": str(labelled_texts)}}

@@ -44,6 +44,7 @@ def test_twenty_kills_change_nothing(strategy, document, tmp_path):
 
 
 @pytest.mark.parametrize("rule", shipped("stopping", without=["none"], fast=["asha"]))
+@pytest.mark.slow
 def test_what_was_stopped_at_a_rung_stays_stopped(rule, document, tmp_path):
     document |= {"stopping": {"name": rule, "rungs": [1, 2]}, "strategy": {"name": "random"}}
     whole = search(document, tmp_path / "whole", inline=True)

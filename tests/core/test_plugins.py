@@ -87,6 +87,7 @@ def run(python, *arguments, check=0, cwd=None):
     return done
 
 
+@pytest.mark.slow
 def test_installed_plugins_are_listed_with_their_package_and_broken_ones_with_the_reason(environment):
     rows = {row["name"]: row for row in json.loads(run(environment, "spaces", "--json").stdout)}
     assert (rows["acme"]["distribution"], rows["acme"]["version"]) == ("acme-spaces", "1.2")
@@ -123,6 +124,7 @@ def test_a_config_that_names_a_broken_plugin_fails_with_one_sentence(environment
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_without_the_starter_the_error_names_the_extra_to_install(environment, tmp_path):
     code = (
         "from importlib.machinery import PathFinder\n"

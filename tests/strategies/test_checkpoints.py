@@ -91,6 +91,7 @@ def job_of(document):
     return make_evaluation(resolved, space, tasks, shape, 1), strategy(context, resolved.options["strategy"]).job()
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_from_the_checkpoint(small_config, tmp_path):
     small_config["strategy"] = {"name": "supernet", "steps": 4, "checkpoint_every": 2, "judged": 6, "texts": 4}
     small_config["budget"] = {"trials": 2}

@@ -91,6 +91,7 @@ def inline(tiny_model, labelled_texts, tmp_path_factory):
     return run, [json.loads(line) for line in (folder / "told.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_stopped_trials_keep_what_stood_at_their_last_rung(inline):
     run, told = inline
     last = {report.trial: (report, went_on) for report, went_on in run.rung_reports}

@@ -64,7 +64,10 @@ def explain(
 
     out = console()
     for result in found:
-        out.print(importance_table(result))
+        if result.choices:
+            out.print(importance_table(result))
+    for sentence in dict.fromkeys(result.sentence for result in found if not result.choices):
+        out.print(sentence)
     if path is not None:
         out.print(path_table(path))
         if path.rivals:

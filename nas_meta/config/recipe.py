@@ -3,7 +3,7 @@
 Episodes with few classes are soon too easy for a pretrained model, so learners that compare embeddings are meta-trained
 on more classes than they are judged on. The learning rate rises over the first steps and then falls to zero. After the
 training, learners that compare embeddings choose a head on meta-validation, which maps the embeddings first. One
-learning rate suits all data: with this schedule, twice the rate is 0.3 points better with one example per class, and
+learning rate serves all data: with this schedule, twice the rate is 0.3 points better with one example per class, and
 less than half of it 0.4 points worse (``benchmarks/README.md``, "What each part of the training is worth").
 
 The recipe fills in only what a config leaves out. The journal of a run has every value, so a run keeps the recipe that

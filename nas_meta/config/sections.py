@@ -7,16 +7,16 @@ plugins are not here; they are further keys of the section that names the plugin
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from nas_meta.config.objective_section import DEFAULT_OBJECTIVES, ObjectiveSection, with_defaults
 from nas_meta.config.recipe import AUTO
 from nas_meta.config.section import Section
+from nas_meta.config.watching_section import WatchingSection
 from nas_meta.core.objectives import Limit, Objective
-from nas_meta.core.options import CodeName
-from nas_meta.core.paths import NamesFiles, absolute, absolute_hook
+from nas_meta.core.paths import absolute
 from nas_meta.errors import nearest
 from nas_meta.evaluation.metrics import LATENCY, METRICS, OPEN_SET
 from nas_meta.evaluation.pretraining.options import PretrainingSection
@@ -216,72 +216,6 @@ class ResourcesSection(Section):
         None,
         description="existing Ray cluster to use, auto or host:port; by default the search starts Ray on this machine",
     )
-
-
-class WandbSection(Section):
-    """Section ``watching.wandb``: logging to Weights & Biases."""
-
-    project: str = Field("nas-meta", min_length=1, description="Weights & Biases project that gets a run per search")
-    mode: Literal["offline", "online"] = Field(
-        "offline", description="offline only writes into the run directory, online also uploads"
-    )
-
-
-class MlflowSection(Section):
-    """Section ``watching.mlflow``: logging to MLflow."""
-
-    experiment: str = Field("nas-meta", min_length=1, description="MLflow experiment that gets a run per search")
-    uri: str | None = Field(
-        None,
-        min_length=1,
-        description="tracking server or database, such as http://127.0.0.1:5000; by default that of "
-        "MLFLOW_TRACKING_URI, or else mlflow.db in the run directory",
-    )
-
-
-HOOKS = ("on_trial_end", "on_search_end")
-HOOK = (
-    "{}: a command as a list, which gets the event as JSON on standard input, or path/to/file.py:function or "
-    "module:function, which gets it as a dict; by default none"
-)
-
-
-Hook = Annotated[list[str] | CodeName | None, NamesFiles(absolute_hook, lists=True)]
-
-
-class WatchingSection(Section):
-    """Section ``watching``: hooks and monitors of a search."""
-
-    on_trial_end: Hook = Field(None, description=HOOK.format("hook called after every trial"))
-    on_search_end: Hook = Field(None, description=HOOK.format("hook called after the search"))
-    hook_seconds: float = Field(60, gt=0, description="timeout of one hook call, in seconds")
-    report: bool = Field(True, description="write report.html into the run directory at the end of the search")
-    prometheus: int | None = Field(
-        None, ge=1, le=65535, description="port on which Ray serves metrics for Prometheus; by default none"
-    )
-    wandb: WandbSection | None = Field(
-        None, description="log to Weights & Biases in addition to TensorBoard; by default disabled"
-    )
-    mlflow: MlflowSection | None = Field(
-        None, description="log to MLflow in addition to TensorBoard; by default disabled"
-    )
-
-    @field_validator(*HOOKS, mode="before")
-    @classmethod
-    def _is_a_hook(cls, given: Any) -> Any:
-        command = isinstance(given, list) and given and all(isinstance(part, str) and part for part in given)
-        function = isinstance(given, str) and all(given.rpartition(":")[::2])
-        if given is not None and not command and not function:
-            raise ValueError(
-                f"{given!r} is not a hook; expected a command as a list such as [notify-send, nas-meta], "
-                "or path/to/file.py:function"
-            )
-        return given
-
-    @field_validator(*HOOKS)
-    @classmethod
-    def _absolute_hook(cls, hook: list[str] | str | None) -> list[str] | str | None:
-        return absolute_hook(hook)
 
 
 class Config(Section):

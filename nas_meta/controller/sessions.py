@@ -22,7 +22,8 @@ from nas_meta.config.provenance import Source, apply_overrides
 from nas_meta.config.recipe import AUTO
 from nas_meta.config.relative_limits import as_recorded
 from nas_meta.config.resolved import ResolvedConfig, resolve
-from nas_meta.config.sections import HOOKS, Config, WatchingSection
+from nas_meta.config.sections import Config
+from nas_meta.config.watching_section import HOOKS, WatchingSection
 from nas_meta.controller.directory_lock import Taken, locked
 from nas_meta.errors import ConfigError, PluginError, RunError
 from nas_meta.journal.database import Journal

@@ -14,7 +14,7 @@ from command_line import nas_meta
 from pydantic import Field
 
 from nas_meta import load_run, resume, search
-from nas_meta.config.sections import WatchingSection
+from nas_meta.config.watching_section import WatchingSection
 from nas_meta.core.options import CodeName, PluginOptions, code_names
 from nas_meta.errors import ConfigError, PluginError
 from nas_meta.journal.database import Journal

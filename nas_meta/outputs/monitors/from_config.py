@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nas_meta.config.resolved import ResolvedConfig
-from nas_meta.config.sections import HOOKS
+from nas_meta.config.watching_section import HOOKS
 from nas_meta.errors import ConfigError
 from nas_meta.journal.records import Trial
 from nas_meta.outputs.monitors.callbacks import Callbacks, TrialLines

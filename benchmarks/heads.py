@@ -9,7 +9,7 @@ usage: python -m benchmarks.run heads
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -69,6 +69,17 @@ class Cached:
         return found[indices]
 
 
+def with_layers(space: Any, layers: Sequence[int]) -> Any:
+    """The architecture that keeps some of MiniLM's layers, each with the first value of every other choice.
+
+    Args:
+        space: a prepared ``bert-subnet``.
+        layers: the layers to keep.
+    """
+    first = {choice: values.values[0] for choice, values in space.table.items()}
+    return space.canonical({**first, **{f"layer{i}.keep": i in layers for i in range(6)}})
+
+
 def measure_cell(name: str, seed: int) -> dict[str, Any]:
     """Accuracy on meta-test of every variant, and what was chosen, for one trained model.
 
@@ -100,8 +111,7 @@ def measure_cell(name: str, seed: int) -> dict[str, Any]:
     space, tasks, shape = load_problem(resolved)
     evaluation = make_evaluation(resolved, space, tasks, shape, cpus=1)
     evaluation.setup()
-    first = {choice: values.values[0] for choice, values in space.table.items()}
-    architecture = space.canonical({**first, **{f"layer{i}.keep": i in LAYERS for i in range(6)}})
+    architecture = with_layers(space, LAYERS)
     trained = result_of(evaluation.trial(architecture, seed, keep_above=0.0))
     encoder = Cached(evaluation.restored(architecture, bytes(trained.weights)))
     test = list(episodes(tasks["meta-test"], shape, seed, EPISODES))

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import results_file
-from benchmarks.heads import Cached
+from benchmarks.heads import LAYERS, Cached, with_layers
 from benchmarks.learners import BANKING
 from benchmarks.table import Table
 
@@ -27,7 +27,6 @@ RESULTS = Path(__file__).with_suffix(".json")
 CLINC = BANKING.parent / "clinc150-oos"
 DATA = {"ICD-10-CM": None, "BANKING77": BANKING, "CLINC150": CLINC}
 DOMAINS = (5, 2)  # of CLINC150's ten domains, in alphabetical order: meta-train, meta-validation; the rest is meta-test
-LAYERS = (0, 1, 3, 5)
 SEEDS = (1, 2, 3)
 EPISODES, JUDGED = 600, 200  # meta-test episodes; meta-validation episodes on which the head is chosen
 STEPS = 80
@@ -112,8 +111,7 @@ def measure_cell(name: str, seed: int) -> dict[str, Any]:
         space, tasks, shape = load_problem(resolved)
     evaluation = make_evaluation(resolved, space, tasks, shape, cpus=1)
     evaluation.setup()
-    first = {choice: values.values[0] for choice, values in space.table.items()}
-    architecture = space.canonical({**first, **{f"layer{i}.keep": i in LAYERS for i in range(6)}})
+    architecture = with_layers(space, LAYERS)
     started = time.process_time()
     trained = result_of(evaluation.trial(architecture, seed, keep_above=0.0))
     found: dict[str, Any] = {"seconds": round(time.process_time() - started, 1)}

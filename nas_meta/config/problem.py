@@ -156,9 +156,7 @@ def load_tasks(resolved: ResolvedConfig, space: SearchSpace) -> Tasks:
     check_source(space, source, resolved)
     tokenizer = None if space.modality == IMAGE else tokenization.load_tokenizer(space.tokenizer)
     tasks = tokenization.load_tasks(source, tokenizer, resolved.sections.tasks.max_tokens)
-    if resolved.sections.tasks.class_names:
-        check_class_names(space, resolved)
-        tasks = tokenization.with_class_names(tasks, tokenizer, resolved.sections.tasks.max_tokens)
+    tasks = with_wanted_names(resolved, space, tasks, tokenizer)
     tasks = with_learner_prompts(resolved, tasks, tokenizer)
     if difference := pooling_difference(resolved):
         tasks = dataclasses.replace(tasks, report=[*tasks.report, difference])
@@ -183,6 +181,29 @@ def make_source(resolved: ResolvedConfig) -> TaskSource:
     plugin = resolved.plugin("tasks")
     with plugin_call(plugin, "__init__"):
         return plugin(resolved.options["tasks"])
+
+
+def with_wanted_names(resolved: ResolvedConfig, space: SearchSpace, tasks: Tasks, tokenizer: Any) -> Tasks:
+    """Add the names of classes as support examples if a config asks for them.
+
+    Args:
+        resolved: The config.
+        space: The space of the config.
+        tasks: The tasks.
+        tokenizer: The tokenizer of the models; None where the examples are images.
+
+    Returns:
+        The tasks with names; the same tasks without ``tasks.class_names``.
+
+    Raises:
+        ConfigError: The examples have images, or a learner reads the names of classes anyway.
+    """
+    from nas_meta.tasks.tokenization import with_class_names
+
+    if not resolved.sections.tasks.class_names:
+        return tasks
+    check_class_names(space, resolved)
+    return with_class_names(tasks, tokenizer, resolved.sections.tasks.max_tokens)
 
 
 def with_learner_prompts(resolved: ResolvedConfig, tasks: Tasks, tokenizer: Any) -> Tasks:

@@ -55,7 +55,7 @@ def name_examples(
     Raises:
         DataError: A name is not a text, or a label is no word and has no name.
     """
-    if not (preparation.class_names if setting is None else setting) and not isinstance(setting, Mapping):
+    if setting is False or (setting is None and not preparation.class_names):
         return [], []
     given = dict(setting) if isinstance(setting, Mapping) else {}
     named = plain_labels([*classes, *(label for label in given if label not in classes)])

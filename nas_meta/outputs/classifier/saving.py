@@ -56,7 +56,8 @@ def save(classifier: FewShotClassifier, state: Fitted, folder: Path) -> Path:
     if classifier.refuse is not None:
         document["refuse"] = classifier.refuse
     if classifier.class_names is not None:
-        document["class_names"] = bool(classifier.class_names)  # the words of a mapping are support examples already
+        # The words of a mapping are support examples already.
+        document["class_names"] = classifier.class_names is not False
     if state.z is None and modality != IMAGE:
         document["texts"] = texts_of(state.examples)
     if state.z is None and modality != TEXT:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas_meta.config.compatibility import check_class_names, check_images, check_source
+from nas_meta.config.compatibility import check_images, check_source
 from nas_meta.config.components import make_evaluation
 from nas_meta.config.gpu_sharing import on_this_machine
-from nas_meta.config.problem import episode_shape, with_learner_prompts
+from nas_meta.config.problem import episode_shape, with_learner_prompts, with_wanted_names
 from nas_meta.config.resolved import ResolvedConfig
 from nas_meta.core.guard import first_line
 from nas_meta.errors import ConfigError, NasMetaError
@@ -113,7 +113,7 @@ def evaluate_folder(
     from nas_meta.models.token_checks import check_tokens, check_weights
     from nas_meta.tasks.episodes import check_shape
     from nas_meta.tasks.source import SPLITS
-    from nas_meta.tasks.tokenization import load_tasks, load_tokenizer, with_class_names
+    from nas_meta.tasks.tokenization import load_tasks, load_tokenizer
 
     if split not in SPLITS:
         raise ConfigError(f"--split is '{split}'; expected one of {', '.join(SPLITS)}")
@@ -130,10 +130,7 @@ def evaluate_folder(
     check_source(space, source, config)
     tokenizer = None if space.modality == IMAGE else load_tokenizer(str(folder))
     tasks = load_tasks(source, tokenizer, section.max_tokens)
-    if section.class_names:
-        check_class_names(space, config)
-        tasks = with_class_names(tasks, tokenizer, section.max_tokens)
-    tasks = with_learner_prompts(config, tasks, tokenizer)
+    tasks = with_learner_prompts(config, with_wanted_names(config, space, tasks, tokenizer), tokenizer)
     check_images(space, tasks, config)
     shape = episode_shape(config, shots, tasks)
     check_shape(tasks, shape)

@@ -56,7 +56,7 @@ class Cached:
         self._encoder.eval()
 
     def embed(self, pool: Any, indices: np.ndarray, rows: int = 64) -> Any:
-        """Embeddings of examples, ``[N, D]``."""
+        """Embeddings of examples on the CPU, ``[N, D]``."""
         import torch
 
         if id(pool) not in self._found:
@@ -65,7 +65,7 @@ class Cached:
         missing = np.unique(indices[torch.isnan(found[indices, 0]).numpy()])
         if len(missing):
             with torch.no_grad():
-                found[missing] = self._encoder.embed(pool, missing, rows)
+                found[missing] = self._encoder.embed(pool, missing, rows).cpu()
         return found[indices]
 
 

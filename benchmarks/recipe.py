@@ -145,7 +145,11 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> Table:
         seeds = "/".join(map(str, sorted(counts)))
         note = "" if counts == {len(SEEDS)} else f" ({seeds} seed{'s' * (seeds != '1')})"
         gained = ["" if variant == RECIPE else results_file.mean_and_interval(found, 1) for found in gains.values()]
-        seconds = [run["seconds"] for key, run in results.items() if key.partition(": ")[2][:-2] == variant]
+        seconds = [
+            run["seconds"]
+            for key, run in results.items()
+            if key.partition(": ")[2][:-2] == variant and "seconds" in run  # not of those measured side by side
+        ]
         rows.append([variant + note, *cells, *gained, f"{sum(seconds) / len(seconds):.0f} s"])
     return Table(
         ("changed", *DATA, "gain, 1 shot", "gain, 5 shots", "trial"),

@@ -21,7 +21,10 @@ CheckedName = Annotated[
     str, typer.Argument(metavar="PATH_OR_NAME", help="PATH:CLASS, or the name of an installed plugin")
 ]
 SearchesOption = Annotated[
-    int, typer.Option(metavar="N", min=0, help="number of searches to compare with random search; 0 compares nothing")
+    int,
+    typer.Option(
+        "--searches", metavar="N", min=0, help="number of searches to compare with random search; 0 compares nothing"
+    ),
 ]
 
 
@@ -61,7 +64,7 @@ def learner_new(name: NewName) -> None:
 
 def space_check(
     name: CheckedName,
-    seed: Annotated[int, typer.Option(metavar="N", help="seed of the random architectures to check")] = 0,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="seed of the random architectures to check")] = 0,
 ) -> None:
     """Check a search space: sample architectures, build, run and pickle them."""
     from nas_meta.testing import check_space
@@ -77,7 +80,7 @@ def space_check(
 
 def strategy_check(
     name: CheckedName,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="seed of the searches to check")] = 0,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="seed of the searches to check")] = 0,
     searches: SearchesOption = 5,
     as_json: JsonOption = False,
 ) -> None:
@@ -94,7 +97,9 @@ def strategy_check(
 
 def learner_check(
     name: CheckedName,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="seed of the model and the episodes to check")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", min=0, help="seed of the model and the episodes to check")
+    ] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Check a learner with a tiny model on texts that are easy to separate."""

@@ -21,7 +21,8 @@ def classify(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="exported folder, run directory, or saved classifier")],
     texts: Annotated[Optional[list[str]], typer.Argument(metavar="[TEXT]...", help="texts to classify")] = None,
     support: Annotated[
-        Optional[Path], typer.Option(metavar="FILE", help="JSON Lines or CSV with a few examples of every class")
+        Optional[Path],
+        typer.Option("--support", metavar="FILE", help="JSON Lines or CSV with a few examples of every class"),
     ] = None,
     input_: Annotated[
         Optional[Path], typer.Option("--input", metavar="FILE", help="CSV, JSON Lines or .txt with texts to classify")
@@ -38,6 +39,7 @@ def classify(
     refuse: Annotated[
         Optional[float],
         typer.Option(
+            "--refuse",
             metavar="SHARE",
             help="answer 'none of these' where a text fits no class; SHARE is the largest share of texts that do fit "
             "and may be refused, such as 0.05",
@@ -53,8 +55,8 @@ def classify(
     trial: Annotated[
         Optional[int], typer.Option("--trial", metavar="ID", help="trial of a run; by default the best")
     ] = None,
-    text: Annotated[str, typer.Option(metavar="NAME", help="text field of the files")] = "text",
-    label: Annotated[str, typer.Option(metavar="NAME", help="label field of the support file")] = "label",
+    text: Annotated[str, typer.Option("--text", metavar="NAME", help="text field of the files")] = "text",
+    label: Annotated[str, typer.Option("--label", metavar="NAME", help="label field of the support file")] = "label",
     as_json: options.JsonOption = False,
     allow_plugins: options.AllowOption = False,
 ) -> None:

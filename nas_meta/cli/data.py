@@ -22,14 +22,16 @@ def init(
         typer.Option("--to", metavar="CONFIG", help="new file; by default the name of FILE with .yaml"),
     ] = None,
     text: Annotated[
-        Optional[str], typer.Option(metavar="NAME", help="column with the text; by default recognised")
+        Optional[str], typer.Option("--text", metavar="NAME", help="column with the text; by default recognised")
     ] = None,
     label: Annotated[
-        Optional[str], typer.Option(metavar="NAME", help="column with the class; by default recognised")
+        Optional[str], typer.Option("--label", metavar="NAME", help="column with the class; by default recognised")
     ] = None,
     group: Annotated[
         Optional[str],
-        typer.Option(metavar="NAME", help="column that divides the examples into tasks of the same few classes"),
+        typer.Option(
+            "--group", metavar="NAME", help="column that divides the examples into tasks of the same few classes"
+        ),
     ] = None,
 ) -> None:
     """Look at your labelled data, print what was found, and write a config that searches on them."""

@@ -16,10 +16,12 @@ from nas_meta.errors import ConfigError
 def ensemble(
     to: options.ToOption,
     run: options.RunArgument = None,
-    size: Annotated[int, typer.Option(metavar="N", help="largest number of distinct trials")] = 5,
+    size: Annotated[int, typer.Option("--size", metavar="N", help="largest number of distinct trials")] = 5,
     max_latency: Annotated[
         Optional[float],
-        typer.Option(metavar="SECONDS", help="largest sum of their latencies; by default there is no limit"),
+        typer.Option(
+            "--max-latency", metavar="SECONDS", help="largest sum of their latencies; by default there is no limit"
+        ),
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="write the ensemble even if it is not better than the best trial")

@@ -18,13 +18,16 @@ def evaluate(
         Path, typer.Argument(metavar="MODEL_DIR", help="Hugging Face folder of an encoder, or saved classifier")
     ],
     config: Annotated[
-        Optional[Path], typer.Option(metavar="CONFIG", help="YAML config with the tasks and the learner")
+        Optional[Path], typer.Option("--config", metavar="CONFIG", help="YAML config with the tasks and the learner")
     ] = None,
-    split: Annotated[str, typer.Option(help="meta-train, meta-validation or meta-test")] = "meta-test",
+    split: Annotated[str, typer.Option("--split", help="meta-train, meta-validation or meta-test")] = "meta-test",
     episodes: Annotated[
         Optional[int],
         typer.Option(
-            min=2, metavar="N", help="number of episodes, by default 600, or of full-way draws, by default 10"
+            "--episodes",
+            min=2,
+            metavar="N",
+            help="number of episodes, by default 600, or of full-way draws, by default 10",
         ),
     ] = None,
     shots: options.ShotsOption = None,
@@ -41,8 +44,8 @@ def evaluate(
         Optional[Path],
         typer.Option("--input", metavar="FILE", help="labelled CSV or JSON Lines that a saved classifier is tested on"),
     ] = None,
-    text: Annotated[str, typer.Option(metavar="NAME", help="text field of the file")] = "text",
-    label: Annotated[str, typer.Option(metavar="NAME", help="label field of the file")] = "label",
+    text: Annotated[str, typer.Option("--text", metavar="NAME", help="text field of the file")] = "text",
+    label: Annotated[str, typer.Option("--label", metavar="NAME", help="label field of the file")] = "label",
     set_: options.SetOption = None,
     as_json: options.JsonOption = False,
     allow_plugins: options.AllowOption = False,

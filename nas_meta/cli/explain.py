@@ -24,13 +24,14 @@ def explain(
     ] = None,
     text: Annotated[Optional[str], typer.Argument(metavar="TEXT", help="text whose class to explain")] = None,
     support: Annotated[
-        Optional[Path], typer.Option(metavar="FILE", help="JSON Lines or CSV with a few examples of every class")
+        Optional[Path],
+        typer.Option("--support", metavar="FILE", help="JSON Lines or CSV with a few examples of every class"),
     ] = None,
     trial: Annotated[
         Optional[int], typer.Option("--trial", metavar="ID", help="with TEXT: trial of a run; by default the best")
     ] = None,
     text_field: Annotated[str, typer.Option("--text", metavar="NAME", help="text field of the support file")] = "text",
-    label: Annotated[str, typer.Option(metavar="NAME", help="label field of the support file")] = "label",
+    label: Annotated[str, typer.Option("--label", metavar="NAME", help="label field of the support file")] = "label",
     as_json: options.JsonOption = False,
     allow_plugins: options.AllowOption = False,
 ) -> None:

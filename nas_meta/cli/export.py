@@ -17,15 +17,21 @@ TRANSFORMERS, ONNX = FORMATS = ("transformers", "onnx")
 def export(
     to: options.ToOption,
     run: options.RunArgument = None,
-    trial: Annotated[Optional[int], typer.Option(metavar="ID", help="trial to export; by default the best")] = None,
+    trial: Annotated[
+        Optional[int], typer.Option("--trial", metavar="ID", help="trial to export; by default the best")
+    ] = None,
     format_: Annotated[
         str, typer.Option("--format", metavar="FORMAT", help="transformers, or onnx, which needs no torch to classify")
     ] = TRANSFORMERS,
     quantize: Annotated[
-        Optional[str], typer.Option(metavar="KIND", help="with --format onnx: int8 or int8-static; by default float32")
+        Optional[str],
+        typer.Option("--quantize", metavar="KIND", help="with --format onnx: int8 or int8-static; by default float32"),
     ] = None,
     quantize_embeddings: Annotated[
-        bool, typer.Option(help="with --quantize: quantise the embedding tables, too")
+        bool,
+        typer.Option(
+            "--quantize-embeddings/--no-quantize-embeddings", help="with --quantize: quantise the embedding tables, too"
+        ),
     ] = True,
     allow_plugins: options.AllowOption = False,
 ) -> None:

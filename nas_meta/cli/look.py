@@ -54,7 +54,7 @@ def trials(
     as_json: options.JsonOption = False,
     wide: options.WideOption = False,
     sort: Annotated[
-        Optional[str], typer.Option(metavar="METRIC", help="sort by METRIC, best first; by default by ID")
+        Optional[str], typer.Option("--sort", metavar="METRIC", help="sort by METRIC, best first; by default by ID")
     ] = None,
     last: options.LastOption = None,
 ) -> None:
@@ -163,8 +163,8 @@ def logs(
 
 def tensorboard(
     run: options.RunArgument = None,
-    port: Annotated[int, typer.Option(metavar="PORT", help="port to listen on; 0 picks a free one")] = 6006,
-    host: Annotated[str, typer.Option(metavar="ADDRESS", help="address to listen on")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", metavar="PORT", help="port to listen on; 0 picks a free one")] = 6006,
+    host: Annotated[str, typer.Option("--host", metavar="ADDRESS", help="address to listen on")] = "127.0.0.1",
 ) -> None:
     """Open TensorBoard on a run, until Ctrl-C."""
     from nas_meta.outputs.monitors.tensorboard import FOLDER

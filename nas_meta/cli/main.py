@@ -43,12 +43,14 @@ app.callback()(common_options)
 
 
 def adapt(
-    support: Annotated[Path, typer.Option(metavar="FILE", help="JSON Lines or CSV with a few examples of every class")],
+    support: Annotated[
+        Path, typer.Option("--support", metavar="FILE", help="JSON Lines or CSV with a few examples of every class")
+    ],
     to: options.ToOption,
     run: options.RunArgument = None,
     query: options.QueryOption = None,
-    text: Annotated[str, typer.Option(metavar="NAME", help="text field of both files")] = "text",
-    label: Annotated[str, typer.Option(metavar="NAME", help="label field of both files")] = "label",
+    text: Annotated[str, typer.Option("--text", metavar="NAME", help="text field of both files")] = "text",
+    label: Annotated[str, typer.Option("--label", metavar="NAME", help="label field of both files")] = "label",
     as_json: options.JsonOption = False,
     allow_plugins: options.AllowOption = False,
 ) -> None:

@@ -55,6 +55,7 @@ ToOption = Annotated[Path, typer.Option("--to", metavar="DIR", help="new or empt
 LastOption = Annotated[
     Optional[int],
     typer.Option(
+        "--last",
         min=0,
         metavar="N",
         help=f"show the last N trials, or with --sort the best N; 0 shows all; by default {LISTED}, as CSV or JSON all",
@@ -75,7 +76,9 @@ SeedOption = Annotated[
 RunDirOption = Annotated[
     Optional[Path],
     typer.Option(
-        metavar="DIR", help="new directory for the run; by default run_dir of the config, or a new one under runs/"
+        "--run-dir",
+        metavar="DIR",
+        help="new directory for the run; by default run_dir of the config, or a new one under runs/",
     ),
 ]
 ResumeOption = Annotated[
@@ -86,15 +89,20 @@ RerunOption = Annotated[
     typer.Option("--rerun", help="train and score it again in this process; errors show a traceback"),
 ]
 QueryOption = Annotated[
-    Optional[Path], typer.Option(metavar="FILE", help="more examples of the classes, to measure the accuracy on")
+    Optional[Path],
+    typer.Option("--query", metavar="FILE", help="more examples of the classes, to measure the accuracy on"),
 ]
 ShotsOption = Annotated[
-    Optional[int], typer.Option(min=1, metavar="K", help="support examples per class; by default tasks.shots")
+    Optional[int],
+    typer.Option("--shots", min=1, metavar="K", help="support examples per class; by default tasks.shots"),
 ]
 ScoresOption = Annotated[
-    Optional[str], typer.Option(metavar="NAME,...", help="proxies to compute, the first one ranks; by default all")
+    Optional[str],
+    typer.Option("--scores", metavar="NAME,...", help="proxies to compute, the first one ranks; by default all"),
 ]
 ArchitecturesOption = Annotated[
     int,
-    typer.Option(min=1, metavar="N", help="random architectures scored for a config; ignored for a run"),
+    typer.Option(
+        "--architectures", min=1, metavar="N", help="random architectures scored for a config; ignored for a run"
+    ),
 ]

@@ -26,6 +26,7 @@ def pretrain(
     corpus: Annotated[
         Optional[list[str]],
         typer.Option(
+            "--corpus",
             metavar="PATH",
             help="text file, JSON Lines file, folder, or 'default' for the default corpus; may be repeated; "
             "by default pretraining.corpus",
@@ -34,6 +35,7 @@ def pretrain(
     architecture: Annotated[
         Optional[str],
         typer.Option(
+            "--architecture",
             metavar="JSON",
             help="architecture of the config's space, as an object of choices; by default the reference model of the "
             "space. Required for spaces without a reference model, such as those that build models from scratch "
@@ -43,7 +45,10 @@ def pretrain(
     steps: Annotated[
         Optional[int],
         typer.Option(
-            min=1, metavar="N", help="number of training steps; by default the budget of the section pretraining"
+            "--steps",
+            min=1,
+            metavar="N",
+            help="number of training steps; by default the budget of the section pretraining",
         ),
     ] = None,
     set_: Annotated[

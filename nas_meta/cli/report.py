@@ -25,11 +25,19 @@ def report(
         Optional[Path],
         typer.Option("--to", metavar="FILE", help="HTML file to write; by default report.html in the only RUN"),
     ] = None,
-    watts_per_core: Annotated[float, typer.Option(min=0, metavar="W", help="power of a core, for the estimate")] = 10.0,
-    watts_per_gpu: Annotated[float, typer.Option(min=0, metavar="W", help="power of a GPU, for the estimate")] = 400.0,
-    price_per_core_hour: Annotated[float, typer.Option(min=0, metavar="P", help="price of a core for an hour")] = 0.05,
-    price_per_gpu_hour: Annotated[float, typer.Option(min=0, metavar="P", help="price of a GPU for an hour")] = 2.5,
-    currency: Annotated[str, typer.Option(metavar="NAME", help="currency of the prices")] = "USD",
+    watts_per_core: Annotated[
+        float, typer.Option("--watts-per-core", min=0, metavar="W", help="power of a core, for the estimate")
+    ] = 10.0,
+    watts_per_gpu: Annotated[
+        float, typer.Option("--watts-per-gpu", min=0, metavar="W", help="power of a GPU, for the estimate")
+    ] = 400.0,
+    price_per_core_hour: Annotated[
+        float, typer.Option("--price-per-core-hour", min=0, metavar="P", help="price of a core for an hour")
+    ] = 0.05,
+    price_per_gpu_hour: Annotated[
+        float, typer.Option("--price-per-gpu-hour", min=0, metavar="P", help="price of a GPU for an hour")
+    ] = 2.5,
+    currency: Annotated[str, typer.Option("--currency", metavar="NAME", help="currency of the prices")] = "USD",
     as_json: options.JsonOption = False,
 ) -> None:
     """Write a report of a search as one HTML file: verdict, alternatives, front, choices, cost and reproduction."""

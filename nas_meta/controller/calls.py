@@ -37,7 +37,8 @@ def run_calls(
         engine: Runs the calls; no other call is running.
         calls: The calls, each with a key of its own.
         retries: How often a call is retried after the death of its worker.
-        stopped: Called after every event, and repeatedly while nothing happens; returns whether to give up.
+        stopped: Called before the first call, after every event, and repeatedly while nothing happens; returns whether
+            to give up. Calls that are running then are left to the engine.
         at_once: The largest number of calls that run at the same time; by default one per worker.
 
     Yields:
@@ -45,7 +46,7 @@ def run_calls(
     """
     waiting, running = deque(calls), dict[Any, Call]()
     deaths: Counter[Any] = Counter()
-    while waiting or running:
+    while (waiting or running) and not stopped():
         while waiting and len(running) < (at_once or len(calls)) and engine.free():
             call = waiting.popleft()
             running[call.key] = call

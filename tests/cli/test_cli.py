@@ -1,8 +1,10 @@
 """The smaller commands, as typed."""
 
+import ast
 import json
 import shlex
 import subprocess
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -11,10 +13,12 @@ import yaml
 from command_line import PROGRAM, nas_meta
 from installed import shipped
 
-from nas_meta import search
+from nas_meta import cli, search
 from nas_meta.cli.main import app, report
 from nas_meta.core import plugins
 from nas_meta.errors import ConfigError, PluginError
+
+CLI = Path(cli.__file__).parent
 
 
 @pytest.mark.parametrize("kind", plugins.KINDS)
@@ -145,6 +149,15 @@ def test_flags_have_no_type_in_the_help(command, capsys):
     app([*command, "--help"], standalone_mode=False)
     printed = capsys.readouterr().out
     assert "bool" not in printed.lower() and "--help" in printed
+
+
+@pytest.mark.parametrize("file", sorted(p.name for p in CLI.glob("*.py")))
+def test_every_option_names_its_flag(file):
+    """Some versions of typer derive it from the metavar otherwise: ``--CONFIG``."""
+    for node in ast.walk(ast.parse((CLI / file).read_text())):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "typer.Option":
+            flags = [a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+            assert flags and all(flag.startswith("-") for flag in flags), f"{file}:{node.lineno}"
 
 
 def leaves(group, name=()):

@@ -8,7 +8,9 @@ from installed import marked
 
 from nas_meta import load_run, resume, search
 from nas_meta.controller import phases
+from nas_meta.controller.calls import Call, run_calls
 from nas_meta.execution.engine import Event
+from nas_meta.execution.inline_engine import InlineEngine
 from nas_meta.journal.database import Journal
 from nas_meta.journal.run import weights_path
 from nas_meta.outputs.report.terminal import console, result_table
@@ -53,6 +55,18 @@ def test_a_baseline_that_cannot_be_fitted_is_a_row_without_a_number(document, tm
     assert TFIDF not in run.report["references"] and run.report["trials"]
     assert "not measured" in shown(run) and f"{TFIDF} was not measured: no text" in shown(run)
     assert len(resume(tmp_path / "run", inline=True).trials) == 3
+
+
+def test_a_search_that_is_stopped_starts_no_other_measurement():
+    class Payload:
+        def setup(self):
+            return None
+
+        def latency(self):
+            raise AssertionError("a call was started")
+
+    engine = InlineEngine(Payload())
+    assert list(run_calls(engine, [Call("one", "latency")], 0, stopped=lambda: True)) == [] and engine.free()
 
 
 @pytest.mark.parametrize("method", marked(["test", "test_reference", "test_baseline", "latency"], ["test"]))

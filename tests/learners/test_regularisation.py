@@ -197,7 +197,7 @@ def test_distillation_pulls_a_small_model_towards_its_teacher(small_config, tmp_
         evaluation = make_evaluation(resolved, space, tasks, shape, 1)
         first = space.canonical({n: c.values[0] for n, c in space.table.items()} | {"layer1.keep": False})
         weights = result_of(evaluation.trial(first, 0, keep_above=0.0)).weights
-        small = evaluation.restored(first, bytes(weights)).eval()
+        small = evaluation.restored(first, bytes(weights)).eval().cpu()
         pool, full = tasks["meta-validation"], Encoder(space.reference()).eval()
         everything = np.arange(len(pool.texts))
         with torch.no_grad():

@@ -211,7 +211,7 @@ def test_a_search_over_parts_keeps_the_encoder_frozen_and_exports_the_same_outpu
     from nas_meta.tasks.episodes import EpisodeShape
 
     evaluation = make_evaluation(run.config, space, None, EpisodeShape(3, 1, 3), 1)
-    trained = evaluation.restored(Architecture(run.best.architecture), run.weights_of(run.best)).eval().model
+    trained = evaluation.restored(Architecture(run.best.architecture), run.weights_of(run.best)).eval().model.cpu()
     torch.testing.assert_close(
         states(AutoModel.from_pretrained(folder, trust_remote_code=True).eval()), states(trained), atol=1e-5, rtol=1e-4
     )

@@ -61,7 +61,7 @@ def saved_for_backward(evaluation, learner_name):
 def test_layers_that_are_computed_again_train_to_the_same_weights(learner, small_config):
     small_config["learner"] = {"name": learner, "steps": 3}
     plain = evaluation_of(small_config)
-    again = replace(plain, compute=Compute(gradient_checkpointing=True))
+    again = replace(plain, compute=replace(plain.compute, gradient_checkpointing=True))
     accuracy, losses, weights = trained(plain)
     accuracy_again, losses_again, weights_again = trained(again)
     assert losses_again == pytest.approx(losses, abs=1e-6) and accuracy_again == accuracy
@@ -71,7 +71,7 @@ def test_layers_that_are_computed_again_train_to_the_same_weights(learner, small
 
 def test_layers_that_are_computed_again_keep_less(small_config):
     plain = evaluation_of(small_config)
-    again = replace(plain, compute=Compute(gradient_checkpointing=True))
+    again = replace(plain, compute=replace(plain.compute, gradient_checkpointing=True))
     assert saved_for_backward(again, "protonet") < 0.5 * saved_for_backward(plain, "protonet")
 
 
@@ -157,7 +157,7 @@ def test_a_compiled_trial_gives_the_same_numbers(learner, small_config):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("nas_meta.models.encoder.compile_model", counted)
-        accuracy_then, losses_then, _ = trained(replace(plain, compute=Compute(compile=True)))
+        accuracy_then, losses_then, _ = trained(replace(plain, compute=replace(plain.compute, compile=True)))
     assert calls and losses_then == pytest.approx(losses, abs=1e-4)
     assert accuracy_then == pytest.approx(accuracy, abs=0.05)
 

@@ -38,7 +38,7 @@ $(VENV)/.starter: $(VENV)/.torch pyproject.toml
 	$(PIP) --editable ".[starter]"
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.starter
+$(VENV)/.test: $(VENV)/.torch pyproject.toml
 	$(PIP) --editable ".[starter,rl,prometheus,wandb,mlflow,datasets,excel,parquet,onnx,test,docs]"
 	@touch $@
 

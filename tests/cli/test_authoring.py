@@ -11,7 +11,11 @@ from nas_meta.config.resolved import read_config
 
 
 @pytest.mark.parametrize(
-    ("kind", "section", "name"), [("strategy", "strategy", "HillClimb"), ("learner", "learner", "CosineMeans")]
+    ("kind", "section", "name"),
+    [
+        ("strategy", "strategy", "HillClimb"),
+        pytest.param("learner", "learner", "CosineMeans", marks=pytest.mark.slow),
+    ],
 )
 def test_a_new_plugin_passes_its_check_and_runs_in_a_search(kind, section, name, small_config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

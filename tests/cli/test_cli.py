@@ -194,6 +194,7 @@ def test_shortcuts_stand_for_keys_and_win():
     assert shortcuts(None, None) == []
 
 
+@pytest.mark.slow
 def test_a_shortcut_is_checked_like_its_key(small_config_file, tmp_path):
     typed = ("search", small_config_file, "--run-dir", tmp_path / "run")
     wrong = nas_meta(*typed, "--trials", "0", check=2).stderr
@@ -238,6 +239,7 @@ def test_the_traceback_of_a_strategy_is_in_a_file_that_the_sentence_names(small_
     assert "in helper" in log.read_text() and "broken.py" in log.read_text()
 
 
+@pytest.mark.slow
 def test_the_api_is_listed_and_a_search_takes_the_path_of_its_config(small_config_file, tmp_path):
     import nas_meta as package
 

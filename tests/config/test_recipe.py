@@ -90,6 +90,7 @@ def test_a_run_records_the_shape_and_resumes_with_the_config_of_the_user(small_c
     assert len(search(small_config, run.directory, inline=True, resume=True).trials) == 2
 
 
+@pytest.mark.slow
 def test_a_run_of_an_earlier_version_keeps_its_training(small_config, tmp_path):
     """Its journal has the defaults of then; the config of the user has none of these keys."""
     tasks, training = OLD

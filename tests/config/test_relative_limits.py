@@ -85,6 +85,7 @@ def test_a_space_without_a_reference_model_is_refused_with_a_sentence(small_conf
         load_problem(resolve(small_config))
 
 
+@pytest.mark.slow
 def test_the_number_stands_in_the_journal_and_the_search_is_resumed(small_config, tmp_path):
     small_config["objectives"] = {"accuracy": "maximize", "params": {"max": "0.95x"}}
     shown = []

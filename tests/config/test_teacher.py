@@ -65,6 +65,7 @@ def test_its_embeddings_are_computed_once_and_anew_for_other_texts(small_config,
     assert not np.array_equal(targets(small_config)[1], first) and len(calls) == 3
 
 
+@pytest.mark.slow
 def test_a_search_with_a_teacher_resumes(small_config, large, tmp_path):
     small_config["learner"]["training"] = {"distill": {"model": str(large), "weight": 5.0}}
     small_config["budget"] = {"trials": 2}

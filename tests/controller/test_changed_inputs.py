@@ -78,6 +78,7 @@ def refused(run, match):
     assert load_run(run).count == 1
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_elsewhere_with_files_that_were_written_again(inputs, run, caplog):
     rewrite(inputs, [{"label": row["label"], "text": row["text"], "more": 1} for row in rows(inputs)])
     shutil.copy(inputs / "model" / "model.safetensors", inputs / "copy")
@@ -165,6 +166,7 @@ def test_other_versions_and_processors_are_named_and_not_refused(run, caplog):
     assert len(Journal.open(run).get("environments")) == 2
 
 
+@pytest.mark.slow
 def test_a_corrected_plugin_file_is_a_warning(small_config, tmp_path, caplog):
     plugin = tmp_path / "mine.py"
     plugin.write_text("from nas_meta.learners.protonet import ProtoNet\nclass Mine(ProtoNet):\n    pass\n")
@@ -179,6 +181,7 @@ def test_a_corrected_plugin_file_is_a_warning(small_config, tmp_path, caplog):
     assert f"the plugin file {plugin} has changed" in caplog.text
 
 
+@pytest.mark.slow
 def test_another_corpus_is_refused_until_the_model_is_adapted(small_config, corpus, tmp_path):
     small_config |= {"budget": {"trials": 1}}
     small_config["pretraining"] = {"of": "model", "corpus": str(corpus), "steps": 2, "batch": 4, "block": 16}

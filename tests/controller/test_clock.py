@@ -57,6 +57,7 @@ def test_a_date_that_is_set_changes_neither_durations_nor_budgets(shift, documen
     assert [t.status for t in run.trials] == ["completed"] * 4
 
 
+@pytest.mark.slow
 def test_the_time_of_earlier_sessions_is_kept_while_a_search_runs(document, monkeypatch, tmp_path):
     monkeypatch.setattr("nas_meta.controller.trial_loop.KEEP_SECONDS_EVERY", 0)
     seen = []

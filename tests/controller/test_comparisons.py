@@ -54,6 +54,7 @@ def test_a_search_ends_with_a_paired_verdict(document, tmp_path):
     assert all(row["architecture"]["learner.steps"] == best.architecture["learner.steps"] for row in done)
 
 
+@pytest.mark.slow
 def test_a_resumed_search_trains_only_what_is_missing(document, monkeypatch, tmp_path):
     first = search(document, tmp_path / "run", inline=True).report
     journal = Journal.append(tmp_path / "run")

@@ -41,6 +41,7 @@ def crashed(document, directory, when):
         search(document, directory, inline=True, watch=watch)
 
 
+@pytest.mark.slow
 def test_a_trained_supernet_needs_its_workers_no_longer(supernet, tmp_path):
     whole = search(supernet, tmp_path, inline=True)
     journal = Journal.append(tmp_path)

@@ -99,6 +99,7 @@ def test_a_search_for_the_deployed_form(small_config, tmp_path, traced):
     assert "(onnx-int8)" in (run.directory / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_an_encoder_embeds_as_its_graph_inside_the_block_alone(small_config, traced):
     resolved = resolve(small_config)
     problem = load_problem(resolved)
@@ -178,6 +179,7 @@ def test_open_set_metrics_that_cannot_be_measured_are_refused(changed, sentence,
         load_problem(resolve(small_config))
 
 
+@pytest.mark.slow
 def test_the_same_episodes_for_every_candidate_and_interim_training_is_untouched(small_config):
     """The accuracy and the weights of a trial do not depend on what else is measured."""
     small_config["tasks"] |= {"ways": 2, "train_ways": 2}

@@ -22,6 +22,7 @@ def adapting(small_config, corpus):
     return small_config | {"budget": {"trials": 2}, "pretraining": section}
 
 
+@pytest.mark.slow
 def test_the_model_of_a_space_is_adapted_before_the_search(adapting, tiny_model, tmp_path):
     run = search(adapting, tmp_path / "run", inline=True)
     before = AutoModel.from_pretrained(tiny_model).state_dict()

@@ -27,7 +27,7 @@ def whole(tiny_model, labelled_texts, tmp_path_factory):
 WRITES = [range(1, 2), range(3, 4), range(4, 5), range(6, 7), range(3, 99), range(4, 99)]
 
 
-@pytest.mark.parametrize("failing", marked(WRITES, [WRITES[1], WRITES[5]]))
+@pytest.mark.parametrize("failing", marked(WRITES, [WRITES[1]]))
 def test_a_failed_write_costs_no_trial(failing, whole, monkeypatch, tmp_path):
     document, expected = whole
     count, write = 0, Journal.write

@@ -86,6 +86,7 @@ def test_a_candidate_is_pre_trained_before_it_is_meta_trained(document, tmp_path
     assert kept and any(not torch.equal(one[n], other[n]) for n in one if n in other and one[n].shape == other[n].shape)
 
 
+@pytest.mark.slow
 def test_equal_architectures_are_pre_trained_once(document, tmp_path):
     document["learner"] = {"name": "protonet", "steps": 2, "lr": {"choice": [1e-3, 1e-4, 1e-5]}}
     document["strategy"] = {"name": "grid"}
@@ -102,6 +103,7 @@ def test_equal_architectures_are_pre_trained_once(document, tmp_path):
         assert [seconds > 0 for _, seconds in shared] == [True, *[False] * (len(shared) - 1)]
 
 
+@pytest.mark.slow
 def test_weights_that_were_found_train_as_those_that_were_made(document, tmp_path):
     run = search(document, tmp_path / "run", inline=True)
     first = run.trials[0]
@@ -116,6 +118,7 @@ def test_weights_that_were_found_train_as_those_that_were_made(document, tmp_pat
         rerun(opened, found)
 
 
+@pytest.mark.slow
 def test_heirs_begin_with_the_nearest_weights_and_can_be_run_again(document, tmp_path):
     document["pretraining"] |= {"inherit": True}
     run = search(document, tmp_path / "run", inline=True)
@@ -178,6 +181,7 @@ class Other(torch.nn.Module):
 """
 
 
+@pytest.mark.slow
 def test_only_the_last_used_weights_are_kept(document, tmp_path):
     document["pretraining"] |= {"keep": 2}
     run = search(document, tmp_path / "run", inline=True)

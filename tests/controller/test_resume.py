@@ -100,6 +100,7 @@ def test_another_config_is_refused_with_the_difference(document, tmp_path):
     assert len(search(document | {"budget": {"trials": 4}}, tmp_path, inline=True, resume=True).trials) == 4
 
 
+@pytest.mark.slow
 def test_the_hours_of_all_sessions_count(document, tmp_path):
     interrupted_after(3, document, tmp_path)
     run = resume(tmp_path, ["budget.hours=0.00001"], inline=True)
@@ -117,6 +118,7 @@ def test_a_strategy_that_does_not_follow_from_its_seed_is_refused(document, tmp_
     assert len(load_run(tmp_path).trials) == 4
 
 
+@pytest.mark.slow
 def test_a_journal_in_which_nothing_stands_yet_is_begun_anew(document, tmp_path):
     (tmp_path / FILE).touch()
     assert len(search(document, tmp_path, inline=True, resume=True).trials) == 10
@@ -190,6 +192,7 @@ def test_what_is_said_with_the_strategy_stands_beside_the_trial(tmp_path, docume
     ]
 
 
+@pytest.mark.slow
 def test_a_search_without_ways_takes_what_the_classes_allow_and_resumes_with_it(small_config, tmp_path):
     del small_config["tasks"]["ways"]
     run = search(small_config, tmp_path / "run", inline=True)

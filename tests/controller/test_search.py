@@ -55,6 +55,7 @@ def finished(tiny_model, labelled_texts, tmp_path_factory):
     return config, folder / "run", done.stdout
 
 
+@pytest.mark.slow
 def test_the_journal_tells_every_trial(finished):
     _, run, output = finished
     trials = json.loads(nas_meta("trials", run, "--json").stdout)
@@ -160,6 +161,7 @@ def test_a_directory_with_a_run_is_refused(finished):
     assert "already holds a run" in nas_meta("search", config, "--run-dir", run, check=1).stderr
 
 
+@pytest.mark.slow
 def test_inline_and_ray_give_the_same_accuracies(finished, small_config, tmp_path):
     """A trial is a function of its architecture, seed and fidelity, wherever it runs."""
     _, directory, _ = finished

@@ -64,6 +64,7 @@ def test_a_trial_that_was_not_shown_is_shown_at_last(document, monkeypatch, tmp_
     assert len((tmp_path / "noted").read_text().splitlines()) == 4
 
 
+@pytest.mark.slow
 def test_a_hook_that_was_still_waiting_is_called_again(document, monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
         patch.setattr(Hooks, "_run_hooks", lambda self: None)  # as if the first hook never returned

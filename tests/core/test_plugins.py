@@ -116,6 +116,7 @@ def test_an_installed_space_passes_the_check_and_is_searched(flags, environment,
     assert {t["architecture"]["width"] for t in trials} == {4, 8}
 
 
+@pytest.mark.slow
 def test_a_config_that_names_a_broken_plugin_fails_with_one_sentence(environment, tmp_path):
     file = tmp_path / "broken.yaml"
     file.write_text("space:\n  name: broken\n")

@@ -175,6 +175,7 @@ def test_an_option_that_no_learner_of_the_choice_knows_is_refused(tmp_path):
     assert read_config(file).searched.learners.keys() == {"protonet", "maml"}
 
 
+@pytest.mark.slow
 def test_the_schema_knows_choices():
     import jsonschema
 

@@ -61,6 +61,7 @@ def test_every_metric_can_be_an_objective(name):
     assert (first.metric, first.direction) == (name, METRICS[name].direction)
 
 
+@pytest.mark.slow
 def test_the_first_objective_ranks_keeps_tests_and_exports(small_config, tmp_path):
     small_config |= {
         "objectives": {"latency": "minimize", "accuracy": "maximize"},

@@ -11,6 +11,7 @@ import numpy as np
 import psutil
 import pytest
 import ray
+from installed import marked
 
 from nas_meta.errors import ConfigError
 from nas_meta.execution.inline_engine import InlineEngine
@@ -78,6 +79,7 @@ class Payload:
 TABLE = np.arange(10.0)
 
 
+@pytest.mark.slow
 def test_gpus_that_are_not_there_are_refused_in_words():
     with pytest.raises(ConfigError, match=r"need 2048, but this machine has"):
         RayEngine(Payload(TABLE), Resources(workers=2, cpus=1, gpus=1024))
@@ -116,7 +118,7 @@ def collect(engine):
     return values, ends
 
 
-@pytest.mark.parametrize("engine", ["inline", "ray"], indirect=True)
+@pytest.mark.parametrize("engine", marked(["inline", "ray"], ["inline"]), indirect=True)
 def test_values_arrive_in_order_and_the_worker_is_free_again(engine):
     before = engine.free()
     engine.submit("a", "count", 5)

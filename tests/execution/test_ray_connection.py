@@ -90,6 +90,7 @@ def connect(address, **environment):
     return subprocess.run(command, env=clean | environment, capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.slow
 def test_ray_listens_on_loopback_only_and_serves_only_those_with_its_token(no_token, monkeypatch):
     monkeypatch.setenv("RAY_TMPDIR", tempfile.mkdtemp(dir="/tmp"))  # short enough for the sockets
     shared = Path(os.environ["RAY_TMPDIR"])

@@ -10,6 +10,7 @@ from command_line import nas_meta
 from fuzzing import TEXTS, junk, many, sentence, spoiled, tried
 from hypothesis import given, reject
 from hypothesis import strategies as st
+from installed import marked
 from run_contents import contents
 
 from nas_meta import load_run, resume
@@ -70,6 +71,7 @@ def looked_at(folder, capsys):
 
 
 @tried(2, 400)
+@pytest.mark.slow
 def test_bytes_that_are_wrong(cases, copy, capsys):
     change = st.tuples(
         st.sampled_from(["overwrite", "overwrite", "cut", "zeros"]), st.floats(0, 1), st.binary(min_size=1, max_size=40)
@@ -94,6 +96,7 @@ def test_bytes_that_are_wrong(cases, copy, capsys):
 
 
 @tried(3, 600)
+@pytest.mark.slow
 def test_values_that_are_wrong(cases, copy, capsys):
     with sqlite3.connect(copy() / FILE) as db:
         tables = {
@@ -152,7 +155,7 @@ def digits(value):
 
 @pytest.mark.parametrize(
     "statement",
-    [
+    marked([
         "DROP TABLE trials",
         "DROP TABLE info",
         "DROP TABLE said",
@@ -167,8 +170,8 @@ def digits(value):
         "ALTER TABLE trials RENAME TO t; CREATE TABLE trials AS SELECT '../../x' AS id, architecture, seed, fidelity, "
         "status, metrics, error, started, finished, planned FROM t",
         "PRAGMA user_version = 99; PRAGMA journal_mode = DELETE",
-    ],
-)
+    ], ["DROP TABLE trials", "DELETE FROM trials WHERE id = 2", "DELETE FROM info"]),
+)  # fmt: skip
 def test_tables_that_are_wrong(statement, copy, capsys):
     run = copy()
     with sqlite3.connect(run / FILE) as db:
@@ -217,6 +220,7 @@ def test_of_a_cut_journal_the_trials_before_and_behind_are_listed(tmp_path):
     assert 0 < len(kept.trials) < 3000 and kept.damage
 
 
+@pytest.mark.slow
 def test_what_is_no_file_in_the_place_of_one_is_not_waited_for(copy, capsys):
     for name in (FILE, "status.json", f"{FILE}-wal", f"{FILE}-journal"):
         for make in (

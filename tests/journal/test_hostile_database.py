@@ -42,6 +42,7 @@ def mode(run, name):
 
 
 @pytest.mark.parametrize("journal_mode", ["WAL", "DELETE"])
+@pytest.mark.slow
 def test_a_rollback_journal_deletes_no_file(journal_mode, copy, tmp_path):
     mode(copy, journal_mode)
     mine = tmp_path / "mine"
@@ -58,6 +59,7 @@ def test_a_rollback_journal_deletes_no_file(journal_mode, copy, tmp_path):
     assert not mine.exists()
 
 
+@pytest.mark.slow
 def test_a_rollback_journal_beside_a_file_without_tables_deletes_no_file(small_config, tmp_path):
     """A search that is killed while it creates its journal leaves such a pair; the next search begins anew."""
     mine, run = tmp_path / "mine", tmp_path / "run"
@@ -75,6 +77,7 @@ def test_a_rollback_journal_beside_a_file_without_tables_deletes_no_file(small_c
         assert len(load_run(run).trials) == 1 and mine.read_text() == "dear to me"
 
 
+@pytest.mark.slow
 def test_a_rollback_journal_of_a_file_system_without_write_ahead_logging_is_applied(copy):
     mode(copy, "DELETE")
     (copy / f"{FILE}-journal").write_bytes(rollback_journal((copy / FILE).read_bytes()))
@@ -186,6 +189,7 @@ def test_a_value_that_is_larger_than_any_is_refused(copy):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
 
 
+@pytest.mark.slow
 def test_a_damaged_rollback_journal_is_no_traceback(copy):
     for content in (b"x", MAGIC, rollback_journal(b"\0" * 8192, b"/x")[:-3]):
         (copy / f"{FILE}-journal").write_bytes(content)

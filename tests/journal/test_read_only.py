@@ -89,6 +89,7 @@ def test_a_new_search_is_refused_in_a_sentence(read_only, small_config, tmp_path
 
 
 @pytest.mark.parametrize("index", marked([True, False], [False]))
+@pytest.mark.slow
 def test_what_a_search_that_died_left_is_read(index, read_only):
     """Its last rows are in the log beside the file; the log's index may be gone, as in a copy."""
 

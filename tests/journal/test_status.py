@@ -21,6 +21,7 @@ from nas_meta.journal.leaderboard import Leaderboard
 from nas_meta.journal.status import FILE, Status, StatusFile, read_status
 
 
+@pytest.mark.slow
 def test_running_trials_are_told_with_step_and_loss(small_config, tmp_path, monkeypatch):
     monkeypatch.setattr(status_module, "EVERY", 0)
     seen = []
@@ -76,6 +77,7 @@ def test_every_phase_reaches_the_file(small_config, tmp_path, monkeypatch):
     assert phases == ["preparing", "searching", "meta-testing", "measuring latencies", "done"]
 
 
+@pytest.mark.slow
 def test_a_silent_phase_shows_signs_of_life(small_config, tmp_path, monkeypatch):
     monkeypatch.setattr(status_reporter, "BEAT", 0.02)
     small_config["budget"], seen = {"trials": 1}, []

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from command_line import nas_meta
+from installed import marked
 
 from nas_meta import load_classifier
 from nas_meta.config.resolved import resolve
@@ -219,7 +220,7 @@ def test_a_model_is_evaluated_with_another_distance_or_head(exported):
     assert 0.3 < evaluate_folder(folder, run.config, episodes=20)["accuracy"] <= 1, "the head is fitted anew"
 
 
-@pytest.mark.parametrize("head", ["whitening", "linear"])
+@pytest.mark.parametrize("head", marked(["whitening", "linear"], ["linear"]))
 def test_a_classifier_has_the_head_of_its_run(head, exported):
     run, folder = exported(distance="cosine", head=head)
     texts, labels = [f"alpha {i} one" for i in range(6)], ["a", "b"] * 3
@@ -228,6 +229,7 @@ def test_a_classifier_has_the_head_of_its_run(head, exported):
     np.testing.assert_allclose(of_run.predict_proba(texts), of_folder.predict_proba(texts), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_model_with_a_head_is_evaluated_with_a_learner_that_has_none(exported):
     run, folder = exported(distance="euclidean", head="linear")
     other = resolve({**run.config.document, "learner": {"name": "finetune", "adapt_steps": 1}}, recorded=True)
@@ -236,6 +238,7 @@ def test_a_model_with_a_head_is_evaluated_with_a_learner_that_has_none(exported)
     assert evaluate_folder(folder, other, episodes=3)["accuracy"] == with_file, "the head plays no part"
 
 
+@pytest.mark.slow
 def test_the_command_line_evaluates_with_another_distance(exported):
     _, folder = exported(distance="cosine")
     config = folder / "nas_meta.yaml"
@@ -244,6 +247,7 @@ def test_the_command_line_evaluates_with_another_distance(exported):
         assert json.loads(nas_meta(*command, *options).stdout)["accuracy"] > 0.3
 
 
+@pytest.mark.slow
 def test_what_a_learner_needs_is_still_required(exported):
     run, folder = exported(name="ridge")
     wrong = config_of(run)

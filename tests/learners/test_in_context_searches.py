@@ -44,6 +44,7 @@ def config_of(small_config, folder, **learner_section):
     return small_config
 
 
+@pytest.mark.slow
 def test_trials_in_context_learn_and_may_choose_their_template(small_config, folders):
     templates = [TEMPLATE, "{text} is a {label};"]
     resolved = resolve(config_of(small_config, folders["qwen3"], steps=2, lr=1e-2, template={"choice": templates}))
@@ -60,6 +61,7 @@ def test_trials_in_context_learn_and_may_choose_their_template(small_config, fol
     assert first != second and metrics["trained_params"] > 0 and 0 <= metrics["accuracy"] <= 1
 
 
+@pytest.mark.slow
 def test_a_model_without_a_head_fails_before_it_is_trained(small_config):
     resolved = resolve(small_config | {"learner": {"name": "in-context", "steps": 2}})
     space, tasks, shape = load_problem(resolved)
@@ -68,6 +70,7 @@ def test_a_model_without_a_head_fails_before_it_is_trained(small_config):
         next(trial)
 
 
+@pytest.mark.slow
 def test_a_search_in_a_space_without_heads_is_refused_before_its_first_trial(small_config, tmp_path):
     with pytest.raises(ConfigError, match="BertModel, which has no causal language-modelling head; expected a space"):
         search(small_config | {"learner": {"name": "in-context"}}, tmp_path / "run", inline=True)

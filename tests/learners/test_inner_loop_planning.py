@@ -34,9 +34,13 @@ LEARNERS = [
     PrototypeMAML(PrototypeMAMLOptions(inner_steps=2)),
 ]
 NAMES = ["maml", "fomaml", "maml-bitfit", "meta-sgd", "prototype-maml"]
+CASES = [
+    pytest.param(learner, id=name, marks=() if name in ("maml", "prototype-maml") else pytest.mark.slow)
+    for learner, name in zip(LEARNERS, NAMES, strict=True)
+]
 
 
-@pytest.mark.parametrize("learner", LEARNERS, ids=NAMES)
+@pytest.mark.parametrize("learner", CASES)
 def test_tasks_at_once_give_the_gradient_of_tasks_one_by_one(learner, make, pool):
     encoder = make(learner)
     tasks = [episode(pool, SHAPE, 0, i) for i in range(4)]
@@ -49,7 +53,7 @@ def test_tasks_at_once_give_the_gradient_of_tasks_one_by_one(learner, make, pool
         torch.testing.assert_close(together[name], gradient, atol=1e-8, rtol=1e-5)
 
 
-@pytest.mark.parametrize("learner", LEARNERS, ids=NAMES)
+@pytest.mark.parametrize("learner", CASES)
 def test_a_checkpointed_inner_loop_gives_the_same_gradient(learner, make, pool):
     encoder = make(learner)
     task = episode(pool, SHAPE, 0, 0)

@@ -66,6 +66,7 @@ def test_scoring_many_episodes_at_once_equals_one_by_one(learner, encoder, tasks
     "learner",
     [ProtoNet(ProtoNetOptions(steps=40, lr=3e-3)), FineTune(FineTuneOptions(steps=40, lr=3e-3, learned_lr=1e-2))],
 )
+@pytest.mark.slow
 def test_meta_training_lowers_the_loss_and_keeps_the_tables(learner, encoder, tasks):
     pool = tasks["meta-train"]
     table = encoder.model.embeddings.word_embeddings.weight.clone()

@@ -110,8 +110,8 @@ def test_roles_are_found_in_other_models_too():
         # two layers of width 32 and 64 neurons, rank 8: A and B of query and value; l of key, value and the block's
         # input; D, d and U
         ("lora", 2 * 2 * 2 * 8 * 32),
-        ("ia3", 2 * (32 + 32 + 64)),
-        ("adapter", 2 * (8 * 32 + 8 + 8 * 32)),
+        pytest.param("ia3", 2 * (32 + 32 + 64), marks=pytest.mark.slow),
+        pytest.param("adapter", 2 * (8 * 32 + 8 + 8 * 32), marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize("learner", marked(["maml", "reptile", "finetune", "meta-sgd"], ["maml"]))
@@ -194,6 +194,7 @@ def test_trained_parameters_are_counted_without_a_build(space):
     assert "no layer has an adapter to train" in space.problem(space.canonical(nothing))
 
 
+@pytest.mark.slow
 def test_a_search_over_parts_keeps_the_encoder_frozen_and_exports_the_same_outputs(small_config, tiny_model, tmp_path):
     from transformers import AutoModel
 

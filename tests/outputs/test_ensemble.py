@@ -78,6 +78,7 @@ def queries(texts_by_class):
     return [text for name in ("class0", "class1", "class2") for text in texts_by_class[name][5:8]]
 
 
+@pytest.mark.slow
 def test_trials_are_scored_as_in_the_search(run, candidates):
     assert [trial.id for trial in candidates.trials] == [trial.id for trial in run.trials]
     for trial, *halves in zip(
@@ -92,6 +93,7 @@ def test_trials_are_scored_as_in_the_search(run, candidates):
     assert all(latency > 0 for latency in candidates.latencies)
 
 
+@pytest.mark.slow
 def test_the_loaded_ensemble_predicts_the_weighted_average(forced, support, queries):
     ensemble = nas_meta.load_classifier(forced).fit(*support)
     description = json.loads((forced / ENSEMBLE).read_text())

@@ -46,6 +46,7 @@ def python_hooks(tmp_path):
     return file
 
 
+@pytest.mark.slow
 def test_a_command_hears_of_every_trial_and_of_the_end(small_config, told, tmp_path):
     command, events = told
     small_config["watching"] = {"on_trial_end": [command, "$(touch no); *"], "on_search_end": [command]}
@@ -91,14 +92,17 @@ def test_a_function_hears_of_searches_that_fail_or_are_interrupted(
     ("hook", "sentence"),
     [
         (["false"], "watching.on_trial_end failed: false exited with 1"),
-        (
+        pytest.param(
             [sys.executable, "-c", "print('on the way'); raise SystemExit('no such room')"],
             "exited with 1: no such room",
+            marks=pytest.mark.slow,
         ),
         (["sleep", "300"], "watching.on_trial_end failed: sleep 300 took longer than 0.5 seconds"),
         ("breaks", "watching.on_trial_end failed: KeyError: 'no such room'"),
-        ("leaves", "watching.on_trial_end failed: SystemExit: no message"),
-        ("hangs", "a hook was still running 0.5 seconds after the end of the search"),
+        pytest.param("leaves", "watching.on_trial_end failed: SystemExit: no message", marks=pytest.mark.slow),
+        pytest.param(
+            "hangs", "a hook was still running 0.5 seconds after the end of the search", marks=pytest.mark.slow
+        ),
     ],
     ids=["fails", "fails with words", "hangs", "raises", "exits", "a function hangs"],
 )

@@ -41,6 +41,7 @@ def case(request, tiny_model, tmp_path_factory):
     return run, {one: list(first)[:12], other: list(second)[:12]}
 
 
+@pytest.mark.slow
 def test_a_run_and_its_export_classify_alike(case, tmp_path):
     run, examples = case
     support = [example for listed in examples.values() for example in listed[:4]]

@@ -88,6 +88,7 @@ def texts(texts_by_class):
     return support, [name for name in names for _ in range(2)], [text for name in names for text in found[name][4:10]]
 
 
+@pytest.mark.slow
 def test_an_onnx_folder_classifies_as_the_torch_folder_without_torch(exported, texts, tmp_path):
     """In a process that can import neither torch nor transformers; the folder includes the whitening head."""
     reference, folder = (
@@ -189,6 +190,7 @@ def test_learners_that_need_torch_are_refused_by_name(name):
         comparison_of(SimpleNamespace(learner=learner, encoder=None, name=name))
 
 
+@pytest.mark.slow
 def test_a_graph_that_differs_or_cannot_be_translated_is_not_written(run, exported, tmp_path, monkeypatch):
     class Untranslatable(nn.Module):
         def forward(self, *inputs):

@@ -69,8 +69,8 @@ def test_another_pooling_than_the_folders_own_is_reported(tiny_model, tmp_path, 
     ("pooling", "learner", "folders"),
     [
         ("mean", {"name": "protonet"}, ["1_Pooling", "2_Normalize"]),
-        ("cls", {"name": "protonet", "normalize": False}, ["1_Pooling"]),
-        ("last", {"name": "matching"}, ["1_Pooling", "2_Normalize"]),
+        pytest.param("cls", {"name": "protonet", "normalize": False}, ["1_Pooling"], marks=pytest.mark.slow),
+        pytest.param("last", {"name": "matching"}, ["1_Pooling", "2_Normalize"], marks=pytest.mark.slow),
     ],
 )
 def test_sentence_transformers_loads_an_export_and_gives_the_same_embeddings(

@@ -9,6 +9,7 @@ from nas_meta import load_run, search
 from nas_meta.outputs.rerun import rerun
 
 
+@pytest.mark.slow
 def test_the_command_shows_every_step_and_the_same_accuracy(small_config, tmp_path):
     run = search(small_config, tmp_path / "run", inline=True)
     for trial in run.trials[1:2]:

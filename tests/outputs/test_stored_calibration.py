@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+from installed import marked
 
 import nas_meta
 from nas_meta.outputs.classifier.stored_calibration import FOLDER
@@ -41,6 +42,7 @@ def calibration(run):
     return nas_meta.load_classifier(run).parts.calibration
 
 
+@pytest.mark.slow
 def test_the_second_load_needs_no_data(run, searched):
     first = calibration(run)
     assert first is not None and (run / FOLDER / "1.json").is_file()
@@ -48,7 +50,7 @@ def test_the_second_load_needs_no_data(run, searched):
     assert calibration(run) == first
 
 
-@pytest.mark.parametrize("damage", ["weights", "file"])
+@pytest.mark.parametrize("damage", marked(["weights", "file"], ["weights"]))
 def test_a_calibration_of_other_weights_or_a_damaged_one_is_not_used(run, searched, damage, caplog):
     calibration(run)
     file = run / FOLDER / "1.json"

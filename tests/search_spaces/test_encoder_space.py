@@ -236,6 +236,7 @@ def test_layers_that_are_computed_again_give_the_same_gradients(space):
 
 
 @pytest.mark.parametrize(("space_name", "objective"), [("encoder", "mlm"), ("encoder", "simcse"), ("decoder", "clm")])
+@pytest.mark.slow
 def test_candidates_are_pre_trained_before_they_are_meta_trained(
     space_name, objective, small_config, tiny_model, labelled_texts, tmp_path
 ):

@@ -28,7 +28,7 @@ def precisions(model):
 
 @pytest.mark.parametrize(
     ("space", "learner"),
-    [("bert-subnet", "maml"), ("peft-bert", "protonet")],
+    [("bert-subnet", "maml"), pytest.param("peft-bert", "protonet", marks=pytest.mark.slow)],
 )
 def test_a_search_trains_and_exports_in_float32(small_config, half, tmp_path, space, learner):
     config = small_config | {

@@ -56,6 +56,7 @@ def test_failed_trials_do_not_stop_a_search(name):
 
 
 @pytest.mark.parametrize("name", marked(LEARNING, [n for n in LEARNING if n not in ("rl", "auto")]))
+@pytest.mark.slow
 def test_what_is_learned_shows_after_60_trials(name):
     found = [max(s for _, s in run(make(name, trials=60, seed=seed), 60)) for seed in range(4)]
     chance = [max(s for _, s in run(make("random", trials=60, seed=seed), 60)) for seed in range(4)]
@@ -78,6 +79,7 @@ def test_a_front_grows_faster_than_by_chance(name):
     assert np.mean(found) > 1.03 * np.mean(chance)
 
 
+@pytest.mark.slow
 def test_several_workers_are_proposed_different_architectures():
     for name in NAMES:
         strategy = make(name, trials=100, workers=8)

@@ -342,6 +342,7 @@ def test_trials_go_on_from_the_supernet(supernet_config, tmp_path):
     assert trial.metrics["accuracy"] == accuracy[0] != accuracy[1]
 
 
+@pytest.mark.slow
 def test_all_of_a_small_space_is_judged_once_by_chance_too(evaluation):
     options = SupernetOptions(steps=1, judged=100, texts=4, random=0, method="random")
     job = pickle.loads(pickle.dumps(SupernetJob(options, (Objective("accuracy"),), 2, 0)))  # as it travels

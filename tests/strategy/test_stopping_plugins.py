@@ -8,6 +8,7 @@ from nas_meta import load_run, search
 from nas_meta.errors import NasMetaError, PluginError
 
 
+@pytest.mark.slow
 def test_a_rule_of_a_file_stops_trials(small_config, tmp_path):
     """The example of the documentation."""
     text = (Path(__file__).parents[2] / "docs" / "stopping.md").read_text()

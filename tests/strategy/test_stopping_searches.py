@@ -111,6 +111,7 @@ def test_stopped_trials_keep_what_stood_at_their_last_rung(inline):
     assert not {int(i) for i in run.report["trials"]} & {t.id for t in stopped}
 
 
+@pytest.mark.slow
 def test_the_steps_that_were_saved_are_told(inline):
     run, _ = inline
     taken = sum(t.fidelity for t in run.trials)
@@ -172,6 +173,7 @@ def test_a_search_on_ray_decides_as_a_replay_of_fully_trained_trials(small_confi
         assert replayed.decide(there) == went_on
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_after_its_trial_was_stopped_changes_nothing(small_config, tmp_path, monkeypatch):
     from nas_meta.execution import inline_engine
 

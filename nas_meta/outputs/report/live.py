@@ -16,7 +16,7 @@ from rich.text import Text
 
 from nas_meta.errors import one_line
 from nas_meta.journal.records import Trial
-from nas_meta.journal.status import JOB, JOBS, PHASES, Status
+from nas_meta.journal.status import JOB, JOBS, PHASES, TESTING, Status
 from nas_meta.outputs.report.formatting import clock, trial_line
 from nas_meta.outputs.report.terminal import console
 
@@ -171,6 +171,8 @@ def summary(status: Status) -> Summary:
         return Summary(phase, f"step {status.steps.get(JOB, 0)}{of}", status.started, ended)
     if status.phase == "preparing" and not board.trials:
         return Summary(phase, "", status.started, ended)
+    if status.phase == TESTING and status.job_steps:
+        return Summary(phase, f"{status.steps.get(JOB, 0)}/{status.job_steps} models", status.started, ended)
     failed, stopped = board.counts["failed"], board.counts["stopped"]
     counts = f"{board.finished}/{status.total} done, {len(board.running)} running, {failed} failed"
     counts += f", {stopped} stopped early" if stopped else ""
@@ -188,13 +190,12 @@ def panel(status: Status, most: int = SHOWN) -> Group:
         status: Status of the search.
         most: The largest number of running trials to list.
     """
-    head = summary(status)
+    done, total = bar_of(status)
+    lines: list[Any] = [summary(status), _bar(done, total or None)]
     if status.phase in JOBS:
-        return Group(head, _bar(status.steps.get(JOB, 0), status.job_steps or None))
+        return Group(*lines)
     leaderboard = status.leaderboard
     running = list(leaderboard.running.values())
-    preparing = status.phase == "preparing" and not leaderboard.trials
-    lines: list[Any] = [head, _bar(leaderboard.finished, None if preparing else status.total)]
     if leaderboard.leader:
         lines.append(labelled("best so far", trial_line(leaderboard.leader, leaderboard.metrics), label_style="green"))
     lines += [Text(f"running      trial {t.id}: {progress(status, t)}", style="dim") for t in running[:most]]
@@ -203,6 +204,18 @@ def panel(status: Status, most: int = SHOWN) -> Group:
     if len(running) > most:
         lines.append(Text(f"             and {len(running) - most} more", style="dim"))
     return Group(*lines)
+
+
+def bar_of(status: Status) -> tuple[int, int]:
+    """Return what the progress bar shows: what is done in this phase, and how much there is to do; 0 if not known.
+
+    Args:
+        status: Status of the search.
+    """
+    if status.phase in JOBS or (status.phase == TESTING and status.job_steps):
+        return status.steps.get(JOB, 0), status.job_steps
+    preparing = status.phase == "preparing" and not status.leaderboard.trials
+    return status.leaderboard.finished, 0 if preparing else status.total
 
 
 def labelled(label: str, sentence: str, style: str = "", label_style: str | None = None) -> Table:

@@ -15,6 +15,7 @@ from nas_meta.journal.leaderboard import Leaderboard
 from nas_meta.journal.records import Trial
 from nas_meta.journal.status import JOB, Status
 from nas_meta.outputs.report.formatting import compact, compact_heading, short
+from nas_meta.outputs.report.listing import Listing
 from nas_meta.outputs.report.live import LiveProgress, bar_of, panel, status_view, summary
 from nas_meta.outputs.report.terminal import console, trials_table
 
@@ -61,6 +62,21 @@ def test_the_meta_test_shows_how_many_models_are_tested():
     head, bar, best = printed(panel(shown), 80)
     assert head.startswith("meta-testing the best  2/8 models  elapsed") and best.startswith("best so far  trial 1")
     assert set(bar.strip()) <= set("━╸╺") and bar_of(shown) == (2, 8)
+
+
+def test_long_headings_take_several_lines_where_the_rows_fit():
+    table = Listing("trials")
+    for title in ("", "against the best", "calibration error"):
+        table.add_column(title, justify="right")
+    table.add_row("ensemble", "+0.1", "0.02", detail="1, 2")
+    assert [line.rstrip() for line in printed(table, 32)] == [
+        "          against",
+        "              the  calibration",
+        "             best        error",
+        "    trials",
+        "ensemble     +0.1         0.02",
+        "    1, 2",
+    ]
 
 
 def test_a_sentence_that_needs_two_lines_stays_right_of_its_label():

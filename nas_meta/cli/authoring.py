@@ -71,9 +71,9 @@ def space_check(
 
     problems, checked = check_space(name, seed)
     for line in checked:
-        echo(f"ok    {line}")
+        echo(f"ok    {line}", hanging=6)
     for line in problems:
-        echo(f"wrong {line}")
+        echo(f"wrong {line}", hanging=6)
     if problems:
         raise SystemExit(1)
 
@@ -121,9 +121,9 @@ def write(kind: str, name: str) -> None:
     from nas_meta.core.scaffold.writing import write_plugin
 
     written = write_plugin(kind, name)
-    echo(f"written to {written.file}; try: nas-meta {kind} check {written.file}:{written.class_name}")
+    echo(f"written to {written.file}; try: nas-meta {kind} check {written.file}:{written.class_name}", hanging=0)
     if written.config is not None:
-        echo(f"written to {written.config}; try: nas-meta search {written.config}")
+        echo(f"written to {written.config}; try: nas-meta search {written.config}", hanging=0)
 
 
 def report(results: Sequence[Result], comparisons: Sequence[Comparison], as_json: bool) -> None:
@@ -142,9 +142,10 @@ def report(results: Sequence[Result], comparisons: Sequence[Comparison], as_json
     else:
         for result in results:
             if result.problem is not None:
-                echo(f"wrong {result.check}: {result.problem}\n      to mend it, {result.remedy}")
+                echo(f"wrong {result.check}: {result.problem}\n      to mend it, {result.remedy}", hanging=6)
             else:
-                echo(f"ok    {result.check}" if result.skipped is None else f"skip  {result.check}: {result.skipped}")
+                skipped = f"skip  {result.check}: {result.skipped}"
+                echo(f"ok    {result.check}" if result.skipped is None else skipped, hanging=6)
         if comparisons:
             width = max(len(comparison.measure) for comparison in comparisons)
             echo(f"\n{'1 is the optimum':<{width}}  strategy  random search")

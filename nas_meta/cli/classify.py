@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
 from nas_meta.cli import options
 from nas_meta.cli.fitted import fitted_classifier
 from nas_meta.cli.plugins import print_json
-from nas_meta.cli.printing import echo
+from nas_meta.cli.printing import echo, terminal_width
 from nas_meta.errors import ConfigError
 
 NONE_OF_THESE = "none of these"
@@ -19,7 +21,7 @@ MANY = 1000  # texts from which progress is shown
 
 def classify(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="exported folder, run directory, or saved classifier")],
-    texts: Annotated[Optional[list[str]], typer.Argument(metavar="[TEXT]...", help="texts to classify")] = None,
+    texts: Annotated[Optional[list[str]], typer.Argument(metavar="TEXT", help="texts to classify")] = None,
     support: Annotated[
         Optional[Path],
         typer.Option("--support", metavar="FILE", help="JSON Lines or CSV with a few examples of every class"),
@@ -70,6 +72,7 @@ def classify(
     classifier = fitted_classifier(model, support, (text, label), trial, allow_plugins, refuse, class_names)
     if save is not None:
         classifier.save(save)
+        echo(f"classifier saved in {save}", err=True, hanging=0)
 
     def show(done: int) -> None:
         if len(asked) >= MANY:
@@ -88,6 +91,21 @@ def classify(
     elif to is not None:
         echo(f"{len(rows):,} predictions written to {to}")
     else:
-        for row in rows:
-            shown = NONE_OF_THESE if row["label"] is None else row["label"]
-            echo(f"{shown}\t{row['probability']:.2f}\t{row['text'][:200]}")
+        show_rows(rows)
+
+
+def show_rows(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print predictions: in columns in a terminal, with tabs between the fields otherwise.
+
+    Args:
+        rows: Rows with ``text``, ``label`` (None for none of the classes) and ``probability``.
+    """
+    labels = [NONE_OF_THESE if row["label"] is None else row["label"] for row in rows]
+    columns = terminal_width(sys.stdout)
+    width = min(max(map(len, labels), default=0), columns // 3)
+    for label, row in zip(labels, rows, strict=True):
+        share, text = f"{row['probability']:.2f}", row["text"][:200]
+        if columns:
+            echo(f"{label:<{width}}  {share}  {text}", hanging=width + 8)
+        else:
+            echo(f"{label}\t{share}\t{text}")

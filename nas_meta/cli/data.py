@@ -15,7 +15,7 @@ from nas_meta.cli.printing import echo
 def init(
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE...", help="labelled CSV or JSON Lines; or three, to train, validate and test on"),
+        typer.Argument(metavar="FILE", help="labelled CSV or JSON Lines; or three, to train, validate and test on"),
     ],
     to: Annotated[
         Optional[Path],
@@ -41,9 +41,9 @@ def init(
     refuse_existing(target)
     config = starting_config(files, text, label, group)
     columns = f"columns   '{config.tasks['text']}' has the texts and '{config.tasks['label']}' the classes"
-    echo("\n".join([*config.facts.lines(), columns]))
+    echo("\n".join([*config.facts.lines(), columns]), hanging=10)
     config.save(target)
-    echo(f"written to {target}; try: nas-meta search {target}")
+    echo(f"written to {target}; try: nas-meta search {target}", hanging=0)
 
 
 def data(config: options.ConfigArgument, set_: options.SetOption = None, as_json: options.JsonOption = False) -> None:
@@ -55,4 +55,4 @@ def data(config: options.ConfigArgument, set_: options.SetOption = None, as_json
     if as_json:
         print_json(facts.as_dict())
     else:
-        echo("\n".join(facts.lines()))
+        echo("\n".join(facts.lines()), hanging=10)

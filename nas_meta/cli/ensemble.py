@@ -50,8 +50,8 @@ def ensemble(
     from nas_meta.outputs.report.terminal import console
 
     console().print(ensemble_table(judged))
-    echo(judged.verdict)
+    echo(judged.verdict, hanging=0)
     if written is None:
         echo("nothing is written; --force writes the ensemble nevertheless")
     else:
-        echo(f"written to {written}: its README.md shows how to load it")
+        echo(f"written to {written}: its README.md shows how to load it", hanging=0)

@@ -80,12 +80,13 @@ def evaluate(
     else:
         tasks = f"{row['episodes']} {row['split']} episodes "
         tasks += f"({task_words(row['ways'], row['shots'], row['class_names'])})"
-    echo(f"{METRICS['accuracy'].format(row)} on {tasks}, {METRICS['params'].format(row)} parameters")
+    echo(f"{METRICS['accuracy'].format(row)} on {tasks}, {METRICS['params'].format(row)} parameters", hanging=0)
     if open_set:
         echo(
             f"queries of other classes: AUROC {row['oos_auroc']:.3f} ± {row['oos_auroc_ci95']:.3f}, and with 95 % of "
             f"the known ones accepted, {100 * row['oos_fpr95']:.1f} ± {100 * row['oos_fpr95_ci95']:.1f} % of them, too "
-            f"(over {row['oos_episodes']} episodes, {task_words(row['oos_ways'], row['shots'], row['class_names'])})"
+            f"(over {row['oos_episodes']} episodes, {task_words(row['oos_ways'], row['shots'], row['class_names'])})",
+            hanging=0,
         )
 
 
@@ -123,5 +124,6 @@ def show_file(model: Path, file: Path, text: str, label: str, as_json: bool, all
         echo(
             f"{100 * row['accuracy']:.1f} % of {row['examples']:,} examples are classified correctly "
             f"(95% interval over examples {low:.1f} to {high:.1f} %)"
-            + (f"; {row['refused']:,} were refused" if row["refused"] else "")
+            + (f"; {row['refused']:,} were refused" if row["refused"] else ""),
+            hanging=0,
         )

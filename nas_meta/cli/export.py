@@ -27,12 +27,11 @@ def export(
         Optional[str],
         typer.Option("--quantize", metavar="KIND", help="with --format onnx: int8 or int8-static; by default float32"),
     ] = None,
-    quantize_embeddings: Annotated[
+    float_embeddings: Annotated[
         bool,
-        typer.Option(
-            "--quantize-embeddings/--no-quantize-embeddings", help="with --quantize: quantise the embedding tables, too"
-        ),
-    ] = True,
+        typer.Option("--no-quantize-embeddings", help="with --quantize: leave the embedding tables in float32"),
+    ] = False,
+    quantize_embeddings: Annotated[bool, typer.Option("--quantize-embeddings", hidden=True)] = True,  # the default
     allow_plugins: options.AllowOption = False,
 ) -> None:
     """Write the trained model of a trial as a Hugging Face folder, or as an ONNX graph."""
@@ -44,9 +43,9 @@ def export(
     if format_ == ONNX:
         from nas_meta.outputs.onnx.folder import export_onnx
 
-        folder = export_onnx(opened, to, trial, quantize or "none", quantize_embeddings, echo)
+        folder = export_onnx(opened, to, trial, quantize or "none", quantize_embeddings and not float_embeddings, echo)
     else:
         from nas_meta.outputs.export.folder import export as export_folder
 
         folder = export_folder(opened, to, trial)
-    echo(f"written to {folder}: its README.md shows how to load it")
+    echo(f"written to {folder}: its README.md shows how to load it", hanging=0)

@@ -30,5 +30,5 @@ def report(error: Exception) -> int:
         sentence, code = f"{error.filename or 'a file'}: {error.strerror or error}", 1
     else:
         sentence, code = f"unexpected error, {first_line(error)}; add {DEBUG} to see its traceback", 1
-    echo(f"nas-meta: {sentence}", err=True)
+    echo(f"nas-meta: {sentence}", err=True, hanging=0)
     return code

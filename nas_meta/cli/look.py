@@ -68,7 +68,7 @@ def trials(
     limit = last if last is not None else options.LISTED if format_ == TABLE else 0
     rows = opened.listed(limit or None, sort)
     if opened.damage:
-        echo(f"nas-meta: {opened.directory} is damaged: {one_line(opened.damage)}", err=True)
+        echo(f"nas-meta: {opened.directory} is damaged: {one_line(opened.damage)}", err=True, hanging=0)
     if format_ == JSON:
         print_json([t.as_dict() for t in rows])
         return
@@ -105,7 +105,7 @@ def trial(
 
         def warn(change: str) -> None:
             changes.append(change)
-            echo(f"warning: {change}", err=True)
+            echo(f"warning: {change}", err=True, hanging=0)
 
         metrics = run_trial(opened, row, lambda p: None if as_json else echo(step_line(p.step, p.values)), warn)
     if as_json:

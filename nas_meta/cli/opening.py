@@ -29,7 +29,7 @@ def named_or_latest(run: str | Path | None) -> Path:
     from nas_meta.journal.run_list import latest_run
 
     directory = latest_run()
-    echo(f"nas-meta: no run is named, so this is {directory}, the latest", err=True)
+    echo(f"nas-meta: no run is named, so this is {directory}, the latest", err=True, hanging=0)
     return directory
 
 

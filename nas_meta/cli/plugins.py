@@ -74,22 +74,22 @@ def show_plugins(kind: str, name: str | None, as_json: bool) -> None:
             print_json([vars(row) for row in rows])
             return
         for row in rows:
-            echo(f"{row.name:<14} {row.distribution} {row.version:<8} {row.broken or row.summary}")
+            echo(f"{row.name:<14} {row.distribution} {row.version:<8} {row.broken or row.summary}", hanging=15)
         return
     description = describe(kind, name)
     if as_json:
         print_json(description)
         return
-    echo(f"{name}: {description['summary']}\nfrom {description['origin']}")
+    echo(f"{name}: {description['summary']}\nfrom {description['origin']}", hanging=0)
     for word in ("takes", "gives"):
         if word in description:
-            echo(f"{word} {description[word]}")
+            echo(f"{word} {description[word]}", hanging=6)
     for option in description["options"]:
-        echo(f"  {option['name']} = {option['default']}  {option['description']}")
+        echo(f"  {option['name']} = {option['default']}  {option['description']}", hanging=6)
     if "choices" in description:
         echo(f"choices ({description['architectures']:,} architectures):")
         for choice, values in description["choices"].items():
-            echo(f"  {choice}: {values}")
+            echo(f"  {choice}: {values}", hanging=6)
 
 
 def print_json(document: Any) -> None:

@@ -16,7 +16,7 @@ from nas_meta.errors import RunError
 def runs(
     paths: Annotated[
         Optional[list[Path]],
-        typer.Argument(metavar="[FOLDER | RUN RUN...]", help="folder with runs, by default runs/; or runs to compare"),
+        typer.Argument(metavar="FOLDER|RUN", help="folder with runs, by default runs/; or runs to compare"),
     ] = None,
     as_json: options.JsonOption = False,
 ) -> None:
@@ -46,4 +46,4 @@ def runs(
     elif found:
         console().print(runs_table(found))
     else:
-        echo(f"there is no run below {folder}; {START}")
+        echo(f"there is no run below {folder}; {START}", hanging=0)

@@ -34,7 +34,7 @@ def search(
     from nas_meta.config.model_pooling import pooling_difference
 
     if difference := pooling_difference(resolved):
-        echo(f"warning: {difference}", err=True)
+        echo(f"warning: {difference}", err=True, hanging=0)
 
     def run_search(watch: LiveProgress) -> Run:
         from nas_meta.controller.launch import search as run

@@ -45,9 +45,27 @@ def for_given_data(document: Mapping[str, Any], directory: str | Path | None) ->
     Returns:
         The config.
     """
+    document = without_own_files(document)
+    tasks = document["tasks"]
+    if not isinstance(tasks, Mapping):
+        return document  # resolving it reports that
+    own = {"path": _path(directory or "."), "encoding": "utf-8"}
+    own |= {key: key for key in COLUMNS if key != "group" or tasks.get("group") is not None}
+    return {**document, "tasks": {**tasks, **own}}
+
+
+def without_own_files(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config without the files of its task source, which given data replace.
+
+    Args:
+        document: The config as plain data, not validated yet.
+
+    Returns:
+        The config with the task source of given data and those options that both sources have.
+    """
     tasks = document.get("tasks")
     if not (tasks is None or isinstance(tasks, Mapping)):
-        return document  # resolving it reports that
+        return dict(document)
     tasks = dict(tasks or {})
     source = tasks.get("source", TasksSection.model_fields["source"].default)
     try:
@@ -56,9 +74,7 @@ def for_given_data(document: Mapping[str, Any], directory: str | Path | None) ->
         replaced = set()
     replaced -= set(plugins.options_of("tasks", SOURCE).model_fields)
     kept = {key: value for key, value in tasks.items() if key not in replaced and key not in OF_FILES}
-    own = {"source": SOURCE, "path": _path(directory or "."), "encoding": "utf-8"}
-    own |= {key: key for key in COLUMNS if key != "group" or kept.get("group") is not None}
-    return {**document, "tasks": {**kept, **own}}
+    return {**document, "tasks": {**kept, "source": SOURCE}}
 
 
 def in_folder(resolved: ResolvedConfig, directory: str | Path) -> ResolvedConfig:

@@ -70,5 +70,6 @@ def refuse_plugin_files(document: Mapping[str, Any], run_dir: Path, trusted: Col
     for file in sorted(plugin_files(document) - set(trusted)):
         word = "plugin file" if ".py:" in file else "class"
         raise PluginError(
-            f"{run_dir} names the {word} {file}, whose code would be run; expected --allow-plugins if you trust it"
+            f"{run_dir} names the {word} {file}, whose code would be run; expected --allow-plugins "
+            "(allow_plugins=True in Python) if you trust it"
         )

@@ -37,8 +37,11 @@ class Source:
             ``--set`` for a value from the command line; otherwise ``file:line`` of the value, or of the section around
             it if the file leaves the value out, or just the name of the file.
         """
-        if ".".join(map(str, path)) in self.overridden:
+        key = ".".join(map(str, path))
+        if key in self.overridden:
             return "--set"
+        if path not in self.lines and any(name.startswith(f"{key}.") for name in self.overridden):
+            return "--set"  # a section that only the command line has
         for end in range(len(path), 0, -1):
             if path[:end] in self.lines:
                 return f"{self.name}:{self.lines[path[:end]]}"

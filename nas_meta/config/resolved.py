@@ -7,7 +7,7 @@ everything else is built. A mistake anywhere in the config is one sentence with 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -43,6 +43,7 @@ from nas_meta.space.architecture import Architecture, Choice, Value
 
 MOST_BYTES = 256 * 1024  # maximum size of a config file
 EXPORTED = "nas_meta.yaml"  # of an exported model, with absolute paths; old ones start from where they were exported
+DATA = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson")  # suffixes of labelled data, which no config has
 
 
 @dataclass(frozen=True)
@@ -156,12 +157,17 @@ def read_config(path: str | Path, overrides: Sequence[str] = ()) -> ResolvedConf
     return resolve(document, source, overrides)
 
 
-def read_document(path: str | Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], Source]:
+def read_document(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    change: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None,
+) -> tuple[dict[str, Any], Source]:
     """Read a config file without validating its sections; relative paths start from its folder.
 
     Args:
         path: YAML file.
         overrides: Overrides that will be applied to it; they may name other plugins.
+        change: Changes the sections before relative paths are looked up.
 
     Returns:
         The sections as plain data, and the lines that they stand on.
@@ -171,6 +177,7 @@ def read_document(path: str | Path, overrides: Sequence[str] = ()) -> tuple[dict
             exist beside the file, but in the current folder.
     """
     try:
+        _refuse_data(path)
         text = regular_file(path, MOST_BYTES).read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         siblings = [file.name for file in Path(path).parent.glob("*.y*ml")]
@@ -188,10 +195,22 @@ def read_document(path: str | Path, overrides: Sequence[str] = ()) -> tuple[dict
             f"{path}: the config is a {type(document).__name__}; expected sections such as 'space:' and 'tasks:'"
         )
     source = Source(str(path), lines, [o.partition("=")[0] for o in overrides])
-    if os.path.basename(path) != EXPORTED:
+    document = change(document) if change else document
+    if not _is_exported(Path(path)):
         named = apply_overrides(document, overrides)
         document = with_placed_paths(document, named, os.path.dirname(os.path.abspath(path)), source)
     return document, source
+
+
+def _refuse_data(path: str | Path) -> None:
+    """Refuse a file of labelled data in place of a config."""
+    if Path(path).suffix.lower() in DATA and Path(path).is_file():
+        raise ConfigError(f"{path} is a file of data, not a config; write a config for it: nas-meta init {path}")
+
+
+def _is_exported(path: Path) -> bool:
+    """Return whether a config is that of an exported model, whose folder holds the config of the model, too."""
+    return path.name == EXPORTED and path.with_name("config.json").is_file()
 
 
 def resolve(

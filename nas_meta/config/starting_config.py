@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from nas_meta.core import plugins
+from nas_meta.core.files import why_unreadable
 from nas_meta.core.wording import counted
 from nas_meta.errors import ConfigError, DataError
 from nas_meta.tasks.class_names import are_words
@@ -152,7 +153,7 @@ def starting_config(
         name = source_of(files[0])
         text, label = guess_columns(first_rows(files[0], name), files[0], text, label)
     except OSError as error:
-        raise DataError(f"{files[0]} cannot be read: {error.strerror or error}") from error
+        raise DataError(f"{files[0]} cannot be read: {why_unreadable(files[0], error)}") from error
     keys = ("path",) if len(files) == 1 else ("train", "valid", "test")
     given: dict[str, Any] = dict(zip(keys, map(str, files), strict=True)) | {"text": text, "label": label}
     given |= {"group": group} if group else {}
@@ -227,12 +228,12 @@ def _smallest_choices(split: SplitClasses) -> list[list[str]]:
 def _too_few(split: SplitClasses, where: str) -> str:
     """Return the sentence for data from which no episode can be drawn."""
     count = sum(map(len, split.splits.values()))
-    classes = counted(count, "class", "classes")
+    found = f"{where} has {counted(count, 'class', 'classes')} with at least two different texts"
     if split.groups:
-        return f"{where} has {classes} with two different texts; expected two such classes in each of three groups"
+        return f"{found}; expected two such classes in each of three groups"
     return (
-        f"{where} has {classes} with two different texts; expected at least 6, because models are trained, chosen and "
-        "tested on different classes, or --group COLUMN that divides the examples into tasks of the same few classes"
+        f"{found}; expected 6 or more, because models are trained, chosen and tested on different classes, or --group "
+        "with the column that divides the examples into tasks of the same few classes"
     )
 
 

@@ -117,5 +117,5 @@ def _refuse(differences: list[str], directory: Path) -> None:
     if differences:
         raise ConfigError(
             f"{directory} cannot be resumed with other data or models than it began with: {'; '.join(differences)}; "
-            "expected them as they were: restore them, or start a new search in another --run-dir"
+            "expected them as they were: restore them, or start a new search in another run directory"
         )

@@ -24,6 +24,7 @@ from nas_meta.space.search_space import SearchSpace
 def meta_test(
     engine: Engine, directory: Path, trials: Sequence[Trial], space: SearchSpace, stopped: Callable[[], bool],
     before: SearchSpace | None = None, retries: int = 0, journal: Journal | None = None,
+    tested: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:  # fmt: skip
     """Meta-test trials, the unsearched model of the space, what the best trial is compared with, and the baselines.
 
@@ -38,6 +39,8 @@ def meta_test(
         before: The space before domain adaptation; its unsearched model is tested, too. None without adaptation.
         retries: How often a test is retried after the death of its worker.
         journal: Journal of the run, which keeps every trained comparison as soon as it is tested. None trains none.
+        tested: Called with the number of models that are tested, and the number of all, at the start and whenever one
+            more is.
 
     Returns:
         The metrics of trials by id under ``trials``, those of the unsearched model and of baselines by name under
@@ -76,7 +79,9 @@ def meta_test(
         if before is not None:
             calls.append(Call(("references", UNADAPTED), "test_reference", (before,)))
     calls += [Call(("references", name), "test_baseline", (name,)) for name in BASELINES[space.modality]]
-    for event in run_calls(engine, calls, retries, stopped):
+    tested(0, len(calls))
+    for done, event in enumerate(run_calls(engine, calls, retries, stopped), start=1):
+        tested(done, len(calls))
         kind, name = event.key
         if event.error:
             report["unmeasured"][_title(kind, name)] = event.error

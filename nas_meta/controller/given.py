@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from nas_meta.config.fingerprints.data import data_difference, fingerprint_of_tasks
-from nas_meta.config.given_data import FILE, for_given_data, given_columns, in_folder, without_implied
+from nas_meta.config.given_data import (
+    FILE,
+    for_given_data,
+    given_columns,
+    in_folder,
+    without_implied,
+    without_own_files,
+)
 from nas_meta.config.problem import make_source
 from nas_meta.config.provenance import Source, check_plain
 from nas_meta.config.resolved import ResolvedConfig, read_document, resolve
@@ -38,7 +45,7 @@ def config_and_data(
         ConfigError: The config is not valid.
         DataError: The data cannot be used.
     """
-    document, source = _document(config)
+    document, source = _document(config, data is not None)
     directory = run_dir or document.get("run_dir")
     if data is None and not (resume and _has_own(document, directory)):
         return config if isinstance(config, ResolvedConfig) else resolve(document, source), None
@@ -96,10 +103,10 @@ def refuse_other_data(resolved: ResolvedConfig, directory: Path, content: bytes)
         )
 
 
-def _document(config: Any) -> tuple[Mapping[str, Any], Source | None]:
-    """Return a config as plain data, without what is filled in."""
+def _document(config: Any, given: bool) -> tuple[Mapping[str, Any], Source | None]:
+    """Return a config as plain data, without what is filled in; with given data, its own files need not exist."""
     if isinstance(config, (str, Path)):
-        return read_document(config)
+        return read_document(config, change=without_own_files if given else None)
     if isinstance(config, ResolvedConfig):
         return without_implied(config), config.source
     if not isinstance(config, Mapping):

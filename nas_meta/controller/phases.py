@@ -332,11 +332,11 @@ class SearchRun:
     def _conclude(self, engine: Engine, problem: Problem) -> None:
         """Measure once what only the end of a search needs: meta-test and latencies."""
         self.reporter.enter("meta-testing")
-        best = self.loop.leaderboard.best(self.config.evaluation.test_best)
-        before = space_before_adaptation(self.resolved, self.directory, problem.tasks)
-        retries = self.config.resources.retries
-        journal = self.journal if self.config.evaluation.compare else None
-        report = meta_test(engine, self.directory, best, problem.space, self._stopped, before, retries, journal)
+        report = meta_test(
+            engine, self.directory, self.loop.leaderboard.best(self.config.evaluation.test_best), problem.space,
+            self._stopped, space_before_adaptation(self.resolved, self.directory, problem.tasks),
+            self.config.resources.retries, self.journal if self.config.evaluation.compare else None, self.reporter.count
+        )  # fmt: skip
         latency, unmeasured = self._measure_latencies(engine, problem)
         queries = query_count(problem.tasks["meta-test"], problem.shape, self.config.evaluation.protocol)
         report |= {"queries": queries, "latency": latency, "unmeasured": report.get("unmeasured", {}) | unmeasured}

@@ -157,7 +157,7 @@ def config_to_resume(
     if differences:
         raise ConfigError(
             f"{directory} cannot be resumed with a different config: {'; '.join(differences)}; "
-            "expected changes only in budget, resources and watching, or another --run-dir for a new run"
+            "expected changes only in budget, resources and watching, or another run directory for a new run"
         )
     changed = {name: given.document[name] for name in MAY_CHANGE}
     if from_file and changed["resources"]["gpus_per_trial"] is None:  # was decided when the run began

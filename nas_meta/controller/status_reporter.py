@@ -15,7 +15,7 @@ from nas_meta.core.objectives import Objective
 from nas_meta.core.signals import Stop
 from nas_meta.execution.engine import Engine
 from nas_meta.journal.leaderboard import Leaderboard
-from nas_meta.journal.status import JOB, Status, StatusFile, Watcher
+from nas_meta.journal.status import JOB, JOBS, Status, StatusFile, Watcher
 from nas_meta.outputs.monitors.monitor import Monitors
 
 BEAT = 10.0  # seconds between two signs of life
@@ -36,8 +36,8 @@ class StatusReporter:
         watch: Called with every status.
         phase: What the search does now, a key of :data:`nas_meta.journal.status.PHASES`.
         started: When it began to search, in seconds since the epoch.
-        job_steps: Steps that the running job takes in total; 0 where that is not known.
-        job_step: Steps that the running job has taken.
+        job_steps: Steps that the running job takes in total, or number of models to test; 0 where that is not known.
+        job_step: Steps that the running job has taken, or the number of models that are tested.
         loop: The trials; None until the journal is open.
         monitors: What watches the search; None until the journal is open.
         data_report: How the data were read and what was left out, in sentences; empty until the journal is open.
@@ -110,6 +110,18 @@ class StatusReporter:
             error: Why the search has failed.
         """
         self.phase, self.error = phase, error or self.error
+        if phase not in JOBS:
+            self.job_step = self.job_steps = 0
+        self.publish()
+
+    def count(self, done: int, total: int) -> None:
+        """Publish how many of the models are tested.
+
+        Args:
+            done: The number of models that are tested.
+            total: The number of models to test.
+        """
+        self.job_step, self.job_steps = done, total
         self.publish()
 
     def publish(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import json
 import os
@@ -42,6 +43,39 @@ def regular_file(path: str | Path, max_bytes: int | None = None) -> Path:
     if max_bytes is not None and status.st_size > max_bytes:
         raise OSError(errno.EFBIG, f"it has {status.st_size:,} bytes; expected at most {max_bytes:,}", str(path))
     return Path(path)
+
+
+def similar_sibling(path: str | Path) -> str:
+    """Return the clause that ends an error message about a file or folder that does not exist.
+
+    Args:
+        path: The path as the user wrote it.
+
+    Returns:
+        ``; did you mean 'PATH'?`` if a name in the same folder is similar, otherwise nothing.
+    """
+    if os.path.exists(path):
+        return ""
+    try:
+        names = os.listdir(Path(path).parent)
+    except (OSError, ValueError):  # the folder does not exist either, or no folder can have this name
+        return ""
+    close = difflib.get_close_matches(Path(path).name, names, n=1)
+    return f"; did you mean '{Path(path).parent / close[0]}'?" if close else ""
+
+
+def why_unreadable(path: str | Path, error: OSError) -> str:
+    """Return why a file that the user named cannot be read.
+
+    Args:
+        path: The path as the user wrote it.
+        error: What reading it raised.
+
+    Returns:
+        The reason of the operating system, and a file with a similar name if there is no such file.
+    """
+    hint = similar_sibling(path) if isinstance(error, FileNotFoundError) else ""
+    return f"{error.strerror or error}{hint}"
 
 
 def read_array(path: Path) -> np.ndarray:

@@ -7,7 +7,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import AliasChoices, AliasPath, BaseModel
+from pydantic.fields import FieldInfo
 
 from nas_meta.core.paths import MisplacedPath, NamesFiles, absolute
 
@@ -49,9 +50,17 @@ def placed(
     """
     result = dict(document)
     for name, field in model.model_fields.items():
-        for key in map(str, {name, field.alias, field.validation_alias} & set(document)):
+        for key in _keys(name, field) & set(document):
             result[key] = _placed(field.annotation, field.metadata, document[key], folder, (*path, key))
     return result
+
+
+def _keys(name: str, field: FieldInfo) -> set[str]:
+    """Return the keys under which a document may hold a field."""
+    alias = field.validation_alias
+    aliases = alias.choices if isinstance(alias, AliasChoices) else [alias]
+    aliases = [a.path[0] if isinstance(a, AliasPath) and len(a.path) == 1 else a for a in aliases]
+    return {key for key in (name, field.alias, *aliases) if isinstance(key, str)}
 
 
 def _placed(kind: Any, marks: Any, value: Any, folder: str, path: tuple[str | int, ...]) -> Any:

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from nas_meta.errors import RunError
+from nas_meta.journal.missing_run import why_not_a_run
 from nas_meta.journal.patient_connection import TRY, PatientConnection
 from nas_meta.journal.records import AskTellEvent, Trial
 from nas_meta.journal.row_checks import parse_json, problem_of_row, validated
@@ -157,7 +158,7 @@ class Journal:
         """
         path = Path(run_dir) / FILE
         if not path.is_file():
-            raise RunError(f"{run_dir} is not a run: it has no {FILE}")
+            raise RunError(why_not_a_run(Path(run_dir), FILE))
         journal = cls(path)
         version = validated(int, journal.get("version", 0), "version")
         if version > VERSION:

@@ -347,7 +347,7 @@ def new_run_dir(path: str | Path | None) -> Path:
     path = Path(path)
     if Journal.exists(path):
         raise RunError(
-            f"{path} already holds a run; resume it with --resume, or choose another directory with --run-dir"
+            f"{path} already holds a run; resume it (--resume; resume=True in Python), or choose another run directory"
         )
     try:
         path.mkdir(parents=True, exist_ok=True)

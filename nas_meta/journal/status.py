@@ -39,6 +39,7 @@ PHASES = {
     "failed": "failed",
 }
 JOBS = ("adapting the model", "training the supernet")  # before the first trial
+TESTING = "meta-testing"
 OVER = ("done", "interrupted", "failed")
 
 
@@ -51,9 +52,10 @@ class Status:
         leaderboard: The trials. A search in this process keeps changing them after the watcher has returned.
         total: Trials of the budget.
         started: When the search began, in seconds since the epoch.
-        steps: Meta-training steps that running trials have taken, by trial id; those of the running job under 0.
+        steps: Meta-training steps that running trials have taken, by trial id; those of the running job under 0, as
+            well as the number of models that the meta-test has tested.
         run_dir: The run directory.
-        job_steps: Steps that the running job takes in total; 0 if that is not known.
+        job_steps: Steps that the running job takes in total, or the number of models to test; 0 if that is not known.
         losses: The last meta-training loss of running trials, by trial id.
         workers: Number of trials that run at a time.
         troubles: Sentences about monitors that failed, such as logs and hooks.

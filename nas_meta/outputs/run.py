@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nas_meta.outputs.report.plots import Plots
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run(record.Run):
     """A search and its results, read from its directory; also while the search still runs.
 
@@ -25,6 +25,18 @@ class Run(record.Run):
         directory: The run directory.
         allow_plugins: Whether the code of plugin files that the run's config names may be run.
     """
+
+    def __repr__(self) -> str:
+        """Return the run with its best trial, short enough for a prompt."""
+        from nas_meta.outputs.report.run_overview import as_line
+
+        return as_line(self)
+
+    def _repr_html_(self) -> str:
+        """Return the run for notebooks: its verdict, and a table of its best trials."""
+        from nas_meta.outputs.report.run_overview import as_html
+
+        return as_html(self)
 
     @property
     def plot(self) -> Plots:

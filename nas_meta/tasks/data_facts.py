@@ -62,8 +62,8 @@ class DataFacts:
         ]
         if self.words is not None:
             median, most, longest = self.words
-            words = f"{counted(median, 'word')} in the median, {most:,} for 95 % of them, {longest:,} at most"
-            lines.append(f"lengths   {words}")
+            words = f"median {counted(median, 'word')}; 95 % of the texts have {most:,} or fewer"
+            lines.append(f"lengths   {words}, the longest {longest:,}")
         for split, counts in self.splits.items():
             groups = f"{counted(counts['groups'], 'group')} with " if self.groups else ""
             classes, examples = counted(counts["classes"], "class", "classes"), counted(counts["examples"], one, what)

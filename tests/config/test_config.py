@@ -57,6 +57,8 @@ def test_overrides_replace_values_and_are_validated(tmp_path):
     assert resolved.options["learner"].steps == 7 and resolved.options["learner"].lr == 1e-4
     with pytest.raises(ConfigError, match=r"--set: learner.steps is -1"):
         read_config(file, ["learner.steps=-1"])
+    with pytest.raises(ConfigError, match=r"^--set: 'lerner' is not a section; did you mean 'learner'\?"):
+        read_config(file, ["lerner.steps=1"])
     with pytest.raises(ConfigError, match=r"expected section\.key=value"):
         read_config(file, ["learner.steps"])
 

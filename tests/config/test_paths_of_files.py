@@ -2,13 +2,16 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
 from command_line import nas_meta
+from pydantic import AliasChoices, AliasPath, BaseModel, Field
 
 from nas_meta import load_run, resume, search
 from nas_meta.config.resolved import read_config
+from nas_meta.core.placing import placed
 from nas_meta.errors import ConfigError
 
 PLUGIN = """
@@ -136,6 +139,27 @@ def test_a_path_that_only_the_current_folder_has_is_refused_with_the_fix(project
     fixed = document | ({section: document[section] | {key: f"../{value}"}} if section else {key: f"../{value}"})
     if section != "space" and not value.endswith("note"):  # the folders are no models and no plugins
         read_config(write(project, fixed))
+
+
+class Aliased(BaseModel):
+    file: Path = Field(validation_alias=AliasChoices("table", AliasPath("sheet")))
+    folder: Path = Field(alias="directory")
+
+
+def test_an_option_is_placed_under_each_of_its_names():
+    for name in ("table", "sheet", "file"):
+        assert placed(Aliased, {name: "a.csv", "directory": "b"}, "/work") == {
+            name: "/work/a.csv",
+            "directory": "/work/b",
+        }
+
+
+def test_only_the_config_of_an_exported_model_starts_from_the_current_folder(project):
+    """A config of that name that stands beside no model is like any other."""
+    os.rename(write(project, {"tasks": {"source": "jsonl", "path": "data.jsonl"}}), project / "nas_meta.yaml")
+    assert read_config(project / "nas_meta.yaml").options["tasks"].path == project / "data.jsonl"
+    (project / "config.json").write_text("{}")
+    assert read_config(project / "nas_meta.yaml").options["tasks"].path == project.parent / "data.jsonl"
 
 
 def test_names_stay_names_although_the_current_folder_is_another(project):

@@ -70,8 +70,12 @@ def test_a_search_resumes_with_the_same_data_and_refuses_others(config, data, tm
     assert search(longer | {"budget": {"trials": 3}}, run.directory, inline=True, resume=True, data=data).count == 3
 
 
-def test_data_replace_the_source_of_a_config_file(config, data, tmp_path):
+def test_data_replace_the_source_of_a_config_file(config, data, tmp_path, monkeypatch):
     import yaml
+
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "missing.csv").touch()  # a search without data would refuse such a path
 
     config["tasks"] |= {"source": "csv", "path": "missing.csv", "delimiter": ";"}
     config["tasks"] |= {"text": "utterance", "label": "intent"}

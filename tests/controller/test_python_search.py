@@ -13,6 +13,7 @@ from nas_meta.controller.extras import learning_strategies
 from nas_meta.core import plugins
 from nas_meta.errors import ConfigError, RunError
 from nas_meta.journal.database import Journal
+from nas_meta.journal.status import JOB
 from nas_meta.strategy.given import GivenFirst
 
 SMALL = {"layer0.keep": True, "layer1.keep": False, "layer0.heads": 2, "layer0.ffn": 32}
@@ -61,9 +62,17 @@ def test_the_lines_reach_the_handlers_of_the_user_only(config, tmp_path, caplog,
 
 
 def test_progress_prints_what_the_command_prints_and_watch_is_still_called(config, tmp_path, capsys):
-    phases = []
-    search(config, tmp_path / "run", inline=True, watch=lambda s: phases.append(s.phase), progress=True)
+    phases, tested = [], []
+
+    def watch(status):
+        phases.append(status.phase)
+        if status.phase == "meta-testing" and status.job_steps:
+            tested.append((status.steps[JOB], status.job_steps))
+
+    search(config, tmp_path / "run", inline=True, watch=watch, progress=True)
     out = capsys.readouterr().out
+    done, total = zip(*dict.fromkeys(tested), strict=True)
+    assert done == tuple(range(total[0] + 1)) and total[0] >= 2  # one by one
     assert "trial 3: " in out and "meta-testing the best" in out and phases[-1] == "done"
 
 

@@ -143,6 +143,15 @@ def test_labels_keep_their_type(exported, support, labels, tmp_path):
     assert classifier.fit(support[0], np.array(labels)).classes_.tolist() == sorted(set(labels))
 
 
+def test_a_classifier_is_one_line_in_a_prompt(exported, support):
+    folder = exported("protonet")
+    classifier = nas_meta.load_classifier(folder)
+    assert repr(classifier) == f"FewShotClassifier({str(folder)!r}, protonet, not fitted)"
+    classifier.fit(["a text"] * 7, ["bad\x1b[31m", *"bcdefg"])
+    assert repr(classifier).endswith(r"protonet, 7 classes: b, bad\x1b[31m, c, d, e, …)")
+    assert "refuse=0.1, 7 classes" in repr(classifier.set_params(refuse=0.1))
+
+
 def test_a_prototype_of_an_imbalanced_class_is_the_mean_of_its_texts(exported, support, queries):
     import torch.nn.functional as F
 

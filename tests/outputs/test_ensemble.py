@@ -274,7 +274,7 @@ def test_bad_input_is_one_sentence(run, tmp_path):
     assert "--max-latency is nan; expected a positive number" in sentence(
         run.directory, "--to", tmp_path / "a", "--max-latency", "nan", code=2
     )
-    assert "full is not empty; expected a new or empty folder with --to" in sentence(
+    assert "full is not empty; expected a new or empty folder" in sentence(
         run.directory, "--to", tmp_path / "full", code=1
     )
     few = shutil.copytree(run.directory, tmp_path / "few")

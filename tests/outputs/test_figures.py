@@ -26,6 +26,13 @@ def test_the_figure_names_the_trials_of_the_front():
     assert {text.get_text() for text in figure.axes[0].texts} == {"1", "3"}
 
 
+def test_the_legend_hides_no_trial():
+    figure = front_figure([trial(1, 0.75, 20.0), trial(2, 0.5, 100.0), trial(3, 0.8, 60.0)], OBJECTIVES)
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    assert axes.get_legend().get_window_extent().y1 < axes.get_window_extent().y0
+
+
 REPORT = {
     "trials": {"1": {"test_accuracy": 0.7, "test_accuracy_ci95": 0.01}},
     "references": {"TF-IDF": {"test_accuracy": 0.72}, "pixels_$": {"test_accuracy": 0.1}},

@@ -140,6 +140,17 @@ def test_a_trial_is_short_in_a_prompt_and_a_table_in_a_notebook(run):
     assert "&lt;script&gt;" in html and tags.count("tr") == 3
 
 
+def test_a_run_is_short_in_a_prompt_and_its_best_trials_in_a_notebook(run, tmp_path):
+    line = repr(run)
+    assert line == f"Run({str(run.directory)!r}, {len(run.trials)} trials, best: {run.best!r})"
+    html = run._repr_html_()
+    completed = sum(trial.status == "completed" for trial in run.trials)
+    assert html.count("<tr>") == 1 + min(10, completed) and f"<td>{run.best.id}</td>" in html
+    assert html.startswith("<p>") == bool(run.verdict)
+    gone = nas_meta.Run(tmp_path / "<b>gone")
+    assert repr(gone) == f"Run({str(tmp_path / '<b>gone')!r})" and "<b>" not in gone._repr_html_()
+
+
 def test_a_run_gives_a_classifier_an_export_and_a_report(small_config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     small_config |= {"strategy": {"name": "random"}, "budget": {"trials": 1}}

@@ -130,7 +130,7 @@ def test_runs_stand_side_by_side_and_are_paired_where_the_episodes_are_the_same(
     text = Page(file.read_text()).text
     assert "3 runs side by side" in text
     assert "The winner of run against that of other: not distinguishable (+0.0 to +0.0 points)." in text
-    assert "against that of fewer: cannot be compared episode by episode: tasks.ways differs." in text
+    assert "The winners of run and fewer cannot be compared episode by episode: tasks.ways differs." in text
 
 
 @pytest.mark.parametrize("trials", [0, 1, 12])

@@ -13,9 +13,10 @@ from rich.console import Console
 from nas_meta.core.objectives import Objective
 from nas_meta.journal.leaderboard import Leaderboard
 from nas_meta.journal.records import Trial
-from nas_meta.journal.status import Status
+from nas_meta.journal.status import JOB, Status
 from nas_meta.outputs.report.formatting import compact, compact_heading, short
-from nas_meta.outputs.report.live import LiveProgress, panel, status_view, summary
+from nas_meta.outputs.report.listing import Listing
+from nas_meta.outputs.report.live import LiveProgress, bar_of, panel, status_view, summary
 from nas_meta.outputs.report.terminal import console, trials_table
 
 LAYERS = 12
@@ -54,6 +55,35 @@ def test_the_bar_has_a_line_of_its_own_and_nothing_is_cut(view, width):
     assert "3/20 done, 1 running" in text and "elapsed 1:15" in text and "trial 4: step 5/10" in text
     assert "best so far trial 1: 80.0 %, 20.0 M parameters, 500 MFLOPs, 3.0 s" in text
     assert all(cell_len(line) <= width for line in lines)
+
+
+def test_the_meta_test_shows_how_many_models_are_tested():
+    shown = dataclasses.replace(status("meta-testing", trials(4, 0)), steps={JOB: 2}, job_steps=8)
+    head, bar, best = printed(panel(shown), 80)
+    assert head.startswith("meta-testing the best  2/8 models  elapsed") and best.startswith("best so far  trial 1")
+    assert set(bar.strip()) <= set("━╸╺") and bar_of(shown) == (2, 8)
+
+
+def test_long_headings_take_several_lines_where_the_rows_fit():
+    table = Listing("trials")
+    for title in ("", "against the best", "calibration error"):
+        table.add_column(title, justify="right")
+    table.add_row("ensemble", "+0.1", "0.02", detail="1, 2")
+    assert [line.rstrip() for line in printed(table, 32)] == [
+        "          against",
+        "              the  calibration",
+        "             best        error",
+        "    trials",
+        "ensemble     +0.1         0.02",
+        "    1, 2",
+    ]
+
+
+def test_a_sentence_that_needs_two_lines_stays_right_of_its_label():
+    shown = dataclasses.replace(status("failed"), error="the disk is full, " * 6)
+    lines = printed(status_view(shown), 60)
+    first = next(i for i, line in enumerate(lines) if line.startswith("error        the disk"))
+    assert re.match(r" {13}\w", lines[first + 1])
 
 
 @pytest.mark.parametrize("terminal", [True, False])

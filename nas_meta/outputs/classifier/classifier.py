@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas_meta.errors import ConfigError, DataError, nearest
+from nas_meta.core.wording import counted
+from nas_meta.errors import ConfigError, DataError, nearest, one_line
 from nas_meta.outputs.classifier.labels import Label, label_array, plain_labels
 from nas_meta.outputs.classifier.named import check_class_names, name_examples
 from nas_meta.outputs.classifier.parts import Parts, Progress
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from nas_meta.outputs.explain.prediction import Explanation
 
 PARAMETERS = ("batch_size", "refuse", "class_names")
+SHOWN = 5  # classes in a prompt
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Fitted:
     unlabelled: np.ndarray | None = None
 
 
-@dataclass
+@dataclass(repr=False)
 class FewShotClassifier(Estimator):
     """A classifier that learns its classes from a few examples, as the model's learner does in an episode.
 
@@ -65,7 +67,17 @@ class FewShotClassifier(Estimator):
     source: str = ""
     refuse: float | None = None
     class_names: bool | Mapping[Label, str] | None = None
-    fitted: Fitted | None = field(default=None, repr=False)
+    fitted: Fitted | None = None
+
+    def __repr__(self) -> str:
+        """Return the classifier with its model, its settings and its classes, short enough for a prompt."""
+        names = [] if self.fitted is None else [one_line(str(name)) for name in self.fitted.names]
+        more = ", …" if len(names) > SHOWN else ""
+        classes = (
+            f"{counted(len(names), 'class', 'classes')}: {', '.join(names[:SHOWN])}{more}" if names else "not fitted"
+        )
+        refuse = "" if self.refuse is None else f"refuse={self.refuse}, "
+        return f"FewShotClassifier({self.source!r}, {self.parts.name}, {refuse}{classes})"
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the settings that :meth:`set_params` changes.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nas_meta.core.files import is_encodable, regular_file
+from nas_meta.core.files import is_encodable, regular_file, why_unreadable
 from nas_meta.errors import DataError
 from nas_meta.outputs.export.task_model import READERS, read_examples
 from nas_meta.tasks.examples import normalised
@@ -109,7 +109,7 @@ def _lines(file: Path) -> list[str]:
         with open_text(file, text_encoding(regular_file(file)).name) as stream:
             return [line for line in stream.read().splitlines() if line.strip()]
     except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror or error}") from error
+        raise DataError(f"{file} cannot be read: {why_unreadable(file, error)}") from error
 
 
 def _rows(file: Path, columns: Sequence[str]) -> list[Row]:
@@ -123,7 +123,7 @@ def _rows(file: Path, columns: Sequence[str]) -> list[Row]:
             return list(delimited.rows(file, delimited.recognise(file, encoding, columns), columns))
         return list(json_rows.rows(file, encoding, columns))
     except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror or error}") from error
+        raise DataError(f"{file} cannot be read: {why_unreadable(file, error)}") from error
 
 
 def _field(row: Row, name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas_meta.core.files import similar_sibling
 from nas_meta.errors import ConfigError
 from nas_meta.outputs.classifier.classifier import FewShotClassifier
 from nas_meta.outputs.classifier.saving import FITTED, read_document, restore
@@ -85,6 +86,8 @@ def load_classifier(
         parts, fitted = load_task_model(folder, device, allow_plugins)
         return FewShotClassifier(parts, _size(batch_size), str(folder), fitted=fitted)
     if not (folder / CONFIG).is_file() or not (folder / "config.json").is_file():
+        if hint := similar_sibling(folder):
+            raise ConfigError(f"{folder} does not exist{hint}")
         raise ConfigError(
             f"{folder} is not an exported model: it has no {CONFIG} beside a config.json; expected a folder that "
             "'nas-meta export' wrote, a run directory, or a saved classifier"

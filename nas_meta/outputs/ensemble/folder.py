@@ -51,7 +51,7 @@ def check_folder(folder: Path) -> None:
         RunError: It is not empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(f"{folder} is not empty; expected a new or empty folder with --to")
+        raise RunError(f"{folder} is not empty; expected a new or empty folder")
 
 
 def write_ensemble(run: Run, candidates: Candidates, judged: Judged, folder: Path) -> Path:

@@ -133,7 +133,7 @@ def judge(candidates: Candidates, size: int, max_latency: float | None, seed: in
     rows = [
         _row("best single trial", identity[best], candidates, reference),
         _row("ensemble", counts, candidates, reference),
-        _row("single trial nearest in latency", identity[nearest], candidates, reference),
+        _row("nearest in latency", identity[nearest], candidates, reference),
     ]
     note = ""
     if latencies[nearest] < NEAR * total:

@@ -16,6 +16,7 @@ from nas_meta.config.components import make_evaluation
 from nas_meta.config.gpu_sharing import on_this_machine
 from nas_meta.config.problem import episode_shape, with_learner_prompts, with_wanted_names
 from nas_meta.config.resolved import ResolvedConfig
+from nas_meta.core.files import similar_sibling
 from nas_meta.core.guard import first_line
 from nas_meta.errors import ConfigError, NasMetaError
 from nas_meta.tasks.examples import IMAGE, TEXT
@@ -118,7 +119,8 @@ def evaluate_folder(
     if split not in SPLITS:
         raise ConfigError(f"--split is '{split}'; expected one of {', '.join(SPLITS)}")
     if not (Path(folder) / "config.json").is_file():
-        raise ConfigError(f"{folder} is not a Hugging Face folder; expected a folder with config.json")
+        hint = similar_sibling(folder) or "; expected a folder with config.json"
+        raise ConfigError(f"{folder} is not a Hugging Face folder{hint}")
     logging.disable_progress_bar()
     if config.searched.choices:
         raise ConfigError(

@@ -53,7 +53,7 @@ def export(run: Run, folder: str | Path, trial_id: int | None = None, changes: b
     trial = run.best if trial_id is None else run.trial(trial_id)
     weights = run.weights_of(trial)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(f"{folder} is not empty; expected a new or empty folder with --to")
+        raise RunError(f"{folder} is not empty; expected a new or empty folder")
     from safetensors.torch import save_file
 
     from nas_meta.models.adapters import without_adapters

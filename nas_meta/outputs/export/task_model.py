@@ -140,7 +140,7 @@ def adapt(
     if run.supernet is None or not run.findings:
         raise RunError(f"{run.directory} has no trained supernet yet; expected a finished search")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(f"{folder} is not empty; expected a new or empty folder with --to")
+        raise RunError(f"{folder} is not empty; expected a new or empty folder")
     classes = read_examples(support, text, label)
     if len(classes) < 2:
         raise DataError(f"{support} has one class, '{next(iter(classes))}'; expected at least two classes")

@@ -86,4 +86,4 @@ def _check(folder: Path, quantization: str) -> None:
         raise ConfigError(f"--quantize is '{quantization}'; {nearest(quantization, QUANTIZATIONS)}")
     check_packages("--format onnx")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(f"{folder} is not empty; expected a new or empty folder with --to")
+        raise RunError(f"{folder} is not empty; expected a new or empty folder")

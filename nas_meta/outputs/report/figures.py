@@ -81,14 +81,11 @@ def draw_front(
     axes.set_xlabel(x.axis)
     axes.set_ylabel(f"meta-validation {y.axis}" if y.name == ACCURACY and not compared else y.axis)
     axes.grid(alpha=0.3)
-    if compared:
-        title = "trials and front: meta-validation; others: meta-test"
-        place: dict[str, Any] = {"loc": "best"}
-        if axes.get_figure().get_layout_engine() is not None:  # which makes room for a legend below the axes
-            place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "ncols": 2}
-        axes.legend(title=title, fontsize="small", title_fontsize="small", **place)
-    else:
-        axes.legend()
+    title = "trials and front: meta-validation; others: meta-test" if compared else None
+    place: dict[str, Any] = {"loc": "best"}
+    if axes.get_figure().get_layout_engine() is not None:  # which makes room for a legend below the axes
+        place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "ncols": 2 if compared else 3}
+    axes.legend(title=title, fontsize="small", title_fontsize="small", **place)
     return axes
 
 

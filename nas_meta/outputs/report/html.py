@@ -102,6 +102,7 @@ def _environment() -> Environment:
         "from_rival": lambda differs: {name: (theirs, own) for name, (own, theirs) in differs.items()},
     }  # fmt: skip
     environment.filters.update(filters)
+    environment.globals["points_drawn"] = POINTS
     environment.globals["title_of"] = lambda name: metric_of(name).title
     return environment
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -65,7 +66,7 @@ class Listing:
         elif max(line.cell_len for line in plain) <= options.max_width:
             yield from plain
         else:
-            yield from self._below()
+            yield from self._below(options.max_width)
         if self.caption:
             yield Text(self.caption, style="dim italic")
 
@@ -84,11 +85,24 @@ class Listing:
         lines = [(self._headings, self.heading, "bold"), *self._rows]
         return [Text((self._aligned(c, widths) + gap + detail).rstrip(), style=style) for c, detail, style in lines]
 
-    def _below(self) -> RenderResult:
-        widths = self._widths
-        for cells, detail, style in [(self._headings, self.heading, "bold"), *self._rows]:
+    def _below(self, room: int) -> RenderResult:
+        widths, headings = self._widths, [self._headings]
+        if sum(widths) + GAP * (len(widths) - 1) > room:  # long headings take several lines
+            widths, headings = self._stacked()
+        for cells in headings[:-1]:
+            yield Text(self._aligned(cells, widths).rstrip(), style="bold")
+        for cells, detail, style in [(headings[-1], self.heading, "bold"), *self._rows]:
             yield Text(self._aligned(cells, widths).rstrip(), style=style)
             yield Padding(Text(detail, style=style), (0, 0, 0, INDENT), expand=False)
+
+    def _stacked(self) -> tuple[list[int], list[tuple[str, ...]]]:
+        """Return the least widths that break headings between words, and the lines of the headings."""
+        words = [max(title.split(), key=cell_len, default="") for title in self._headings]
+        columns = zip(words, *(row[0] for row in self._rows), strict=True)
+        widths = [max(map(cell_len, column)) for column in columns]
+        parts = [textwrap.wrap(title, max(1, width)) for title, width in zip(self._headings, widths, strict=True)]
+        height = max(map(len, parts))
+        return widths, list(zip(*([""] * (height - len(part)) + part for part in parts), strict=True))
 
     @property
     def _headings(self) -> tuple[str, ...]:

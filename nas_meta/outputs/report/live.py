@@ -16,13 +16,14 @@ from rich.text import Text
 
 from nas_meta.errors import one_line
 from nas_meta.journal.records import Trial
-from nas_meta.journal.status import JOB, JOBS, PHASES, Status
+from nas_meta.journal.status import JOB, JOBS, PHASES, TESTING, Status
 from nas_meta.outputs.report.formatting import clock, trial_line
 from nas_meta.outputs.report.terminal import console
 
 REFRESHES = 4  # redraws of the live progress per second
 SHOWN = 20  # largest number of running trials listed
 OTHER_LINES = 8  # lines of the live progress beside the running trials
+LABEL = 13  # columns of the label of a line
 OLD = 30  # seconds without an update after which the search may have died
 SILENCE = 10.0  # seconds after which a file gets a line although nothing has ended
 MOST_SILENCE = 60.0  # the longest silence: it doubles while nothing ends
@@ -73,7 +74,7 @@ class LiveProgress:
         if status.data_report and not self._data_reported:
             self._data_reported = True
             for sentence in status.data_report:
-                self._print(f"data         {one_line(sentence)}")
+                self._print(labelled("data", sentence) if self._live else f"data         {one_line(sentence)}")
         due = status.over or status.phase != self._phase or status.written - self._drawn_at > 1 / REFRESHES
         if self._live:
             if due:
@@ -93,7 +94,7 @@ class LiveProgress:
             if trial.status != "running":
                 self._print(trial_line(trial, status.leaderboard.metrics))
 
-    def _print(self, line: str) -> None:
+    def _print(self, line: str | Table) -> None:
         self.console.print(line, highlight=False)
         self._news.set()
 
@@ -170,6 +171,8 @@ def summary(status: Status) -> Summary:
         return Summary(phase, f"step {status.steps.get(JOB, 0)}{of}", status.started, ended)
     if status.phase == "preparing" and not board.trials:
         return Summary(phase, "", status.started, ended)
+    if status.phase == TESTING and status.job_steps:
+        return Summary(phase, f"{status.steps.get(JOB, 0)}/{status.job_steps} models", status.started, ended)
     failed, stopped = board.counts["failed"], board.counts["stopped"]
     counts = f"{board.finished}/{status.total} done, {len(board.running)} running, {failed} failed"
     counts += f", {stopped} stopped early" if stopped else ""
@@ -187,21 +190,49 @@ def panel(status: Status, most: int = SHOWN) -> Group:
         status: Status of the search.
         most: The largest number of running trials to list.
     """
-    head = summary(status)
+    done, total = bar_of(status)
+    lines: list[Any] = [summary(status), _bar(done, total or None)]
     if status.phase in JOBS:
-        return Group(head, _bar(status.steps.get(JOB, 0), status.job_steps or None))
+        return Group(*lines)
     leaderboard = status.leaderboard
     running = list(leaderboard.running.values())
-    preparing = status.phase == "preparing" and not leaderboard.trials
-    lines: list[Any] = [head, _bar(leaderboard.finished, None if preparing else status.total)]
     if leaderboard.leader:
-        lines.append(Text.assemble(("best so far  ", "green"), trial_line(leaderboard.leader, leaderboard.metrics)))
+        lines.append(labelled("best so far", trial_line(leaderboard.leader, leaderboard.metrics), label_style="green"))
     lines += [Text(f"running      trial {t.id}: {progress(status, t)}", style="dim") for t in running[:most]]
     if status.phase == "searching" and not running:
         lines.append(Text("waiting for a worker to start", style="yellow"))
     if len(running) > most:
         lines.append(Text(f"             and {len(running) - most} more", style="dim"))
     return Group(*lines)
+
+
+def bar_of(status: Status) -> tuple[int, int]:
+    """Return what the progress bar shows: what is done in this phase, and how much there is to do; 0 if not known.
+
+    Args:
+        status: Status of the search.
+    """
+    if status.phase in JOBS or (status.phase == TESTING and status.job_steps):
+        return status.steps.get(JOB, 0), status.job_steps
+    preparing = status.phase == "preparing" and not status.leaderboard.trials
+    return status.leaderboard.finished, 0 if preparing else status.total
+
+
+def labelled(label: str, sentence: str, style: str = "", label_style: str | None = None) -> Table:
+    """Return a line of the progress with a label; a sentence that needs more lines stays right of the label.
+
+    Args:
+        label: One word.
+        sentence: Text that may come from plugins or data.
+        style: Style of the line.
+        label_style: Style of the label; by default that of the line.
+    """
+    line = Table.grid()
+    line.add_column(width=LABEL, no_wrap=True)
+    line.add_column(overflow="fold")
+    head = Text(label, style=style if label_style is None else label_style)
+    line.add_row(head, Text(one_line(sentence), style=style))
+    return line
 
 
 def _bar(done: float, total: float | None) -> Table:
@@ -235,18 +266,18 @@ def status_view(status: Status) -> Group:
     rate = 60 * len(done) / max(status.written - status.started, 1e-9)
     lines: list[Any] = [
         panel(status),
-        Text(f"workers      {status.workers}, {rate:.1f} trials per minute, on {one_line(status.where)}"),
+        labelled("workers", f"{status.workers}, {rate:.1f} trials per minute, on {status.where}"),
     ]
     if status.device:
-        lines.append(Text(f"device       {one_line(status.device)}"))
+        lines.append(labelled("device", status.device))
     if status.error:
-        lines.append(Text(f"error        {one_line(status.error)}", style="red"))
+        lines.append(labelled("error", status.error, "red"))
     for reason, count in status.failures.items():
-        lines.append(Text(f"failed       {count} × {one_line(reason)}", style="red"))
+        lines.append(labelled("failed", f"{count} × {reason}", "red"))
     failed = [t.id for t in status.trials if t.error and not t.metrics]
     if failed:
-        lines.append(Text(f"why          nas-meta logs {status.run_dir} {failed[-1]}", style="dim"))
-    lines += [Text(f"watching     {one_line(trouble)}", style="yellow") for trouble in status.troubles]
+        lines.append(labelled("why", f"nas-meta logs {status.run_dir} {failed[-1]}", "dim"))
+    lines += [labelled("watching", trouble, "yellow") for trouble in status.troubles]
     age = time.time() - status.written
     if not status.over and age > OLD:
         text = f"no update from the search for {clock(age)}; if it has died: nas-meta resume {status.run_dir}"

@@ -7,9 +7,9 @@ import sys
 from typing import Any
 
 from nas_meta.errors import one_line
-from nas_meta.journal.status import JOB, JOBS, Status
+from nas_meta.journal.status import Status
 from nas_meta.outputs.report.formatting import trial_line
-from nas_meta.outputs.report.live import SHOWN, progress, summary
+from nas_meta.outputs.report.live import SHOWN, bar_of, progress, summary
 
 EVERY = 0.5  # least seconds between two updates in the same phase: each is a message to the browser
 
@@ -57,10 +57,7 @@ def as_html(status: Status) -> str:
         status: Status of the search.
     """
     board = status.leaderboard
-    if status.phase in JOBS:
-        done, total = status.steps.get(JOB, 0), status.job_steps
-    else:
-        done, total = board.finished, 0 if status.phase == "preparing" and not board.trials else status.total
+    done, total = bar_of(status)
     # Without a value, the bar shows only that something happens.
     share = f' value="{min(done, total)}" max="{total}"' if total else ""
     head = summary(status)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nas_meta.core.files import is_encodable, json_object, regular_file
+from nas_meta.core.files import is_encodable, json_object, regular_file, why_unreadable
 from nas_meta.errors import DataError, nearest
 
 DEFAULT = "default"
@@ -100,7 +100,7 @@ def _files_of(path: Path) -> list[Path]:
         if not path.is_dir():
             return [regular_file(path)]
     except OSError as error:
-        raise DataError(f"the corpus {path} cannot be read: {error.strerror}") from error
+        raise DataError(f"the corpus {path} cannot be read: {why_unreadable(path, error)}") from error
     files = sorted(p for p in path.rglob("*") if p.suffix.lower() in TEXT + JSON_LINES and p.is_file())
     if not files:
         raise DataError(
@@ -127,7 +127,7 @@ def _open_binary(file: Path) -> Any:
     try:
         return regular_file(file).open("rb")
     except OSError as error:
-        raise DataError(f"the corpus {file} cannot be read: {error.strerror}") from error
+        raise DataError(f"the corpus {file} cannot be read: {why_unreadable(file, error)}") from error
 
 
 def _decode(data: bytes, file: Path, line: int) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from nas_meta.core.files import is_encodable, regular_file
+from nas_meta.core.files import is_encodable, regular_file, why_unreadable
 from nas_meta.core.wording import counted
 from nas_meta.errors import DataError, nearest
 from nas_meta.tasks.class_names import merge_report
@@ -237,7 +237,7 @@ class FileSource(TaskSource):
                     raise DataError(f"{row.where}: '{self.options.label}' is empty; expected a class name")
                 parts[row.split][self._class(row, label)].append(example)
         except OSError as error:
-            raise DataError(f"{file} cannot be read: {error.strerror or error}") from error
+            raise DataError(f"{file} cannot be read: {why_unreadable(file, error)}") from error
         if empty:
             self.note(f"{file} has {counted(empty, 'row')} without a text, left out")
         if not parts:

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from nas_meta.core.files import is_encodable, regular_file
+from nas_meta.core.files import is_encodable, regular_file, why_unreadable
 from nas_meta.errors import DataError
 from nas_meta.tasks.examples import IMAGE
 from nas_meta.tasks.source import SPLITS, Classes, TaskSource
@@ -52,7 +52,7 @@ def read_image(file: Path, size: int, channels: int) -> np.ndarray:
         raise DataError(f"{file} is not an image; expected a format that Pillow reads, such as PNG or JPEG") from error
     except OSError as error:
         if error.strerror:
-            raise DataError(f"{file} cannot be read: {error.strerror}") from error
+            raise DataError(f"{file} cannot be read: {why_unreadable(file, error)}") from error
         raise DataError(f"{file} is a broken image ({error}); expected a complete image") from error
     except Exception as error:  # a malformed file may raise any exception in the decoders
         raise DataError(f"{file} is a broken image ({error}); expected a complete image") from error
@@ -128,9 +128,10 @@ def visible_entries(folder: Path) -> Iterator[Path]:
     """
     try:
         yield from sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise DataError(f"{folder} cannot be read: {reason}; expected a folder") from error
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {why_unreadable(folder, error)}; expected a folder") from error
+    except ValueError as error:
+        raise DataError(f"{folder} cannot be read: {error}; expected a folder") from error
 
 
 def image_suffixes() -> set[str]:

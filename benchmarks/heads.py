@@ -60,7 +60,8 @@ class Cached:
         import torch
 
         if id(pool) not in self._found:
-            self._found[id(pool)] = torch.full((len(pool), self.width), float("nan"))
+            with torch.inference_mode(False):  # so that it can be filled in and out of inference mode
+                self._found[id(pool)] = torch.full((len(pool), self.width), float("nan"))
         found = self._found[id(pool)]
         missing = np.unique(indices[torch.isnan(found[indices, 0]).numpy()])
         if len(missing):

@@ -15,7 +15,9 @@ from benchmarks import (
     bert_table,
     bytes_per_node,
     class_names,
+    clinc150,
     distillation,
+    ensemble_distillation,
     heads,
     importance,
     inheritance,
@@ -51,6 +53,7 @@ MODULES = (
     nas_bench_macro, bert_table, scaling_table, trained_table, stopping, planted_optimum, one_shot, supernet,
     inner_loops, sinusoid, class_names, recipe, distillation, learners, heads, pretraining,
     inheritance, adaptation, pretraining_speed, zero_cost, prefilter, importance, user_tasks,
+    clinc150, ensemble_distillation,
 )  # fmt: skip
 BENCHMARKS = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 

@@ -210,7 +210,7 @@ def test_a_shortcut_is_checked_like_its_key(small_config_file, tmp_path):
 def test_a_traceback_is_shown_on_request_only(typed):
     done = subprocess.run([*PROGRAM, *typed], capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" in done.stderr
-    assert done.stderr.splitlines()[-1] == "nas-meta: nowhere is not a run: it has no journal.sqlite"
+    assert done.stderr.splitlines()[-1] == "nas-meta: nowhere is not a run: it does not exist"
     nas_meta("best", "nowhere", check=1)
 
 

@@ -151,7 +151,8 @@ def test_models_that_torch_cannot_translate_are_refused_before_the_first_trial(s
         search(small_config, tmp_path / "run", inline=True)
 
 
-def test_how_well_other_classes_are_distinguished_is_measured_on_request(small_config, tmp_path):
+def test_how_well_other_classes_are_distinguished_is_measured_on_request(small_config, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")  # so that headings are on one line
     small_config |= {"budget": {"trials": 2}, "strategy": {"name": "random"}}
     small_config["evaluation"] |= {"open_set": True, "check_models": False}
     small_config["tasks"] |= {"ways": 2, "train_ways": 2}

@@ -117,7 +117,8 @@ def test_a_log_of_endless_steps_keeps_its_end(small_config, tmp_path, monkeypatc
     assert "completed after 12 steps" in text
 
 
-def test_logs_are_read_by_the_command(talkative, tmp_path):
+def test_logs_are_read_by_the_command(talkative, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")  # so that the path of the run is on one line
     run = search(talkative("fine", "fails"), tmp_path / "run", inline=True).directory
     failed = next(t.id for t in load_run(run).trials if t.status == "failed")
     printed = nas_meta("logs", run, failed, "--follow").stdout  # it has ended: nothing to wait for

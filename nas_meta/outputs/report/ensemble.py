@@ -29,7 +29,7 @@ def ensemble_table(judged: Judged) -> Listing:
         table.add_row(row.title, *cells(row), detail=detail)
     table.caption = (
         f"measured on {judged.episodes} meta-validation {judged.unit} that the selection did not use; ± is the 95% "
-        "interval,\nthat of a difference is paired; latency and parameters of the ensemble are sums"
+        "interval, that of a difference is paired; latency and parameters of the ensemble are sums"
     )
     if judged.same_latency:
         table.caption += f"\n{judged.same_latency}"

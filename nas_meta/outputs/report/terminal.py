@@ -94,7 +94,7 @@ def result_table(run: Run, wide: bool = False) -> Listing:
         inputs = timing.get("inputs") or f"{timing['batch']} × {timing['tokens']} tokens"
         table.caption += (
             f"\n{latency.title}: median for {one_line(inputs)} on {one_line(timing['device'])}, measured while no "
-            f"trial ran;\nduring the search it was estimated by {one_line(timing['during_search'])}"
+            f"trial ran; during the search it was estimated by {one_line(timing['during_search'])}"
         )
         if busy := [m["latency_load"] for m in timing.get("trials", {}).values() if m.get("latency_busy")]:
             table.caption += (

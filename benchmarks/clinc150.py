@@ -212,6 +212,8 @@ def measure_cell(name: str, seed: int) -> dict[str, Any]:
 
 def table(results: Mapping[str, Mapping[str, Any]]) -> Table:
     """Accuracy and AUROC, means over draws and seeds, one row per model with and without names."""
+    from nas_meta.core.wording import counted
+
     rows = []
     for model in (*UNTRAINED, *TRAINED):
         runs = [results[key] for seed in SEEDS if (key := f"{model} {seed}") in results]
@@ -222,7 +224,7 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> Table:
             reached = params is not None and params <= PARAMS and (reached or plain_reached)
             same = heads == ["none"]
             rows.append([
-                model + (f" ({seeds_of(len(runs))})" if model in TRAINED else ""),
+                model + (f" ({counted(len(runs), 'seed')})" if model in TRAINED else ""),
                 f"{params / 1e6:.1f} M" if params else "", support, *plain,
                 "" if same else ", ".join(heads), *(["", ""] if same else fitted), "reached" if reached else "missed",
             ])  # fmt: skip
@@ -235,15 +237,6 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> Table:
         "`auto` chooses on BANKING77. The mark: at most 17 million parameters, an accuracy of at least 88 % and an "
         "AUROC of at least 0.90.",
     )  # fmt: skip
-
-
-def seeds_of(count: int) -> str:
-    """A number of seeds in words.
-
-    Args:
-        count: the number.
-    """
-    return f"{count} seed{'s' * (count != 1)}"
 
 
 def cells(runs: Sequence[Sequence[Sequence[float]]]) -> tuple[list[str], bool]:

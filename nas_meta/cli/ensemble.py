@@ -34,11 +34,12 @@ def ensemble(
         raise ConfigError(f"--size is {size}; expected at least 2 trials")
     if max_latency is not None and not 0 < max_latency < float("inf"):
         raise ConfigError(f"--max-latency is {max_latency:g}; expected a positive number of seconds")
-    from nas_meta.outputs.ensemble.folder import check_folder, write_ensemble
+    from nas_meta.core.files import refuse_occupied
+    from nas_meta.outputs.ensemble.folder import write_ensemble
     from nas_meta.outputs.ensemble.judging import judge
     from nas_meta.outputs.ensemble.scoring import score
 
-    check_folder(to)
+    refuse_occupied(to)
     opened = open_run(run, allow_plugins)
     candidates = score(opened, lambda line: echo(f"scoring {line}", err=True))
     judged = judge(candidates, size, max_latency, opened.config.sections.seed)

@@ -31,7 +31,6 @@ def export(
         bool,
         typer.Option("--no-quantize-embeddings", help="with --quantize: leave the embedding tables in float32"),
     ] = False,
-    quantize_embeddings: Annotated[bool, typer.Option("--quantize-embeddings", hidden=True)] = True,  # the default
     allow_plugins: options.AllowOption = False,
 ) -> None:
     """Write the trained model of a trial as a Hugging Face folder, or as an ONNX graph."""
@@ -43,7 +42,7 @@ def export(
     if format_ == ONNX:
         from nas_meta.outputs.onnx.folder import export_onnx
 
-        folder = export_onnx(opened, to, trial, quantize or "none", quantize_embeddings and not float_embeddings, echo)
+        folder = export_onnx(opened, to, trial, quantize or "none", not float_embeddings, echo)
     else:
         from nas_meta.outputs.export.folder import export as export_folder
 

@@ -1,4 +1,4 @@
-"""Checks for files and text that another program may have written: plain files, UTF-8 text and JSON Lines."""
+"""Files and folders that another program may have written: plain files, UTF-8 text, JSON Lines, occupied folders."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas_meta.errors import DataError
+from nas_meta.errors import DataError, RunError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,6 +43,19 @@ def regular_file(path: str | Path, max_bytes: int | None = None) -> Path:
     if max_bytes is not None and status.st_size > max_bytes:
         raise OSError(errno.EFBIG, f"it has {status.st_size:,} bytes; expected at most {max_bytes:,}", str(path))
     return Path(path)
+
+
+def refuse_occupied(folder: Path) -> None:
+    """Refuse to write into a folder that holds something.
+
+    Args:
+        folder: The folder that the user named.
+
+    Raises:
+        RunError: It is a file, or not empty.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(f"{folder} is not empty; expected a new or empty folder")
 
 
 def similar_sibling(path: str | Path) -> str:

@@ -169,9 +169,9 @@ def _create_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file; expected a new folder")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / ABOUT).is_file():
-        raise RunError(f"{folder} is not empty; expected a new or empty folder with --to")
+        raise RunError(f"{folder} is not empty; expected a new or empty folder")
     if (folder / "config.json").is_file():
-        raise RunError(f"{folder} already holds a pre-trained model; expected another folder with --to")
+        raise RunError(f"{folder} already holds a pre-trained model; expected another folder")
     folder.mkdir(parents=True, exist_ok=True)
 
 

@@ -148,9 +148,9 @@ class Aliased(BaseModel):
 
 def test_an_option_is_placed_under_each_of_its_names():
     for name in ("table", "sheet", "file"):
-        assert placed(Aliased, {name: "a.csv", "directory": "b"}, "/work") == {
-            name: "/work/a.csv",
-            "directory": "/work/b",
+        assert placed(Aliased, {name: "a.csv", "directory": "b"}, "/configs") == {
+            name: "/configs/a.csv",
+            "directory": "/configs/b",
         }
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nas_meta.core.files import regular_file
+from nas_meta.core.files import refuse_occupied, regular_file
 from nas_meta.errors import ConfigError, RunError
 from nas_meta.outputs.classifier.labels import plain_labels
 from nas_meta.outputs.classifier.refusal import check_refuse
@@ -38,8 +38,7 @@ def save(classifier: FewShotClassifier, state: Fitted, folder: Path) -> Path:
         RunError: The folder is not empty, or the model was adapted to one task, whose folder is the classifier.
     """
     save_file = _safetensors("save").save_file
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(f"{folder} is not empty; expected a new or empty folder for the classifier")
+    refuse_occupied(folder)
     if state.z is None and not state.examples:
         raise RunError(f"{classifier.source} is a classifier already; expected load_classifier with this folder")
     folder.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from nas_meta.core.files import make_public
+from nas_meta.core.files import make_public, refuse_occupied
 from nas_meta.errors import RunError
 from nas_meta.evaluation.calibration import read_calibration
 from nas_meta.journal.run import Run
@@ -41,19 +41,6 @@ Each member is a model of its own in the folder that bears its name; `ensemble.j
 """
 
 
-def check_folder(folder: Path) -> None:
-    """Check that a folder can be written.
-
-    Args:
-        folder: The folder.
-
-    Raises:
-        RunError: It is not empty.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(f"{folder} is not empty; expected a new or empty folder")
-
-
 def write_ensemble(run: Run, candidates: Candidates, judged: Judged, folder: Path) -> Path:
     """Write an ensemble as a folder that :func:`nas_meta.load_classifier` loads.
 
@@ -70,7 +57,7 @@ def write_ensemble(run: Run, candidates: Candidates, judged: Judged, folder: Pat
         RunError: The ensemble has one member, or the folder is not empty.
         PluginError: The space does not write a Hugging Face folder.
     """
-    check_folder(folder)
+    refuse_occupied(folder)
     if len(judged.members) < FEWEST:
         number = candidates.trials[judged.members[0]].id
         raise RunError(

@@ -11,9 +11,9 @@ import yaml
 from nas_meta.config.components import make_evaluation
 from nas_meta.config.environment import shareable
 from nas_meta.config.problem import episode_shape, make_space
-from nas_meta.core.files import make_public
+from nas_meta.core.files import make_public, refuse_occupied
 from nas_meta.core.guard import plugin_call
-from nas_meta.errors import PluginError, RunError
+from nas_meta.errors import PluginError
 from nas_meta.evaluation.calibration import CALIBRATION
 from nas_meta.journal.run import Run
 from nas_meta.models.compute import Compute
@@ -52,8 +52,7 @@ def export(run: Run, folder: str | Path, trial_id: int | None = None, changes: b
     folder = Path(folder)
     trial = run.best if trial_id is None else run.trial(trial_id)
     weights = run.weights_of(trial)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(f"{folder} is not empty; expected a new or empty folder")
+    refuse_occupied(folder)
     from safetensors.torch import save_file
 
     from nas_meta.models.adapters import without_adapters

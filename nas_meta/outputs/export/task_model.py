@@ -14,7 +14,7 @@ from nas_meta.config.components import make_evaluation, make_strategy
 from nas_meta.config.environment import shareable
 from nas_meta.config.gpu_sharing import on_this_machine
 from nas_meta.config.problem import load_problem
-from nas_meta.core.files import make_public
+from nas_meta.core.files import make_public, refuse_occupied
 from nas_meta.errors import ConfigError, DataError, RunError, nearest
 from nas_meta.journal.run import Run
 from nas_meta.outputs.changes import warn_of_changes
@@ -139,8 +139,7 @@ def adapt(
         )
     if run.supernet is None or not run.findings:
         raise RunError(f"{run.directory} has no trained supernet yet; expected a finished search")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(f"{folder} is not empty; expected a new or empty folder")
+    refuse_occupied(folder)
     classes = read_examples(support, text, label)
     if len(classes) < 2:
         raise DataError(f"{support} has one class, '{next(iter(classes))}'; expected at least two classes")

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nas_meta.config.problem import episode_shape, load_tasks, make_space
-from nas_meta.core.files import make_public
-from nas_meta.errors import ConfigError, RunError, nearest
+from nas_meta.core.files import make_public, refuse_occupied
+from nas_meta.errors import ConfigError, nearest
 from nas_meta.evaluation.calibration import CALIBRATION
 from nas_meta.journal.run import Run
 from nas_meta.models.onnx.forms import NONE, QUANTIZATIONS, check_packages
@@ -85,5 +85,4 @@ def _check(folder: Path, quantization: str) -> None:
     if quantization not in QUANTIZATIONS:
         raise ConfigError(f"--quantize is '{quantization}'; {nearest(quantization, QUANTIZATIONS)}")
     check_packages("--format onnx")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(f"{folder} is not empty; expected a new or empty folder")
+    refuse_occupied(folder)

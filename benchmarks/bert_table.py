@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.plain_training import plain
 from benchmarks.table import Table, machine
 from benchmarks.tabular_search import (
     ACCURACY,
@@ -76,7 +77,8 @@ def make_table() -> dict[str, list[float]]:
     from strategies.supernet.inherited_weights import Inherited, supernet_encoder
     from strategies.supernet.search import SupernetJob, SupernetOptions
 
-    evaluation = evaluation_of({"space": SPACE, "learner": {"name": "protonet"}, "evaluation": {"episodes": 200}})
+    document = {"space": SPACE, "learner": {"name": "protonet"}, "evaluation": {"episodes": 200}}
+    evaluation = evaluation_of(plain(document))
     options = SupernetOptions(judged=1)
     progress = evaluation.run(SupernetJob(options, (Objective("accuracy"),), 1, 0))
     try:

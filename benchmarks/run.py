@@ -16,7 +16,6 @@ from benchmarks import (
     bytes_per_node,
     class_names,
     clinc150,
-    distillation,
     ensemble_distillation,
     heads,
     importance,
@@ -41,7 +40,6 @@ from benchmarks import (
     supernet,
     trained_table,
     trial_cost,
-    truncation,
     user_tasks,
     worker_utilisation,
     zero_cost,
@@ -49,9 +47,9 @@ from benchmarks import (
 from benchmarks.table import machine, publish
 
 MODULES = (
-    quickstart, startup, overhead, worker_utilisation, many_workers, soak, bytes_per_node, trial_cost, truncation,
+    quickstart, startup, overhead, worker_utilisation, many_workers, soak, bytes_per_node, trial_cost,
     nas_bench_macro, bert_table, scaling_table, trained_table, stopping, planted_optimum, one_shot, supernet,
-    inner_loops, sinusoid, class_names, recipe, distillation, learners, heads, pretraining,
+    inner_loops, sinusoid, class_names, recipe, learners, heads, pretraining,
     inheritance, adaptation, pretraining_speed, zero_cost, prefilter, importance, user_tasks,
     clinc150, ensemble_distillation,
 )  # fmt: skip

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.plain_training import plain
 from nas_meta.journal.records import Trial
 
 
@@ -45,7 +44,7 @@ def evaluation_of(document: Mapping[str, Any]) -> Any:
     from nas_meta.config.problem import load_problem
     from nas_meta.config.resolved import resolve
 
-    resolved = resolve(plain(document))
+    resolved = resolve(document)
     space, tasks, shape = load_problem(resolved)
     evaluation = make_evaluation(resolved, space, tasks, shape, cpus=1)
     evaluation.setup()
@@ -62,7 +61,7 @@ def search_within(document: Mapping[str, Any], seconds: float) -> TimedSearch:
     import nas_meta
     from nas_meta.errors import RunError
 
-    document = plain({**document, "resources": {"cpus_per_trial": 1}})
+    document = {**document, "resources": {"cpus_per_trial": 1}}
     # Builds the evaluation before the clock starts, so that imports do not count against the budget.
     evaluation = evaluation_of(document)
     started, first_trial = time.process_time(), []

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.contest import Contest, compare
+from benchmarks.plain_training import plain
 from benchmarks.table import Table, machine
 from nas_meta import Architecture, SearchSpace
 
@@ -83,7 +84,7 @@ def make_table() -> None:
 
     rows = json.loads(RESULTS.read_text(encoding="utf-8"))["table"] if RESULTS.is_file() else {}
     torch.set_num_threads(1)
-    evaluation = evaluation_of(CONFIG)
+    evaluation = evaluation_of(plain(CONFIG))
     every = all_architectures()
     for i in np.random.default_rng(0).permutation(len(every)):
         shape = every[i]

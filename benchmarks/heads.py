@@ -69,6 +69,8 @@ class Cached:
                 found[missing] = self._encoder.embed(pool, missing, rows).cpu()
         return found[indices]
 
+    embed_once = embed
+
 
 def with_layers(space: Any, layers: Sequence[int]) -> Any:
     """The architecture that keeps some of MiniLM's layers, each with the first value of every other choice.

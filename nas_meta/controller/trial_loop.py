@@ -29,6 +29,7 @@ from nas_meta.controller.failure import repeats_itself
 from nas_meta.controller.proposals import Proposals
 from nas_meta.controller.sessions import SECONDS
 from nas_meta.controller.shown_trials import ShownTrials
+from nas_meta.controller.start import start_of_strategy
 from nas_meta.controller.stored_weights import StoredWeights
 from nas_meta.core.active_clock import ActiveClock
 from nas_meta.core.guard import plugin_call
@@ -219,28 +220,21 @@ class TrialLoop:
         """
         architecture = Architecture(trial.architecture)
         steps = self.evaluation.of(architecture).learner.options.steps
+        pool = self.weight_pool
+        start = start_of_strategy(self.strategy, architecture, steps) if pool is None else pool.acquire(trial)
+        if start is not None and start.steps is not None:
+            steps = start.steps
         trial = dataclasses.replace(
-            trial,
-            fidelity=steps,
-            planned=steps,
-            status="running",
-            metrics={},
-            error=None,
-            started=time.time(),
+            trial, fidelity=steps, planned=steps, status="running", metrics={}, error=None, started=time.time(),
             finished=None,
-        )
+        )  # fmt: skip
         self._began[trial.id] = self.clock.seconds()
         self.leaderboard.put(trial)
-        if self.weight_pool is not None:
-            weights = self.weight_pool.acquire(trial)
-            if weights is None:  # another trial is computing them; this one starts when they are ready
-                self._write(trial)
-                return
-        else:
-            with plugin_call(self.strategy, "start_of"):
-                weights = [self.strategy.start_of(architecture)]
+        if start is None:  # another trial is computing its weights; this one starts when they are ready
+            self._write(trial)
+            return
         self._started_at[trial.id] = self.clock.seconds()
-        self.engine.submit(trial.id, "trial", architecture, trial.seed, self._weights.threshold(), *weights)
+        self.engine.submit(trial.id, "trial", architecture, trial.seed, self._weights.threshold(), *start)
         self._write(trial)
         self.monitors.trial_start(trial)
 

@@ -17,10 +17,11 @@ import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nas_meta.controller.start import Start
 from nas_meta.core.files import read_array, write_atomically
 from nas_meta.evaluation.pretraining.stage import Pretraining
 from nas_meta.evaluation.pretraining.weight_inheritance import nearest
@@ -36,18 +37,6 @@ if TYPE_CHECKING:
     pass
 
 log = logging.getLogger(__name__)
-
-
-class Start(NamedTuple):
-    """The weights that a trial starts from; both None if its own pre-training has no donor.
-
-    Attributes:
-        weights: Pre-trained weights of the same architecture (safetensors).
-        donor: Weights of another architecture (safetensors), from which the trial's own pre-training inherits.
-    """
-
-    weights: np.ndarray | None = None
-    donor: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -128,3 +128,15 @@ def known_options(options: type, section: Mapping[str, Any]) -> dict[str, Any]:
         section: The section as plain data.
     """
     return {name: value for name, value in section.items() if name in options.model_fields}
+
+
+def with_steps(learner: Learner, steps: int) -> Learner:
+    """Return a learner with another number of training steps.
+
+    Args:
+        learner: The learner; it is left as it was.
+        steps: The steps.
+    """
+    changed = copy.copy(learner)
+    changed.options = learner.options.model_copy(update={"steps": steps})
+    return changed

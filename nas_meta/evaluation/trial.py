@@ -19,7 +19,7 @@ from nas_meta.core.objectives import Limit, Objective
 from nas_meta.errors import ConfigError, TrialError
 from nas_meta.evaluation import full_way
 from nas_meta.evaluation.further_metrics import further_metrics
-from nas_meta.evaluation.hyperparameters import SearchedHyperparameters
+from nas_meta.evaluation.hyperparameters import SearchedHyperparameters, with_steps
 from nas_meta.evaluation.meta_test import baseline_result, comparison_result, model_result
 from nas_meta.evaluation.metrics import ACCURACY, INTERVAL
 from nas_meta.evaluation.progress import EvaluationSettings, JobResult, Progress, Result
@@ -151,7 +151,7 @@ class Evaluation:
 
     def trial(
         self, architecture: Architecture, seed: int, keep_above: float | None = None, start: np.ndarray | None = None,
-        donor: np.ndarray | None = None,
+        donor: np.ndarray | None = None, steps: int | None = None,
     ) -> Generator[Progress, None, Result]:  # fmt: skip
         """Build, meta-train and validate an architecture; closing the generator at a rung ends the trial there.
 
@@ -162,11 +162,15 @@ class Evaluation:
                 weights are returned; None never returns them.
             start: Initial weights of the model (safetensors), instead of pre-training; by default those of the space.
             donor: Weights of another architecture that pre-training starts from, if ``start`` is None.
+            steps: Training steps; by default those of the learner.
 
         Raises:
             TrialError: The model cannot be trained, its loss is not finite, or it violates a limit.
         """
-        return (yield from self.of(architecture)._trial(architecture, seed, keep_above, start, donor))
+        chosen = self.of(architecture)
+        if steps is not None:
+            chosen = replace(chosen, learner=with_steps(chosen.learner, steps))
+        return (yield from chosen._trial(architecture, seed, keep_above, start, donor))
 
     def _trial(
         self, architecture: Architecture, seed: int, keep_above: float | None, start: np.ndarray | None,
@@ -230,8 +234,9 @@ class Evaluation:
                 if best.over:
                     break
             best.restore(encoder)
-            self.finish(encoder)
-            metrics, _ = self._measure(encoder, self.settings.episodes, size, started, memory)
+            with encoder.remembering():
+                self.finish(encoder)
+                metrics, _ = self._measure(encoder, self.settings.episodes, size, started, memory)
             self._check_limits(metrics)
             weights = None
             if keep_above is not None and self._rank_value(metrics) >= keep_above:

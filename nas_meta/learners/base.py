@@ -390,6 +390,4 @@ def embed_distinct(encoder: Encoder, pool: Pool, tasks: Sequence[Episode], rows:
     used = np.unique(np.concatenate([task.indices for task in tasks]))
     position = np.full(len(pool), -1)
     position[used] = np.arange(len(used))
-    encoder.eval()
-    with torch.inference_mode():
-        return encoder.embed(pool, used, rows), position
+    return encoder.embed_once(pool, used, rows), position

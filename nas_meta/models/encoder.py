@@ -79,6 +79,7 @@ class Encoder(nn.Module):
         self.inputs_of: Callable[[Pool, np.ndarray], tuple[np.ndarray, ...]] | None = None
         self.changed: Callable[[Tensor, Pool, np.ndarray], Tensor] | None = None
         self.deployed: Callable[[Pool, np.ndarray], np.ndarray] | None = None
+        self._remembered: dict[int, tuple[Pool, np.ndarray, Tensor]] | None = None  # pool, rows of examples, embeddings
         # A space may freeze parameters. The head of a language model gets no gradient from embeddings.
         head = _untied_head(model)
         self.frozen = frozenset(n for n, p in model.named_parameters() if not p.requires_grad or p is head)
@@ -250,6 +251,41 @@ class Encoder(nn.Module):
             raise TrialError("the embeddings are not finite: training diverged; lower learner.lr")
         embeddings = embeddings[torch.from_numpy(np.argsort(order, kind="stable")).to(embeddings.device)]
         return self.changed(embeddings, pool, indices) if self.training and self.changed else embeddings
+
+    @contextmanager
+    def remembering(self) -> Iterator[None]:
+        """Let :meth:`embed_once` embed each example once inside the block, in which the weights must not change."""
+        self._remembered = {}
+        try:
+            yield
+        finally:
+            self._remembered = None
+
+    def embed_once(self, pool: Pool, indices: np.ndarray, rows: int = 10) -> Tensor:
+        """Embed examples of a pool without gradients, in evaluation mode.
+
+        Args:
+            pool: Pool of examples.
+            indices: ``[N]``, distinct examples to embed.
+            rows: Approximate batch size; see :meth:`embed`.
+
+        Returns:
+            Embeddings ``[N, D]`` in the order of ``indices``. Inside :meth:`remembering`, those of earlier calls are
+            reused.
+        """
+        self.eval()
+        with torch.inference_mode():
+            if self._remembered is None or self.deployed is not None:
+                return self.embed(pool, indices, rows)
+            start = (pool, np.full(len(pool), -1), torch.empty(0))
+            _, row_of, known = self._remembered.get(id(pool), start)
+            missing = indices[row_of[indices] < 0]
+            if len(missing):
+                row_of[missing] = len(known) + np.arange(len(missing))
+                new = self.embed(pool, missing, rows)
+                known = torch.cat([known, new]) if len(known) else new
+                self._remembered[id(pool)] = pool, row_of, known
+            return known[torch.from_numpy(row_of[indices]).to(known.device)]
 
     def stacked(self, pool: Pool, sets: Sequence[np.ndarray]) -> dict[str, Any]:
         """Return the inputs of several tasks in tensors of one shape, for ``vmap``.

@@ -60,15 +60,16 @@ def rerun(
     if resolved.sections.pretraining is not None and resolved.sections.pretraining.of == "candidates":
         evaluation, start, donor = with_pretraining(run, trial, evaluation)
     evaluation.setup()
-    steps = evaluation.trial(architecture, trial.seed, start=start, donor=donor)
+    steps = trial.planned if run.findings else None  # the strategy may have shortened the training
+    training = evaluation.trial(architecture, trial.seed, start=start, donor=donor, steps=steps)
     while True:
         try:
-            progress = next(steps)
+            progress = next(training)
         except StopIteration as end:
             return end.value.metrics
         watch(progress)
         if progress.pauses and trial.status == "stopped" and progress.step == trial.fidelity:
-            steps.close()
+            training.close()
             return progress.metrics
 
 

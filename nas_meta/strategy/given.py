@@ -63,6 +63,9 @@ class GivenFirst(Strategy):
     def start_of(self, architecture: Architecture) -> np.ndarray | None:
         return self.strategy.start_of(architecture)
 
+    def trial_steps(self, steps: int) -> int:
+        return self.strategy.trial_steps(steps)
+
     def adapted(self, evaluation: Evaluation, pool: Pool, support: Sequence[np.ndarray]) -> Adapted | None:
         return self.strategy.adapted(evaluation, pool, support)
 

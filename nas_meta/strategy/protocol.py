@@ -262,6 +262,17 @@ class Strategy(ABC):
         """
         return None
 
+    def trial_steps(self, steps: int) -> int:
+        """Return how many steps a trial trains that starts from weights of the strategy (:meth:`start_of`).
+
+        Args:
+            steps: The steps of other trials, ``learner.steps``.
+
+        Returns:
+            The steps; by default as many.
+        """
+        return steps
+
     def adapted(self, evaluation: Evaluation, pool: Pool, support: Sequence[np.ndarray]) -> Adapted | None:
         """Adapt model and architecture to one task; called by ``nas-meta adapt`` after :meth:`receive`.
 

@@ -33,9 +33,11 @@ from strategies.optuna.nsga2 import NSGA2
 from strategies.shared.pareto_selection import select_best
 from strategies.supernet.inherited_weights import METRICS, VALIDATION, Inherited, size_of, supernet_encoder
 from strategies.supernet.sandwich import Sandwich, check_learner
+from strategies.surrogate.surrogate import Surrogate
 
 FIRST_EPISODE = 1_000_000  # number of the supernet's first episode, so that its trials train on other episodes
-BATCH = 50  # sub-networks that random search proposes before they are scored; NSGA-II proposes a generation
+METHODS: Mapping[str, type[Strategy]] = {"surrogate": Surrogate, "nsga2": NSGA2, "random": Random}
+BATCH = 10  # sub-networks that are proposed before they are scored; NSGA-II proposes a generation
 RESCORED_PER_TRIAL = 1.5  # sub-networks that are scored again, per trial
 
 
@@ -52,12 +54,17 @@ class SupernetOptions(PluginOptions):
     distil: bool = Field(
         True, description="whether the largest sub-network teaches the others; otherwise all learn from the labels"
     )
-    judged: int = Field(1000, ge=1, description="number of sub-networks that are scored with inherited weights")
+    trial_steps: int | None = Field(
+        None,
+        ge=0,
+        description="steps that a trial trains from its inherited weights; by default a quarter of learner.steps",
+    )
+    judged: int = Field(200, ge=1, description="number of sub-networks that are scored with inherited weights")
     texts: int = Field(
         12, ge=1, description="texts of each meta-validation class that sub-networks are first scored on"
     )
-    method: Literal["nsga2", "random"] = Field(
-        "nsga2", description="how sub-networks are searched: by NSGA-II or at random"
+    method: Literal["surrogate", "nsga2", "random"] = Field(
+        "surrogate", description="the strategy that searches among the sub-networks"
     )
     workers: int = Field(
         1,
@@ -111,6 +118,10 @@ class SupernetSearch(Strategy):
     def start_of(self, architecture: Architecture) -> np.ndarray:
         """Return the inherited weights; what the learner adds to the model, such as a head, is initialised anew."""
         return serialize_state(self._supernet.extract(architecture))
+
+    def trial_steps(self, steps: int) -> int:
+        """Return ``trial_steps``, by default a quarter of the steps: inherited weights are nearly trained."""
+        return -(-steps // 4) if self.options.trial_steps is None else self.options.trial_steps
 
 
 def proposals(judged: Sequence[Mapping[str, Any]], objectives: Sequence[Objective], count: int) -> list[Architecture]:
@@ -263,4 +274,4 @@ class SupernetJob:
             space=evaluation.space, objectives=self.objectives, trials=self.options.judged, workers=BATCH,
             seed=self.seed, tokens=evaluation.settings.flops_tokens,
         )  # fmt: skip
-        return {"nsga2": NSGA2, "random": Random}[self.options.method](context)
+        return METHODS[self.options.method](context)

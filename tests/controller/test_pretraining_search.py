@@ -15,6 +15,7 @@ from transformers import AutoModel
 from nas_meta import Architecture, load_run, search
 from nas_meta.config.problem import make_space
 from nas_meta.config.resolved import resolve
+from nas_meta.controller.start import Start
 from nas_meta.controller.weight_pool import WeightPool
 from nas_meta.errors import ConfigError, NasMetaError, RunError
 from nas_meta.evaluation.pretraining.row_sampler import RowSampler
@@ -210,18 +211,18 @@ def test_who_is_equal_to_one_that_is_being_made_waits_for_it(document, tmp_path)
     shared = WeightPool(stage, space, tmp_path / "other", journal)
     small, large = ({"depth": d, "heads": 2, "width": 16} for d in (1, 2))
     first, second, third = Trial(1, small, 3, 4), Trial(2, small, 3, 4), Trial(3, large, 3, 4)
-    assert shared.acquire(first) == shared.acquire(third) == (None, None)
+    assert shared.acquire(first) == shared.acquire(third) == Start()
     assert shared.acquire(second) is None
     # The first one dies: whoever waited makes them.
     assert shared.release(first) == [2] and shared.release(first) == []
-    assert shared.acquire(second) == (None, None)
+    assert shared.acquire(second) == Start()
     assert shared.acquire(first) is None
     weights = serialize_state(torch.nn.Linear(1, 1))
     assert shared.store(second, weights) == [1]
     assert shared.acquire(first).weights.tolist() == weights.tolist()
     again = WeightPool(stage, space, tmp_path / "other", journal)
     again.restore([first, second, third])
-    assert again.acquire(first).weights.tolist() == weights.tolist() and again.acquire(third) == (None, None)
+    assert again.acquire(first).weights.tolist() == weights.tolist() and again.acquire(third) == Start()
     journal.close()
 
 

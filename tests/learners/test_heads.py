@@ -48,6 +48,8 @@ class Given(torch.nn.Module):
     def embed(self, pool, indices, rows=64):
         return next(z for z, other in self.by_pool if other is pool)[torch.as_tensor(indices)]
 
+    embed_once = embed
+
 
 def problem(learner, noise=3.0):
     """An encoder that needs a head if there is noise, with its tasks."""

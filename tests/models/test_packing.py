@@ -211,3 +211,20 @@ def test_packed_texts_of_several_tasks_go_through_vmap(pooling):
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         together = torch.vmap(lambda given: functional_call(encoder, {}, (), given))(inputs)
         torch.testing.assert_close(together.flatten(0, 1), encoder.embed(pool, np.arange(6)), atol=1e-5, rtol=1e-5)
+
+
+@given(st.lists(st.lists(st.integers(0, 11), min_size=1, unique=True), min_size=1, max_size=5))
+def test_remembered_embeddings_are_those_of_the_model(calls):
+    """Inside the block every example passes through the model once; outside of it, always."""
+    torch.manual_seed(0)
+    encoder, pool, passed = Encoder(MODELS["bert"]()).eval(), pool_of(range(3, 15)), []
+    embed = encoder.embed
+    encoder.embed = lambda pool, indices, rows: passed.extend(indices) or embed(pool, indices, rows)
+    with encoder.remembering():
+        for indices in map(np.array, calls):
+            with torch.no_grad():
+                expected = embed(pool, indices)
+            torch.testing.assert_close(encoder.embed_once(pool, indices), expected, atol=1e-5, rtol=1e-4)
+    assert sorted(passed) == sorted(set().union(*calls))
+    encoder.embed_once(pool, np.array(calls[0]))
+    assert len(passed) == len(set().union(*calls)) + len(calls[0])

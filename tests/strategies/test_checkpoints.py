@@ -105,7 +105,12 @@ def test_a_search_goes_on_from_the_checkpoint(small_config, tmp_path):
         nas_meta.search(small_config, tmp_path / "run", inline=True, watch=interrupt)
     assert (tmp_path / "run" / CHECKPOINT).exists() and not (tmp_path / "run" / SUPERNET).exists()
     steps = []
-    run = nas_meta.resume(tmp_path / "run", inline=True, watch=lambda s: steps.append(s.steps[0]))
+
+    def watch(status):
+        if status.phase == "training the supernet":
+            steps.append(status.steps[0])
+
+    run = nas_meta.resume(tmp_path / "run", inline=True, watch=watch)
     assert 3 in steps and 1 not in steps and 2 not in steps
     assert [t.metrics["accuracy"] for t in run.trials] == [t.metrics["accuracy"] for t in whole.trials]
     assert (tmp_path / "run" / SUPERNET).read_bytes() == (tmp_path / "whole" / SUPERNET).read_bytes()

@@ -30,6 +30,7 @@ from nas_meta.learners.training.options import set_dropout
 from nas_meta.learners.training.regularisation import regularise
 from nas_meta.models.encoder import Encoder
 from nas_meta.models.state import deserialize_state, serialize_state
+from nas_meta.outputs.rerun import rerun
 from nas_meta.tasks.episodes import EpisodeShape, episode
 from search_spaces.pretrained.bert_elastic import widths_of
 from search_spaces.pretrained.bert_subnet import BertSubnet, BertSubnetOptions
@@ -327,7 +328,11 @@ def job_of(folder):
 
 
 @pytest.mark.slow
-def test_trials_go_on_from_the_supernet(supernet_config, tmp_path):
+@pytest.mark.parametrize("steps", [{"trial_steps": 6}, {}])
+def test_trials_go_on_from_the_supernet(steps, supernet_config, tmp_path):
+    """For as many steps as the strategy says, by default a quarter of the learner's; so does a rerun."""
+    supernet_config["strategy"] |= steps
+    supernet_config["learner"]["steps"] = 23
     supernet_config["budget"]["trials"] = 1
     supernet_config["evaluation"]["test_best"] = 0
     run = nas_meta.search(supernet_config, tmp_path / "run", inline=True)
@@ -335,11 +340,15 @@ def test_trials_go_on_from_the_supernet(supernet_config, tmp_path):
     supernet = space.supernet()
     supernet.load_state_dict(deserialize_state((tmp_path / "run" / "supernet.safetensors").read_bytes()))
     evaluation = make_evaluation(run.config, space, tasks, shape, cpus=1)
-    (trial,), accuracy = run.trials, []
+    (trial,) = run.trials
     architecture = nas_meta.Architecture(trial.architecture)
-    for start in (serialize_state(supernet.extract(architecture)), None):
-        accuracy.append(result_of(evaluation.trial(architecture, trial.seed, start=start)).metrics["accuracy"])
-    assert trial.metrics["accuracy"] == accuracy[0] != accuracy[1]
+    starts = (serialize_state(supernet.extract(architecture)), None)
+    inherited, own = (
+        result_of(evaluation.trial(architecture, trial.seed, keep_above=0.0, start=start, steps=6)) for start in starts
+    )
+    assert trial.planned == trial.fidelity == 6
+    assert bytes(run.weights_of(trial)) == bytes(inherited.weights) != bytes(own.weights)
+    assert rerun(run, trial)["accuracy"] == trial.metrics["accuracy"]
 
 
 @pytest.mark.slow

@@ -30,11 +30,7 @@ SEEDS = (1, 2, 3)
 BUDGET = 480.0  # CPU seconds of a whole search
 STRATEGIES: Mapping[str, Mapping[str, Any]] = {
     "`supernet`": {"strategy": {"name": "supernet"}, "budget": {"trials": 12}},
-    "`surrogate`, prefilter, `asha`": {
-        "strategy": {"name": "surrogate", "prefilter": {"score": "untrained", "of": 4}},
-        "stopping": {"name": "asha", "rungs": [10, 30], "episodes": 100},
-        "budget": {"trials": 100},
-    },
+    "`surrogate`": {"strategy": {"name": "surrogate"}, "budget": {"trials": 40}},
 }
 
 

@@ -38,7 +38,7 @@ class OneObjective:
         Args:
             space: The search space.
             encoded: ``[results, features]``, the evaluated architectures.
-            values: ``[results, 1]``, their values, higher is better.
+            values: ``[results, objectives]``, their values, higher is better; only the first objective counts.
             candidates: Architectures to choose from.
             pending: Architectures that are being evaluated.
 

@@ -16,6 +16,7 @@ from strategies.shared.unseen import completed, neighbour, unseen_architecture
 from strategies.surrogate.one_objective import OneObjective
 from strategies.surrogate.several_objectives import SeveralObjectives
 
+FIRST_EVERY = 4  # with several objectives, every fourth proposal is for the first one alone, which decides the winner
 CHANGES = (1, 1, 1, 2, 2, 3)  # numbers of choices in which a candidate differs from its parent; one is drawn
 
 
@@ -39,9 +40,10 @@ class Surrogate(Strategy):
 
     With one objective, a Gaussian process predicts it, and the candidate with the largest expected improvement is
     proposed (Jones et al. 1998). With several, an ensemble predicts them, and the candidate is proposed whose expected
-    improvement of the hypervolume is largest (Emmerich et al. 2006). Objectives that the space counts exactly, such as
-    ``params``, are not predicted. Proposals that are still being evaluated count as if they had their predicted values,
-    and failed trials are only never repeated.
+    improvement of the hypervolume is largest (Emmerich et al. 2006). Every fourth proposal is for the first objective
+    alone: its end of the front adds little hypervolume and would come last, but has the best trial. Objectives that
+    the space counts exactly, such as ``params``, are not predicted. Proposals that are still being evaluated count as
+    if they had their predicted values, and failed trials are only never repeated.
     """
 
     Options = SurrogateOptions
@@ -59,9 +61,8 @@ class Surrogate(Strategy):
         self._evaluated: list[Architecture] = []
         self._encoded: list[np.ndarray] = []  # one row per evaluated architecture
         self._values: list[tuple[float, ...]] = []
-        self._acquisition: OneObjective | SeveralObjectives = (
-            OneObjective() if len(context.objectives) == 1 else SeveralObjectives(context, self._rng)
-        )
+        self._first = OneObjective()
+        self._several = SeveralObjectives(context, self._rng) if len(context.objectives) > 1 else None
 
     def ask(self) -> Architecture | None:
         space = self.context.space
@@ -102,7 +103,10 @@ class Surrogate(Strategy):
         candidates = self._candidates(values)
         if not candidates:
             return None
-        chosen = self._acquisition.choose(
+        acquisition: OneObjective | SeveralObjectives = self._first
+        if self._several is not None and len(self._seen) % FIRST_EVERY:
+            acquisition = self._several
+        chosen = acquisition.choose(
             self.context.space, np.stack(self._encoded), values, candidates, list(self._pending.values())
         )
         return candidates[chosen]

@@ -38,6 +38,7 @@ from benchmarks import (
     startup,
     stopping,
     supernet,
+    supernet_contest,
     trained_table,
     trial_cost,
     user_tasks,
@@ -49,6 +50,7 @@ from benchmarks.table import machine, publish
 MODULES = (
     quickstart, startup, overhead, worker_utilisation, many_workers, soak, bytes_per_node, trial_cost,
     nas_bench_macro, bert_table, scaling_table, trained_table, stopping, planted_optimum, one_shot, supernet,
+    supernet_contest,
     inner_loops, sinusoid, class_names, recipe, learners, heads, pretraining,
     inheritance, adaptation, pretraining_speed, zero_cost, prefilter, importance, user_tasks,
     clinc150, ensemble_distillation,

@@ -1,11 +1,8 @@
-"""The strategy ``supernet``: how well inherited weights rank, what evaluating them costs, and which front it finds.
+"""The strategy ``supernet``: how well inherited weights rank, and what evaluating them costs.
 
-5-way 1-shot episodes of ICD-10-CM with MiniLM, on one core, in CPU time. The benchmark has two parts:
-
-- 24 random sub-networks of three or four layers, with choices of heads and widths, in one range of parameters. Each is
-  trained alone (60 steps from the pretrained weights) and evaluated with inherited weights, on the same 200 episodes.
-- Searches with ``supernet``, ``evolution`` and ``random`` in the same total time, which includes supernet training. The
-  result is the hypervolume of accuracy above one half against the share of the whole encoder's FLOPs that is saved.
+5-way 1-shot episodes of ICD-10-CM with MiniLM, on one core, in CPU time: 24 random sub-networks of three or four
+layers, with choices of heads and widths, in one range of parameters. Each is trained alone (60 steps from the
+pretrained weights) and evaluated with inherited weights, on the same 200 episodes.
 
 Results are stored in ``benchmarks/supernet.json``; delete a line there to measure it again.
 
@@ -23,22 +20,18 @@ from typing import Any
 import numpy as np
 
 from benchmarks import results_file
+from benchmarks.plain_training import plain
 from benchmarks.random_architectures import sample_distinct
 from benchmarks.table import Table
-from benchmarks.timed_search import evaluation_of, search_within
+from benchmarks.timed_search import evaluation_of
 
 RESULTS = Path(__file__).with_suffix(".json")
 COUNT, PARAMS = 24, (15.5e6, 17.5e6)
 EVALUATED = 100  # sub-networks that the supernet's search evaluates, to time a single one
 SPACE = {"name": "bert-subnet", "min_layers": 3, "max_layers": 4}
-COMMON = {"learner": {"name": "protonet", "steps": 60}, "evaluation": {"episodes": 200, "test_best": 0}}
-BUDGET = 600.0  # CPU seconds of a whole search: about forty trials
-SEEDS = (1, 2, 3)
-STRATEGIES: dict[str, dict[str, Any]] = {
-    "supernet": {"strategy": {"name": "supernet", "judged": 200}, "budget": {"trials": 18}},
-    "evolution": {"strategy": {"name": "evolution"}, "budget": {"trials": 100}},
-    "random": {"strategy": {"name": "random"}, "budget": {"trials": 100}},
-}
+DOCUMENT = plain(
+    {"space": SPACE, "learner": {"name": "protonet", "steps": 60}, "evaluation": {"episodes": 200, "test_best": 0}}
+)
 
 
 def sub_networks(space: Any) -> list[Any]:
@@ -57,7 +50,7 @@ def trained(number: int) -> dict[str, float]:
     """
     from nas_meta.evaluation.trial import result_of
 
-    evaluation = evaluation_of({"space": SPACE, **COMMON})
+    evaluation = evaluation_of(DOCUMENT)
     architecture = sub_networks(evaluation.space)[number]
     started = time.process_time()
     metrics = result_of(evaluation.trial(architecture, 1)).metrics
@@ -75,7 +68,7 @@ def inherited(_: int) -> dict[str, Any]:
     from nas_meta.models.state import deserialize_state
     from strategies.supernet.search import SupernetJob, SupernetOptions
 
-    evaluation = evaluation_of({"space": SPACE, **COMMON})
+    evaluation = evaluation_of(DOCUMENT)
     objectives = (Objective("accuracy"), Objective("flops", "minimize"))
     options = SupernetOptions(judged=EVALUATED)
     job = SupernetJob(options, objectives, 12, 0)
@@ -102,7 +95,7 @@ def untrained(_: int) -> dict[str, list[float]]:
     Returns:
         The accuracies of :func:`inherited_accuracies`.
     """
-    evaluation = evaluation_of({"space": SPACE, **COMMON})
+    evaluation = evaluation_of(DOCUMENT)
     return inherited_accuracies(evaluation, evaluation.space.supernet())
 
 
@@ -117,29 +110,10 @@ def inherited_accuracies(evaluation: Any, supernet: Any) -> dict[str, list[float
     return {name: [rows[i]["accuracy"] for i in range(COUNT)] for name, rows in found.items()}
 
 
-def searched(strategy: str) -> Callable[[int], dict[str, Any]]:
-    """A function of a seed that runs a strategy's search and returns its trials, CPU seconds and hypervolume."""
-
-    def measure_seed(seed: int) -> dict[str, Any]:
-        from nas_meta.core.objectives import hypervolume
-
-        document = {**COMMON, "seed": seed, **STRATEGIES[strategy], "space": {"name": "bert-subnet"}}
-        found = search_within(document, BUDGET)
-        points = [(t.metrics["accuracy"], t.metrics["flops"]) for t in found.trials]
-        whole = evaluation_of(document).space
-        flops = whole.counts(whole.canonical({n: c.values[0] for n, c in whole.table.items()}), 32)["flops"]
-        values = np.array([(accuracy, 1 - spent / flops) for accuracy, spent in points])
-        volume = hypervolume(values, np.array([0.5, 0.0])) / 0.5
-        return {"points": points, "seconds": found.seconds, "hypervolume": float(volume)}
-
-    return measure_seed
-
-
 PARTS: dict[str, tuple[Callable[[int], dict[str, Any]], tuple[int, ...]]] = {
     "trained": (trained, tuple(range(COUNT))),
     "inherited": (inherited, (0,)),
     "untrained": (untrained, (0,)),
-    **{strategy: (searched(strategy), SEEDS) for strategy in STRATEGIES},
 }
 
 
@@ -163,7 +137,7 @@ def agreement(results: dict[str, dict[str, Any]], source: str, which: str) -> st
 
 
 def table(results: dict[str, dict[str, Any]]) -> Table:
-    """Agreement, speed and hypervolumes, one measurement per row."""
+    """Agreement and speed, one measurement per row."""
     from scipy.stats import kendalltau
 
     found = results["inherited 0"]
@@ -180,31 +154,20 @@ def table(results: dict[str, dict[str, Any]]) -> Table:
             f"{60 / seconds:.0f} inherited, {60 / per_trial:.1f} trained: {per_trial / seconds:.0f} times",
         ])  # fmt: skip
     rows.append(["supernet training", f"{found['train_seconds']:.0f} s"])
-    for strategy in STRATEGIES:
-        searches = [results[f"{strategy} {seed}"] for seed in SEEDS if f"{strategy} {seed}" in results]
-        trials = f" ({', '.join(str(len(s['points'])) for s in searches)} trials)" if searches else ""
-        volumes = results_file.mean_and_interval([s["hypervolume"] for s in searches])
-        rows.append([f"hypervolume after {BUDGET:.0f} s, `{strategy}`", volumes + trials])
     return Table(
         ("measurement", "result"),
         rows,
         f"{COUNT} sub-networks of three or four layers with {PARAMS[0] / 1e6:g} to {PARAMS[1] / 1e6:g} M parameters; "
-        "times on one core. Points apart is the mean absolute difference, with the mean difference in parentheses. "
-        f"Hypervolumes are means over seeds {', '.join(map(str, SEEDS))} with 95% intervals, for accuracy from 0.5 to "
-        "1 and FLOPs saved from 0 to 1.",
+        "times on one core. Points apart is the mean absolute difference, with the mean difference in parentheses.",
     )
 
 
 def measure() -> Table:
     """Measures what the results file lacks and returns the table."""
     results = results_file.read(RESULTS)
-    # Every search runs with one seed before any runs with the next.
-    calls = sorted(
-        ((call, part, number) for part, (call, numbers) in PARTS.items() for number in numbers),
-        key=lambda row: row[2] if row[1] in STRATEGIES else 0,
-    )
-    for call, part, number in calls:
-        if f"{part} {number}" not in results:
-            results[f"{part} {number}"] = call(number)
-            results_file.write(RESULTS, results)
+    for part, (call, numbers) in PARTS.items():
+        for number in numbers:
+            if f"{part} {number}" not in results:
+                results[f"{part} {number}"] = call(number)
+                results_file.write(RESULTS, results)
     return table(results)

@@ -173,7 +173,7 @@ def trials_table(trials: Sequence[Trial], objectives: Sequence[str] = (), wide: 
             str(trial.id),
             f"stopped at {trial.fidelity}" if trial.status == "stopped" else trial.status,
             *(metric.format(trial.metrics) for metric in shown),
-            f"{max(0.0, (trial.finished or time.time()) - trial.started):.1f}",
+            f"{max(0.0, time.time() - trial.started) if trial.seconds is None else trial.seconds:.1f}",
             detail=one_line(trial.error) if trial.error else show.format(trial.architecture),
         )
     return table

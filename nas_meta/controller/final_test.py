@@ -13,10 +13,10 @@ from nas_meta.core.guard import first_line, plugin_call
 from nas_meta.errors import NasMetaError
 from nas_meta.evaluation.baselines import BASELINES
 from nas_meta.execution.engine import Engine
+from nas_meta.journal.compared_models import UNADAPTED, UNTRAINED
 from nas_meta.journal.database import Journal
 from nas_meta.journal.records import Trial
 from nas_meta.journal.run import weights_path
-from nas_meta.journal.verdict import UNADAPTED, UNTRAINED
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.search_space import SearchSpace
 
@@ -26,7 +26,7 @@ def meta_test(
     before: SearchSpace | None = None, retries: int = 0, journal: Journal | None = None,
     tested: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Meta-test trials, the unsearched model of the space, what the best trial is compared with, and the baselines.
+    """Meta-test trials, the untouched model of the space, what the best trial is compared with, and the baselines.
 
     A test that fails, for example because weights are damaged or a baseline cannot be fitted, does not end the search.
 
@@ -34,16 +34,16 @@ def meta_test(
         engine: Runs the tests on its workers.
         directory: The run directory, with the weights of trials.
         trials: The trials to test, the best first; those without weights are skipped.
-        space: The search space; its unsearched model is tested if there is one.
+        space: The search space; its untouched model is tested if there is one.
         stopped: Called after every event; returns whether to stop with the results so far.
-        before: The space before domain adaptation; its unsearched model is tested, too. None without adaptation.
+        before: The space before domain adaptation; its untouched model is tested, too. None without adaptation.
         retries: How often a test is retried after the death of its worker.
         journal: Journal of the run, which keeps every trained comparison as soon as it is tested. None trains none.
         tested: Called with the number of models that are tested, and the number of all, at the start and whenever one
             more is.
 
     Returns:
-        The metrics of trials by id under ``trials``, those of the unsearched model and of baselines by name under
+        The metrics of trials by id under ``trials``, those of the untouched model and of baselines by name under
         ``references``, those of models trained like the trial ``compared`` under ``comparisons``, and under
         ``unmeasured`` the reasons of failed tests by name. ``right`` holds the numbers of correct queries per episode
         for the first three.

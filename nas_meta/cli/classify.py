@@ -22,10 +22,7 @@ MANY = 1000  # texts from which progress is shown
 def classify(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="exported folder, run directory, or saved classifier")],
     texts: Annotated[Optional[list[str]], typer.Argument(metavar="TEXT", help="texts to classify")] = None,
-    support: Annotated[
-        Optional[Path],
-        typer.Option("--support", metavar="FILE", help="JSON Lines or CSV with a few examples of every class"),
-    ] = None,
+    support: options.SupportOption = None,
     input_: Annotated[
         Optional[Path], typer.Option("--input", metavar="FILE", help="CSV, JSON Lines or .txt with texts to classify")
     ] = None,

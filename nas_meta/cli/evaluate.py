@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -69,7 +70,16 @@ def evaluate(
     row = evaluate_folder(model, read_config(config, set_ or ()), split, episodes, shots, full_way, open_set)
     if as_json:
         print_json(row)
-        return
+    else:
+        show_episodes(row)
+
+
+def show_episodes(row: Mapping[str, Any]) -> None:
+    """Print the accuracy of a model on episodes in one sentence, and its open-set metrics in another.
+
+    Args:
+        row: What :func:`nas_meta.outputs.export.exported_model.evaluate_folder` returned.
+    """
     from nas_meta.evaluation.metrics import METRICS
     from nas_meta.evaluation.protocols import FULL_WAY, task_words
 
@@ -81,10 +91,11 @@ def evaluate(
         tasks = f"{row['episodes']} {row['split']} episodes "
         tasks += f"({task_words(row['ways'], row['shots'], row['class_names'])})"
     echo(f"{METRICS['accuracy'].format(row)} on {tasks}, {METRICS['params'].format(row)} parameters", hanging=0)
-    if open_set:
+    if "oos_auroc" in row:
         echo(
-            f"queries of other classes: AUROC {row['oos_auroc']:.3f} ± {row['oos_auroc_ci95']:.3f}, and with 95 % of "
-            f"the known ones accepted, {100 * row['oos_fpr95']:.1f} ± {100 * row['oos_fpr95_ci95']:.1f} % of them, too "
+            f"queries of other classes: AUROC {row['oos_auroc']:.3f} ± {row['oos_auroc_ci95']:.3f}; a threshold that "
+            f"accepts 95 % of the known queries accepts {100 * row['oos_fpr95']:.1f} ± "
+            f"{100 * row['oos_fpr95_ci95']:.1f} % of these "
             f"(over {row['oos_episodes']} episodes, {task_words(row['oos_ways'], row['shots'], row['class_names'])})",
             hanging=0,
         )

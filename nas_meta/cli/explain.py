@@ -23,10 +23,7 @@ def explain(
         ),
     ] = None,
     text: Annotated[Optional[str], typer.Argument(metavar="TEXT", help="text whose class to explain")] = None,
-    support: Annotated[
-        Optional[Path],
-        typer.Option("--support", metavar="FILE", help="JSON Lines or CSV with a few examples of every class"),
-    ] = None,
+    support: options.SupportOption = None,
     trial: Annotated[
         Optional[int], typer.Option("--trial", metavar="ID", help="with TEXT: trial of a run; by default the best")
     ] = None,
@@ -44,7 +41,20 @@ def explain(
             f"TEXT is missing beside --{'support' if support is not None else 'trial'}; expected a text to classify, "
             "or a run directory alone"
         )
-    model = named_or_latest(model)
+    explain_run(named_or_latest(model), as_json)
+
+
+def explain_run(directory: Path, as_json: bool) -> None:
+    """Print which choices of a run matter, and the way from a truncation to its winner.
+
+    Args:
+        directory: The run directory.
+        as_json: Whether to print JSON.
+
+    Raises:
+        ConfigError: The folder is not a run directory.
+        RunError: The run is damaged.
+    """
     from nas_meta.journal.database import Journal
     from nas_meta.journal.run import load_run
     from nas_meta.outputs.explain.importances import as_dict, importances
@@ -52,9 +62,11 @@ def explain(
     from nas_meta.outputs.explain.results import results_of
     from nas_meta.outputs.snapshot import snapshot
 
-    if model.is_dir() and not Journal.exists(model):
-        raise ConfigError(f"{model} is not a run directory; expected one, or TEXT to explain the prediction of a model")
-    run = snapshot(load_run(model))
+    if directory.is_dir() and not Journal.exists(directory):
+        raise ConfigError(
+            f"{directory} is not a run directory; expected one, or TEXT to explain the prediction of a model"
+        )
+    run = snapshot(load_run(directory))
     results = results_of(run)
     found, path = importances(results, run.objectives), path_to_winner(run, results)
     if as_json:

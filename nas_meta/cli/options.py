@@ -51,6 +51,10 @@ ResumeSetOption = Annotated[
     Optional[list[str]],
     typer.Option("--set", metavar=SET, help="override a key of budget, resources or watching; may be repeated"),
 ]
+SupportOption = Annotated[
+    Optional[Path],
+    typer.Option("--support", metavar="FILE", help="JSON Lines or CSV with a few examples of every class"),
+]
 ToOption = Annotated[Path, typer.Option("--to", metavar="DIR", help="new or empty folder to write")]
 LastOption = Annotated[
     Optional[int],

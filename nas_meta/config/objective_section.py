@@ -73,7 +73,7 @@ class ObjectiveSection(Section):
     max: Annotated[float | str | None, NamesFiles(_limit)] = Field(
         None,
         description="largest allowed value: a number, a number with a unit such as 345 MFLOPs, or 0.5x of the "
-        "unsearched model; candidates above it are rejected, before training if the metric is known by then; by "
+        "untouched model; candidates above it are rejected, before training if the metric is known by then; by "
         "default no limit",
     )
     reference: float | None = Field(

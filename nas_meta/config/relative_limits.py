@@ -33,7 +33,7 @@ def number_limits(space: SearchSpace) -> list[str]:
         A sentence about every limit that was relative.
 
     Raises:
-        ConfigError: The space has no unsearched model, or a named model cannot be read.
+        ConfigError: The space has no untouched model, or a named model cannot be read.
         PluginError: The space raised another exception.
     """
     if not isinstance(space, LimitedSpace) or not any(limit.shares for limit in space.limits):
@@ -104,7 +104,7 @@ def as_recorded(given: Mapping[str, Any], recorded: Mapping[str, Any], texts: Ma
 
 
 def _sizes(space: SearchSpace, name: str, key: str) -> dict[str, float]:
-    """Return the parameters and the FLOPs of the unsearched model, or of a named one."""
+    """Return the parameters and the FLOPs of the untouched model, or of a named one."""
     from nas_meta.models.inputs import example_inputs
     from nas_meta.models.profiling import flops, parameters
 
@@ -116,7 +116,7 @@ def _sizes(space: SearchSpace, name: str, key: str) -> dict[str, float]:
             model = space.reference()
     if model is None:
         raise ConfigError(
-            f"{key} has a limit that is relative to the unsearched model, but the search space {space_name(space)} has "
+            f"{key} has a limit that is relative to the untouched model, but the search space {space_name(space)} has "
             "none; expected a number, or the name of a model after the factor, such as 0.5x starter:minilm"
         )
     device = next(model.parameters()).device
@@ -150,5 +150,5 @@ def _sentence(metric: str, side: str, share: Share, size: float) -> str:
     row = metric_of(metric)
     unit = "" if row.unit or row.title == metric else f" {row.title}"
     limit, whole = (row.format({metric: value}) + unit for value in (share.factor * size, size))
-    model = share.of or "the unsearched model"
+    model = share.of or "the untouched model"
     return f"{metric} is limited to {side} {limit}, {share.factor:g} of the {whole} of {model}"

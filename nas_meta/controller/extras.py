@@ -1,4 +1,4 @@
-"""What a search gets from Python beside its config: callbacks, an earlier run to learn from, architectures to try."""
+"""What a search gets from Python besides its config: callbacks, an earlier run to learn from, architectures to try."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Callback = Callable[[Any, Trial], Any]
 
 @dataclass(frozen=True)
 class Extras:
-    """What a search gets from Python beside its config.
+    """What a search gets from Python besides its config.
 
     Attributes:
         callbacks: Functions that are called with the run and the trial after every trial.

@@ -48,7 +48,10 @@ def failure_reason(board: Leaderboard, directory: Path, repeated: bool) -> str |
         )
     first = next((t for t in board.trials.values() if t.error), None)
     if first is None:
-        return "no trial was completed; the first one failed because no trial was proposed"
+        return (
+            "no trial was completed, because none was started; expected a strategy that proposes an architecture, and "
+            "a budget.hours that is long enough for a trial, if it is set"
+        )
     early = ""
     if repeated:
         early = f"; all {board.finished} failed alike, and the search ended early (budget.max_identical_failures)"

@@ -32,7 +32,7 @@ from nas_meta.config.resolved import ResolvedConfig
 from nas_meta.controller.changes import checked_fingerprints
 from nas_meta.controller.extras import Extras, begun_with, session_of
 from nas_meta.controller.failure import failure_reason
-from nas_meta.controller.final_test import meta_test
+from nas_meta.controller.final_test import FinalModels, meta_test
 from nas_meta.controller.latency import fit_latency_table, latency_report, measure_each
 from nas_meta.controller.preflight import check_before_trials
 from nas_meta.controller.sessions import RELATIVE, Session, open_journal
@@ -332,11 +332,11 @@ class SearchRun:
     def _conclude(self, engine: Engine, problem: Problem) -> None:
         """Measure once what only the end of a search needs: meta-test and latencies."""
         self.reporter.enter("meta-testing")
-        report = meta_test(
-            engine, self.directory, self.loop.leaderboard.best(self.config.evaluation.test_best), problem.space,
-            self._stopped, space_before_adaptation(self.resolved, self.directory, problem.tasks),
-            self.config.resources.retries, self.journal if self.config.evaluation.compare else None, self.reporter.count
-        )  # fmt: skip
+        best = self.loop.leaderboard.best(self.config.evaluation.test_best)
+        before = space_before_adaptation(self.resolved, self.directory, problem.tasks)
+        journal = self.journal if self.config.evaluation.compare else None
+        models = FinalModels(self.directory, best, problem.space, before, journal)
+        report = meta_test(engine, models, self.config.resources.retries, self._stopped, self.reporter.count)
         latency, unmeasured = self._measure_latencies(engine, problem)
         queries = query_count(problem.tasks["meta-test"], problem.shape, self.config.evaluation.protocol)
         report |= {"queries": queries, "latency": latency, "unmeasured": report.get("unmeasured", {}) | unmeasured}

@@ -24,7 +24,7 @@ def check_before_trials(
     """Refuse a search whose models cannot be trained, pre-trained or exported.
 
     The checks are those of :mod:`nas_meta.evaluation.preflight`. If the worker dies, or the space raises anything but a
-    NasMetaError, the search goes on: the trials report it.
+    NasMetaError, the search continues: the trials report it.
 
     Args:
         engine: The engine; no call is running.

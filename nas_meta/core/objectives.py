@@ -36,7 +36,7 @@ class Share:
 
     Args:
         factor: The factor of the model's size.
-        of: Name of the model; empty for the unsearched model of the search space.
+        of: Name of the model; empty for the untouched model of the search space.
     """
 
     factor: float
@@ -71,7 +71,7 @@ class Limit:
         """Return the limit with numbers in place of shares.
 
         Args:
-            sizes: Returns the metrics of a model by its name; the empty name is the unsearched model of the space.
+            sizes: Returns the metrics of a model by its name; the empty name is the untouched model of the space.
         """
 
         def number(bound: float | Share | None) -> float | None:

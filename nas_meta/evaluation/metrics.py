@@ -90,7 +90,7 @@ class Metric:
     def parse(self, given: Any) -> Any:
         """Read a limit as a config gives it: a number, a number with a unit, or a share of a model's size.
 
-        For example, for ``flops``, ``345 MFLOPs`` is 345e6, and ``0.5x`` is half of the unsearched model's FLOPs.
+        For example, for ``flops``, ``345 MFLOPs`` is 345e6, and ``0.5x`` is half of the untouched model's FLOPs.
 
         Args:
             given: The value; anything but text is returned as it is, to be validated elsewhere.

@@ -54,18 +54,10 @@ def embedded(evaluation: Evaluation, encoder: Encoder, split: str) -> EmbeddedSp
     count = len(pool.classes) if pool.groups else min(CLASSES, len(pool.classes))
     chosen = np.sort(rng.permutation(len(pool.classes))[:count])
     most = max(EXAMPLES, evaluation.shape.shots + evaluation.shape.queries)
-    rows = [rng.permutation(pool.members[c])[:most] for c in chosen]
-    labels = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
-    groups = [pool.groups[c] for c in chosen] if pool.groups else ()
-    names = None
-    if pool.name_rows is not None:
-        names = len(labels) + np.arange(len(chosen))
-        labels = np.concatenate([labels, np.arange(len(chosen))])
-        rows.append(pool.name_rows[chosen])
-    part = Pool([pool.classes[c] for c in chosen], [""] * len(labels), labels, groups=groups, name_rows=names)
+    part, rows = pool.labels_alone(np.concatenate([rng.permutation(pool.members[c])[:most] for c in chosen]), chosen)
     encoder.eval()
     with torch.no_grad():
-        return EmbeddedSplit(part, mapped(encoder, encoder.embed(pool, np.concatenate(rows), 64)))
+        return EmbeddedSplit(part, mapped(encoder, encoder.embed(pool, rows, 64)))
 
 
 def open_tasks(split: EmbeddedSplit, shape: EpisodeShape, seed: int, count: int = EPISODES) -> list[OpenSetEpisode]:

@@ -11,8 +11,7 @@ from nas_meta.errors import one_line
 from nas_meta.journal.records import Trial
 
 CHOICE = "architecture."  # begins the name of a choice's column
-SECONDS = "seconds"  # how long a trial took
-OWN = ("id", "status", "seed", "fidelity", "planned", "started", "finished", SECONDS, "error", "architecture_id")
+OWN = ("id", "status", "seed", "fidelity", "planned", "started", "finished", "seconds", "error", "architecture_id")
 
 
 def columns_and_rows(trials: Sequence[Trial]) -> tuple[list[str], list[dict[str, Any]]]:
@@ -30,8 +29,8 @@ def columns_and_rows(trials: Sequence[Trial]) -> tuple[list[str], list[dict[str,
     rows = []
     for t in trials:
         row: dict[str, Any] = {**t.metrics, **{f"{CHOICE}{name}": value for name, value in t.architecture.items()}}
-        row |= {name: getattr(t, name) for name in OWN if name != SECONDS}
-        rows.append({**row, SECONDS: None if t.finished is None else t.finished - t.started})
+        row |= {name: getattr(t, name) for name in OWN}
+        rows.append(row)
     return [*OWN, *(m for m in metrics if m not in OWN), *(f"{CHOICE}{name}" for name in choices)], rows
 
 

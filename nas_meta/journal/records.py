@@ -46,6 +46,15 @@ class Trial:
         """The id of the architecture, the same for equal architectures."""
         return Architecture(self.architecture).id
 
+    @property
+    def seconds(self) -> float | None:
+        """How long the trial took, from its start to its end; None while it runs.
+
+        This includes building the model, pre-training, meta-training, validation, all measurements, and waiting for
+        pre-trained weights or for the stopping rule. Only the last attempt counts if the trial was retried.
+        """
+        return None if self.finished is None else max(0.0, self.finished - self.started)
+
     def __repr__(self) -> str:
         """Return the trial with its main metrics, short enough for a prompt."""
         shown = [f"{m.title} {m.format(self.metrics)}" for m in OVERVIEW if m.name in self.metrics]

@@ -15,11 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from nas_meta.journal.compared_models import UNADAPTED, UNTOUCHED, UNTRAINED, untouched_key
 from nas_meta.journal.records import Trial
 
-UNTRAINED = "unsearched model, no training"
-UNADAPTED = "unsearched model before adaptation"
-UNTOUCHED = "the untouched model"
 SAME = 0.005  # relative difference of two sizes that counts as none
 
 
@@ -138,7 +136,7 @@ def verdict_of(report: Mapping[str, Any], trial: Trial) -> str:
     winner = row("trials", str(trial.id), _name(trial))
     if winner is None:
         return ""
-    untouched = row("references", UNADAPTED if UNADAPTED in references else UNTRAINED, UNTOUCHED)
+    untouched = row("references", untouched_key(report), UNTOUCHED)
     names = report.get("comparisons", {}) if report.get("compared") == trial.id else {}
     trained = [r for name in names if (r := row("comparisons", name, name))]
     others = [name for name in references if name not in (UNADAPTED, UNTRAINED)]

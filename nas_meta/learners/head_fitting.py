@@ -84,14 +84,10 @@ def _fit(
     fitted: dict[str, Map | None] = {NONE: None}
     if set(names) == {NONE}:
         return fitted
-    indices, name_rows = some_examples(pool, shape.shots + TRAIN_QUERIES, seed), None
-    if pool.name_rows is not None:
-        name_rows = len(indices) + np.arange(len(pool.name_rows))
-        indices = np.concatenate([indices, pool.name_rows])
+    part, indices = pool.labels_alone(some_examples(pool, shape.shots + TRAIN_QUERIES, seed))
     encoder.eval()
     with torch.no_grad():
         z = encoder.embed(pool, indices, 64)
-    part = Pool(pool.classes, [""] * len(indices), pool.labels[indices], groups=pool.groups, name_rows=name_rows)
     for name in names:
         if name == LINEAR:
             logits = partial(learner.logits, encoder)

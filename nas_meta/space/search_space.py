@@ -143,7 +143,7 @@ class SearchSpace(ABC):
         """
 
     def reference(self) -> nn.Module | None:
-        """Return the unsearched model that candidates are compared with; by default None, without a comparison."""
+        """Return the untouched model that candidates are compared with; by default None, without a comparison."""
         return None
 
     def comparisons(self, architecture: Architecture) -> Mapping[str, Architecture]:

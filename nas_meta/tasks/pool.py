@@ -156,6 +156,27 @@ class Pool:
         empty = _no_tokens()
         return replace(self, texts=(), tokens=empty, offsets=empty, words=empty, synonyms={})
 
+    def labels_alone(self, rows: np.ndarray, classes: np.ndarray | None = None) -> tuple[Pool, np.ndarray]:
+        """Return some examples as a pool without texts and images, for episodes of embeddings.
+
+        Args:
+            rows: ``[examples]``, indices of examples that are not class names.
+            classes: Indices of the classes that the examples belong to, ascending; None keeps all classes.
+
+        Returns:
+            The pool, with the names of its classes last if names are used, and the index in this pool of each of its
+            examples.
+        """
+        classes = np.arange(len(self.classes)) if classes is None else classes
+        names = None
+        if self.name_rows is not None:
+            names = len(rows) + np.arange(len(classes))
+            rows = np.concatenate([rows, self.name_rows[classes]])
+        labels = np.searchsorted(classes, self.labels[rows])
+        groups = [self.groups[c] for c in classes] if self.groups else ()
+        kept = Pool([self.classes[c] for c in classes], [""] * len(rows), labels, groups=groups, name_rows=names)
+        return kept, rows
+
     def words_of(self, index: int) -> list[tuple[tuple[int, ...], bool]]:
         """Group the tokens of a text by word.
 

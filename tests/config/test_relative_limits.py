@@ -57,7 +57,7 @@ def test_a_relative_limit_alone_adds_to_the_default_objectives():
     assert config.document["objectives"][1]["max"] == "0.5x"
 
 
-def test_a_limit_is_relative_to_the_unsearched_model_or_to_a_named_one(small_config):
+def test_a_limit_is_relative_to_the_untouched_model_or_to_a_named_one(small_config):
     model = small_config["space"]["model"]
     small_config["objectives"] = {
         "accuracy": "maximize", "flops": {"max": "0.8x"}, "params": {"min": "0.1x", "max": f"0.9x {model}"},
@@ -70,7 +70,7 @@ def test_a_limit_is_relative_to_the_unsearched_model_or_to_a_named_one(small_con
         Limit("params", pytest.approx(0.1 * size), pytest.approx(0.9 * size)),
     ]
     assert sum("is limited to at most" in sentence for sentence in tasks.report) == 2
-    assert any("0.8 of the" in s and "MFLOPs of the unsearched model" in s for s in tasks.report)
+    assert any("0.8 of the" in s and "MFLOPs of the untouched model" in s for s in tasks.report)
 
 
 def test_a_space_without_a_reference_model_is_refused_with_a_sentence(small_config):

@@ -3,7 +3,7 @@
 import pytest
 
 from nas_meta import load_run, resume, search
-from nas_meta.controller.failure import repeats_itself
+from nas_meta.controller.failure import failure_reason, repeats_itself
 from nas_meta.core.objectives import Objective
 from nas_meta.errors import ConfigError, DataError, NasMetaError, RunError
 from nas_meta.journal.leaderboard import Leaderboard
@@ -35,6 +35,12 @@ def board(*ends):
 )
 def test_only_failures_alike_and_without_a_success_end_a_search(ends, earlier, most, ended):
     assert repeats_itself(board(*ends), earlier, most) is ended
+
+
+def test_a_search_without_a_trial_says_what_it_lacked(tmp_path):
+    reason = failure_reason(board(), tmp_path, False)
+    assert "because none was started; expected a strategy that proposes an architecture" in reason
+    assert failure_reason(board(0.5), tmp_path, False) is None
 
 
 def test_a_search_ends_after_identical_failures_and_resumes_once_they_are_mended(

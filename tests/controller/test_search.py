@@ -65,7 +65,7 @@ def test_the_journal_tells_every_trial(finished):
     for t in trials:
         assert set(t["metrics"]) == {name for name, metric in METRICS.items() if metric.always}
         assert 0 <= t["metrics"]["accuracy"] <= 1 and t["finished"] > t["started"] and t["seed"] == 3
-    assert "TF-IDF" in output and "unsearched model" in output
+    assert "TF-IDF" in output and "the untouched model" in output
 
 
 def test_best_is_the_best_and_was_meta_tested(finished):

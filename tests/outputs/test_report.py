@@ -108,7 +108,7 @@ def test_json_has_the_facts_of_the_page(run):
     (facts,) = json.loads(nas_meta("report", run.directory, "--json").stdout)["runs"]
     assert facts["verdict"] == run.verdict and facts["winner"]["trial"] == run.best.id
     assert [row["name"] for row in facts["table"]] == [
-        "TF-IDF, nearest centroid", f"trial {run.best.id}", "unsearched model, no training",
+        "TF-IDF, nearest centroid", f"trial {run.best.id}", "the untouched model",
         "the first layers trained alike",
     ]  # fmt: skip
     assert [round(row["against"]["mean"]) for row in facts["table"] if row["against"]] == [-10, 5, 10]

@@ -7,7 +7,9 @@ import pytest
 from installed import marked
 
 import nas_meta
+from nas_meta.errors import ConfigError
 from nas_meta.outputs.classifier.stored_calibration import FOLDER
+from nas_meta.tasks.sources.files import FileSource
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +38,14 @@ def run(searched, tmp_path):
     yield tmp_path / "run"
     if (searched / "away.jsonl").exists():
         (searched / "away.jsonl").rename(searched / "data.jsonl")
+
+
+@pytest.fixture(scope="module")
+def named(searched):
+    """A run in which the names of classes are support examples."""
+    config = nas_meta.load_run(searched / "run").config.given
+    config |= {"tasks": config["tasks"] | {"class_names": True, "shots": 1}}
+    return nas_meta.search(config, searched / "named", inline=True).directory
 
 
 def calibration(run):
@@ -80,3 +90,14 @@ def test_a_link_out_of_the_run_is_not_written_through(run, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (run / FOLDER).symlink_to(tmp_path / "elsewhere")
     assert calibration(run) is not None and not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_calibration_with_other_words_for_the_classes_is_not_kept(named, tmp_path, monkeypatch):
+    run = shutil.copytree(named, tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(FileSource, "spoken", lambda self, name: f"another word for {name}")
+        other = calibration(run)
+        assert other is not None and not (run / FOLDER).exists()
+        with pytest.raises(ConfigError, match="'jsonl' has other words for its classes than those that the run began"):
+            nas_meta.resume(run, ["budget.trials=2"], inline=True)
+    assert calibration(run) != other and (run / FOLDER / "1.json").is_file()

@@ -64,7 +64,7 @@ def test_curves_texts_and_tests_are_in_the_files(tmp_path):
     assert events.Scalars("meta-validation/accuracy")[-1].value == pytest.approx(0.75)
     assert events.Scalars("meta-test/accuracy")[0].step == 4
     assert b'"depth": 1' in events.Tensors("architecture/text_summary")[0].tensor_proto.string_val[0]
-    untouched = EventAccumulator(str(tmp_path / "tensorboard" / "reference-unsearched-model-no-training")).Reload()
+    untouched = EventAccumulator(str(tmp_path / "tensorboard" / "reference-the-untouched-model")).Reload()
     assert untouched.Scalars("meta-test/accuracy")[0].value == pytest.approx(0.6)
     search = EventAccumulator(str(tmp_path / "tensorboard" / "search")).Reload()
     assert search.Scalars("search/best")[0].value == pytest.approx(0.75)

@@ -11,10 +11,11 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from nas_meta.core.objectives import Objective
+from nas_meta.journal.flat_trials import columns_and_rows
 from nas_meta.journal.leaderboard import Leaderboard
 from nas_meta.journal.records import Trial
 from nas_meta.journal.status import JOB, Status
-from nas_meta.outputs.report.formatting import compact, compact_heading, short
+from nas_meta.outputs.report.formatting import compact, compact_heading, short, trial_line
 from nas_meta.outputs.report.listing import Listing
 from nas_meta.outputs.report.live import LiveProgress, bar_of, panel, status_view, summary
 from nas_meta.outputs.report.terminal import console, trials_table
@@ -30,6 +31,14 @@ def trials(count, running=1):
         for i in range(1, count - running + 1)
     ]  # fmt: skip
     return rows + [Trial(i, ARCHITECTURE, 0, 10, started=3.0) for i in range(count - running + 1, count + 1)]
+
+
+def test_a_trial_took_the_same_time_in_its_line_in_the_table_and_in_the_csv():
+    parts = {"pretrain_seconds": 1.0, "train_seconds": 2.0, "evaluate_seconds": 3.0}  # without the build, for example
+    trial = Trial(1, {"a": 1}, 0, 10, "completed", {"accuracy": 0.8, **parts}, started=10.0, finished=18.5)
+    assert trial_line(trial).endswith(", 8.5 s")
+    assert re.search(r"\b8\.5\b", "".join(printed(trials_table([trial]), 120)))
+    assert columns_and_rows([trial])[1][0]["seconds"] == trial.seconds == 8.5
 
 
 def status(phase, rows=(), ago=0.0):
@@ -53,7 +62,7 @@ def test_the_bar_has_a_line_of_its_own_and_nothing_is_cut(view, width):
     assert len(bars) == 1 and set(bars[0].strip()) <= set("━╸╺")
     text = " ".join(" ".join(lines).split())
     assert "3/20 done, 1 running" in text and "elapsed 1:15" in text and "trial 4: step 5/10" in text
-    assert "best so far trial 1: 80.0 %, 20.0 M parameters, 500 MFLOPs, 3.0 s" in text
+    assert "best so far trial 1: 80.0 %, 20.0 M parameters, 500 MFLOPs, 1.0 s" in text
     assert all(cell_len(line) <= width for line in lines)
 
 

@@ -61,6 +61,19 @@ def test_examples_and_queries_are_those_of_episodes_without_names(tasks_of):
         assert np.array_equal(one.outside, other.outside) and not np.isin(one.outside, named.name_rows).any()
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_some_examples_without_their_texts_keep_their_classes_and_the_names_of_these(tasks_of, named):
+    pool, classes = tasks_of(named)["meta-train"], np.array([1, 3])
+    rows = np.concatenate([pool.members[3][:2], pool.members[1][:3]])  # in any order
+    part, origin = pool.labels_alone(rows, classes)
+    assert part.classes == [pool.classes[1], pool.classes[3]] and part.labels.tolist()[:5] == [1, 1, 0, 0, 0]
+    assert [pool.classes[label] for label in pool.labels[origin]] == [part.classes[label] for label in part.labels]
+    assert np.array_equal(origin[:5], rows) and len(part) == (7 if named else 5)
+    assert not named or np.array_equal(origin[part.name_rows], pool.name_rows[classes])
+    assert [len(members) for members in part.members] == [3, 2]
+    assert pool.labels_alone(pool.examples)[0].labels.tolist() == pool.labels.tolist()
+
+
 def test_no_name_is_a_query_of_all_classes_at_once(tasks_of):
     pool = tasks_of(True)["meta-test"]
     task = draw(pool, 1, 0, 0)

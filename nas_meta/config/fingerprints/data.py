@@ -7,6 +7,7 @@ format or the modification time of a file, and a difference can be named.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,21 @@ def fingerprint_of_tasks(tasks: Tasks) -> DataFingerprint:
         }
         for split, pool in tasks.pools.items()
     }
+
+
+def names_digest(tasks: Tasks) -> str | None:
+    """Return the digest of the names of all classes in words, which a task source may choose freely.
+
+    Args:
+        tasks: The tasks, as a search uses them.
+
+    Returns:
+        The digest; None if no model reads the names, in support sets or in prompts.
+    """
+    pools = [tasks[split] for split in SPLITS]
+    if not any(pool.name_rows is not None or pool.prompts for pool in pools):
+        return None
+    return hashlib.sha256(json.dumps([list(pool.names) for pool in pools]).encode()).hexdigest()[:DIGITS]
 
 
 def _digest(pool: Pool, members: Sequence[int], group: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from nas_meta.config.fingerprints.data import data_difference, fingerprint_of_tasks
+from nas_meta.config.fingerprints.data import data_difference, fingerprint_of_tasks, names_digest
 from nas_meta.config.fingerprints.files import file_differences, missing_model, named_models
 from nas_meta.errors import ConfigError
 from nas_meta.tasks.source import SPLITS
@@ -27,11 +27,13 @@ class Fingerprint:
         data: The number of examples and their digest, by split and class; empty if unknown.
         models: Digests of the files of pretrained models, by key of the config and file name.
         corpus: Digest of the unlabelled texts of pre-training; None without any.
+        names: Digest of the names of classes in words; None if no model reads them, or if unknown.
     """
 
     data: dict[str, dict[str, tuple[int, str]]] = field(default_factory=dict)
     models: dict[str, dict[str, str]] = field(default_factory=dict)
     corpus: str | None = None
+    names: str | None = None
 
     def completed_by(self, other: Fingerprint) -> Fingerprint:
         """Return this fingerprint with what it lacks from another.
@@ -39,7 +41,8 @@ class Fingerprint:
         Args:
             other: The other fingerprint.
         """
-        return Fingerprint(self.data or other.data, {**other.models, **self.models}, self.corpus or other.corpus)
+        models, corpus = {**other.models, **self.models}, self.corpus or other.corpus
+        return Fingerprint(self.data or other.data, models, corpus, self.names or other.names)
 
 
 def take_fingerprint(resolved: ResolvedConfig, tasks: Tasks | None = None, corpus: Corpus | None = None) -> Fingerprint:
@@ -63,8 +66,8 @@ def take_fingerprint(resolved: ResolvedConfig, tasks: Tasks | None = None, corpu
         models = {key: files for key, (_, files) in named_models(resolved).items()}
     except OSError as error:
         raise ConfigError(f"{error.filename} cannot be read: {error.strerror}; expected a readable file") from error
-    data = {} if tasks is None else fingerprint_of_tasks(tasks)
-    return Fingerprint(data, models, None if corpus is None else corpus_hash(corpus))
+    data, names = ({}, None) if tasks is None else (fingerprint_of_tasks(tasks), names_digest(tasks))
+    return Fingerprint(data, models, None if corpus is None else corpus_hash(corpus), names)
 
 
 def model_differences(before: Fingerprint, now: Fingerprint, resolved: ResolvedConfig) -> list[str]:
@@ -89,7 +92,7 @@ def model_differences(before: Fingerprint, now: Fingerprint, resolved: ResolvedC
 
 
 def data_differences(before: Fingerprint, now: Fingerprint, resolved: ResolvedConfig) -> list[str]:
-    """Return in words how the data, or else the corpus, differ.
+    """Return in words how the data, or else the names of classes or the corpus, differ.
 
     Args:
         before: The fingerprint of a run.
@@ -101,6 +104,9 @@ def data_differences(before: Fingerprint, now: Fingerprint, resolved: ResolvedCo
     """
     if before.data and now.data and (difference := data_difference(before.data, now.data)):
         return [f"{_origin(before, now, resolved)}: {difference}"]
+    if before.names is not None and now.names not in (None, before.names):
+        source = resolved.sections.tasks.source
+        return [f"tasks.source '{source}' has other words for its classes than those that the run began with"]
     if before.corpus is not None and now.corpus not in (None, before.corpus):
         corpus = resolved.sections.pretraining.corpus
         names = corpus if isinstance(corpus, str) else ", ".join(corpus)

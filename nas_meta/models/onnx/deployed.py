@@ -47,7 +47,7 @@ def deployed_session(encoder: Encoder, form: str, space: SearchSpace, threads: i
     """
     check_packages(f"the form {form}")
     inputs = example(space.modality, space.image_shape)
-    # A copy: tracing changes modes and the precision, and training may go on with the encoder.
+    # A copy: tracing changes modes and the precision, and training may continue with the encoder.
     model = without_adapters(deepcopy(encoder.model).cpu().float(), merge=True)
     plain = Encoder(model, encoder.pooling, example=example_inputs(space, 1, 1))
     with tempfile.TemporaryDirectory(prefix="nas-meta-") as folder, torch.random.fork_rng():

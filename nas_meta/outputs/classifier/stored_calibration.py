@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas_meta.config.fingerprints.data import data_difference, fingerprint_of_tasks
+from nas_meta.config.fingerprints.data import data_difference, fingerprint_of_tasks, names_digest
 from nas_meta.core.files import regular_file, write_atomically
 from nas_meta.evaluation.calibration import MOST_BYTES, from_json
 from nas_meta.outputs.export.calibrating import calibrated, identity
@@ -30,8 +30,8 @@ def calibration_of(
 ) -> Calibration | None:
     """Return the calibration of a trial: the one that an earlier call kept, or a new one, which is kept.
 
-    A kept calibration is used only for the same weights, learner, pooling, seed and data of the run. One that was
-    fitted to other data than the search read is not kept.
+    A kept calibration is used only for the same weights, learner, pooling, seed, data and words for classes of the run.
+    One that was fitted to other data or words than the search read is not kept.
 
     Args:
         run: The run.
@@ -54,7 +54,11 @@ def calibration_of(
 
     def compare(tasks: Tasks) -> None:
         nonlocal same_data
-        same_data = recorded is not None and data_difference(recorded.data, fingerprint_of_tasks(tasks)) is None
+        same_data = (
+            recorded is not None
+            and data_difference(recorded.data, fingerprint_of_tasks(tasks)) is None
+            and recorded.names in (None, names_digest(tasks))
+        )
 
     calibration = calibrated(run.config, space, evaluation, encoder, compare)
     if calibration is not None and same_data:
@@ -68,6 +72,7 @@ def _key(run: Run, weights: bytes, evaluation: Evaluation, encoder: Encoder) -> 
     parts = [
         identity(evaluation.learner, encoder.pooling), hashlib.sha256(weights).hexdigest(), evaluation.settings.seed,
         tasks.model_dump(mode="json"), {} if recorded is None else recorded.data,
+        *([recorded.names] if recorded is not None and recorded.names else []),
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

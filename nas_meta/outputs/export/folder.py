@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import yaml
 
@@ -25,9 +24,6 @@ from nas_meta.outputs.export.own_code import drop_foreign_code
 from nas_meta.outputs.export.sentence_transformer import on_unit_sphere, with_padding, write_modules
 from nas_meta.space.wrappers import space_name
 from nas_meta.tasks.examples import IMAGE, TEXT
-
-if TYPE_CHECKING:
-    pass
 
 
 def export(run: Run, folder: str | Path, trial_id: int | None = None, changes: bool = True) -> Path:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas_meta.core.objectives import Objective
 from nas_meta.evaluation.metrics import ACCURACY, shown_metrics
+from nas_meta.journal.compared_models import compared_models
 from nas_meta.journal.leaderboard import Leaderboard
 from nas_meta.journal.records import Trial
 from nas_meta.journal.status import ADAPTATION
@@ -101,8 +102,8 @@ class TensorBoardLog(Monitor):
         self._report = report
         trials = {f"{trial.id}": trial for trial in leaderboard.trials.values()}
         rows = [(trial_name(trials[n]), trials[n].fidelity, row) for n, row in report.get("trials", {}).items()]
-        references = {**report.get("references", {}), **report.get("comparisons", {})}
-        rows += [(f"reference-{re.sub(r'[^A-Za-z0-9]+', '-', name)}", 0, row) for name, row in references.items()]
+        for name, row in compared_models(report).items():
+            rows.append((f"reference-{re.sub(r'[^A-Za-z0-9]+', '-', name)}", 0, row))
         for folder, step, row in rows:
             writer = EventWriter(self.directory / folder)
             writer.add_scalar(META_TEST, row["test_accuracy"], step)

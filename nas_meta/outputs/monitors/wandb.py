@@ -57,8 +57,7 @@ class WandbLog(Monitor):
         self._run.define_metric("*", step_metric="trial")
 
     def trial_end(self, trial: Trial, leaderboard: Leaderboard) -> None:
-        seconds = max(0.0, (trial.finished or trial.started) - trial.started)
-        row = {"trial": trial.id, "status": trial.status, "steps": trial.fidelity, "seconds": seconds}
+        row = {"trial": trial.id, "status": trial.status, "steps": trial.fidelity, "seconds": trial.seconds or 0.0}
         choices = {f"architecture/{name}": value for name, value in trial.architecture.items() if value is not None}
         self._run.log({**row, **trial.metrics, **choices})
         if leaderboard.leader:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas_meta.errors import one_line
 from nas_meta.evaluation.metrics import ACCURACY, INTERVAL, Metric
+from nas_meta.journal.compared_models import compared_models
 from nas_meta.journal.records import Trial
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def draw_baselines(axes: Axes, report: Mapping[str, Any], trials: Sequence[Trial
     Returns:
         Whether anything was drawn: baselines have been tested, and the vertical axis is the accuracy.
     """
-    rows: dict[str, Mapping[str, Any]] = {**report.get("references", {}), **report.get("comparisons", {})}
+    rows = compared_models(report)
     if y.name != ACCURACY or not rows:
         return False
     tested = report.get("trials", {})

@@ -49,7 +49,7 @@ def cost_of(run: Run, document: Mapping[str, Any], device: str, seconds: float |
         ``trial_hours``, ``core_hours`` and ``gpu_hours`` of the trials (CPUs and GPUs that they occupied), ``hours`` of
         the search, the estimates ``kwh`` and ``money``, and the ``rates``. Values that are not recorded are None.
     """
-    hours = sum(max(0.0, t.finished - t.started) for t in run.trials if t.finished is not None) / 3600
+    hours = sum(t.seconds or 0.0 for t in run.trials) / 3600
     resources = document.get("resources")
     given = resources.get("gpus_per_trial") if isinstance(resources, Mapping) else None
     gpus = float(given) if device == "cuda" and isinstance(given, (int, float)) else None if device == "cuda" else 0.0

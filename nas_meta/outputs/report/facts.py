@@ -13,10 +13,11 @@ import numpy as np
 from nas_meta.core.objectives import Objective
 from nas_meta.errors import RunError, one_line
 from nas_meta.evaluation.metrics import ACCURACY, INTERVAL, METRICS, metric_of, shown_metrics
+from nas_meta.journal.compared_models import UNTOUCHED, shown_name, untouched_key
 from nas_meta.journal.records import Trial
 from nas_meta.journal.run import Run, pareto, rank
 from nas_meta.journal.status import read_status
-from nas_meta.journal.verdict import UNADAPTED, UNTOUCHED, UNTRAINED, paired_difference
+from nas_meta.journal.verdict import paired_difference
 from nas_meta.models.onnx.forms import TORCH
 from nas_meta.outputs.explain.importances import as_dict, importances
 from nas_meta.outputs.explain.path import path_to_winner
@@ -66,7 +67,7 @@ def facts_of(run: Run, rates: Rates, phase: str | None = None) -> dict[str, Any]
         "winner": None if winner is None else _trial(run, winner),
         "before": _before(run),
         "table": [] if winner is None else table_rows(run, winner),
-        "unmeasured": dict(run.report.get("unmeasured", {})),
+        "unmeasured": {shown_name(key, run.report): why for key, why in run.report.get("unmeasured", {}).items()},
         "front": None if winner is None else _front(run, trials, objectives, winner),
         "importances": [as_dict(result) for result in importances(results, objectives, DRAWS)],
         "path": None if path is None else path.as_dict(),
@@ -98,7 +99,8 @@ def table_rows(run: Run, winner: Trial) -> list[dict[str, Any]]:
         for name, metrics in report.get(kind, {}).items():
             chosen = kind == "trials" and name == str(winner.id)
             row = {
-                "name": f"trial {name}" if kind == "trials" else one_line(name), "kind": kind, "chosen": chosen,
+                "name": f"trial {name}" if kind == "trials" else one_line(shown_name(name, report)),
+                "kind": kind, "chosen": chosen,
                 "test_accuracy": _finite(metrics.get("test_accuracy")),
                 "test_accuracy_ci95": _finite(metrics.get("test_accuracy_ci95")),
                 "latency": latencies.get(name, {}).get("latency") if kind == "trials" else None,
@@ -157,10 +159,10 @@ def _trial(run: Run, trial: Trial) -> dict[str, Any]:
 def _before(run: Run) -> dict[str, Any] | None:
     """Return the model that the user began with, if it was tested."""
     references = run.report.get("references", {})
-    name = UNADAPTED if UNADAPTED in references else UNTRAINED
-    if name not in references:
+    key = untouched_key(run.report)
+    if key not in references:
         return None
-    return {"name": UNTOUCHED, **{key: _finite(value) for key, value in references[name].items()}}
+    return {"name": UNTOUCHED, **{name: _finite(value) for name, value in references[key].items()}}
 
 
 def _front(run: Run, trials: Sequence[Trial], objectives: Sequence[Objective], winner: Trial) -> dict[str, Any]:

@@ -45,10 +45,9 @@ def trial_line(trial: Trial, objectives: Sequence[str] = ()) -> str:
     """
     if not trial.metrics:
         return f"trial {trial.id}: {trial.status}: {one_line(str(trial.error))}"
-    seconds = sum(trial.metrics.get(f"{part}_seconds", 0) for part in ("pretrain", "train", "evaluate"))
     values = [named_value(metric, trial.metrics) for metric in shown_metrics(list(objectives), trial.metrics)]
     stopped = f"stopped at step {trial.fidelity}: " if trial.status == "stopped" else ""
-    return f"trial {trial.id}: {stopped}{', '.join(filter(None, values))}, {seconds:.1f} s"
+    return f"trial {trial.id}: {stopped}{', '.join(filter(None, values))}, {trial.seconds or 0.0:.1f} s"
 
 
 def short(architecture: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from rich.segment import Segment
 from nas_meta.errors import one_line, printable
 from nas_meta.evaluation.metrics import ACCURACY, LATENCY, METRICS, metric_of, of_form, shown_metrics
 from nas_meta.evaluation.protocols import FULL_WAY, NAMED
+from nas_meta.journal.compared_models import compared_models, shown_name
 from nas_meta.journal.records import Trial
 from nas_meta.journal.run import Run, rank
 from nas_meta.models.onnx.forms import TORCH
@@ -77,12 +78,12 @@ def result_table(run: Run, wide: bool = False) -> Listing:
             _latency(timing.get("trials", {}).get(str(trial.id), {})),
             detail=show.format(trial.architecture),
         )
-    for name, test in (*report.get("references", {}).items(), *report.get("comparisons", {}).items()):
+    for name, test in compared_models(report).items():
         cells = [metric.format(test) for metric in others]
         table.add_row("", "", accuracy.format(test, prefix="test_"), *cells, "", detail=one_line(name), style="dim")
-    for name in report.get("unmeasured", {}):
+    unmeasured = {shown_name(key, report): reason for key, reason in report.get("unmeasured", {}).items()}
+    for name in unmeasured:
         table.add_row("", "", "not measured", *[""] * len(others), "", detail=one_line(name), style="dim")
-    unmeasured = report.get("unmeasured", {})
     steps = run.steps
     saved = f" of {steps.planned:,}: {steps.saved:.0%} saved by stopping early" if steps.saved else ""
     table.caption = (
@@ -173,7 +174,7 @@ def trials_table(trials: Sequence[Trial], objectives: Sequence[str] = (), wide: 
             str(trial.id),
             f"stopped at {trial.fidelity}" if trial.status == "stopped" else trial.status,
             *(metric.format(trial.metrics) for metric in shown),
-            f"{max(0.0, (trial.finished or time.time()) - trial.started):.1f}",
+            f"{max(0.0, time.time() - trial.started) if trial.seconds is None else trial.seconds:.1f}",
             detail=one_line(trial.error) if trial.error else show.format(trial.architecture),
         )
     return table

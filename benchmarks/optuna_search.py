@@ -25,7 +25,9 @@ def make_sampler(name: str, seed: int):
         return samplers.GPSampler(seed=seed, warn_independent_sampling=False)
     if name == "optuna NSGA-II (50)":
         return samplers.NSGAIISampler(population_size=50, seed=seed)
-    return samplers.TPESampler(seed=seed, multivariate=name.endswith("multivariate"))
+    if name == "optuna TPE, multivariate":
+        return samplers.TPESampler(seed=seed, multivariate=True)
+    return samplers.TPESampler(seed=seed)
 
 
 def search_with_optuna(

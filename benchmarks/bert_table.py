@@ -11,8 +11,6 @@ usage: python -m benchmarks.run bert_table
 from __future__ import annotations
 
 import json
-import time
-from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -20,24 +18,14 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.contest import Contest, compare
 from benchmarks.plain_training import plain
 from benchmarks.table import Table, machine
-from benchmarks.tabular_search import (
-    ACCURACY,
-    FLOPS,
-    hypervolume_shares,
-    median_and_quartiles,
-    search_table,
-    use_one_thread,
-)
 from benchmarks.timed_search import evaluation_of
 from nas_meta import Architecture
 
 RESULTS = Path(__file__).with_suffix(".json")
 SPACE = {"name": "bert-subnet", "heads": [1.0, 0.5], "ffn": [1.0, 0.25], "min_layers": 2, "max_layers": 3}
-SEEDS, BUDGET, COLUMNS = 20, 200, (25, 50, 100, 200)
-SINGLE_OBJECTIVE = ("random", "evolution", "tpe", "surrogate")
-MULTI_OBJECTIVE = ("random", "nsga2", "motpe", "surrogate")
 
 
 @cache
@@ -109,46 +97,17 @@ def look_up(architecture: Architecture) -> dict[str, float]:
     return {"accuracy": accuracy, "flops": flops}
 
 
-def run(job: tuple[str, bool, int]) -> np.ndarray:
-    """Runs one search.
-
-    Args:
-        job: name of the strategy, whether FLOPs are a second objective, and the seed.
-
-    Returns:
-        ``[trials, objectives]`` signed objective values of every trial in order.
-    """
-    name, multi, seed = job
-    return np.array(search_table(name, space(), look_up, BUDGET, seed, [ACCURACY, FLOPS] if multi else [ACCURACY]))
+def contest() -> Contest:
+    """What the strategies search here."""
+    truth = np.array([(accuracy, -flops) for accuracy, flops in table().values()])
+    return Contest("bert_table", space(), look_up, truth, (25, 50, 100, 200), scale=100, gaussian=(50, 25))
 
 
 def measure() -> Table:
     """Median and quartiles after several numbers of evaluations, one row per strategy and number of objectives."""
-    from threadpoolctl import threadpool_limits
-
-    truth = np.array([(accuracy, -flops) for accuracy, flops in table().values()])
-    started = time.time()
-    strategies = [(name, False) for name in SINGLE_OBJECTIVE] + [(name, True) for name in MULTI_OBJECTIVE]
-    jobs = [(*strategy, seed) for strategy in strategies for seed in range(SEEDS)]
-    with threadpool_limits(1), ProcessPoolExecutor(initializer=use_one_thread) as pool:
-        runs = list(pool.map(run, jobs))
-    rows = []
-    for name, multi in strategies:
-        of_seeds = [values for job, values in zip(jobs, runs, strict=True) if job[:2] == (name, multi)]
-        if multi:
-            found = np.array([hypervolume_shares(values, truth, COLUMNS) for values in of_seeds])
-        else:
-            curves = np.maximum.accumulate(np.array([values[:, 0] for values in of_seeds]), axis=1)
-            found = 100 * curves[:, [n - 1 for n in COLUMNS]]
-        metric = "share of the hypervolume" if multi else "best accuracy"
-        cells = (median_and_quartiles(found[:, i], 3 if multi else 2) for i in range(len(COLUMNS)))
-        rows.append([metric, f"`{name}`", *cells])
-    return Table(
-        ("", "strategy", *map(str, COLUMNS)),
-        rows,
-        f"Median and quartiles over {SEEDS} seeds after the number of evaluations at the head of each column. The best "
-        f"of the {len(truth):,} architectures has {100 * truth[:, 0].max():.2f} %, their median is "
-        f"{100 * np.median(truth[:, 0]):.2f} %; the hypervolume is that of accuracy against FLOPs, relative to the "
-        "true front, which has 1. `auto` picks `surrogate`. "
-        f"The benchmark took {(time.time() - started) / 60:.1f} minutes.",
+    accuracies = 100 * np.array([accuracy for accuracy, _ in table().values()])
+    return compare(
+        contest(),
+        f"The best of the {len(accuracies):,} architectures has {accuracies.max():.2f} %, their median is "
+        f"{np.median(accuracies):.2f} %; the hypervolume is relative to the true front, which has 1.",
     )

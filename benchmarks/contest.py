@@ -1,19 +1,21 @@
 """Compares strategies, and optuna's samplers without nas-meta, on one table or landscape.
 
-A module with a ``contest()`` can be compared: it says what is searched, and :func:`compare` runs every strategy with
-several seeds. Optuna's Gaussian process is not among them: it takes about a second for a proposal.
+A module with a ``contest()`` can be compared: it says what is searched. Every search is stored in
+``benchmarks/contest.json``, and only what the file lacks is searched; delete the lines of a strategy that has changed.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from importlib import import_module
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from benchmarks.optuna_search import search_with_optuna
+from benchmarks.results_file import measure_missing
 from benchmarks.table import Table
 from benchmarks.tabular_search import (
     ACCURACY,
@@ -24,11 +26,13 @@ from benchmarks.tabular_search import (
     use_one_thread,
 )
 from nas_meta import Architecture, SearchSpace
-from nas_meta.core.objectives import signed_values
 
-ONE_OBJECTIVE = ("auto", "evolution", "tpe", "random", "optuna TPE")
-TWO_OBJECTIVES = ("auto", "motpe", "nsga2", "random", "optuna TPE, multivariate", "optuna NSGA-II (50)")
-MOST_INVALID = 2_000  # draws of optuna that break a constraint, after which its search ends
+RESULTS = Path(__file__).with_suffix(".json")
+SEEDS = range(5)
+GAUSSIAN, GAUSSIAN_SEEDS = "optuna GP", range(3)
+ONE_OBJECTIVE = ("auto", "evolution", "tpe", "random", "optuna TPE", GAUSSIAN)
+TWO_OBJECTIVES = ("auto", "motpe", "nsga2", "random", "optuna TPE, multivariate", "optuna NSGA-II (50)", GAUSSIAN)
+HEADINGS = {1: "best accuracy", 2: "share of the hypervolume"}  # by the number of objectives
 
 
 @dataclass(frozen=True)
@@ -36,129 +40,124 @@ class Contest:
     """What strategies search.
 
     Attributes:
+        name: name of the benchmark.
         space: the search space.
         look_up: function that returns ``accuracy`` and ``flops`` of an architecture.
         truth: ``[rows, 2]`` accuracy and negative FLOPs that the hypervolume is relative to.
         columns: numbers of evaluations to report; the last is the budget.
         scale: factor of accuracies in the result table.
         digits: decimal places of accuracies in the result table.
+        gaussian: budgets of optuna's slow Gaussian process, with one objective and with two.
+        strategies: further strategies of nas-meta with one objective.
+        packages: functions of seed and budget that search by accuracy with a package's own code and return the
+            accuracies in order, by the name of their row.
     """
 
+    name: str
     space: SearchSpace
     look_up: Callable[[Architecture], Mapping[str, float]]
     truth: np.ndarray
-    columns: Sequence[int]
+    columns: Sequence[int] = (25, 50, 100, 200, 300)
     scale: float = 1.0
     digits: int = 2
+    gaussian: tuple[int, int] = (100, 50)
+    strategies: Sequence[str] = ()
+    packages: Mapping[str, Callable[[int, int], Sequence[float]]] = field(default_factory=dict)
+
+    def rows(self) -> list[tuple[int, str]]:
+        """Number of objectives and name of every row, in the order of the result table."""
+        one = (*ONE_OBJECTIVE[:3], *self.strategies, *ONE_OBJECTIVE[3:], *self.packages)
+        return [*((1, name) for name in one), *((2, name) for name in TWO_OBJECTIVES)]
+
+    def budget(self, objectives: int, name: str) -> int:
+        """Number of evaluations of a search."""
+        return self.gaussian[objectives - 1] if name == GAUSSIAN else self.columns[-1]
+
+    def search(self, objectives: int, name: str, seed: int) -> dict[str, Any]:
+        """Runs one search.
+
+        Args:
+            objectives: 1 for accuracy, 2 for accuracy and FLOPs.
+            name: name of the row.
+            seed: seed of the search.
+
+        Returns:
+            ``best``: the best accuracy, or the share of the hypervolume, after the evaluations that improved it, as
+            pairs of the number of evaluations and the value; and the CPU ``seconds`` of the search.
+        """
+        started, budget = time.process_time(), self.budget(objectives, name)
+        if name in self.packages:
+            values = np.array(self.packages[name](seed, budget))[:, None]
+        else:
+            search = search_with_optuna if name.startswith("optuna") else search_table
+            goals = [ACCURACY, FLOPS][:objectives]
+            values = np.array(search(name, self.space, self.look_up, budget, seed, goals))
+        seconds = round(time.process_time() - started, 1)
+        every = range(1, len(values) + 1)
+        curve = values[:, 0] if objectives == 1 else hypervolume_shares(values, self.truth, every)
+        best = [[1, round(float(curve[0]), 6)]]
+        for n, value in zip(every, curve, strict=True):
+            if round(float(value), 6) > best[-1][1]:
+                best.append([n, round(float(value), 6)])
+        return {"best": best, "seconds": seconds}
 
 
-def make_sampler(name: str, seed: int):
-    """Makes an optuna sampler with optuna's own defaults.
+def search_all(contest: Contest, seeds: Sequence[int] = SEEDS) -> dict[tuple[int, str], list[dict[str, Any]]]:
+    """Runs the searches that are not stored.
 
     Args:
-        name: name of a row, such as ``optuna TPE``.
-        seed: seed of the sampler.
-    """
-    from optuna import samplers
-
-    if name == "optuna NSGA-II (50)":
-        return samplers.NSGAIISampler(population_size=50, seed=seed)
-    return samplers.TPESampler(seed=seed, multivariate=name.endswith("multivariate"))
-
-
-def search_with_optuna(name: str, contest: Contest, seed: int, objectives: Sequence) -> list[tuple[float, ...]]:
-    """Runs an optuna sampler as its users do. Draws that break a constraint are failed trials and cost nothing.
-
-    Args:
-        name: name of a row.
         contest: what is searched.
-        seed: seed of the sampler.
-        objectives: one or two objectives.
+        seeds: seeds of every row; the Gaussian process has at most ``GAUSSIAN_SEEDS``.
 
     Returns:
-        Signed objective values of every evaluation in order.
+        The searches of every seed by number of objectives and name of the row.
     """
-    import warnings
+    from threadpoolctl import threadpool_limits
 
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    study = optuna.create_study(sampler=make_sampler(name, seed), directions=["maximize"] * len(objectives))
-    found: list[tuple[float, ...]] = []
-    for _ in range(contest.columns[-1] + MOST_INVALID):
-        trial, values = study.ask(), {}
-        for choice, options in contest.space.table.items():
-            if options.applies(values):
-                values[choice] = trial.suggest_categorical(choice, list(options.values))
-        architecture = contest.space.canonical(values)
-        if contest.space.problem(architecture) is not None:
-            study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            continue
-        found.append(signed_values(contest.look_up(architecture), objectives))
-        study.tell(trial, list(found[-1]))
-        if len(found) == contest.columns[-1]:
-            break
-    return found
+    use_one_thread()
+    keys = {f"{contest.name} {objectives} {name}": (objectives, name) for objectives, name in contest.rows()}
+    fast = [key for key, row in keys.items() if row[1] != GAUSSIAN]
+    with threadpool_limits(1):
+        for names, of_names in ((fast, seeds), (keys, [seed for seed in seeds if seed in GAUSSIAN_SEEDS])):
+            results = measure_missing(RESULTS, names, of_names, lambda key, seed: contest.search(*keys[key], seed))
+    return {row: [results[f"{key} {s}"] for s in seeds if f"{key} {s}" in results] for key, row in keys.items()}
 
 
-def run(job: tuple[str, str, bool, int]) -> np.ndarray:
-    """Runs one search.
+def values_after(search: Mapping[str, Any], numbers: Sequence[int]) -> np.ndarray:
+    """The best value of a search after each number of evaluations.
 
-    Args:
-        job: the module with the contest, the name of the row, whether FLOPs are a second objective, and the seed.
-
-    Returns:
-        ``[evaluations, objectives]`` signed objective values in order.
+    Example: a search whose ``best`` is ``[[1, 0.5], [4, 0.7]]`` has 0.5 after 3 evaluations, and 0.7 after 4.
     """
-    module, name, two, seed = job
-    contest = import_module(module).contest()
-    objectives = [ACCURACY, FLOPS] if two else [ACCURACY]
-    if name.startswith("optuna"):
-        return np.array(search_with_optuna(name, contest, seed, objectives))
-    budget = contest.columns[-1]
-    return np.array(search_table(name, contest.space, contest.look_up, budget, seed, objectives))
+    found_at, values = np.array(search["best"]).T
+    return values[np.searchsorted(found_at, numbers, side="right") - 1]
 
 
-def compare(module: str, seeds: int = 5) -> Table:
+def compare(contest: Contest, note: str = "") -> Table:
     """Compares all strategies.
 
     Args:
-        module: import path of a module with a ``contest()``.
-        seeds: number of searches per row.
+        contest: what is searched.
+        note: further sentences below the table.
 
     Returns:
         Median and quartiles after several numbers of evaluations, one row per strategy and number of objectives.
     """
-    from threadpoolctl import threadpool_limits
-
-    started = time.time()
-    contest = import_module(module).contest()
-    pairs = [(name, False) for name in ONE_OBJECTIVE] + [(name, True) for name in TWO_OBJECTIVES]
-    jobs = [(module, *pair, seed) for pair in pairs for seed in range(seeds)]
-    with threadpool_limits(1), ProcessPoolExecutor(initializer=use_one_thread) as pool:
-        runs = list(pool.map(run, jobs))
+    searches = search_all(contest)
     rows = []
-    for name, two in pairs:
-        of_seeds = [values for job, values in zip(jobs, runs, strict=True) if job[1:3] == (name, two)]
-        if two:
-            found = np.array([hypervolume_shares(values, contest.truth, contest.columns) for values in of_seeds])
-        else:
-            found = contest.scale * np.array([best_so_far(values[:, 0], contest.columns) for values in of_seeds])
-        digits = 3 if two else contest.digits
-        cells = (median_and_quartiles(column, digits) for column in found.T)
-        label = name if name.startswith("optuna") else f"`{name}`"
-        rows.append(["share of the hypervolume" if two else "best accuracy", label, *cells])
+    for (objectives, name), of_seeds in searches.items():
+        scale, digits = (contest.scale, contest.digits) if objectives == 1 else (1.0, 3)
+        found = scale * np.array([values_after(search, contest.columns) for search in of_seeds])
+        measured = [n for n in contest.columns if n <= contest.budget(objectives, name)]
+        cells = [median_and_quartiles(column, digits) for column in found.T[: len(measured)]]
+        label = name if name.startswith("optuna") or name in contest.packages else f"`{name}`"
+        rows.append([HEADINGS[objectives], label, *cells, *["-"] * (len(contest.columns) - len(measured))])
+    seconds = [np.median([search["seconds"] for search in searches[n, GAUSSIAN]]) for n in HEADINGS]
     return Table(
         ("", "strategy", *map(str, contest.columns)),
         rows,
-        f"Median and quartiles over {seeds} seeds after the number of evaluations at the head of each column. "
+        f"Median and quartiles over {len(SEEDS)} seeds after the number of evaluations at the head of each column. "
         "Strategies in code font run in nas-meta, the others without it. The hypervolume is that of accuracy against "
-        f"FLOPs. `auto` picks `surrogate`. The benchmark took {(time.time() - started) / 60:.1f} minutes.",
+        f"FLOPs. `auto` picks `surrogate`. optuna's Gaussian process (GP) has {len(GAUSSIAN_SEEDS)} seeds and ends "
+        f"early because it is slow: {contest.gaussian[0]} evaluations by accuracy take it {seconds[0]:.0f} s of one "
+        f"core, and {contest.gaussian[1]} with two objectives {seconds[1]:.0f} s.{' ' if note else ''}{note}",
     )
-
-
-def best_so_far(values: np.ndarray, columns: Sequence[int]) -> list[float]:
-    """The best value after each number of evaluations; searches that end earlier keep their last."""
-    curve = np.maximum.accumulate(values)
-    return [float(curve[min(n, len(curve)) - 1]) for n in columns]

@@ -79,9 +79,9 @@ def corners() -> np.ndarray:
 
 def contest() -> Contest:
     """What the strategies search here."""
-    return Contest(Decoder(), look_up, corners(), (25, 50, 100, 200, 300), digits=3)
+    return Contest("scaling_table", Decoder(), look_up, corners(), digits=3, gaussian=(50, 25))
 
 
 def measure() -> Table:
     """Median and quartiles after several numbers of evaluations, one row per strategy and number of objectives."""
-    return compare(__name__)
+    return compare(contest())

@@ -42,7 +42,7 @@ def machine() -> str:
         cpu = found.group(1) if found else cpu
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "ray"))
-    return f"{cpu}, {cores} cores, Python {platform.python_version()}, {packages}"
+    return f"{cpu}, {cores} core{'s' if cores != 1 else ''}, Python {platform.python_version()}, {packages}"
 
 
 def publish(name: str, table: Table) -> None:

@@ -121,12 +121,12 @@ def look_up(architecture: Architecture) -> dict[str, float]:
 def contest() -> Contest:
     """What the strategies search here."""
     truth = np.array([(accuracy, -flops) for accuracy, flops in table().values()])
-    return Contest(Shapes(), look_up, truth, (25, 50, 100, 200), scale=100)
+    return Contest("trained_table", Shapes(), look_up, truth, (25, 50, 100, 200), scale=100)
 
 
 def measure() -> Table:
     """Median and quartiles after several numbers of evaluations, one row per strategy and number of objectives."""
-    return compare(__name__)
+    return compare(contest())
 
 
 if __name__ == "__main__":

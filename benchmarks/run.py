@@ -2,7 +2,7 @@
 
 usage: python -m benchmarks.run [NAME]...
 
-A benchmark on data that no package has reads their folders from environment variables, its ``DATA``.
+A benchmark on data that no package has reads their folders from environment variables, its ``VARIABLES``.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def main(names: list[str]) -> int:
         return 2
     print(machine())
     for name in names or BENCHMARKS:
-        missing = [variable for variable in getattr(BENCHMARKS[name], "DATA", ()) if variable not in os.environ]
+        missing = [variable for variable in getattr(BENCHMARKS[name], "VARIABLES", ()) if variable not in os.environ]
         if missing:
             sys.stderr.write(f"{name} was left out: set {' and '.join(missing)} to the folders of these data sets\n")
             if names:

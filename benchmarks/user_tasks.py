@@ -29,7 +29,7 @@ from nas_meta.tasks.packaged_models import MINILM, model_path
 from nas_meta.tasks.tokenization import load_tokenizer, text_encoder, with_name_rows
 
 EPISODES = 600
-DATA = ("BANKING77", "CLINC150")  # environment variables that name folders
+VARIABLES = ("BANKING77", "CLINC150")  # environment variables that name folders
 
 
 def embed(encoder: Encoder, preparation: Preparation, texts: list[str]) -> torch.Tensor:
@@ -95,7 +95,7 @@ def read_csv(path: Path) -> list[tuple[str, str]]:
 
 def measure() -> Table:
     """Return what unlabelled texts gain, and the accuracy over all classes at once."""
-    banking, clinc = (Path(os.environ[name]) for name in DATA)
+    banking, clinc = (Path(os.environ[name]) for name in VARIABLES)
     encoder = Encoder(AutoModel.from_pretrained(model_path(MINILM))).eval()
     preparation = Preparation("text", load_tokenizer(MINILM), 64)
     lines = [json.loads(line) for line in (banking / "test.jsonl").read_text().splitlines()]

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import nas_meta
+from benchmarks.table import Table
 from nas_meta.cli.plugin_description import options_of
 from nas_meta.config.json_schema import schema
 from nas_meta.config.sections import PLUGIN_SECTIONS, Config
@@ -76,6 +77,22 @@ def test_the_files_that_are_said_to_exist_do():
     named = re.findall(r"`((?:nas_meta|search_spaces|strategies|benchmarks|configs|tests|docs)/(?:\w+/)*)`", text)
     assert len(named) > 15
     assert not [path for path in named if not (ROOT / path).exists()]
+
+
+def test_every_table_of_the_benchmarks_has_a_command_that_measures_it(monkeypatch, capsys):
+    """Without data sets of the user, unless the benchmark names the variables that hold their folders."""
+    from benchmarks import run
+
+    text = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    tables = re.findall(r"^<!-- (\w+) -->$", text, re.M)
+    measured = []
+    monkeypatch.setattr(run, "publish", lambda name, table: measured.append(name))
+    for module in run.BENCHMARKS.values():
+        monkeypatch.setattr(module, "measure", lambda: Table((), [], ""))
+    for name in tables:
+        assert run.main([name]) == (2 if hasattr(run.BENCHMARKS[name], "VARIABLES") else 0), name
+    assert len(tables) > 25 and measured == [n for n in tables if not hasattr(run.BENCHMARKS[n], "VARIABLES")]
+    capsys.readouterr()
 
 
 def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path):

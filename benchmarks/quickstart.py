@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks import results_file
 from benchmarks.startup import COMMAND
 from benchmarks.table import Table
-from nas_meta.journal.verdict import UNTRAINED
+from nas_meta.journal.compared_models import UNTRAINED
 
 CONFIG = Path(__file__).parent.parent / "configs" / "quickstart.yaml"
 RESULTS = Path(__file__).with_suffix(".json")

@@ -1,7 +1,7 @@
 """The strategy ``supernet``: meta-trains an elastic encoder once, then trains only its best sub-networks further.
 
 1. The supernet of the space is meta-trained by the sandwich rule (:mod:`strategies.supernet.sandwich`).
-2. `surrogate` searches among its sub-networks. Each is scored with inherited weights on few texts
+2. ``surrogate`` searches among its sub-networks. Each is scored with inherited weights on few texts
    (:mod:`strategies.supernet.inherited_weights`); the best are scored again on the episodes of the trials.
 3. The best of those are proposed, front by front. Their trials start from the inherited weights.
 """

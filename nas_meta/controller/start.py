@@ -34,7 +34,7 @@ def start_of_strategy(strategy: Strategy, architecture: Architecture, steps: int
         steps: The steps of the learner.
 
     Raises:
-        StrategyError: The strategy failed.
+        PluginError: The strategy raised an exception.
     """
     with plugin_call(strategy, "start_of"):
         weights = strategy.start_of(architecture)

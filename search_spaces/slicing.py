@@ -75,9 +75,10 @@ class Cut:
 
     def keep(self) -> None:
         """Remove all other outputs or inputs of the projection, in place."""
-        self.linear.weight = nn.Parameter(self.linear.weight.detach().index_select(self.dim, self.units))
+        units = self.units.to(self.linear.weight.device)
+        self.linear.weight = nn.Parameter(self.linear.weight.detach().index_select(self.dim, units))
         if self.outputs and self.linear.bias is not None:
-            self.linear.bias = nn.Parameter(self.linear.bias.detach()[self.units])
+            self.linear.bias = nn.Parameter(self.linear.bias.detach()[units])
         if isinstance(self.linear, Conv1D):
             self.linear.nx, self.linear.nf = self.linear.weight.shape
         else:

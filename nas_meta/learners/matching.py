@@ -69,7 +69,8 @@ class FullContext(nn.Module):
         Returns:
             ``[S, D]``.
         """
-        states, _ = self.over_support(z)
+        with torch.backends.cudnn.flags(enabled=self.training):  # cuDNN has no gradients in evaluation mode
+            states, _ = self.over_support(z)
         return states[:, : self.width] + states[:, self.width :] + z
 
     def query(self, z: Tensor, support: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Conformance of every family: the whole model is the original, slices are exact, counts and exports agree."""
 
 import ast
+import copy
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from installed import marked
+from one_device import OneDevice
 from tiny_families import DECODERS, ENCODERS, HEADS, MODELS, F, H, L, P, V, save_family
 from transformers import AutoModel, AutoModelForCausalLM
 from two_texts import IDS, MASK, output
@@ -23,7 +25,7 @@ from search_spaces.pretrained.causal_lm import CausalStates
 from search_spaces.pretrained.decoder_subnet import DecoderSubnet, DecoderSubnetOptions
 from search_spaces.pretrained.peft_bert import PeftBert, PeftBertOptions
 from search_spaces.pretrained.subnet_folder import FOOTER
-from search_spaces.slicing import cuts_of, layers_of, widths
+from search_spaces.slicing import cuts_of, first_heads, layers_of, parts_of, slice_layer, widths
 
 # One of each structure: plain, joint positions, disentangled attention, gated and fused, rotary, and the decoders' own.
 FAST = [
@@ -101,6 +103,15 @@ def test_a_slice_equals_the_original_with_units_silenced(family):
         masked.config.layer_types = masked.config.layer_types[1:]
     assert kept[0] != kept[1]
     torch.testing.assert_close(output(cut), output(masked), **CLOSE)
+
+
+def test_a_layer_is_sliced_on_the_device_of_its_weights(family):
+    name, _, space = family
+    layer, row = copy.deepcopy(layers_of(space._full)[1]).to("meta"), FAMILIES[MODELS[name][0]]
+    parts = parts_of(layer, row)
+    with OneDevice():
+        sliced = slice_layer(layer, row, first_heads(parts.groups, 1, parts.group_heads), np.array([0, 2]))
+    assert {p.device.type for p in sliced.parameters()} == {"meta"} and parts_of(sliced, row).neurons == 2
 
 
 def test_counts_are_those_of_the_built_model(family):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from one_device import OneDevice
 from transformers import (
     AutoModel,
     BertConfig,
@@ -97,6 +98,13 @@ def test_a_trained_slice_equals_the_supernet_and_owns_its_weights(space, seed):
     for p in supernet.parameters():
         torch.nn.init.zeros_(p)
     assert torch.equal(output(extracted), before)
+
+
+def test_a_slice_is_taken_on_the_device_of_the_supernet(space):
+    supernet = space.supernet().to("meta")
+    with OneDevice():
+        extracted = supernet.extract(space.sample(np.random.default_rng(1)))
+    assert {p.device.type for p in extracted.parameters()} == {"meta"}
 
 
 def test_smaller_sub_networks_are_slices_of_larger_ones(space):

@@ -12,7 +12,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import yaml
+from hypothesis import settings
 from words import WORDS
+
+settings.register_profile("any time", deadline=None)  # the machine may be busy
+settings.load_profile("any time")
 
 # The slowest files, which mostly wait for processes. They start first, so that no test worker finishes long after the
 # others.

@@ -1,13 +1,16 @@
-"""The training recipe that suits pretrained models: the default of spaces whose models inherit pretrained weights.
+"""The default training: what a config leaves out is filled in with what suits the search space and the learner.
 
-Episodes with few classes are soon too easy for a pretrained model, so learners that compare embeddings are meta-trained
-on more classes than they are judged on. The learning rate rises over the first steps and then falls to zero. After the
-training, learners that compare embeddings choose a head on meta-validation, which maps the embeddings first. One
-learning rate serves all data: with this schedule, twice the rate is 0.3 points better with one example per class, and
-less than half of it 0.4 points worse (``benchmarks/README.md``, "What each part of the training is worth").
+Episodes with few classes are soon too easy, so learners that compare embeddings are meta-trained on more classes than
+they are judged on (Snell et al. 2017, section 2.6). The learning rate rises over the first steps and then falls to
+zero. After the training, learners that compare embeddings choose a head on meta-validation, which maps the embeddings
+first. ``benchmarks/README.md`` measures each part, for pretrained models and for models from scratch.
 
-The recipe fills in only what a config leaves out. The journal of a run has every value, so a run keeps the recipe that
-it began with, also if that of a later version differs.
+One learning rate serves all data: for pretrained models, with this schedule, twice the rate is 0.3 points better with
+one example per class, and less than half of it 0.4 points worse. Models from scratch need a higher one and train their
+token embeddings, too.
+
+The journal of a run has every value, so a run keeps the training that it began with, also if that of a later version
+differs.
 """
 
 from __future__ import annotations
@@ -22,13 +25,14 @@ AUTO = "auto"
 EPISODES = {"train_ways": AUTO, "train_queries": AUTO}
 HEAD = ("learner", "head")
 SCHEDULE = {"warmup": 0.1, "decay": "cosine"}
-RATE = 5e-5
+PRETRAINED = {"lr": 5e-5}
+FROM_SCRATCH = {"lr": 5e-4, "train_embeddings": True}
 
 Path = tuple[str, ...]
 
 
 def with_recipe(document: Mapping[str, Any], space: str) -> tuple[Mapping[str, Any], frozenset[Path]]:
-    """Fill in the recipe of a pretrained space where a config leaves it out.
+    """Fill in the training where a config leaves it out.
 
     Args:
         document: The config as plain data, not validated yet.
@@ -40,12 +44,9 @@ def with_recipe(document: Mapping[str, Any], space: str) -> tuple[Mapping[str, A
     Raises:
         PluginError: The space or a learner cannot be loaded.
     """
+    models = plugins.load("spaces", space)
     tasks, learner = document.get("tasks") or {}, document.get("learner") or {}
-    if (
-        not plugins.load("spaces", space).pretrained
-        or not isinstance(tasks, Mapping)
-        or not isinstance(learner, Mapping)
-    ):
+    if not isinstance(tasks, Mapping) or not isinstance(learner, Mapping):
         return document, frozenset()
     training = learner.get("training") or {}
     added: dict[Path, Any] = {}
@@ -53,9 +54,11 @@ def with_recipe(document: Mapping[str, Any], space: str) -> tuple[Mapping[str, A
         added |= {("learner", "training", k): v for k, v in SCHEDULE.items() if k not in training}
     if "head" not in learner and all(_has_head(name) for name in _learners(learner)):
         added[HEAD] = AUTO
-    if all(_many_ways(name) for name in _learners(learner)):
+    compares = all(_many_ways(name) for name in _learners(learner))
+    if compares:
         added |= {("tasks", key): value for key, value in EPISODES.items() if key not in tasks}
-        added |= {} if "lr" in learner else {("learner", "lr"): RATE}
+    values = FROM_SCRATCH if models.from_scratch else PRETRAINED if models.pretrained and compares else {}
+    added |= {("learner", key): value for key, value in values.items() if key not in learner}
     if not added:
         return document, frozenset()
     filled: dict[str, Any] = {**document, "tasks": {**tasks}, "learner": {**learner}}

@@ -36,7 +36,7 @@ class TasksSection(Section):
     train_ways: int | Literal["auto"] | None = Field(
         None,
         description="classes per meta-training episode; auto is four times ways, or all classes of meta-train if these "
-        "are fewer; by default auto for pretrained spaces with a learner that compares embeddings, otherwise ways",
+        "are fewer; by default auto for learners that compare embeddings, otherwise ways",
     )
     train_shots: int | None = Field(
         None, ge=1, description="support examples per class in meta-training; by default shots"

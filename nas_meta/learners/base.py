@@ -36,13 +36,20 @@ class LearnerOptions(PluginOptions):
     """Options that every learner has."""
 
     steps: int = Field(60, ge=0, description="number of meta-training steps; 0 evaluates the model without training")
-    lr: float = Field(2e-5, gt=0, description="AdamW learning rate of the encoder during meta-training")
+    lr: float = Field(
+        2e-5,
+        gt=0,
+        description="AdamW learning rate of the encoder during meta-training; by default 5e-4 for models from scratch, "
+        "and 5e-5 for pretrained models if the learner compares embeddings",
+    )
     learned_lr: float = Field(
         1e-3, gt=0, description="AdamW learning rate of the learner's own parameters, such as a head or a memory"
     )
     meta_batch: int = Field(1, ge=1, description="episodes per meta-training step; their gradients are averaged")
     train_embeddings: bool = Field(
-        False, description="whether token and position embeddings are trained too; half of a small encoder's parameters"
+        False,
+        description="whether token and position embeddings are trained too, which are half of a small encoder's "
+        "parameters; by default true for models from scratch",
     )
     training: TrainingOptions = Field(
         default_factory=TrainingOptions, description="regularisation and schedule, the same for every learner"
@@ -87,7 +94,7 @@ class Learner(ABC):
     any_ways: bool = True
     """Whether evaluation episodes may have a different number of classes than training episodes."""
     many_ways: bool = False
-    """Whether pretrained models are by default meta-trained on more classes per episode than they are judged on."""
+    """Whether models are by default meta-trained on more classes per episode than they are judged on."""
 
     def __init__(self, options: LearnerOptions | None = None):
         self.options = options if options is not None else self.Options()

@@ -61,7 +61,7 @@ class InContextOptions(LearnerOptions):
     def _has_no_embeddings(self) -> InContextOptions:
         if self.training.acts_on_embeddings:
             raise ValueError(
-                "word_dropout, word_swap, synonyms, mixup, adversarial and distill act on text embeddings, which "
+                "word_dropout, word_swap, synonyms, adversarial and distill act on text embeddings, which "
                 "in-context does not compute; expected learner.training without them"
             )
         return self

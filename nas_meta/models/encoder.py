@@ -46,7 +46,7 @@ class Encoder(nn.Module):
         frozen: Names of the model's parameters that no learner trains.
         one_text_a_row: Set to True to disable packing, for code that needs one text per row between the layers.
         inputs_of: Replaces ``pool.batch`` while a learner trains with augmentation.
-        changed: Applied to the embeddings while a learner trains with regularisation.
+        observe: Called with the embeddings, the pool and the indices while a learner trains with a teacher.
         deployed: Replaces the model in evaluation: embeds examples of a pool in the form in which it is deployed.
 
     Raises:
@@ -77,7 +77,7 @@ class Encoder(nn.Module):
         self.inserted: frozenset[str] = frozenset()
         self.one_text_a_row = False
         self.inputs_of: Callable[[Pool, np.ndarray], tuple[np.ndarray, ...]] | None = None
-        self.changed: Callable[[Tensor, Pool, np.ndarray], Tensor] | None = None
+        self.observe: Callable[[Tensor, Pool, np.ndarray], None] | None = None
         self.deployed: Callable[[Pool, np.ndarray], np.ndarray] | None = None
         self._remembered: dict[int, tuple[Pool, np.ndarray, Tensor]] | None = None  # pool, rows of examples, embeddings
         # A space may freeze parameters. The head of a language model gets no gradient from embeddings.
@@ -250,7 +250,9 @@ class Encoder(nn.Module):
         if not torch.isfinite(embeddings.detach()).all():
             raise TrialError("the embeddings are not finite: training diverged; lower learner.lr")
         embeddings = embeddings[torch.from_numpy(np.argsort(order, kind="stable")).to(embeddings.device)]
-        return self.changed(embeddings, pool, indices) if self.training and self.changed else embeddings
+        if self.training and self.observe is not None:
+            self.observe(embeddings, pool, indices)
+        return embeddings
 
     @contextmanager
     def remembering(self) -> Iterator[None]:

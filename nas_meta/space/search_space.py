@@ -55,7 +55,9 @@ class SearchSpace(ABC):
     population of ``evolution`` then use it, too."""
 
     pretrained: bool = False
-    """Whether models inherit pretrained weights; a training recipe that suits these is then the default."""
+    """Whether models inherit pretrained weights; a learning rate that suits these is then the default."""
+    from_scratch: bool = False
+    """Whether all weights are random at first; a higher learning rate and trained embeddings are then the default."""
 
     def __init__(self, options: PluginOptions | None = None):
         self.options = options if options is not None else self.Options()

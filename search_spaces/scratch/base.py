@@ -31,6 +31,7 @@ class FromScratch(SearchSpace):
     """
 
     Options = FromScratchOptions
+    from_scratch = True
 
     def __init__(self, options: FromScratchOptions | None = None):
         super().__init__(options)

@@ -58,6 +58,7 @@ class ViT(SearchSpace):
 
     Options = ViTOptions
     modality = "image"
+    from_scratch = True
 
     def __init__(self, options: ViTOptions | None = None):
         super().__init__(options)

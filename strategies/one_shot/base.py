@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -37,7 +37,11 @@ class OneShotOptions(PluginOptions):
     steps: int = Field(300, ge=1, description="training steps of the supernet's weights")
     lr: float | None = Field(None, gt=0, description="learning rate of the supernet's weights; by default learner.lr")
     held_out: float = Field(
-        0.5, gt=0, lt=1, description="share of the meta-train classes that only the architecture learns from"
+        0.5,
+        gt=0,
+        lt=1,
+        description="share of the meta-train classes that only the architecture learns from; episodes have no more "
+        "classes than either part",
     )
     checkpoint_every: int = Field(
         100, ge=0, description="steps between two checkpoints of the supernet; 0 writes one only at the end"
@@ -277,9 +281,10 @@ class SupernetJob:
                 f"strategy '{self.strategy}' trains its supernet with the loss of a metric learner, but "
                 f"{type(learner).__name__} is not one; expected learner.name to be protonet, matching or ridge"
             )
-        shape = evaluation.train.of(evaluation.shape)
-        ways = max(shape.ways, evaluation.shape.ways)
+        ways = evaluation.shape.ways
         lower, upper = split_classes(evaluation.tasks["meta-train"], options.held_out, ways, self.seed)
+        shape = evaluation.train.of(evaluation.shape)
+        shape = replace(shape, ways=min(shape.ways, lower.most_ways, upper.most_ways))
         supernet = choice_supernet(space.supernet(), self.strategy, space_name(space))
         modules = self.method.mutate(supernet)
         encoder = evaluation.encoder(supernet)

@@ -53,7 +53,7 @@ def test_path_format_and_modification_time_do_not_matter(tmp_path):
 
 
 @given(CLASSES, st.data())
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 def test_every_change_of_a_text_a_label_or_the_order_is_noticed(classes, data):
     before = fingerprint_of_tasks(tasks_of(classes))
     assert data_difference(before, fingerprint_of_tasks(tasks_of(classes))) is None

@@ -1,6 +1,7 @@
-"""The training recipe of pretrained spaces: what it fills in, where, and that runs keep what they began with."""
+"""The default training: what it fills in, where, and that runs keep what they began with."""
 
 import pytest
+from installed import shipped
 
 from nas_meta.config.problem import load_problem, train_shape
 from nas_meta.config.resolved import resolve
@@ -24,29 +25,33 @@ def recipe_of(document):
     return (section.train_ways, section.train_queries), (training.warmup, training.decay)
 
 
-@pytest.mark.parametrize("space", ["bert-subnet", "decoder-subnet", "peft-bert"])
-def test_pretrained_spaces_get_many_ways_and_a_schedule(space):
+@pytest.mark.parametrize("space", shipped("spaces"))
+def test_all_spaces_get_many_ways_and_a_schedule(space):
     assert recipe_of({"space": {"name": space}}) == (("auto", "auto"), (0.1, "cosine"))
 
 
 def test_learners_that_compare_embeddings_choose_a_head():
     assert head_of({}) == head_of({"learner": {"name": "ridge"}}) == "auto"
-    assert head_of({"learner": {"head": "none"}}) == head_of({"space": {"name": "encoder"}}) == "none"
+    assert head_of({"space": {"name": "encoder"}}) == "auto"
+    assert head_of({"learner": {"head": "none"}}) == "none"
     assert head_of({"learner": {"name": "maml"}}) is None
     assert "head" not in resolve({"learner": {"name": {"choice": ["protonet", "maml"]}}}).document["learner"]
 
 
-def test_learners_that_compare_embeddings_have_a_rate_of_pretrained_models():
-    def rate_of(**document):
-        return resolve(document).options["learner"].lr
+def test_the_learning_rate_suits_the_models():
+    def of(**document):
+        options = resolve(document).options["learner"]
+        return options.lr, options.train_embeddings
 
-    assert rate_of() == rate_of(learner={"name": "ridge"}) == 5e-5
-    assert rate_of(learner={"lr": 1e-4}) == 1e-4
-    assert rate_of(learner={"name": "maml"}) == rate_of(space={"name": "encoder"}) == 2e-5
+    assert of() == of(learner={"name": "ridge"}) == (5e-5, False)
+    assert of(learner={"lr": 1e-4}) == (1e-4, False)
+    assert of(learner={"name": "maml"}) == of(space={"name": "cell-encoder"}) == (2e-5, False)
+    for space in ("encoder", "decoder", "vit"):
+        assert of(space={"name": space}) == of(space={"name": space}, learner={"name": "maml"}) == (5e-4, True)
+    assert of(space={"name": "encoder"}, learner={"lr": 1e-3, "train_embeddings": False}) == (1e-3, False)
 
 
 def test_only_what_is_left_out_is_filled_in():
-    assert recipe_of({"space": {"name": "encoder"}}) == ((None, None), (0.0, "none"))
     assert recipe_of({"learner": {"name": "prototype-maml"}}) == ((None, None), (0.1, "cosine"))
     assert recipe_of({"learner": {"name": "mann"}})[0] == (None, None), "its head has a fixed number of classes"
     assert recipe_of({"learner": {"name": {"choice": ["protonet", "maml"]}}})[0] == (None, None)

@@ -239,7 +239,7 @@ def test_what_cannot_work_is_one_sentence(tiny_model, folders, pool):
         with pytest.raises(ValueError, match=re.escape("expected {text} once and after it {label} once")):
             InContextOptions(template=template)
     with pytest.raises(ValueError, match="in-context does not compute"):
-        InContextOptions(training={"mixup": 0.1})
+        InContextOptions(training={"word_swap": 0.1})
     with pytest.raises(TrialError, match="have no prompts"):
         learner(template="{text} = {label};").classify(encoder_of(folders["gpt2"]), pool, episode(pool, SHAPE, 0, 0))
 

@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 from transformers import AutoModel
 
 from nas_meta import search
-from nas_meta.errors import NasMetaError
+from nas_meta.config.resolved import resolve
+from nas_meta.errors import ConfigError, NasMetaError
 from nas_meta.learners.maml import MAML, MAMLOptions
 from nas_meta.learners.protonet import ProtoNet, ProtoNetOptions
 from nas_meta.learners.training.adversary import Adversary
 from nas_meta.learners.training.options import TrainingOptions
-from nas_meta.learners.training.regularisation import mixup, regularise, teacher_distance
+from nas_meta.learners.training.regularisation import regularise, teacher_distance
 from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.augmentation import add_noise, augment, parse_thesaurus
 from nas_meta.tasks.episodes import EpisodeShape, episode
@@ -21,7 +22,7 @@ from nas_meta.tasks.tokenization import load_tokenizer
 
 SHAPE = EpisodeShape(3, 1, 3)
 WORDS = [((2,), False), ((10,), True), ((11, 12), True), ((13,), True), ((3,), False)]
-OPTIONS = ({"word_dropout": 0.3}, {"word_swap": 0.3}, {"mixup": 0.4}, {"adversarial": "fgm"}, {"adversarial": "pgd"},
+OPTIONS = ({"word_dropout": 0.3}, {"word_swap": 0.3}, {"adversarial": "fgm"}, {"adversarial": "pgd"},
            {"adversarial": "freelb"}, {"distill": 1.0})  # fmt: skip
 SLOW = pytest.mark.slow
 
@@ -95,12 +96,10 @@ def test_synonyms_of_the_package_reach_the_training_texts(small_config, tmp_path
     assert not tasks["meta-validation"].synonyms
 
 
-def test_mixing_keeps_the_larger_share():
-    torch.manual_seed(0)
-    z = torch.eye(200)
-    out = mixup(z, 0.5)
-    torch.testing.assert_close(out.sum(1), torch.ones(200))
-    assert (out.diagonal() >= 0.5).all() and (out.diagonal() < 0.999).sum() > 100
+def test_what_earlier_versions_wrote_of_mixup_is_accepted_where_it_was_off():
+    assert TrainingOptions.model_validate({"mixup": 0.0}) == TrainingOptions()
+    with pytest.raises(ConfigError, match=r"'learner\.training\.mixup' is not a known key"):
+        resolve({"learner": {"training": {"mixup": 0.2}}})
 
 
 def test_the_distance_to_the_teacher_by_hand():
@@ -172,7 +171,7 @@ def test_every_switch_works_with_every_kind_of_learner(small_config, tmp_path, o
 
 def test_switches_act_in_training_only_and_leave_no_trace(encoder, pool):
     task = episode(pool, SHAPE, 0, 0)
-    options = TrainingOptions(word_dropout=0.5, mixup=0.5, adversarial="fgm")
+    options = TrainingOptions(word_dropout=0.5, adversarial="fgm")
     plain = encoder.eval().embed(pool, task.indices)
     with regularise(encoder, options):
         torch.testing.assert_close(encoder.embed(pool, task.indices), plain)

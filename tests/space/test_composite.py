@@ -22,7 +22,7 @@ from strategies.metanas.most_probable import most_probable
 from strategies.one_shot.spos import crossover
 from strategies.shared.unseen import neighbour
 
-few = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+few = settings(max_examples=60, suppress_health_check=list(HealthCheck))
 SEARCHES = [name for name in TRIAL_STRATEGIES if name not in ("rl", "auto")]  # rl is slow, auto is one of these
 
 
@@ -65,7 +65,7 @@ def test_the_most_probable_architectures_are_distinct_and_of_the_space(space, se
 
 
 @pytest.mark.parametrize("name", marked(SEARCHES, [name for name in SEARCHES if name != "surrogate"]))
-@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6, suppress_health_check=list(HealthCheck))
 @given(spaces, st.integers(0, 99))
 def test_every_strategy_proposes_all_of_the_space_once(name, space, seed):
     truth = space.truth()
@@ -75,14 +75,14 @@ def test_every_strategy_proposes_all_of_the_space_once(name, space, seed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*SEARCHES, "auto"])
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(spaces, st.integers(0, 99))
 def test_every_strategy_proposes_all_of_the_space_once_in_many_spaces(name, space, seed):
     truth = space.truth()
     assert sorted(searched(name, space, len(truth) + 2, seed)) == sorted(truth)
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, suppress_health_check=list(HealthCheck))
 @given(spaces, st.integers(0, 99))
 def test_children_of_two_parents_are_in_the_space(space, seed):
     """NNI's own crossover, which knows of no conditions."""

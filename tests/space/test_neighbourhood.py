@@ -9,7 +9,7 @@ from nas_meta import Architecture, Choice, SearchSpace
 from nas_meta.core.objectives import Limit
 from nas_meta.space.wrappers import JointSpace, LimitedSpace
 
-few = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+few = settings(max_examples=60, suppress_health_check=list(HealthCheck))
 
 
 class Layers(SearchSpace):

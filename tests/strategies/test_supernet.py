@@ -49,7 +49,7 @@ MODELS = {
     "roberta": lambda: RobertaModel(RobertaConfig(**SIZE, **BERT, pad_token_id=0)),
     "distilbert": lambda: DistilBertModel(DistilBertConfig(**SIZE, dim=24, n_layers=3, n_heads=3, hidden_dim=16)),
 }
-ONCE = settings(deadline=None, max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
+ONCE = settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module", params=list(MODELS))

@@ -130,7 +130,7 @@ def test_very_bad_results_are_raised_to_below_the_median():
 
 
 @given(st.floats(-3, 3), st.floats(0.05, 3), st.floats(-3, 3))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_the_expected_improvement_is_its_integral(mean, deviation, best):
     # The integrand is zero below the best value and negligible beyond ten deviations.
     low, high = max(best, mean - 10 * deviation), max(best, mean + 10 * deviation)
@@ -164,7 +164,7 @@ def test_the_hypervolume_improvement_over_one_row_is_that_computed_by_hand():
 
 
 @given(st.integers(2, 4).flatmap(lambda m: st.lists(st.tuples(*[coordinates] * m), min_size=2, max_size=7)))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_the_hypervolume_improvement_of_known_values_is_the_difference_of_hypervolumes(points):
     points = np.array(points)
     front, new, reference = points[:-1], points[-1:], np.zeros(points.shape[1])
@@ -174,7 +174,7 @@ def test_the_hypervolume_improvement_of_known_values_is_the_difference_of_hyperv
 
 
 @given(st.lists(st.tuples(coordinates, coordinates), min_size=1, max_size=5), st.tuples(*[coordinates] * 4))
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 def test_the_hypervolume_improvement_is_its_mean_over_draws(front, candidate):
     front, reference = np.array(front), np.zeros(2)
     mean, deviation = np.array([candidate[:2]]), np.array([candidate[2:]])

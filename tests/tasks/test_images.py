@@ -348,7 +348,6 @@ def test_a_search_on_images_ends_in_a_model_that_transformers_loads(config, tmp_
 
     from nas_meta.outputs.report.terminal import result_table
 
-    config["learner"]["training"] = {"mixup": 0.5}
     config["tasks"]["pooling"] = "cls"
     run = search(config, tmp_path / "run", inline=True)
     assert [t.status for t in run.trials] == ["completed"] * 2

@@ -10,6 +10,8 @@ from nas_meta import SearchSpace
 class {name}(SearchSpace):
     """Small encoders from scratch: how deep, how many heads, how wide."""
 
+    from_scratch = True
+
     def choices(self):
         return {{"depth": [1, 2, 3], "heads": [2, 4], "width": [64, 128, 256]}}
 

@@ -61,9 +61,6 @@ class TrainingOptions(PluginOptions):
     synonyms: float = Field(
         0.0, ge=0, le=1, description="probability that a word is replaced by a synonym from Roget's Thesaurus"
     )
-    mixup: float = Field(
-        0.0, ge=0, description="parameter α of the distribution Beta(α, α) that mixes embeddings; 0 disables mixup"
-    )
     adversarial: Literal["none", "fgm", "pgd", "freelb"] = Field(
         "none", description="method of adversarial training on perturbed token embeddings; none disables it"
     )
@@ -79,10 +76,18 @@ class TrainingOptions(PluginOptions):
         0, ge=0, description="interim validations without improvement after which training stops early; 0 disables it"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_mixup(cls, given: Any) -> Any:
+        """Accept what earlier versions wrote to journals and exports; mixup gained nothing and was removed."""
+        if isinstance(given, Mapping) and given.get("mixup") == 0:
+            return {name: value for name, value in given.items() if name != "mixup"}
+        return given
+
     @property
     def acts_on_embeddings(self) -> bool:
         """Whether regularisation changes what :meth:`Encoder.embed` computes on each call in training."""
-        noise = self.word_dropout or self.word_swap or self.synonyms or self.mixup or self.distill.weight
+        noise = self.word_dropout or self.word_swap or self.synonyms or self.distill.weight
         return bool(noise) or self.adversarial != "none"
 
 

@@ -1,4 +1,4 @@
-"""Regularisation that works with every learner: word noise, mixup, adversarial training and distillation.
+"""Regularisation that works with every learner: word noise, adversarial training and distillation.
 
 It acts on the two things that all learners share: on :meth:`Encoder.embed` in training mode, and on the loss.
 """
@@ -79,20 +79,15 @@ class Regularisation:
         rng = np.random.default_rng(int(torch.randint(2**31, ())))
         return augment(pool, indices, o.word_dropout, o.word_swap, o.synonyms, rng)
 
-    def embeddings(self, z: Tensor, pool: Pool, indices: np.ndarray) -> Tensor:
-        """Return the embeddings that the learner sees, and record their distance to the teacher's.
+    def observe(self, z: Tensor, pool: Pool, indices: np.ndarray) -> None:
+        """Record the distance between embeddings and the teacher's.
 
         Args:
             z: ``[B, D]``, the embeddings of the encoder.
-            pool: The examples, with the teacher's embeddings if ``distill`` is on.
+            pool: The examples, with the teacher's embeddings.
             indices: ``[B]``, the examples.
-
-        Returns:
-            ``[B, D]``, mixed if ``mixup`` is on.
         """
-        if self.options.distill.weight:
-            self.distances.append(teacher_distance(z, torch.from_numpy(pool.teacher[indices]).to(z)))
-        return mixup(z, self.options.mixup) if self.options.mixup else z
+        self.distances.append(teacher_distance(z, torch.from_numpy(pool.teacher[indices]).to(z)))
 
 
 @contextmanager
@@ -114,34 +109,15 @@ def regularise(encoder: Encoder, options: TrainingOptions) -> Iterator[Regularis
         encoder.inputs_of = regularisation.inputs
     # Word noise and the norm of an adversarial perturbation are per text, which a packed row would mix.
     encoder.one_text_a_row = encoder.inputs_of is not None or regularisation.adversary is not None
-    if options.distill.weight or options.mixup:
-        encoder.changed = regularisation.embeddings
+    if options.distill.weight:
+        encoder.observe = regularisation.observe
     try:
         yield regularisation
     finally:
-        encoder.inputs_of = encoder.changed = None
+        encoder.inputs_of = encoder.observe = None
         encoder.one_text_a_row = False
         if regularisation.adversary is not None:
             regularisation.adversary.close()
-
-
-def mixup(z: Tensor, alpha: float) -> Tensor:
-    """Mix every embedding with another one of the batch: λz_i + (1 - λ)z_j with random j.
-
-    This is mixup (Zhang et al. 2018, equation 1) on embeddings, with λ = max(λ', 1 - λ') and λ' ~ Beta(α, α) as in
-    MixMatch (Berthelot et al. 2019, equation 11). Every row keeps the larger share of its own embedding, so that its
-    label stays valid and any learner can use it.
-
-    Args:
-        z: ``[B, D]``, the embeddings.
-        alpha: α.
-
-    Returns:
-        ``[B, D]``.
-    """
-    share = torch.distributions.Beta(alpha, alpha).sample((len(z), 1)).to(z)
-    share = torch.maximum(share, 1 - share)
-    return share * z + (1 - share) * z[torch.randperm(len(z), device="cpu").to(z.device)]
 
 
 def teacher_distance(z: Tensor, teacher: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Meta-training as it was before the recipe of pretrained spaces, to measure the tables of then again."""
+"""Meta-training as it was before today's default training, to measure the tables of then again."""
 
 from __future__ import annotations
 

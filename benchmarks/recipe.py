@@ -1,6 +1,6 @@
 """What each part of the meta-training is worth on one sub-network, MiniLM's layers 0, 1, 3 and 5.
 
-The default recipe of pretrained spaces (prototypical networks with the cosine, 20 classes and 2 queries per episode,
+The default training of pretrained models (prototypical networks with the cosine, 20 classes and 2 queries per episode,
 warm-up and cosine decay, learning rate 5e-5, 80 steps) with one part changed at a time. The model is evaluated on 600
 5-way episodes of the meta-test classes with 1 and with 5 examples per class, each with the head that ``auto`` chooses,
 on ICD-10-CM and, if they lie beside this checkout, on BANKING77 and CLINC150 (whose splits are whole domains). Results
@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ DOMAINS = (5, 2)  # of CLINC150's ten domains, in alphabetical order: meta-train
 SEEDS = (1, 2, 3)
 EPISODES, JUDGED = 600, 200  # meta-test episodes; meta-validation episodes on which the head is chosen
 STEPS = 80
+COLUMNS = ("changed", *DATA, "gain, 1 shot", "gain, 5 shots", "trial")
 RECIPE = "the recipe"
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     RECIPE: {},
@@ -41,7 +42,6 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "Euclidean distance": {"learner": {"distance": "euclidean"}},
     "no head": {"learner": {"head": "none"}},
     "`average_last: 20`": {"training": {"average_last": 20}},
-    "`mixup: 0.2`": {"training": {"mixup": 0.2}},
     "`word_dropout: 0.1`": {"training": {"word_dropout": 0.1}},
     "`distill: 1`": {"training": {"distill": 1.0}},
     "`distill: {model: starter:mpnet}`": {"training": {"distill": {"model": "starter:mpnet", "weight": 1.0}}},
@@ -51,11 +51,18 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "`distill: {model: starter:mpnet, weight: 300}`": {
         "training": {"distill": {"model": "starter:mpnet", "weight": 300.0}}
     },
+    "`distill: {trained: true, weight: 10}`": {"training": {"distill": {"trained": True, "weight": 10.0}}},
+    "`distill: {trained: true, weight: 10}`, 300 steps": {
+        "learner": {"steps": 300}, "training": {"distill": {"trained": True, "weight": 10.0}}
+    },
     "`meta_batch: 4`": {"learner": {"meta_batch": 4}},
+    "160 steps": {"learner": {"steps": 160}},
     "300 steps": {"learner": {"steps": 300}},
+    "1,000 steps": {"learner": {"steps": 1000}},
     "`class_names: true`": {"tasks": {"class_names": True}},
     "`class_names: true`, no training": {"tasks": {"class_names": True}, "learner": {"steps": 0}},
 }  # fmt: skip
+REMOVED = ("`mixup: 0.2`, since removed",)  # measured, but no longer part of nas-meta
 
 
 def source_of(data: str, folder: Path) -> dict[str, Any]:
@@ -98,8 +105,6 @@ def measure_cell(name: str, seed: int) -> dict[str, Any]:
     from nas_meta.config.components import make_evaluation
     from nas_meta.config.problem import load_problem
     from nas_meta.config.resolved import resolve
-    from nas_meta.evaluation.trial import result_of
-    from nas_meta.tasks.episodes import EpisodeShape, episodes
 
     data, _, variant = name.partition(": ")
     changed = VARIANTS[variant]
@@ -118,23 +123,46 @@ def measure_cell(name: str, seed: int) -> dict[str, Any]:
     evaluation = make_evaluation(resolved, space, tasks, shape, cpus=1)
     evaluation.setup()
     architecture = with_layers(space, LAYERS)
+    return trained_and_tested(evaluation, architecture, seed)
+
+
+def trained_and_tested(evaluation: Any, architecture: Any, seed: int) -> dict[str, Any]:
+    """Meta-trains an architecture and evaluates it on meta-test with one and with five examples per class.
+
+    Args:
+        evaluation: the evaluation of the config, ready to run trials.
+        architecture: what is trained.
+        seed: seed of the training, of the head and of the episodes.
+
+    Returns:
+        CPU seconds of the trial, and the accuracies by shots, ``"1"`` and ``"5"``.
+    """
+    from nas_meta.evaluation.trial import result_of
+    from nas_meta.tasks.episodes import EpisodeShape, episodes
+
     started = time.process_time()
     trained = result_of(evaluation.trial(architecture, seed, keep_above=0.0))
     found: dict[str, Any] = {"seconds": round(time.process_time() - started, 1)}
     encoder = Cached(evaluation.restored(architecture, bytes(trained.weights)))
+    learner, tasks, shape = evaluation.learner, evaluation.tasks, evaluation.shape
     for shots in (1, 5):
         judged = EpisodeShape(shape.ways, shots, shape.queries)
-        encoder.learned = evaluation.learner.learned(encoder, shape.ways)
-        evaluation.learner.finish(encoder, tasks, judged, seed, JUDGED)
+        encoder.learned = learner.learned(encoder, shape.ways)
+        learner.finish(encoder, tasks, judged, seed, JUDGED)
         test = list(episodes(tasks["meta-test"], judged, seed, EPISODES))
-        found[str(shots)] = float(evaluation.learner.accuracies(encoder, tasks["meta-test"], test).mean())
+        found[str(shots)] = float(learner.accuracies(encoder, tasks["meta-test"], test).mean())
     return found
 
 
-def table(results: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Mean accuracies over seeds, one row per variant, and the gains over the recipe on the same data and seed."""
+def rows_of(results: Mapping[str, Mapping[str, Any]], variants: Iterable[str]) -> list[list[str]]:
+    """Mean accuracies over seeds, one row per variant, and the gains over the recipe on the same data and seed.
+
+    Args:
+        results: accuracies and seconds by ``"DATA: VARIANT SEED"``.
+        variants: the rows; those without results are left out.
+    """
     rows = []
-    for variant in VARIANTS:
+    for variant in variants:
         cells, gains, counts = [], {1: [], 5: []}, set()
         for data in DATA:
             seeds = [seed for seed in SEEDS if f"{data}: {variant} {seed}" in results]
@@ -156,10 +184,15 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> Table:
             for key, run in results.items()
             if key.partition(": ")[2][:-2] == variant and "seconds" in run  # not of those measured side by side
         ]
-        rows.append([variant + note, *cells, *gained, f"{sum(seconds) / len(seconds):.0f} s"])
+        rows.append([variant + note, *cells, *gained, f"{sum(seconds) / len(seconds):.0f} s" if seconds else ""])
+    return rows
+
+
+def table(results: Mapping[str, Mapping[str, Any]]) -> Table:
+    """The table of the recipe."""
     return Table(
-        ("changed", *DATA, "gain, 1 shot", "gain, 5 shots", "trial"),
-        rows,
+        COLUMNS,
+        rows_of(results, [*VARIANTS, *REMOVED]),
         f"Meta-test accuracy in %, 1 shot / 5 shots, 5 ways; means over the seeds {', '.join(map(str, SEEDS))}, or the "
         f"first of them where a row says so, {EPISODES} episodes each. Gains are paired by data set and seed, in "
         "points, with 95% intervals by Student's t. Trial: CPU seconds on one core; rows without a training have the "

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 
 from benchmarks import results_file
-from benchmarks.plain_training import plain
 from benchmarks.random_architectures import sample_distinct
 from benchmarks.table import Table
 from benchmarks.timed_search import evaluation_of
@@ -41,7 +40,7 @@ SPACES: dict[str, dict[str, Any]] = {
 @cache
 def evaluation(space: str) -> Any:
     """Evaluation for a name in ``SPACES``."""
-    return evaluation_of(plain(SPACES[space]))
+    return evaluation_of(SPACES[space])
 
 
 def architectures(space: Any) -> list[Any]:

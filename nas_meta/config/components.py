@@ -16,7 +16,6 @@ from nas_meta.config.environment import concealed, expanded
 from nas_meta.config.problem import train_shape
 from nas_meta.config.resolved import ResolvedConfig
 from nas_meta.config.sections import Config
-from nas_meta.config.teacher import with_teacher
 from nas_meta.core import plugins
 from nas_meta.core.guard import plugin_call
 from nas_meta.errors import ConfigError, NasMetaError
@@ -31,7 +30,9 @@ if TYPE_CHECKING:
     from nas_meta.learners.base import LearnerOptions
 
 
-def make_evaluation(resolved: ResolvedConfig, space: SearchSpace, tasks: Any, shape: Any, cpus: float):
+def make_evaluation(
+    resolved: ResolvedConfig, space: SearchSpace, tasks: Any, shape: Any, cpus: float, trains: bool = True
+) -> Evaluation:
     """Build the evaluation that every trial of a config goes through.
 
     Args:
@@ -40,6 +41,7 @@ def make_evaluation(resolved: ResolvedConfig, space: SearchSpace, tasks: Any, sh
         tasks: The tokenised tasks.
         shape: Shape of the episodes of meta-validation and meta-test.
         cpus: CPUs per trial; rounded down, they are its threads.
+        trains: Whether models will be meta-trained, which needs the embeddings of a teacher if there is one.
 
     Returns:
         The :class:`~nas_meta.evaluation.trial.Evaluation`.
@@ -47,10 +49,11 @@ def make_evaluation(resolved: ResolvedConfig, space: SearchSpace, tasks: Any, sh
     Raises:
         ConfigError: Options of the learner contradict each other or need something that the space lacks.
     """
+    from nas_meta.config.teacher import with_teacher
     from nas_meta.evaluation.full_way import check_learner
     from nas_meta.evaluation.progress import EvaluationSettings
     from nas_meta.evaluation.protocols import DRAWS, FULL_WAY
-    from nas_meta.evaluation.trial import Evaluation, check_ways
+    from nas_meta.evaluation.trial import check_ways
     from nas_meta.models.compute import Compute
 
     config, section = resolved.sections, resolved.sections.tasks
@@ -63,12 +66,10 @@ def make_evaluation(resolved: ResolvedConfig, space: SearchSpace, tasks: Any, sh
     if not resolved.searched.choices:
         check_ways(learner, train.of(shape), shape)
         check_learner(learner, config.evaluation.protocol)
-    if tasks is not None and space is not None:
-        tasks = with_teacher(tasks, space, resolved)
     settings = config.evaluation.model_dump(exclude={"test_best", "keep", "check_models", "compare", "open_set"})
     if config.evaluation.protocol == FULL_WAY:
         settings |= {key: min(settings[key], DRAWS) for key in ("episodes", "interim_episodes", "test_episodes")}
-    return Evaluation(
+    evaluation = Evaluation(
         space=space,
         learner=learner,
         tasks=tasks,
@@ -83,6 +84,9 @@ def make_evaluation(resolved: ResolvedConfig, space: SearchSpace, tasks: Any, sh
         threads=max(1, math.floor(cpus)),
         measured=config.asked_metrics,
     )
+    if not trains or tasks is None or space is None:
+        return evaluation
+    return replace(evaluation, tasks=with_teacher(evaluation, resolved))
 
 
 def cpus_per_trial(config: Config, inline: bool) -> float:

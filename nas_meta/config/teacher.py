@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import io
-from dataclasses import replace
+import json
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from nas_meta.config.model_pooling import own_pooling
 from nas_meta.config.pretraining import load_model
 from nas_meta.config.resolved import ResolvedConfig
 from nas_meta.core.files import write_atomically
-from nas_meta.errors import ConfigError
+from nas_meta.errors import ConfigError, TrialError
+from nas_meta.evaluation.trial import Evaluation
+from nas_meta.learners.base import Learner
 from nas_meta.learners.training.options import Distillation
-from nas_meta.space.search_space import SearchSpace
+from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.cache import cache_folder
+from nas_meta.tasks.episodes import EpisodeShape, episode
 from nas_meta.tasks.pool import Pool, Tasks
 from nas_meta.tasks.tokenization import load_tokenizer, with_tokenizer
 
@@ -26,12 +31,12 @@ if TYPE_CHECKING:
 KEY = "learner.training.distill"
 
 
-def with_teacher(tasks: Tasks, space: SearchSpace, resolved: ResolvedConfig) -> Tasks:
+def with_teacher(evaluation: Evaluation, resolved: ResolvedConfig) -> Tasks:
     """Add the teacher's embeddings of all meta-train examples to the tasks, as targets of distillation.
 
     Args:
-        tasks: The tokenised tasks.
-        space: The search space, whose :meth:`SearchSpace.reference` is the teacher unless the config names one.
+        evaluation: The evaluation of the search. The :meth:`SearchSpace.reference` of its space is the teacher unless
+            the config names one.
         resolved: The config.
 
     Returns:
@@ -39,68 +44,134 @@ def with_teacher(tasks: Tasks, space: SearchSpace, resolved: ResolvedConfig) -> 
         distilled.
 
     Raises:
-        ConfigError: The teacher cannot be loaded, takes no input of this kind, or the space has no full model.
+        ConfigError: The teacher cannot be loaded or trained, takes no input of this kind, or the space has no full
+            model.
     """
+    tasks = evaluation.tasks
     values = [Distillation.model_validate(value) for value in resolved.training("distill")]
     if not any(value.weight for value in values):
         return tasks
-    named = values[0].model
-    pool, pooling = tasks["meta-train"], resolved.sections.tasks.pooling
+    named, pooling = values[0].model, resolved.sections.tasks.pooling
+    pool = texts = tasks["meta-train"]
     if named is None:
-        model = space.reference()
+        model = evaluation.space.reference()
         if model is None:
             raise ConfigError(
                 f"{KEY} needs a full model to learn from, but the search space has none; expected distill: 0, a space "
                 f"with pretrained weights, or the name of a teacher, such as {KEY}: {{model: starter:mpnet}}"
             )
-        teacher = embeddings(model, pool, pooling)
     else:
         if not len(pool.texts) or pool.pixels is not None:
             raise ConfigError(f"{KEY}.model '{named}' embeds texts, but the examples have images; expected a number")
-        model = load_model(named, f"{KEY}.model")
+        model, pooling = load_model(named, f"{KEY}.model"), own_pooling(named) or "mean"
         texts = with_tokenizer(pool, load_tokenizer(named), resolved.sections.tasks.max_tokens)
-        teacher = cached_embeddings(model, texts, own_pooling(named) or "mean")
+    if values[0].trained:
+        training = Training(replace(evaluation, pooling=pooling), resolved.sections.seed)
+        teacher = cached_embeddings(model, texts, pooling, training)
+    else:
+        teacher = cached_embeddings(model, texts, pooling)
     return replace(tasks, pools={**tasks.pools, "meta-train": replace(pool, teacher=teacher)})
 
 
-def embeddings(model: nn.Module, pool: Pool, pooling: str) -> np.ndarray:
+@dataclass(frozen=True)
+class Training:
+    """How a teacher is meta-trained before it teaches: as the models of the search are, without a teacher of its own.
+
+    Attributes:
+        evaluation: The evaluation of the search, with the pooling of the teacher.
+        seed: Seed of dropout and of the episodes.
+    """
+
+    evaluation: Evaluation
+    seed: int
+
+    @property
+    def learner(self) -> Learner:
+        """The learner of the search, without distillation."""
+        learner = self.evaluation.learner
+        training = learner.options.training.model_copy(update={"distill": Distillation(weight=0.0), "patience": 0})
+        return type(learner)(learner.options.model_copy(update={"training": training}))
+
+    @property
+    def shape(self) -> EpisodeShape:
+        """The shape of the episodes."""
+        return self.evaluation.train.of(self.evaluation.shape)
+
+    def fingerprint(self, pool: Pool) -> bytes:
+        """Return what the weights of the teacher depend on besides its initial weights and the texts."""
+        options = json.dumps(self.learner.options.model_dump(mode="json"), sort_keys=True)
+        parts = (type(self.learner).__name__, options, self.shape, self.seed, torch.__version__, pool.classes)
+        return repr(parts).encode() + pool.labels.tobytes()
+
+    def __call__(self, model: nn.Module, pool: Pool) -> Encoder:
+        """Meta-train a model.
+
+        Args:
+            model: The teacher; changed in place.
+            pool: The meta-train examples, tokenised for the teacher.
+
+        Returns:
+            The trained encoder, on the device of the search if this process has that device, otherwise on the CPU.
+
+        Raises:
+            ConfigError: The training failed.
+        """
+        learner, shape = self.learner, self.shape
+        compute = self.evaluation.compute
+        if not torch.cuda.is_available():
+            compute = replace(compute, device="cpu")
+        evaluation = replace(self.evaluation, learner=learner, compute=compute)
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            try:
+                encoder = evaluation.encoder(model)
+                for _ in learner.meta_train(encoder, pool, lambda i: episode(pool, shape, self.seed, i)):
+                    continue
+            except TrialError as error:
+                raise ConfigError(f"{KEY}: the teacher cannot be meta-trained: {error}") from error
+        return encoder
+
+
+def embeddings(encoder: Encoder, pool: Pool) -> np.ndarray:
     """Embed all examples of a pool.
+
+    Args:
+        encoder: The teacher.
+        pool: The examples, tokenised for the teacher.
+
+    Returns:
+        ``[examples, D]``.
+    """
+    with torch.inference_mode():
+        return encoder.eval().embed(pool, np.arange(len(pool)), rows=64).float().cpu().numpy()
+
+
+def cached_embeddings(model: nn.Module, pool: Pool, pooling: str, training: Training | None = None) -> np.ndarray:
+    """Return a teacher's embeddings, from the cache if the same teacher has embedded the same examples before.
 
     Args:
         model: The teacher.
         pool: The examples, tokenised for the teacher.
         pooling: Pooling of the teacher's token states.
+        training: How the teacher is meta-trained first; None embeds with the model as it is.
 
     Returns:
         ``[examples, D]``.
-    """
-    import torch
-
-    from nas_meta.models.encoder import Encoder
-
-    with torch.inference_mode():
-        return Encoder(model, pooling).eval().embed(pool, np.arange(len(pool)), rows=64).numpy()
-
-
-def cached_embeddings(model: nn.Module, pool: Pool, pooling: str) -> np.ndarray:
-    """Return :func:`embeddings`, from the cache if the same model has embedded the same tokens before.
-
-    Args:
-        model: As in :func:`embeddings`.
-        pool: As in :func:`embeddings`.
-        pooling: As in :func:`embeddings`.
     """
     digest = hashlib.sha256(f"{pooling} {type(model).__name__}".encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.numpy().tobytes())
-    for array in (pool.tokens, pool.offsets):
-        digest.update(array.tobytes())
+    for array in (pool.tokens, pool.offsets, pool.pixels):
+        if array is not None:
+            digest.update(array.tobytes())
+    if training is not None:
+        digest.update(training.fingerprint(pool))
     file = cache_folder() / "teachers" / f"{digest.hexdigest()[:32]}.npy"
     try:
         return np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError):  # not there, or damaged
-        found = embeddings(model, pool, pooling)
+        found = embeddings(Encoder(model, pooling) if training is None else training(model, pool), pool)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         buffer = io.BytesIO()

@@ -169,7 +169,7 @@ class SearchRun:
     def _make_strategy(self, problem: Problem, session: Session) -> Strategy:
         """Build the strategy with the original trial and worker counts: replay must reproduce its proposals."""
         strategy = make_strategy(self.resolved, problem.space, session.trials, session.workers)
-        scoring = partial(make_evaluation, self.resolved, *problem, 1)
+        scoring = partial(make_evaluation, self.resolved, *problem, 1, trains=False)
         return begun_with(session, with_prefilter(strategy, self.resolved, scoring, self.directory))
 
     def _open(self, plan: _Plan) -> None:

@@ -149,7 +149,7 @@ def load_evaluation(config: ResolvedConfig) -> Evaluation:
         config: The config.
     """
     space, tasks, shape = load_problem(config)
-    return make_evaluation(on_this_machine(config), space, tasks, shape, 1)
+    return make_evaluation(on_this_machine(config), space, tasks, shape, 1, trains=False)
 
 
 def proxy_scores_of(

@@ -65,6 +65,56 @@ def test_its_embeddings_are_computed_once_and_anew_for_other_texts(small_config,
     assert not np.array_equal(targets(small_config)[1], first) and len(calls) == 3
 
 
+def whole(space):
+    return space.canonical({name: max(choice.values) for name, choice in space.table.items()})
+
+
+@pytest.mark.parametrize("learner", ["protonet", "anil"])
+def test_a_teacher_that_is_trained_first_is_the_whole_model_trained_as_a_trial(learner, small_config):
+    small_config["learner"] = {"name": learner, "steps": 4, "lr": 1e-3}
+    resolved = resolve(small_config)
+    space, tasks, shape = load_problem(resolved)
+    evaluation, pool = make_evaluation(resolved, space, tasks, shape, 1), tasks["meta-train"]
+    weights = result_of(evaluation.trial(whole(space), small_config["seed"], keep_above=0.0)).weights
+    with torch.no_grad():
+        expected = evaluation.restored(whole(space), bytes(weights)).eval().embed(pool, np.arange(len(pool)))
+    small_config["learner"]["training"] = {"distill": {"trained": True}}
+    _, found = targets(small_config)
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-4)
+    small_config["learner"]["training"] = {"distill": 1.0}
+    assert np.abs(targets(small_config)[1] - found).max() > 1e-3
+
+
+def test_a_teacher_is_trained_once_and_anew_for_another_training(small_config, tmp_path, monkeypatch):
+    monkeypatch.setenv("NAS_META_CACHE", str(tmp_path / "cache"))
+    small_config["learner"]["training"] = {"distill": {"trained": True}}
+    calls, train = [], teacher.Training.__call__
+    monkeypatch.setattr(teacher.Training, "__call__", lambda *arguments: calls.append(1) or train(*arguments))
+    first, again = (targets(small_config)[1] for _ in range(2))
+    assert len(calls) == 1 and np.array_equal(first, again)
+    for section, key, value in (("learner", "steps", 5), ("tasks", "train_ways", 4)):
+        small_config[section] |= {key: value}
+        targets(small_config)
+    assert len(calls) == 3
+    small_config["learner"]["training"] = {"distill": {"trained": True, "weight": 3.0}}
+    targets(small_config)
+    assert len(calls) == 3, "the weight is the student's"
+
+
+def test_a_teacher_of_another_family_is_trained_on_its_own_tokens(small_config, large):
+    small_config["learner"]["training"] = {"distill": {"model": str(large)}}
+    untrained = targets(small_config)[1]
+    small_config["learner"]["training"]["distill"]["trained"] = True
+    trained = targets(small_config)[1]
+    assert trained.shape == untrained.shape and np.abs(trained - untrained).max() > 1e-3
+
+
+def test_a_teacher_that_cannot_be_trained_is_a_sentence(small_config):
+    small_config["learner"] |= {"lr": 1e30, "training": {"distill": {"trained": True}}}
+    with pytest.raises(NasMetaError, match=r"learner\.training\.distill: the teacher cannot be meta-trained: .* lower"):
+        targets(small_config)
+
+
 @pytest.mark.slow
 def test_a_search_with_a_teacher_resumes(small_config, large, tmp_path):
     small_config["learner"]["training"] = {"distill": {"model": str(large), "weight": 5.0}}
@@ -84,7 +134,7 @@ def test_training_draws_similarities_towards_the_teachers(small_config, large):
         resolved = resolve(small_config)
         space, tasks, shape = load_problem(resolved)
         evaluation = make_evaluation(resolved, space, tasks, shape, 1)
-        architecture = space.canonical({name: max(choice.values) for name, choice in space.table.items()})
+        architecture = whole(space)
         weights = result_of(evaluation.trial(architecture, 0, keep_above=0.0)).weights
         student, pool = evaluation.restored(architecture, bytes(weights)).eval(), tasks["meta-train"]
         with torch.no_grad():

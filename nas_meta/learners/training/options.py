@@ -22,6 +22,12 @@ class Distillation(PluginOptions):
         None, description="the teacher: a folder, a hub name, or starter:mpnet; by default the full model of the space"
     )
 
+    trained: bool = Field(
+        False,
+        description="whether the teacher is meta-trained first, as the models of the search are; costs one training of "
+        "the teacher per search",
+    )
+
     @model_validator(mode="before")
     @classmethod
     def _of_weight(cls, given: Any) -> Any:
@@ -29,7 +35,7 @@ class Distillation(PluginOptions):
 
     @model_serializer(mode="wrap")
     def _as_weight(self, dump: SerializerFunctionWrapHandler) -> Any:
-        return dump(self) if self.model else self.weight
+        return dump(self) if self.model or self.trained else self.weight
 
 
 def _or_number(schema: dict[str, Any]) -> None:
@@ -69,7 +75,7 @@ class TrainingOptions(PluginOptions):
     distill: Distillation = Field(
         Distillation(weight=0.0),
         description="loss weight of the distance to the full model's embeddings, 0 disables distillation; or "
-        "{model: NAME, weight: W} with another teacher",
+        "{model: NAME, weight: W, trained: true} with another teacher, or with one that is meta-trained first",
         json_schema_extra=_or_number,
     )
     patience: int = Field(

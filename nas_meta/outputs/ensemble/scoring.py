@@ -96,7 +96,7 @@ def score(run: Run, report: Callable[[str], None] = lambda line: None) -> Candid
     resolved = on_this_machine(run.config)
     space, tasks, shape = load_problem(resolved)
     warn_of_changes(run, tasks)
-    evaluation = make_evaluation(resolved, space, tasks, shape, run.cpus)
+    evaluation = make_evaluation(resolved, space, tasks, shape, run.cpus, trains=False)
     evaluation.setup()
     settings = evaluation.settings
     if settings.episodes < FEWEST_EPISODES:

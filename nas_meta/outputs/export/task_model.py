@@ -148,7 +148,7 @@ def adapt(
     space, tasks, shape = load_problem(run.config)
     if space.modality != TEXT:
         raise ConfigError(f"{run.directory} was searched on {MODALITIES[space.modality]}; expected a run on texts")
-    evaluation = make_evaluation(on_this_machine(run.config), space, tasks, shape, cpus=0)
+    evaluation = make_evaluation(on_this_machine(run.config), space, tasks, shape, cpus=0, trains=False)
     strategy = make_strategy(run.config, space)
     strategy.receive(run.findings, run.supernet)
     tokenizer = load_tokenizer(space.tokenizer)

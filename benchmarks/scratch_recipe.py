@@ -1,0 +1,92 @@
+"""What training options are worth for a model from scratch: two layers of 256 that learn everything from episodes.
+
+Prototypical networks with Euclidean distance, 500 steps of 5-way 1-shot episodes at a learning rate of 5e-4, as in
+``configs/encoder.yaml``; one option is changed at a time. The model is evaluated on 600 5-way episodes of the meta-test
+classes with 1 and with 5 examples per class, on the data sets of ``benchmarks/recipe.py``. Results are stored in
+``benchmarks/scratch_recipe.json``; delete a line there to measure it again.
+
+usage: python -m benchmarks.run scratch_recipe
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks import results_file
+from benchmarks.recipe import COLUMNS, DATA, EPISODES, RECIPE, rows_of, source_of, trained_and_tested
+from benchmarks.table import Table
+
+RESULTS = Path(__file__).with_suffix(".json")
+SEEDS = (1, 2, 3)
+STEPS = 500
+ARCHITECTURE: Mapping[str, Any] = {
+    "depth": [2], "hidden": [256], "heads": [8], "ffn": [2.0], "activation": ["gelu"], "norm": ["layer"],
+    "norm_place": ["pre"], "positions": ["learned"], "attention": ["full"], "pooling": ["mean"],
+}  # fmt: skip
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    RECIPE: {},
+    "20 classes, 2 queries per episode": {"tasks": {"train_ways": 20, "train_queries": 2}},
+    "warm-up and cosine decay": {"training": {"warmup": 0.1, "decay": "cosine"}},
+    "cosine distance": {"learner": {"distance": "cosine"}},
+    "`head: linear`": {"learner": {"head": "linear"}},
+    "`head: auto`": {"learner": {"head": "auto"}},
+    "`average_last: 100`": {"training": {"average_last": 100}},
+    "`mixup: 0.2`": {"training": {"mixup": 0.2}},
+    "`word_dropout: 0.1`": {"training": {"word_dropout": 0.1}},
+    "`distill: {model: starter:minilm, weight: 1}`": {"training": {"distill": {"model": "starter:minilm"}}},
+    "`distill: {model: starter:minilm, weight: 30}`": {
+        "training": {"distill": {"model": "starter:minilm", "weight": 30.0}}
+    },
+}
+
+
+def measure_cell(name: str, seed: int) -> dict[str, Any]:
+    """Meta-test accuracies of one variant on one data set.
+
+    Args:
+        name: ``"DATA: VARIANT"``.
+        seed: seed of the training and of the episodes.
+    """
+    from nas_meta.config.components import make_evaluation
+    from nas_meta.config.problem import load_problem
+    from nas_meta.config.resolved import resolve
+
+    data, _, variant = name.partition(": ")
+    changed = VARIANTS[variant]
+    learner = {"name": "protonet", "steps": STEPS, "lr": 5e-4, "train_embeddings": True, **changed.get("learner", {})}
+    with tempfile.TemporaryDirectory() as folder:
+        resolved = resolve(
+            {
+                "space": {"name": "encoder", "tokenizer": "starter:minilm", **ARCHITECTURE},
+                "tasks": {**source_of(data, Path(folder)), "ways": 5, "shots": 1, **changed.get("tasks", {})},
+                "learner": {**learner, "training": dict(changed.get("training", {}))},
+                "evaluation": {"episodes": 2},
+                "seed": seed,
+            }
+        )
+        space, tasks, shape = load_problem(resolved)
+    evaluation = make_evaluation(resolved, space, tasks, shape, cpus=1)
+    evaluation.setup()
+    architecture = space.canonical({choice: values.values[0] for choice, values in space.table.items()})
+    return trained_and_tested(evaluation, architecture, seed)
+
+
+def table(results: Mapping[str, Mapping[str, Any]]) -> Table:
+    """The table of the training options."""
+    return Table(
+        COLUMNS,
+        rows_of(results, VARIANTS),
+        f"Meta-test accuracy in %, 1 shot / 5 shots, 5 ways; means over the seeds {', '.join(map(str, SEEDS))}, "
+        f"{EPISODES} episodes each. Gains are paired by data set and seed, in points, with 95% intervals by Student's "
+        "t.",
+    )
+
+
+def measure() -> Table:
+    """Measures what the results file lacks and returns the table."""
+    present = [data for data, folder in DATA.items() if folder is None or folder.is_dir()]
+    names = [f"{data}: {variant}" for variant in VARIANTS for data in present]
+    return table(results_file.measure_missing(RESULTS, names, SEEDS, measure_cell))

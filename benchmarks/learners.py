@@ -24,6 +24,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from benchmarks.plain_training import plain
 from benchmarks.table import Table, machine
 
 BANKING = Path(__file__).parents[2] / "shared" / "data" / "banking77"
@@ -112,7 +113,7 @@ def measure_cell(cell: Cell) -> Measured:
         source = {"source": "jsonl", "text": "sentence", **files}
     learner = LEARNERS[cell.learner] | ({} if cell.seed else {"steps": 0})
     document = {"tasks": {**source, "shots": cell.shots}, "learner": learner, "evaluation": {"episodes": 2}}
-    resolved = resolve(document)
+    resolved = resolve(plain(document))
     space, tasks, shape = load_problem(resolved)
     space._weights = {name: t.numpy() for name, t in space._full.state_dict().items()}
     evaluation = make_evaluation(resolved, space, tasks, shape, cpus=1)

@@ -33,6 +33,7 @@ from benchmarks import (
     quickstart,
     recipe,
     scaling_table,
+    scratch_recipe,
     sinusoid,
     soak,
     startup,
@@ -51,7 +52,7 @@ MODULES = (
     quickstart, startup, overhead, worker_utilisation, many_workers, soak, bytes_per_node, trial_cost,
     nas_bench_macro, bert_table, scaling_table, trained_table, stopping, planted_optimum, one_shot, supernet,
     supernet_contest,
-    inner_loops, sinusoid, class_names, recipe, learners, heads, pretraining,
+    inner_loops, sinusoid, class_names, recipe, scratch_recipe, learners, heads, pretraining,
     inheritance, adaptation, pretraining_speed, zero_cost, prefilter, importance, user_tasks,
     clinc150, ensemble_distillation,
 )  # fmt: skip

@@ -3,10 +3,13 @@
 import json
 import logging
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from installed import EMBEDDING_LEARNERS, marked, strategy_names
 from landscapes import Landscape, context, run, score
 from torch import nn
@@ -18,10 +21,20 @@ from nas_meta.core import plugins
 from nas_meta.errors import ConfigError, RunError
 from nas_meta.evaluation.proxies import PROXIES, load_proxy
 from nas_meta.evaluation.proxies.base import ProxyInputs
-from nas_meta.evaluation.proxies.scoring import proxy_scores
+from nas_meta.evaluation.proxies.scoring import (
+    CLASS_QUERIES,
+    CLASSES,
+    EPISODES,
+    episodes_of_few_examples,
+    proxy_scores,
+)
+from nas_meta.learners.anil import ANIL, ANILOptions
+from nas_meta.learners.metric import MetricLearner
 from nas_meta.models.encoder import Encoder
 from nas_meta.outputs.proxy_ranking import agreement, load_evaluation, parse_proxies
 from nas_meta.strategy.prefilter import FILE, Prefilter, ProxyScores, read_scores
+from nas_meta.tasks.episodes import EpisodeShape
+from nas_meta.tasks.pool import Pool
 
 PREFILTERED = marked(strategy_names(lambda strategy: strategy.withdraws), ["random", "evolution", "tpe", "nsga2"])
 
@@ -93,19 +106,59 @@ def test_the_number_of_parameters_is_the_models(evaluation):
     assert proxy_scores(evaluation, architecture, ["parameters"], 0) == {"parameters": expected}
 
 
-def test_untrained_is_the_loss_of_the_learner_before_training(evaluation, sample):
+def test_untrained_is_the_accuracy_of_a_learner_that_compares_embeddings(evaluation, sample):
     encoder = Encoder(evaluation.space.build(evaluation.space.sample(np.random.default_rng(0)))).eval()
-    losses = [evaluation.learner.meta_loss(encoder, sample.pool, t).item() for t in sample.tasks]
-    assert load_proxy("untrained")(encoder, sample) == pytest.approx(-np.mean(losses), rel=1e-5)
+    right = [
+        (evaluation.learner.classify(encoder, sample.pool, t).argmax(1).numpy() == t.labels).mean()
+        for t in sample.tasks
+    ]
+    assert load_proxy("untrained")(encoder, sample) == pytest.approx(np.mean(right))
 
 
-@pytest.mark.parametrize("learner", marked(EMBEDDING_LEARNERS, ["protonet"]))
+def test_untrained_is_the_loss_of_a_learner_with_an_inner_loop(evaluation, sample):
+    learner = ANIL(ANILOptions())
+    model = evaluation.space.build(evaluation.space.sample(np.random.default_rng(0)))
+    encoder = replace(evaluation, learner=learner).encoder(model).eval()
+    losses = []
+    for task in sample.tasks:
+        logits = learner.classify(encoder, sample.pool, task).detach()
+        losses.append(nn.functional.cross_entropy(logits, torch.from_numpy(task.labels)).item())
+    assert load_proxy("untrained")(encoder, replace(sample, learner=learner)) == pytest.approx(-np.mean(losses))
+
+
+@pytest.mark.parametrize("learner", marked(EMBEDDING_LEARNERS, ["protonet", "anil"]))
 def test_models_are_scored_whatever_the_learner(learner, small_config):
     from nas_meta.config.resolved import resolve
 
     evaluation = load_evaluation(resolve(small_config | {"learner": {"name": learner}}))
     found = proxy_scores(evaluation, evaluation.space.sample(np.random.default_rng(0)), ["untrained"], 0)
-    assert found["untrained"] < 0
+    assert (0 < found["untrained"] <= 1) == isinstance(evaluation.learner, MetricLearner)
+
+
+@given(
+    sizes=st.lists(st.integers(3, 9), min_size=4, max_size=60), groups=st.sampled_from([1, 2]),
+    named=st.booleans(), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_many_episodes_share_few_examples(sizes, groups, named, seed):
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    names = None
+    if named:
+        names = len(labels) + np.arange(len(sizes))
+        labels = np.concatenate([labels, np.arange(len(sizes))])
+    classes = [f"c{i}" for i in range(len(sizes))]
+    of = [str(i % groups) for i in range(len(sizes))] if groups > 1 else ()
+    pool, shape = Pool(classes, [""] * len(labels), labels, groups=of, name_rows=names), EpisodeShape(2, 1, 2)
+    tasks = episodes_of_few_examples(pool, shape, seed)
+    assert len(tasks) == EPISODES
+    used = np.unique(np.concatenate([t.indices for t in tasks]))
+    assert len(np.unique(labels[used])) <= CLASSES + shape.ways
+    for task in tasks:
+        of_support, of_query = labels[task.support], labels[task.query]
+        assert (of_support == of_support[:, :1]).all() and (of_query == of_support[:, :1]).all()
+        assert len(set(of_support[:, 0])) == 2 and not set(task.support.ravel()) & set(task.query.ravel())
+        assert task.support.shape == (2, 1 + named) and 2 <= task.query.shape[1] <= CLASS_QUERIES
+        assert not named or (task.support[:, -1] == names[of_support[:, 0]]).all()
+        assert groups == 1 or len({of[c] for c in of_support[:, 0]}) == 1
 
 
 @pytest.mark.parametrize("name", PROXIES)

@@ -1,4 +1,4 @@
-"""The learner's loss with the initial weights, pretrained or random, before any training."""
+"""How well the learner does with the initial weights, pretrained or random, before any training."""
 
 from __future__ import annotations
 
@@ -6,16 +6,22 @@ import torch
 import torch.nn.functional as F
 
 from nas_meta.evaluation.proxies.base import ProxyInputs
+from nas_meta.learners.metric import MetricLearner
 from nas_meta.models.encoder import Encoder
 
 
 def untrained(encoder: Encoder, inputs: ProxyInputs) -> float:
-    """Return the negative cross-entropy of the learner on the query examples, averaged over the episodes.
+    """Return the learner's mean accuracy on the episodes if it compares embeddings, otherwise minus its mean loss.
+
+    Learners that compare embeddings are scored on so many episodes that the accuracy ranks models better than the loss,
+    which depends on the scale of embeddings. Few episodes, as other learners get, leave too many equal accuracies.
 
     Args:
         encoder: The untrained model.
         inputs: The episodes and the learner.
     """
+    if isinstance(inputs.learner, MetricLearner):
+        return float(inputs.learner.accuracies(encoder, inputs.pool, inputs.tasks).mean())
     losses = []
     for task in inputs.tasks:
         logits = inputs.learner.classify(encoder, inputs.pool, task)

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import results_file
+from benchmarks.plain_training import plain
 from benchmarks.random_architectures import sample_distinct
 from benchmarks.table import Table
 
@@ -59,7 +60,7 @@ def measure_sequence(initialisation: str, seed: int) -> dict[str, Any]:
     from nas_meta.evaluation.pretraining.weight_inheritance import nearest
 
     inherits, steps = INITIALISATIONS[initialisation]
-    resolved = resolve({**DOCUMENT, "seed": seed, "pretraining": {**DOCUMENT["pretraining"], "steps": steps}})
+    resolved = resolve(plain({**DOCUMENT, "seed": seed, "pretraining": {**DOCUMENT["pretraining"], "steps": steps}}))
     space, tasks, shape = load_problem(resolved)
     evaluation = make_evaluation(resolved, space, tasks, shape, cpus=1)
     evaluation = replace(evaluation, pretraining=make_stage(resolved, read_corpus(resolved), space))

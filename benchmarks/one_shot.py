@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import results_file
+from benchmarks.plain_training import plain
 from benchmarks.table import Table
 from benchmarks.timed_search import search_within
 
@@ -50,7 +51,7 @@ def measure_search(strategy: str, seed: int) -> dict[str, Any]:
         Accuracies of the first trial, the best trial, and the best trial on meta-test; number of trials; CPU seconds of
         the search and until its first trial.
     """
-    found = search_within({**COMMON, **STRATEGIES[strategy], "seed": seed}, BUDGET)
+    found = search_within(plain({**COMMON, **STRATEGIES[strategy], "seed": seed}), BUDGET)
     best = max((t.metrics["accuracy"] for t in found.trials), default=None)
     first = min(found.trials, key=lambda t: t.id, default=None)
     return {

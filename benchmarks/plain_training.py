@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+WITH_HEADS = ("protonet", "ridge", "matching")  # learners that have an option ``head``
+
 
 def plain(document: Mapping[str, Any]) -> dict[str, Any]:
-    """A config with episodes of the same shape in training and evaluation, and with a constant learning rate.
+    """A config with episodes of the same shape in training and evaluation, a constant learning rate, and no head.
 
     Args:
         document: sections of a config; the keys that they have stay as they are.
@@ -17,8 +19,9 @@ def plain(document: Mapping[str, Any]) -> dict[str, Any]:
     """
     tasks, learner = document.get("tasks", {}), document.get("learner", {})
     training = {"warmup": 0.0, "decay": "none", **learner.get("training", {})}
+    head = {"head": "none"} if learner.get("name", "protonet") in WITH_HEADS else {}
     return {
         **document,
         "tasks": {"train_ways": None, "train_queries": None, **tasks},
-        "learner": {**learner, "training": training},
+        "learner": {**head, **learner, "training": training},
     }

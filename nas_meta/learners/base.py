@@ -25,7 +25,7 @@ from nas_meta.core.guard import type_name
 from nas_meta.core.options import PluginOptions
 from nas_meta.errors import TrialError
 from nas_meta.learners.training.distributed import average_over_ranks
-from nas_meta.learners.training.options import Average, TrainingOptions, rate_factor, set_dropout
+from nas_meta.learners.training.options import TrainingOptions, rate_factor, set_dropout
 from nas_meta.learners.training.regularisation import Regularisation, regularise
 from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.episodes import Episode, EpisodeShape
@@ -200,9 +200,8 @@ class Learner(ABC):
             [group for group in groups if group["params"]], weight_decay=training.weight_decay, fused=True
         )
         schedule = LambdaLR(optimizer, lambda step: rate_factor(training, step, options.steps))
-        average = Average([*body, *learned], training.average_last, options.steps)
         first = [draw(i) for i in range(options.meta_batch)]
-        parts: dict[str, Any] = {"optimizer": optimizer, "schedule": schedule, "average": average}
+        parts: dict[str, Any] = {"optimizer": optimizer, "schedule": schedule}
         done = 0
         if start is not None:
             done = start["step"]
@@ -218,7 +217,6 @@ class Learner(ABC):
                 torch.nn.utils.clip_grad_norm_([*body, *learned], training.clip)
                 optimizer.step()
                 schedule.step()
-                average.add(step)
                 yield Step(step + 1, loss, state=partial(_state, step + 1, parts))
 
     def gradients(

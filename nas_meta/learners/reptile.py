@@ -22,7 +22,7 @@ from torch.optim.adamw import adamw
 
 from nas_meta.learners.base import Classify, Step, finite, freeze_all_but, task_loss
 from nas_meta.learners.inner_loop.moving_parameters import AdaptationOptions, AdaptingLearner
-from nas_meta.learners.training.options import Average, rate_factor, set_dropout
+from nas_meta.learners.training.options import rate_factor, set_dropout
 from nas_meta.learners.training.regularisation import Regularisation, regularise
 from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.episodes import Episode
@@ -135,22 +135,16 @@ class Reptile(AdaptingLearner):
     def meta_train(
         self, encoder: Encoder, pool: Pool, draw: Callable[[int], Episode], start: Mapping[str, Any] | None = None
     ) -> Iterator[Step]:
-        options, training = self.options, self.options.training
+        training = self.options.training
         set_dropout(encoder.model, training)
-        trained, _ = self._trained(encoder)
-        average = Average(trained, training.average_last, options.steps)
-        done = 0
-        if start is not None:
-            # Adam's second moments are buffers of the encoder, restored with its weights.
-            done = start["step"]
-            average.load_state_dict(start["average"])
+        # Adam's second moments are buffers of the encoder, restored with its weights.
+        done = 0 if start is None else start["step"]
         with regularise(encoder, training) as regularisation:
-            yield from self._steps(encoder, pool, draw, regularisation, average, done)
+            yield from self._steps(encoder, pool, draw, regularisation, done)
 
     def _steps(
-        self, encoder: Encoder, pool: Pool, draw: Callable[[int], Episode], regularisation: Regularisation,
-        average: Average, done: int,
-    ) -> Iterator[Step]:  # fmt: skip
+        self, encoder: Encoder, pool: Pool, draw: Callable[[int], Episode], regularisation: Regularisation, done: int
+    ) -> Iterator[Step]:
         """Train from step ``done`` + 1 on."""
         options, training = self.options, self.options.training
         trained, rates = self._trained(encoder)
@@ -177,8 +171,7 @@ class Reptile(AdaptingLearner):
             for p, end in zip(initialisation, mean, strict=True):
                 p.lerp_(end, outer)
             set_values(trained, initialisation)
-            average.add(step)
-            yield Step(step + 1, total, state=partial(_state, step + 1, average))
+            yield Step(step + 1, total, state=partial(dict, step=step + 1))
 
     def classify(self, encoder: Encoder, pool: Pool, episode: Episode) -> Tensor:
         with self.adapting(encoder, pool, episode) as classify:
@@ -219,11 +212,6 @@ class Reptile(AdaptingLearner):
         encoder.learned["adam"].step(trained, rates, self.options.beta2, self.options.training.weight_decay)
         for parameter in trained:
             parameter.grad = None
-
-
-def _state(step: int, average: Average) -> dict[str, Any]:
-    """Return the training state after a step."""
-    return {"step": step, "average": average.state_dict()}
 
 
 @torch.no_grad()

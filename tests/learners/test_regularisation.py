@@ -96,10 +96,11 @@ def test_synonyms_of_the_package_reach_the_training_texts(small_config, tmp_path
     assert not tasks["meta-validation"].synonyms
 
 
-def test_what_earlier_versions_wrote_of_mixup_is_accepted_where_it_was_off():
-    assert TrainingOptions.model_validate({"mixup": 0.0}) == TrainingOptions()
-    with pytest.raises(ConfigError, match=r"'learner\.training\.mixup' is not a known key"):
-        resolve({"learner": {"training": {"mixup": 0.2}}})
+@pytest.mark.parametrize("name", ["mixup", "average_last"])
+def test_removed_options_are_accepted_where_earlier_versions_wrote_that_they_are_off(name):
+    assert TrainingOptions.model_validate({name: 0}) == TrainingOptions()
+    with pytest.raises(ConfigError, match=rf"'learner\.training\.{name}' is not a known key"):
+        resolve({"learner": {"training": {name: 2}}})
 
 
 def test_the_distance_to_the_teacher_by_hand():

@@ -24,7 +24,7 @@ NAMES = ["finetune", "mann", "reptile", "protonet", "matching", "ridge", "anil"]
 def test_meta_training_resumes_from_the_state_of_a_step(name, make, pool):
     """Two steps, a checkpoint, a new encoder and the other two steps give the weights of four uninterrupted steps."""
     plugin = plugins.load("learners", name)
-    training = TrainingOptions(average_last=3, warmup=0.3, decay="linear")
+    training = TrainingOptions(warmup=0.3, decay="linear")
     learner = plugin(plugin.Options(steps=4, lr=1e-3, training=training))
     draw = lambda i: episode(pool, SHAPE, 0, i)  # noqa: E731
     whole, interrupted, resumed = (make(learner) for _ in range(3))

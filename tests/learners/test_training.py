@@ -10,7 +10,7 @@ from nas_meta.cli.plugin_description import describe
 from nas_meta.config.resolved import read_config
 from nas_meta.errors import ConfigError
 from nas_meta.learners.protonet import ProtoNet, ProtoNetOptions
-from nas_meta.learners.training.options import Average, TrainingOptions, rate_factor, set_dropout
+from nas_meta.learners.training.options import TrainingOptions, rate_factor, set_dropout
 from nas_meta.learners.training.patience import EarlyStopping
 from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.episodes import EpisodeShape, episode
@@ -33,16 +33,7 @@ def test_the_learning_rate_rises_and_falls_as_the_formulas_say():
     assert rates(decay="cosine") == pytest.approx([(1 + math.cos(math.pi * i / 10)) / 2 for i in range(10)])
 
 
-def test_the_last_weights_are_averaged():
-    weight = torch.nn.Parameter(torch.tensor(0.0))
-    average = Average([weight], last=3, steps=5)
-    for step, value in enumerate([10.0, 20.0, 1.0, 2.0, 6.0]):
-        weight.data.fill_(value)
-        average.add(step)
-        assert weight.item() == (value if step < 4 else pytest.approx(3.0))
-
-
-def test_meta_training_uses_the_schedule_and_the_mean(encoder, pool):
+def test_meta_training_uses_the_schedule(encoder, pool):
     """Warm-up over half of two steps: AdamW's first step moves a weight by at most its rate."""
     before = {n: p.detach().clone() for n, p in encoder.named_parameters()}
     options = {"lr": 1e-3, "steps": 10}

@@ -1,4 +1,4 @@
-"""Training options of all learners: weight decay, clipping, dropout, schedule, weight averaging, early stopping."""
+"""Training options of all learners: weight decay, clipping, dropout, schedule, regularisation, early stopping."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import torch
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
-from torch import Tensor, nn
+from torch import nn
 
 from nas_meta.core.options import PluginOptions
 from nas_meta.core.paths import ModelName
+
+REMOVED = ("mixup", "average_last")  # options of earlier versions, which were off if 0
 
 
 class Distillation(PluginOptions):
@@ -57,9 +58,6 @@ class TrainingOptions(PluginOptions):
     decay: Literal["none", "linear", "cosine"] = Field(
         "none", description="how the learning rate falls to zero after the warm-up; none keeps it constant"
     )
-    average_last: int = Field(
-        0, ge=0, description="number of last steps whose weights are averaged; 0 uses the weights of the last step"
-    )
     word_dropout: float = Field(0.0, ge=0, lt=1, description="probability that a word of a text is dropped")
     word_swap: float = Field(
         0.0, ge=0, le=1, description="probability that a word is swapped with another word of its text"
@@ -84,10 +82,10 @@ class TrainingOptions(PluginOptions):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_mixup(cls, given: Any) -> Any:
-        """Accept what earlier versions wrote to journals and exports; mixup gained nothing and was removed."""
-        if isinstance(given, Mapping) and given.get("mixup") == 0:
-            return {name: value for name, value in given.items() if name != "mixup"}
+    def _without_removed(cls, given: Any) -> Any:
+        """Accept what earlier versions wrote to journals and exports of options that have been removed since."""
+        if isinstance(given, Mapping):
+            return {name: value for name, value in given.items() if name not in REMOVED or value != 0}
         return given
 
     @property
@@ -133,48 +131,3 @@ def set_dropout(model: nn.Module, options: TrainingOptions) -> None:
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = options.dropout
-
-
-class Average:
-    """Averages the weights over the last steps (Izmailov et al. 2018, "Averaging Weights", equation 2).
-
-    Args:
-        parameters: The parameters whose values are averaged.
-        last: Number of last steps to average over; 0 averages nothing.
-        steps: Number of steps of the training.
-    """
-
-    def __init__(self, parameters: list[nn.Parameter], last: int, steps: int):
-        self.parameters, self.first, self.steps, self.count = parameters, steps - last, steps, 0
-        self.mean: list[Tensor] = []
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the number of averaged steps and the mean so far."""
-        return {"count": self.count, "mean": self.mean}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore a state.
-
-        Args:
-            state: What :meth:`state_dict` returned.
-        """
-        self.count = state["count"]
-        self.mean = [mean.to(p.device) for mean, p in zip(state["mean"], self.parameters, strict=False)]
-
-    @torch.no_grad()
-    def add(self, step: int) -> None:
-        """Include the weights after a step if it is one of the last; after the final step, set them to the mean.
-
-        Args:
-            step: The step, counted from 0.
-        """
-        if step < self.first:
-            return
-        self.count += 1
-        if not self.mean:
-            self.mean = [p.detach().clone() for p in self.parameters]
-        for mean, parameter in zip(self.mean, self.parameters, strict=True):
-            mean.lerp_(parameter, 1 / self.count)
-        if step + 1 == self.steps:
-            for mean, parameter in zip(self.mean, self.parameters, strict=True):
-                parameter.copy_(mean)

@@ -49,9 +49,12 @@ def with_teacher(evaluation: Evaluation, resolved: ResolvedConfig) -> Tasks:
     """
     tasks = evaluation.tasks
     values = [Distillation.model_validate(value) for value in resolved.training("distill")]
-    if not any(value.weight for value in values):
+    teachers = sorted({(value.model, value.trained) for value in values if value.weight}, key=str)
+    if not teachers:
         return tasks
-    named, pooling = values[0].model, resolved.sections.tasks.pooling
+    if len(teachers) > 1:
+        raise ConfigError(f"{KEY} is a choice between several teachers; expected one teacher with several weights")
+    (named, trained), pooling = teachers[0], resolved.sections.tasks.pooling
     pool = texts = tasks["meta-train"]
     if named is None:
         model = evaluation.space.reference()
@@ -65,7 +68,7 @@ def with_teacher(evaluation: Evaluation, resolved: ResolvedConfig) -> Tasks:
             raise ConfigError(f"{KEY}.model '{named}' embeds texts, but the examples have images; expected a number")
         model, pooling = load_model(named, f"{KEY}.model"), own_pooling(named) or "mean"
         texts = with_tokenizer(pool, load_tokenizer(named), resolved.sections.tasks.max_tokens)
-    if values[0].trained:
+    if trained:
         training = Training(replace(evaluation, pooling=pooling), resolved.sections.seed)
         teacher = cached_embeddings(model, texts, pooling, training)
     else:

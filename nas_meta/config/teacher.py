@@ -49,12 +49,10 @@ def with_teacher(evaluation: Evaluation, resolved: ResolvedConfig) -> Tasks:
     """
     tasks = evaluation.tasks
     values = [Distillation.model_validate(value) for value in resolved.training("distill")]
-    teachers = sorted({(value.model, value.trained) for value in values if value.weight}, key=str)
-    if not teachers:
+    if not any(value.weight for value in values):
         return tasks
-    if len(teachers) > 1:
-        raise ConfigError(f"{KEY} is a choice between several teachers; expected one teacher with several weights")
-    (named, trained), pooling = teachers[0], resolved.sections.tasks.pooling
+    named, trained = values[0].model, values[0].trained  # only a weight alone can be a choice
+    pooling = resolved.sections.tasks.pooling
     pool = texts = tasks["meta-train"]
     if named is None:
         model = evaluation.space.reference()

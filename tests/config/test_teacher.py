@@ -109,18 +109,6 @@ def test_a_teacher_of_another_family_is_trained_on_its_own_tokens(small_config, 
     assert trained.shape == untrained.shape and np.abs(trained - untrained).max() > 1e-3
 
 
-def test_the_weight_can_be_searched_and_the_teacher_cannot(small_config):
-    """What is distilled is that of the values above 0, wherever they stand."""
-    trained = {"trained": True, "weight": 3.0}
-    small_config["learner"]["training"] = {"distill": trained}
-    _, expected = targets(small_config)
-    small_config["learner"]["training"] = {"distill": {"choice": [0.0, trained]}}
-    assert np.array_equal(targets(small_config)[1], expected)
-    small_config["learner"]["training"] = {"distill": {"choice": [1.0, trained]}}
-    with pytest.raises(NasMetaError, match=r"learner\.training\.distill is a choice between several teachers"):
-        targets(small_config)
-
-
 def test_a_teacher_that_cannot_be_trained_is_a_sentence(small_config):
     small_config["learner"] |= {"lr": 1e30, "training": {"distill": {"trained": True}}}
     with pytest.raises(NasMetaError, match=r"learner\.training\.distill: the teacher cannot be meta-trained: .* lower"):

@@ -287,6 +287,8 @@ class SupernetJob:
         shape = replace(shape, ways=min(shape.ways, lower.most_ways, upper.most_ways))
         supernet = choice_supernet(space.supernet(), self.strategy, space_name(space))
         modules = self.method.mutate(supernet)
+        # Some path, so that the learner can measure the width of embeddings; every step selects its own.
+        modules.follow(space.sample(np.random.default_rng(self.seed)))
         encoder = evaluation.encoder(supernet)
         # The learner's optimiser trains only the weights.
         encoder.frozen |= {name for name, _ in encoder.model.named_parameters() if is_alpha(name)}

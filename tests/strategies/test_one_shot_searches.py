@@ -41,6 +41,18 @@ SMALL = {
 }
 
 
+@pytest.mark.parametrize("learner", [{"name": "protonet"}, {"name": "matching", "full_context": True}])
+@pytest.mark.parametrize("name", marked(ONE_SHOT_STRATEGIES, ["spos"]))
+def test_a_learner_may_ask_for_the_width_of_embeddings_before_a_path_is_drawn(name, learner, one_shot_config, tmp_path):
+    """A head has their width, and so have the LSTMs of full context; heads are the default."""
+    if name == "enas":
+        pytest.importorskip("tianshou")
+    one_shot_config["strategy"] = {"name": name, "steps": 2, **SMALL.get(name, {})}
+    one_shot_config["learner"] = {"steps": 2, **learner}
+    one_shot_config["budget"] = {"trials": 1}
+    assert search(one_shot_config, tmp_path / "run", inline=True).trials[0].status == "completed"
+
+
 @pytest.mark.parametrize("name", marked(ONE_SHOT_STRATEGIES, ["darts", "spos"]))
 def test_a_search_trains_the_supernet_and_then_what_is_derived_from_it(name, one_shot_config, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,17 +47,20 @@ print(classifier.predict(new_examples))
 Embeddings are {embeddings}:
 
 ```python
-from transformers import {classes}
-
-{preparing}
-model = AutoModel.from_pretrained("{folder}"{own_code})
-```
+{loading}```
 {note}
 ## Architecture
 
 ```json
 {architecture}
 ```
+"""
+
+
+LOADING = """from transformers import {classes}
+
+{preparing}
+model = AutoModel.from_pretrained("{folder}"{own_code})
 """
 
 
@@ -141,6 +143,14 @@ def model_card(
     """
     sizes = (folder / "config.json").read_text(encoding="utf-8")
     preparing = CLASSES[space.modality]
+    # Where transformers does not know the model, its config.json holds the Python code that loads it.
+    own_loading = json.loads(sizes).get("nas_meta_loading")
+    loading = own_loading or LOADING.format(
+        classes=", ".join(sorted(("AutoModel", *preparing))),
+        preparing="\n".join(PREPARING[name].format(folder=folder.name) for name in preparing),
+        folder=folder.name,
+        own_code=", trust_remote_code=True" if names_code(folder) else "",
+    )
     card = CARD.format(
         title=folder.name,
         space=f"model of the space `{config.space.name}`",
@@ -153,19 +163,12 @@ def model_card(
         calibrated=_calibrated(calibration),
         embeddings=EMBEDDINGS[space.modality, config.tasks.pooling],
         tag="image-feature-extraction" if space.modality == IMAGE else "feature-extraction",
-        classes=", ".join(sorted(("AutoModel", *preparing))),
-        preparing="\n".join(PREPARING[name].format(folder=folder.name) for name in preparing),
         folder=folder.name,
-        own_code=", trust_remote_code=True" if names_code(folder) else "",
+        loading=loading,
         note="".join(note.format(folder=folder.name) for text, note in NOTES.items() if text in sizes),
         architecture=json.dumps(dict(trial.architecture), indent=1),
     )
-    loading = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("nas_meta_loading")
-    if loading is None:
-        return card
-    # transformers does not know this model; its config.json holds the Python code that loads it.
-    before, _, after = re.split("(?<=```python\n)(.*?)(?=```)", card, maxsplit=1, flags=re.DOTALL)
-    return before.replace("library_name: transformers", "library_name: nas-meta") + loading + after
+    return card.replace("library_name: transformers", "library_name: nas-meta") if own_loading else card
 
 
 def _calibrated(calibration: Calibration | None) -> str:

@@ -22,6 +22,7 @@ from benchmarks import results_file
 from benchmarks.heads import LAYERS, Cached, with_layers
 from benchmarks.learners import BANKING
 from benchmarks.table import Table
+from benchmarks.timed_search import evaluation_of
 
 RESULTS = Path(__file__).with_suffix(".json")
 CLINC = BANKING.parent / "clinc150-oos"
@@ -104,28 +105,44 @@ def measure_cell(name: str, seed: int) -> dict[str, Any]:
         name: ``"DATA: VARIANT"``.
         seed: seed of the training, of the head and of the episodes.
     """
-    from nas_meta.config.components import make_evaluation
-    from nas_meta.config.problem import load_problem
-    from nas_meta.config.resolved import resolve
-
     data, _, variant = name.partition(": ")
-    changed = VARIANTS[variant]
-    learner = {"name": "protonet", "distance": "cosine", "steps": STEPS, "lr": 5e-5, **changed.get("learner", {})}
+    space = {"name": "bert-subnet", "heads": [1.0], "ffn": [1.0], "importance_episodes": 1}
+    learner = {"distance": "cosine", "steps": STEPS, "lr": 5e-5}
+    evaluation = evaluation_on(data, space, learner, VARIANTS[variant], seed)
+    return trained_and_tested(evaluation, with_layers(evaluation.space, LAYERS), seed)
+
+
+def evaluation_on(
+    data: str, space: Mapping[str, Any], learner: Mapping[str, Any], changed: Mapping[str, Any], seed: int
+) -> Any:
+    """Evaluation of prototypical networks on a data set, ready to run trials.
+
+    Args:
+        data: a name in ``DATA``.
+        space: the section ``space`` of the config.
+        learner: options of the learner.
+        changed: options that replace others, by ``tasks``, ``learner`` and ``training``.
+        seed: seed of the config.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        resolved = resolve(
+        return evaluation_of(
             {
-                "space": {"name": "bert-subnet", "heads": [1.0], "ffn": [1.0], "importance_episodes": 1},
+                "space": space,
                 "tasks": {**source_of(data, Path(folder)), "ways": 5, "shots": 1, **changed.get("tasks", {})},
-                "learner": {**learner, "training": dict(changed.get("training", {}))},
+                "learner": {
+                    "name": "protonet", **learner, **changed.get("learner", {}),
+                    "training": dict(changed.get("training", {})),
+                },
                 "evaluation": {"episodes": 2},
                 "seed": seed,
             }
-        )
-        space, tasks, shape = load_problem(resolved)
-    evaluation = make_evaluation(resolved, space, tasks, shape, cpus=1)
-    evaluation.setup()
-    architecture = with_layers(space, LAYERS)
-    return trained_and_tested(evaluation, architecture, seed)
+        )  # fmt: skip
+
+
+def cell_names(variants: Iterable[str]) -> list[str]:
+    """Every variant on every data set that lies beside this checkout, as ``"DATA: VARIANT"``."""
+    present = [data for data, folder in DATA.items() if folder is None or folder.is_dir()]
+    return [f"{data}: {variant}" for variant in variants for data in present]
 
 
 def trained_and_tested(evaluation: Any, architecture: Any, seed: int) -> dict[str, Any]:
@@ -205,6 +222,4 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> Table:
 
 def measure() -> Table:
     """Measures what the results file lacks and returns the table."""
-    present = [data for data, folder in DATA.items() if folder is None or folder.is_dir()]
-    names = [f"{data}: {variant}" for variant in VARIANTS for data in present]
-    return table(results_file.measure_missing(RESULTS, names, SEEDS, measure_cell))
+    return table(results_file.measure_missing(RESULTS, cell_names(VARIANTS), SEEDS, measure_cell))

@@ -10,13 +10,12 @@ usage: python -m benchmarks.run scratch_recipe
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks import results_file
-from benchmarks.recipe import COLUMNS, DATA, EPISODES, RECIPE, rows_of, source_of, trained_and_tested
+from benchmarks.recipe import COLUMNS, EPISODES, RECIPE, cell_names, evaluation_on, rows_of, trained_and_tested
 from benchmarks.table import Table
 
 RESULTS = Path(__file__).with_suffix(".json")
@@ -49,27 +48,11 @@ def measure_cell(name: str, seed: int) -> dict[str, Any]:
         name: ``"DATA: VARIANT"``.
         seed: seed of the training and of the episodes.
     """
-    from nas_meta.config.components import make_evaluation
-    from nas_meta.config.problem import load_problem
-    from nas_meta.config.resolved import resolve
-
     data, _, variant = name.partition(": ")
-    changed = VARIANTS[variant]
-    learner = {"name": "protonet", "steps": STEPS, **changed.get("learner", {})}
-    with tempfile.TemporaryDirectory() as folder:
-        resolved = resolve(
-            {
-                "space": {"name": "encoder", "tokenizer": "starter:minilm", **ARCHITECTURE},
-                "tasks": {**source_of(data, Path(folder)), "ways": 5, "shots": 1, **changed.get("tasks", {})},
-                "learner": {**learner, "training": dict(changed.get("training", {}))},
-                "evaluation": {"episodes": 2},
-                "seed": seed,
-            }
-        )
-        space, tasks, shape = load_problem(resolved)
-    evaluation = make_evaluation(resolved, space, tasks, shape, cpus=1)
-    evaluation.setup()
-    architecture = space.canonical({choice: values.values[0] for choice, values in space.table.items()})
+    space = {"name": "encoder", "tokenizer": "starter:minilm", **ARCHITECTURE}
+    evaluation = evaluation_on(data, space, {"steps": STEPS}, VARIANTS[variant], seed)
+    choices = evaluation.space.table.items()
+    architecture = evaluation.space.canonical({choice: values.values[0] for choice, values in choices})
     return trained_and_tested(evaluation, architecture, seed)
 
 
@@ -86,6 +69,4 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> Table:
 
 def measure() -> Table:
     """Measures what the results file lacks and returns the table."""
-    present = [data for data, folder in DATA.items() if folder is None or folder.is_dir()]
-    names = [f"{data}: {variant}" for variant in VARIANTS for data in present]
-    return table(results_file.measure_missing(RESULTS, names, SEEDS, measure_cell))
+    return table(results_file.measure_missing(RESULTS, cell_names(VARIANTS), SEEDS, measure_cell))

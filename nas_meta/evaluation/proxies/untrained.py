@@ -13,8 +13,8 @@ from nas_meta.models.encoder import Encoder
 def untrained(encoder: Encoder, inputs: ProxyInputs) -> float:
     """Return the learner's mean accuracy on the episodes if it compares embeddings, otherwise minus its mean loss.
 
-    Learners that compare embeddings are scored on so many episodes that the accuracy ranks models better than the loss,
-    which depends on the scale of embeddings. Few episodes, as other learners get, leave too many equal accuracies.
+    Over many episodes, the accuracy ranks models better than the loss, which depends on the scale of the embeddings.
+    Learners that adapt to every episode are scored on only a few, where many models would have the same accuracy.
 
     Args:
         encoder: The untrained model.

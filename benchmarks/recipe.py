@@ -157,12 +157,24 @@ def trained_and_tested(evaluation: Any, architecture: Any, seed: int) -> dict[st
         CPU seconds of the trial, and the accuracies by shots, ``"1"`` and ``"5"``.
     """
     from nas_meta.evaluation.trial import result_of
-    from nas_meta.tasks.episodes import EpisodeShape, episodes
 
     started = time.process_time()
     trained = result_of(evaluation.trial(architecture, seed, keep_above=0.0))
     found: dict[str, Any] = {"seconds": round(time.process_time() - started, 1)}
-    encoder = Cached(evaluation.restored(architecture, bytes(trained.weights)))
+    return found | tested(evaluation, evaluation.restored(architecture, bytes(trained.weights)), seed)
+
+
+def tested(evaluation: Any, trained: Any, seed: int) -> dict[str, float]:
+    """Accuracies of an encoder on meta-test with one and with five examples per class, by shots.
+
+    Args:
+        evaluation: the evaluation of the config.
+        trained: the trained encoder.
+        seed: seed of the head and of the episodes.
+    """
+    from nas_meta.tasks.episodes import EpisodeShape, episodes
+
+    encoder, found = Cached(trained), {}
     learner, tasks, shape = evaluation.learner, evaluation.tasks, evaluation.shape
     for shots in (1, 5):
         judged = EpisodeShape(shape.ways, shots, shape.queries)

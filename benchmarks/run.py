@@ -17,6 +17,7 @@ from benchmarks import (
     class_names,
     clinc150,
     ensemble_distillation,
+    final_training,
     heads,
     importance,
     inheritance,
@@ -54,6 +55,7 @@ MODULES = (
     supernet_contest,
     inner_loops, sinusoid, class_names, recipe, scratch_recipe, learners, heads, pretraining,
     inheritance, adaptation, pretraining_speed, zero_cost, prefilter, importance, user_tasks,
+    final_training,
     clinc150, ensemble_distillation,
 )  # fmt: skip
 BENCHMARKS = {module.__name__.rpartition(".")[2]: module for module in MODULES}

@@ -49,7 +49,9 @@ SetOption = Annotated[
 ]
 ResumeSetOption = Annotated[
     Optional[list[str]],
-    typer.Option("--set", metavar=SET, help="override a key of budget, resources or watching; may be repeated"),
+    typer.Option(
+        "--set", metavar=SET, help="override a key of final_training, budget, resources or watching; may be repeated"
+    ),
 ]
 SupportOption = Annotated[
     Optional[Path],

@@ -52,8 +52,7 @@ def make_evaluation(
     from nas_meta.config.teacher import with_teacher
     from nas_meta.evaluation.full_way import check_learner
     from nas_meta.evaluation.progress import EvaluationSettings
-    from nas_meta.evaluation.protocols import DRAWS, FULL_WAY
-    from nas_meta.evaluation.trial import check_ways
+    from nas_meta.evaluation.protocols import DRAWS, FULL_WAY, check_ways
     from nas_meta.models.compute import Compute
 
     config, section = resolved.sections, resolved.sections.tasks

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from nas_meta.config.final_training_section import FinalTrainingSection
 from nas_meta.config.objective_section import DEFAULT_OBJECTIVES, ObjectiveSection, with_defaults
 from nas_meta.config.recipe import AUTO
 from nas_meta.config.section import Section
@@ -237,6 +238,9 @@ class Config(Section):
     latency: LatencySection = Field(default_factory=LatencySection)
     budget: BudgetSection = Field(default_factory=BudgetSection)
     resources: ResourcesSection = Field(default_factory=ResourcesSection)
+    final_training: FinalTrainingSection | None = Field(
+        None, description="further training of the best trials after the search; by default none"
+    )
     watching: WatchingSection = Field(default_factory=WatchingSection)
     seed: int = Field(0, ge=0, description="seed of all random numbers")
     run_dir: Path | None = Field(None, description="run directory; by default a new folder under runs/")
@@ -279,6 +283,12 @@ class Config(Section):
                     f"objectives has {objective.metric}, which only pre-trained candidates have; "
                     "expected pretraining: {of: candidates}, or another metric"
                 )
+        final, keep = self.final_training, self.evaluation.keep
+        if final is not None and final.trials > keep:
+            raise ValueError(
+                f"final_training.trials is {final.trials}, but evaluation.keep is {keep}; "
+                "expected at most as many trials as keep their weights"
+            )
         latencies = [o.metric for o in self.objectives if o.metric.startswith(LATENCY)]
         if len(set(latencies)) > 1:
             raise ValueError(f"objectives has {' and '.join(latencies)}; expected the latency of one form")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -15,10 +16,11 @@ from nas_meta.config.model_pooling import own_pooling
 from nas_meta.config.pretraining import load_model
 from nas_meta.config.resolved import ResolvedConfig
 from nas_meta.core.files import write_atomically
+from nas_meta.core.signals import Interrupted
 from nas_meta.errors import ConfigError, TrialError
 from nas_meta.evaluation.trial import Evaluation
 from nas_meta.learners.base import Learner
-from nas_meta.learners.training.options import Distillation
+from nas_meta.learners.training.distillation import Distillation
 from nas_meta.models.encoder import Encoder
 from nas_meta.tasks.cache import cache_folder
 from nas_meta.tasks.episodes import EpisodeShape, episode
@@ -35,8 +37,7 @@ def with_teacher(evaluation: Evaluation, resolved: ResolvedConfig) -> Tasks:
     """Add the teacher's embeddings of all meta-train examples to the tasks, as targets of distillation.
 
     Args:
-        evaluation: The evaluation of the search. The :meth:`SearchSpace.reference` of its space is the teacher unless
-            the config names one.
+        evaluation: The evaluation of the search.
         resolved: The config.
 
     Returns:
@@ -51,27 +52,78 @@ def with_teacher(evaluation: Evaluation, resolved: ResolvedConfig) -> Tasks:
     values = [Distillation.model_validate(value) for value in resolved.training("distill")]
     if not any(value.weight for value in values):
         return tasks
-    named, trained = values[0].model, values[0].trained  # only a weight alone can be a choice
-    pooling = resolved.sections.tasks.pooling
-    pool = texts = tasks["meta-train"]
-    if named is None:
+    teacher = teacher_of(evaluation, resolved, values[0], KEY).embeddings()  # only a weight alone can be a choice
+    return replace(tasks, pools={**tasks.pools, "meta-train": replace(tasks["meta-train"], teacher=teacher)})
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A model whose embeddings are the targets of distillation.
+
+    Attributes:
+        model: The model.
+        pooling: Pooling of its token states.
+        texts: The meta-train examples, tokenised for it.
+        training: How it is meta-trained first; None leaves it as it is.
+    """
+
+    model: nn.Module
+    pooling: str
+    texts: Pool
+    training: Training | None
+
+    def embeddings(self, stopped: Callable[[], bool] = lambda: False) -> np.ndarray:
+        """Train the teacher, if it is to be trained, and embed all meta-train examples; from the cache if it has them.
+
+        Args:
+            stopped: Called after every step of the training; returns whether to give up.
+
+        Returns:
+            ``[examples, D]``.
+
+        Raises:
+            ConfigError: The training failed.
+            Interrupted: By ``stopped``.
+        """
+        training = self.training and replace(self.training, stopped=stopped)
+        return cached_embeddings(self.model, self.texts, self.pooling, training)
+
+
+def teacher_of(evaluation: Evaluation, resolved: ResolvedConfig, distill: Distillation, key: str) -> Teacher:
+    """Load the teacher that a config names.
+
+    Args:
+        evaluation: The evaluation of the search. The :meth:`SearchSpace.reference` of its space is the teacher unless
+            the config names one.
+        resolved: The config.
+        distill: The options of distillation.
+        key: The key of the config that has them, for messages.
+
+    Returns:
+        The teacher, not trained yet.
+
+    Raises:
+        ConfigError: The teacher cannot be loaded, takes no input of this kind, or the space has no full model.
+    """
+    pooling, texts = resolved.sections.tasks.pooling, evaluation.tasks["meta-train"]
+    if distill.model is None:
         model = evaluation.space.reference()
         if model is None:
             raise ConfigError(
-                f"{KEY} needs a full model to learn from, but the search space has none; expected distill: 0, a space "
-                f"with pretrained weights, or the name of a teacher, such as {KEY}: {{model: starter:mpnet}}"
+                f"{key} needs a full model to learn from, but the search space has none; expected {key}: 0, a space "
+                f"with pretrained weights, or the name of a teacher, such as {key}: {{model: starter:mpnet}}"
             )
     else:
-        if not len(pool.texts) or pool.pixels is not None:
-            raise ConfigError(f"{KEY}.model '{named}' embeds texts, but the examples have images; expected a number")
-        model, pooling = load_model(named, f"{KEY}.model"), own_pooling(named) or "mean"
-        texts = with_tokenizer(pool, load_tokenizer(named), resolved.sections.tasks.max_tokens)
-    if trained:
-        training = Training(replace(evaluation, pooling=pooling), resolved.sections.seed)
-        teacher = cached_embeddings(model, texts, pooling, training)
-    else:
-        teacher = cached_embeddings(model, texts, pooling)
-    return replace(tasks, pools={**tasks.pools, "meta-train": replace(pool, teacher=teacher)})
+        if not len(texts.texts) or texts.pixels is not None:
+            raise ConfigError(
+                f"{key}.model '{distill.model}' embeds texts, but the examples have images; expected a number"
+            )
+        model = load_model(distill.model, f"{key}.model")
+        pooling = own_pooling(distill.model) or "mean"
+        texts = with_tokenizer(texts, load_tokenizer(distill.model), resolved.sections.tasks.max_tokens)
+    evaluation = replace(evaluation, pooling=pooling)
+    training = Training(evaluation, resolved.sections.seed, key) if distill.trained else None
+    return Teacher(model, pooling, texts, training)
 
 
 @dataclass(frozen=True)
@@ -81,10 +133,14 @@ class Training:
     Attributes:
         evaluation: The evaluation of the search, with the pooling of the teacher.
         seed: Seed of dropout and of the episodes.
+        key: The key of the config that asks for it, for messages.
+        stopped: Called after every step; returns whether to give up.
     """
 
     evaluation: Evaluation
     seed: int
+    key: str
+    stopped: Callable[[], bool] = lambda: False
 
     @property
     def learner(self) -> Learner:
@@ -116,6 +172,7 @@ class Training:
 
         Raises:
             ConfigError: The training failed.
+            Interrupted: By :attr:`stopped`.
         """
         learner, shape = self.learner, self.shape
         compute = self.evaluation.compute
@@ -127,9 +184,10 @@ class Training:
             try:
                 encoder = evaluation.encoder(model)
                 for _ in learner.meta_train(encoder, pool, lambda i: episode(pool, shape, self.seed, i)):
-                    continue
+                    if self.stopped():
+                        raise Interrupted(f"{self.key}: the training of the teacher was interrupted")
             except TrialError as error:
-                raise ConfigError(f"{KEY}: the teacher cannot be meta-trained: {error}") from error
+                raise ConfigError(f"{self.key}: the teacher cannot be meta-trained: {error}") from error
         return encoder
 
 

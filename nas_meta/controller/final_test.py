@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nas_meta.controller.calls import Call, run_calls
+from nas_meta.controller.final_training import FinalStage
 from nas_meta.controller.trained_comparisons import TrainedComparisons
 from nas_meta.core.files import read_array
 from nas_meta.core.guard import first_line, plugin_call
@@ -17,7 +18,7 @@ from nas_meta.execution.engine import Engine
 from nas_meta.journal.compared_models import UNADAPTED, UNTRAINED
 from nas_meta.journal.database import Journal
 from nas_meta.journal.records import Trial
-from nas_meta.journal.run import weights_path
+from nas_meta.journal.weights import used_weights_path
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.search_space import SearchSpace
 
@@ -32,6 +33,7 @@ class FinalModels:
         space: The search space; its untouched model is tested if there is one.
         before: The space before domain adaptation; its untouched model is tested, too. None without adaptation.
         journal: Journal of the run, which keeps every trained comparison as soon as it is tested. None trains none.
+        stage: The final training, which the comparisons go through if the best trial did; None without one.
     """
 
     directory: Path
@@ -39,6 +41,7 @@ class FinalModels:
     space: SearchSpace
     before: SearchSpace | None = None
     journal: Journal | None = None
+    stage: FinalStage | None = None
 
 
 def meta_test(
@@ -67,7 +70,10 @@ def meta_test(
     report: dict[str, Any] = {kind: {} for kind in (*kinds, "unmeasured")} | {"right": {kind: {} for kind in kinds}}
     comparisons = None
     if models.journal is not None and models.trials:
-        comparisons, report["compared"] = TrainedComparisons(models.journal, models.trials[0]), models.trials[0].id
+        best, stage = models.trials[0], models.stage
+        final = stage.of(best) if stage else None
+        comparisons = TrainedComparisons(models.journal, best, final, stage.options if stage and final else None)
+        report["compared"] = best.id
     calls = [
         *(_comparison_calls(comparisons, models.space, report) if comparisons else ()),
         *_trial_calls(models, report["unmeasured"]),
@@ -102,7 +108,7 @@ def _comparison_calls(comparisons: TrainedComparisons, space: SearchSpace, repor
 def _trial_calls(models: FinalModels, unmeasured: dict[str, str]) -> Iterator[Call]:
     """Yield the calls that test trials, each with its weights."""
     for trial in models.trials:
-        weights = weights_path(models.directory, trial.id)
+        weights = used_weights_path(models.directory, trial.id)
         if weights.is_file():
             try:
                 arguments = Architecture(trial.architecture), read_array(weights).tobytes()

@@ -19,6 +19,7 @@ from nas_meta.errors import NasMetaError
 from nas_meta.evaluation.metrics import LATENCY, of_form
 from nas_meta.execution.engine import Engine, Event
 from nas_meta.journal.database import Journal
+from nas_meta.journal.records import Trial
 from nas_meta.journal.row_checks import validated
 from nas_meta.models.onnx.forms import TORCH
 from nas_meta.models.profiling import LatencySettings
@@ -52,6 +53,27 @@ def measure_each(
     """
     calls = [Call(number, "latency", (architecture, settings)) for number, architecture in enumerate(architectures)]
     return sorted(run_calls(engine, calls, retries, stopped, at_once=1), key=lambda event: event.key)
+
+
+def measured_front(
+    engine: Engine, front: Sequence[Trial], settings: LatencySettings, stopped: Callable[[], bool], retries: int
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Measure the latency of trials after a search, while nothing else runs.
+
+    Args:
+        engine: Runs the models on its workers.
+        front: The trials.
+        settings: How latency is measured.
+        stopped: Called after every event; returns whether to stop with the results so far.
+        retries: How often a measurement is retried after the death of its worker.
+
+    Returns:
+        What was measured by trial id, and why other trials have no latency, by what is missing.
+    """
+    architectures = [Architecture(trial.architecture) for trial in front]
+    events = list(zip(front, measure_each(engine, architectures, settings, stopped, retries), strict=False))
+    found = {str(t.id): dict(event.value.metrics) for t, event in events if not event.error}
+    return found, {f"latency of trial {t.id}": event.error for t, event in events if event.error}
 
 
 def architectures_to_measure(space: SearchSpace, models: int, seed: int) -> list[Architecture]:

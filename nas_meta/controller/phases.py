@@ -33,7 +33,8 @@ from nas_meta.controller.changes import checked_fingerprints
 from nas_meta.controller.extras import Extras, begun_with, session_of
 from nas_meta.controller.failure import failure_reason
 from nas_meta.controller.final_test import FinalModels, meta_test
-from nas_meta.controller.latency import fit_latency_table, latency_report, measure_each
+from nas_meta.controller.final_training import final_stage
+from nas_meta.controller.latency import fit_latency_table, latency_report, measured_front
 from nas_meta.controller.preflight import check_before_trials
 from nas_meta.controller.sessions import RELATIVE, Session, open_journal
 from nas_meta.controller.status_reporter import StatusReporter
@@ -48,10 +49,9 @@ from nas_meta.evaluation.progress import JobResult
 from nas_meta.execution.engine import Engine, Event
 from nas_meta.journal.database import Journal
 from nas_meta.journal.run import CHECKPOINT, SUPERNET, Run, pareto
-from nas_meta.journal.status import ADAPTATION, JOB, Watcher
+from nas_meta.journal.status import ADAPTATION, JOB, TRAINING, Watcher
 from nas_meta.models import inputs
 from nas_meta.models.profiling import LatencySettings
-from nas_meta.space.architecture import Architecture
 from nas_meta.strategy.protocol import Job, Strategy
 
 if TYPE_CHECKING:
@@ -157,7 +157,9 @@ class SearchRun:
         session = session_of(self.extras, self.resolved, self.inline, problem.space, self.resumed, self.directory)
         options: Any = self.resolved.options["stopping"]
         stopping = options.resolved(most_steps(self.resolved), self.config.evaluation.interim_episodes)
-        return _Plan(problem, corpus, self._evaluation(problem, corpus, stopping), session, stopping)
+        evaluation = self._evaluation(problem, corpus, stopping)
+        final_stage(self.resolved, evaluation, self.directory, None)  # refuses a teacher that cannot be loaded
+        return _Plan(problem, corpus, evaluation, session, stopping)
 
     def _evaluation(self, problem: Problem, corpus: Corpus | None, stopping: Any) -> Evaluation:
         """What every trial goes through."""
@@ -201,8 +203,7 @@ class SearchRun:
         The space and the strategy are built anew on the adapted model, so nobody holds the old weights.
         """
         section = self.config.pretraining
-        adapted = (self.directory / ADAPTED).is_dir()
-        if plan.corpus is None or section is None or section.of != "model" or adapted:
+        if plan.corpus is None or section is None or section.of != "model" or (self.directory / ADAPTED).is_dir():
             return plan
         from nas_meta.controller import domain_adaptation
 
@@ -256,7 +257,7 @@ class SearchRun:
             self.loop.restore()
             self.loop.run(engine, evaluation)
         if not self.stop.is_set() and self.loop.leaderboard.leader is not None:
-            self._conclude(engine, plan.problem)
+            self._conclude(engine, plan)
 
     def _start_engine(self, payload: Any) -> Engine:
         """Start the workers; from now on, signals are polled."""
@@ -329,32 +330,31 @@ class SearchRun:
             self.monitors.job_end(None)
         return result
 
-    def _conclude(self, engine: Engine, problem: Problem) -> None:
-        """Measure once what only the end of a search needs: meta-test and latencies."""
+    def _conclude(self, engine: Engine, plan: _Plan) -> None:
+        """Do once what only the end of a search needs: final training, meta-test and latencies."""
+        problem, section, retries = plan.problem, self.config.evaluation, self.config.resources.retries
+        stage = final_stage(self.resolved, plan.evaluation, self.directory, self.journal)
+        if stage is not None:
+            self.reporter.enter(TRAINING)
+            stage.run(engine, self.loop.leaderboard, retries, self._stopped, self.reporter.count)
         self.reporter.enter("meta-testing")
-        best = self.loop.leaderboard.best(self.config.evaluation.test_best)
+        best = self.loop.leaderboard.best(section.test_best)
         before = space_before_adaptation(self.resolved, self.directory, problem.tasks)
-        journal = self.journal if self.config.evaluation.compare else None
-        models = FinalModels(self.directory, best, problem.space, before, journal)
-        report = meta_test(engine, models, self.config.resources.retries, self._stopped, self.reporter.count)
-        latency, unmeasured = self._measure_latencies(engine, problem)
-        queries = query_count(problem.tasks["meta-test"], problem.shape, self.config.evaluation.protocol)
-        report |= {"queries": queries, "latency": latency, "unmeasured": report.get("unmeasured", {}) | unmeasured}
+        models = FinalModels(
+            self.directory, best, problem.space, before, self.journal if section.compare else None, stage
+        )
+        report = meta_test(engine, models, retries, self._stopped, self.reporter.count)
+        self.reporter.enter("measuring latencies")
+        front, settings = pareto(list(self.loop.trials.values()), self.objectives), self._latency_settings
+        measured, missing = measured_front(engine, front, settings, self._stopped, retries)
+        shape = inputs.describe_inputs(problem.space, settings.batch, settings.tokens)
+        latency = latency_report(self.loop.table, settings, self.config, measured, shape)
+        queries = query_count(problem.tasks["meta-test"], problem.shape, section.protocol)
+        report |= {"queries": queries, "latency": latency, "unmeasured": report.get("unmeasured", {}) | missing}
         if not self.stop.is_set():
             self.journal.set("report", report)
             self.monitors.tested(report, self.loop.leaderboard)
             self.reporter.enter("done")
-
-    def _measure_latencies(self, engine: Engine, problem: Problem) -> tuple[dict[str, Any], dict[str, str]]:
-        """Measure the latency of every trial on the Pareto front while nothing else runs; also why some have none."""
-        self.reporter.enter("measuring latencies")
-        front, settings = pareto(list(self.loop.trials.values()), self.objectives), self._latency_settings
-        architectures = [Architecture(t.architecture) for t in front]
-        events = measure_each(engine, architectures, settings, self._stopped, self.config.resources.retries)
-        measured = {str(t.id): dict(e.value.metrics) for t, e in zip(front, events, strict=False) if not e.error}
-        unmeasured = {f"latency of trial {t.id}": e.error for t, e in zip(front, events, strict=False) if e.error}
-        described = inputs.describe_inputs(problem.space, settings.batch, settings.tokens)
-        return latency_report(self.loop.table, settings, self.config, measured, described), unmeasured
 
     def _stopped(self) -> bool:
         """Publish the status while calls run, and return whether the search was interrupted."""

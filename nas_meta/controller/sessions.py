@@ -35,7 +35,7 @@ RELATIVE = "relative_limits"  # key of the journal: limits as the config gave th
 SECONDS = "seconds"  # key of the journal: the time of all sessions, without sleep of the machine
 # Null or auto here leaves the value to the search, which records it.
 DECIDED = ("strategy", "stopping", ("tasks", "ways"), ("tasks", "train_ways"), ("tasks", "train_queries"))
-MAY_CHANGE = ("budget", "resources", "watching", "run_dir")
+MAY_CHANGE = ("final_training", "budget", "resources", "watching", "run_dir")
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,8 @@ def config_to_resume(
     if differences:
         raise ConfigError(
             f"{directory} cannot be resumed with a different config: {'; '.join(differences)}; "
-            "expected changes only in budget, resources and watching, or another run directory for a new run"
+            "expected changes only in final_training, budget, resources and watching, or another run directory for a "
+            "new run"
         )
     changed = {name: given.document[name] for name in MAY_CHANGE}
     if from_file and changed["resources"]["gpus_per_trial"] is None:  # was decided when the run began

@@ -8,7 +8,7 @@ from typing import Any
 
 from nas_meta.core.files import write_atomically
 from nas_meta.journal.leaderboard import Leaderboard
-from nas_meta.journal.run import weights_path
+from nas_meta.journal.weights import final_weights_path, trials_with_weights, weights_path
 
 
 class StoredWeights:
@@ -26,8 +26,7 @@ class StoredWeights:
 
     def restore(self) -> None:
         """Find the weights that an earlier session of the search stored."""
-        files = weights_path(self.directory, 0).parent.glob("*.safetensors")
-        self._stored |= {int(path.stem) for path in files if path.stem.isdecimal()} & set(self.leaderboard.trials)
+        self._stored |= set(trials_with_weights(self.directory)) & set(self.leaderboard.trials)
 
     def threshold(self) -> float:
         """Return the signed first objective below which a worker need not send the weights of a trial.
@@ -57,5 +56,6 @@ class StoredWeights:
         """Delete the weights of trials that are no longer among the best."""
         kept = {trial.id for trial in self.leaderboard.best(self.keep)}
         for number in self._stored - kept - self.leaderboard.running.keys():
-            weights_path(self.directory, number).unlink(missing_ok=True)
+            for path in (weights_path(self.directory, number), final_weights_path(self.directory, number)):
+                path.unlink(missing_ok=True)
             self._stored.remove(number)

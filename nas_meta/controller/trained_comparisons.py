@@ -11,6 +11,7 @@ from typing import Any
 
 from nas_meta.controller.calls import Call
 from nas_meta.core.guard import plugin_call
+from nas_meta.evaluation.final_training import FinalTraining
 from nas_meta.journal.database import Journal
 from nas_meta.journal.records import Trial
 from nas_meta.journal.row_checks import TrainedComparison, validated
@@ -26,13 +27,18 @@ class TrainedComparisons:
     Args:
         journal: The journal of the run.
         trial: The trial to compare, whose hyperparameters and seed they share.
+        final: The final training of the trial, which they go through, too; None without one.
+        options: The options of that final training, which the journal records.
 
     Attributes:
         known: What the journal holds of the comparisons that :meth:`calls` returned no call for, by name.
     """
 
-    def __init__(self, journal: Journal, trial: Trial):
-        self._journal, self._trial = journal, trial
+    def __init__(
+        self, journal: Journal, trial: Trial, final: FinalTraining | None = None,
+        options: Mapping[str, Any] | None = None,
+    ):  # fmt: skip
+        self._journal, self._trial, self._final, self._options = journal, trial, final, options
         self._rows: dict[str, Architecture] = {}
         self.known: dict[str, dict[str, Any]] = {}
 
@@ -50,10 +56,10 @@ class TrainedComparisons:
             self._rows = {str(name): Architecture(row.values) for name, row in rows.items()}
         for row in validated(list[TrainedComparison], self._journal.get(COMPARISONS, []), COMPARISONS):
             same = self._rows.get(row["name"]) == Architecture(row["architecture"])
-            if same and row["seed"] == self._trial.seed:
+            if same and row["seed"] == self._trial.seed and row.get("final") == self._options:
                 self.known[row["name"]] = row
         return [
-            Call(("comparisons", name), "compare", (architecture, self._trial.seed))
+            Call(("comparisons", name), "compare", (architecture, self._trial.seed, self._final))
             for name, architecture in self._rows.items()
             if name not in self.known
         ]
@@ -68,6 +74,6 @@ class TrainedComparisons:
         """
         self.known[name] = {
             "name": name, "architecture": dict(self._rows[name].values), "seed": self._trial.seed,
-            "metrics": dict(metrics), "right": list(right),
+            "metrics": dict(metrics), "right": list(right), "final": self._options,
         }  # fmt: skip
         self._journal.set(COMPARISONS, list(self.known.values()))

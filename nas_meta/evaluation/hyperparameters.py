@@ -130,13 +130,13 @@ def known_options(options: type, section: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in section.items() if name in options.model_fields}
 
 
-def with_steps(learner: Learner, steps: int) -> Learner:
-    """Return a learner with another number of training steps.
+def with_options(learner: Learner, **changed: Any) -> Learner:
+    """Return a learner with other options.
 
     Args:
         learner: The learner; it is left as it was.
-        steps: The steps.
+        changed: New values by name of the option, already valid.
     """
-    changed = copy.copy(learner)
-    changed.options = learner.options.model_copy(update={"steps": steps})
-    return changed
+    copied = copy.copy(learner)
+    copied.options = learner.options.model_copy(update=changed)
+    return copied

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nas_meta.evaluation.baselines import baseline_accuracies
+from nas_meta.evaluation.final_training import FinalTraining, trained_further
 from nas_meta.evaluation.full_way import query_count, scores
 from nas_meta.evaluation.metrics import ACCURACY, INTERVAL
 from nas_meta.evaluation.progress import Progress, Result
@@ -54,7 +55,7 @@ def baseline_result(evaluation: Evaluation, name: str) -> Result:
 
 
 def comparison_result(
-    evaluation: Evaluation, architecture: Architecture, seed: int
+    evaluation: Evaluation, architecture: Architecture, seed: int, final: FinalTraining | None = None
 ) -> Generator[Progress, None, Result]:
     """Train an architecture that the best trial is compared with, exactly as a trial would be, and test it.
 
@@ -65,6 +66,7 @@ def comparison_result(
         evaluation: The evaluation of the search.
         architecture: Architecture of the joint space, with the searched hyperparameters of the best trial.
         seed: Seed of the best trial.
+        final: The final training that the best trial went through; None without one.
 
     Yields:
         The progress of the training.
@@ -75,6 +77,9 @@ def comparison_result(
     free = replace(evaluation, limits=(), measured=(), settings=replace(evaluation.settings, rungs=()))
     trained = yield from free.trial(architecture, seed, keep_above=-math.inf)
     assert trained.weights is not None  # no accuracy is below the threshold
+    if final is not None:
+        trained = yield from trained_further(free, architecture, trained.weights, seed, final)
+        assert trained.weights is not None
     return free.test(architecture, trained.weights)
 
 

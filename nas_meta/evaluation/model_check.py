@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from nas_meta.core.guard import first_line
 from nas_meta.errors import NasMetaError, TrialError
-from nas_meta.learners.training.options import Distillation
+from nas_meta.learners.training.distillation import Distillation
 from nas_meta.models.adapters import adapter_names, without_adapters
 from nas_meta.models.checks import check_model
 from nas_meta.models.compute import Compute

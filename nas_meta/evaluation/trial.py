@@ -16,14 +16,15 @@ import numpy as np
 import torch
 
 from nas_meta.core.objectives import Limit, Objective
-from nas_meta.errors import ConfigError, TrialError
+from nas_meta.errors import TrialError
 from nas_meta.evaluation import full_way
+from nas_meta.evaluation.final_training import FinalTraining, trained_further
 from nas_meta.evaluation.further_metrics import further_metrics
-from nas_meta.evaluation.hyperparameters import SearchedHyperparameters, with_steps
+from nas_meta.evaluation.hyperparameters import SearchedHyperparameters, with_options
 from nas_meta.evaluation.meta_test import baseline_result, comparison_result, model_result
 from nas_meta.evaluation.metrics import ACCURACY, INTERVAL
 from nas_meta.evaluation.progress import EvaluationSettings, JobResult, Progress, Result
-from nas_meta.evaluation.protocols import DRAWS, FULL_WAY
+from nas_meta.evaluation.protocols import DRAWS, FULL_WAY, check_ways
 from nas_meta.learners.base import Learner
 from nas_meta.learners.protonet import ProtoNet
 from nas_meta.learners.training.distributed import Rank, process_group
@@ -169,7 +170,7 @@ class Evaluation:
         """
         chosen = self.of(architecture)
         if steps is not None:
-            chosen = replace(chosen, learner=with_steps(chosen.learner, steps))
+            chosen = replace(chosen, learner=with_options(chosen.learner, steps=steps))
         return (yield from chosen._trial(architecture, seed, keep_above, start, donor))
 
     def _trial(
@@ -292,9 +293,17 @@ class Evaluation:
         """Test one of :data:`nas_meta.evaluation.baselines.BASELINES` on the same meta-test episodes."""
         return baseline_result(self, name)
 
-    def compare(self, architecture: Architecture, seed: int) -> Generator[Progress, None, Result]:
+    def train_further(
+        self, architecture: Architecture, weights: np.ndarray, seed: int, final: FinalTraining
+    ) -> Generator[Progress, None, Result]:
+        """Train the model of a trial further; see :func:`nas_meta.evaluation.final_training.trained_further`."""
+        return (yield from trained_further(self, architecture, weights, seed, final))
+
+    def compare(
+        self, architecture: Architecture, seed: int, final: FinalTraining | None = None
+    ) -> Generator[Progress, None, Result]:
         """Train an architecture that the best trial is compared with, as a trial, and test it on the same episodes."""
-        return (yield from comparison_result(self, architecture, seed))
+        return (yield from comparison_result(self, architecture, seed, final))
 
     def encoder(self, model: torch.nn.Module) -> Encoder:
         """Equip a model for the learner and add pooling and the learner's own modules.
@@ -377,15 +386,6 @@ class Evaluation:
         if not every:
             return False
         return step % every == 0 if step < steps else self.learner.options.training.patience > 0
-
-
-def check_ways(learner: Learner, train: EpisodeShape, judged: EpisodeShape) -> None:
-    """Raise ConfigError if a learner with a head of fixed size is meta-trained on another number of classes."""
-    if not learner.any_ways and train.ways != judged.ways:
-        raise ConfigError(
-            f"tasks.train_ways is {train.ways}, but the head of {type(learner).__name__} has tasks.ways = "
-            f"{judged.ways} classes; expected the same number, or a learner without a fixed head, such as protonet"
-        )
 
 
 def result_of(trial: Generator[Progress, None, Result]) -> Result:

@@ -104,6 +104,19 @@ class TrainedComparison(BaseModel):
     seed: int
     metrics: MetaTestMetrics
     right: list[Count]
+    final: dict[str, Any] | None = None  # options of its final training; missing in older journals
+
+
+class FinallyTrained(BaseModel):
+    """A trial that was trained further at the end of a search."""
+
+    model_config = ConfigDict(strict=True)
+    trial: Count
+    seed: int
+    options: dict[str, Any]
+    metrics: dict[str, FiniteFloat] = {}
+    kept: bool = False
+    error: str = ""
 
 
 class LatencyReport(BaseModel):

@@ -22,10 +22,12 @@ from nas_meta.core.objectives import Objective, pareto_front, signed_values
 from nas_meta.errors import ConfigError, RunError, nearest
 from nas_meta.evaluation.metrics import metric_of
 from nas_meta.journal.database import Journal
+from nas_meta.journal.final_training import FINAL_TRAINING, final_sentence
 from nas_meta.journal.fingerprints import recorded_environments, recorded_fingerprint
 from nas_meta.journal.records import Trial
-from nas_meta.journal.row_checks import MetaTest, recorded_config, validated
+from nas_meta.journal.row_checks import FinallyTrained, MetaTest, recorded_config, validated
 from nas_meta.journal.verdict import verdict_of
+from nas_meta.journal.weights import read_weights
 from nas_meta.strategy.stopping.rule import RungReport
 
 SUPERNET = "supernet.safetensors"
@@ -285,7 +287,7 @@ class Run:
         return self.report.get("trials", {}).get(str(trial.id), {})
 
     def weights_of(self, trial: Trial) -> bytes:
-        """Return the trained weights of a trial.
+        """Return the trained weights of a trial, after its final training if that made it better.
 
         Args:
             trial: The trial.
@@ -296,19 +298,23 @@ class Run:
         Raises:
             RunError: The weights were not kept, or the file is damaged.
         """
-        path = weights_path(self.directory, trial.id)
-        if not path.is_file():
-            kept = sorted(int(p.stem) for p in path.parent.glob("*.safetensors") if p.stem.isdecimal())
-            hint = f"expected one of the trials {', '.join(map(str, kept))}" if kept else "this run has no weights"
-            raise RunError(f"the weights of trial {trial.id} were not kept; {hint}")
-        from nas_meta.models.state import damage_of_weights
+        return read_weights(self.directory, trial.id)
 
-        damage = damage_of_weights(path)
-        if damage is not None:
-            raise RunError(
-                f"the weights of trial {trial.id} cannot be read: {path} is damaged ({damage}); expected another trial"
-            )
-        return path.read_bytes()
+    @property
+    def final_training(self) -> Mapping[int, Mapping[str, Any]]:
+        """The results of final training by trial id; empty without one.
+
+        A result has the ``metrics`` after the training and ``kept``, whether they are better than those of the trial,
+        so that the new weights are used; or the ``error`` that ended it.
+        """
+        rows = self._value(FINAL_TRAINING, list[FinallyTrained], [])
+        return {row["trial"]: row for row in rows}
+
+    @property
+    def final_sentences(self) -> list[str]:
+        """What the final training of each trial gained, as sentences without a full stop."""
+        results = self.final_training
+        return [final_sentence(t, results[t.id], self.objectives[0]) for t in self.trials if t.id in results]
 
 
 def load_run(path: str | Path, allow_plugins: bool = False) -> Run:
@@ -354,19 +360,6 @@ def new_run_dir(path: str | Path | None) -> Path:
     except OSError as error:
         raise RunError(f"{path} cannot be created: {error.strerror}") from error
     return path
-
-
-def weights_path(directory: Path, trial_id: int) -> Path:
-    """Return the path of a trial's trained weights; the file exists while they are kept.
-
-    Args:
-        directory: The run directory.
-        trial_id: The id of the trial.
-
-    Returns:
-        The path.
-    """
-    return directory / "weights" / f"{trial_id}.safetensors"
 
 
 def rank(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Trial]:

@@ -33,13 +33,15 @@ PHASES = {
     "measuring latencies": "measuring latencies",
     "searching": "searching",
     "finishing": "finishing running trials (press Ctrl-C again to end them immediately)",
+    "final training": "training the best further",
     "meta-testing": "meta-testing the best",
     "done": "done",
     "interrupted": "interrupted",
     "failed": "failed",
 }
 JOBS = ("adapting the model", "training the supernet")  # before the first trial
-TESTING = "meta-testing"
+TRAINING = "final training"
+COUNTED = (TRAINING, "meta-testing")  # phases that count models
 OVER = ("done", "interrupted", "failed")
 
 
@@ -53,9 +55,10 @@ class Status:
         total: Trials of the budget.
         started: When the search began, in seconds since the epoch.
         steps: Meta-training steps that running trials have taken, by trial id; those of the running job under 0, as
-            well as the number of models that the meta-test has tested.
+            well as the number of models that are trained further or tested.
         run_dir: The run directory.
-        job_steps: Steps that the running job takes in total, or the number of models to test; 0 if that is not known.
+        job_steps: Steps that the running job takes in total, or the number of models to train or test; 0 if that is
+            not known.
         losses: The last meta-training loss of running trials, by trial id.
         workers: Number of trials that run at a time.
         troubles: Sentences about monitors that failed, such as logs and hooks.

@@ -11,7 +11,8 @@ from nas_meta import load_run, resume, search
 from nas_meta.core.files import write_atomically
 from nas_meta.errors import RunError
 from nas_meta.journal.database import Journal
-from nas_meta.journal.run import CHECKPOINT, SUPERNET, weights_path
+from nas_meta.journal.run import CHECKPOINT, SUPERNET
+from nas_meta.journal.weights import weights_path
 
 
 class Crash(Exception):

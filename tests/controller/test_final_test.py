@@ -12,7 +12,7 @@ from nas_meta.controller.calls import Call, run_calls
 from nas_meta.execution.engine import Event
 from nas_meta.execution.inline_engine import InlineEngine
 from nas_meta.journal.database import Journal
-from nas_meta.journal.run import weights_path
+from nas_meta.journal.weights import weights_path
 from nas_meta.outputs.report.terminal import console, result_table
 
 TFIDF = "TF-IDF, nearest centroid"

@@ -13,7 +13,7 @@ from command_line import PROGRAM
 from killing import results
 
 from nas_meta import load_run, resume, search
-from nas_meta.journal.run import weights_path
+from nas_meta.journal.weights import weights_path
 
 pytestmark = pytest.mark.slow
 PHASES = ["training the supernet", "searching", "meta-testing", "measuring latencies"]

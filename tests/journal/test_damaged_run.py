@@ -13,7 +13,7 @@ from nas_meta.core.files import read_array
 from nas_meta.core.signals import Interrupted
 from nas_meta.errors import ConfigError, RunError
 from nas_meta.journal.database import FILE
-from nas_meta.journal.run import weights_path
+from nas_meta.journal.weights import weights_path
 from nas_meta.outputs.export.folder import export
 from nas_meta.outputs.monitors.logs import read_log
 from nas_meta.outputs.rerun import rerun

@@ -14,7 +14,8 @@ import nas_meta
 from nas_meta.errors import ConfigError, RunError
 from nas_meta.evaluation.ensemble import Queries
 from nas_meta.journal.records import Trial
-from nas_meta.journal.run import load_run, weights_path
+from nas_meta.journal.run import load_run
+from nas_meta.journal.weights import weights_path
 from nas_meta.outputs.ensemble import scoring
 from nas_meta.outputs.ensemble.description import ENSEMBLE
 from nas_meta.outputs.ensemble.folder import write_ensemble

@@ -120,12 +120,15 @@ def file_differences(before: Mapping[str, str], now: Mapping[str, str]) -> Itera
 
 
 def _named(resolved: ResolvedConfig) -> Iterator[tuple[str, str]]:
-    """Yield all text values in the options of plugins, and the model of ``pretraining.inherit``, with their keys."""
+    """Yield all text values in the options of plugins, and the models that other sections name, with their keys."""
     for section in OWN_SECTIONS:
         yield from _texts(section, resolved.options[section].model_dump(mode="json"))
     pretraining = resolved.sections.pretraining
     if pretraining is not None and isinstance(pretraining.inherit, str):
         yield "pretraining.inherit", pretraining.inherit
+    final = resolved.sections.final_training
+    if final is not None and final.distill is not None and final.distill.model is not None:
+        yield "final_training.distill.model", final.distill.model
 
 
 def _texts(key: str, value: Any) -> Iterator[tuple[str, str]]:

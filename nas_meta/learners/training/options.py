@@ -6,42 +6,13 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 from torch import nn
 
 from nas_meta.core.options import PluginOptions
-from nas_meta.core.paths import ModelName
+from nas_meta.learners.training.distillation import Distillation, number_or_section
 
 REMOVED = ("mixup", "average_last")  # options of earlier versions, which were off if 0
-
-
-class Distillation(PluginOptions):
-    """Options under ``learner.training.distill``; a number is the weight alone."""
-
-    weight: float = Field(1.0, ge=0, description="loss weight of the distance to the teacher; 0 disables distillation")
-    model: ModelName | None = Field(
-        None, description="the teacher: a folder, a hub name, or starter:mpnet; by default the full model of the space"
-    )
-
-    trained: bool = Field(
-        False,
-        description="whether the teacher is meta-trained first, as the models of the search are; costs one training of "
-        "the teacher per search",
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_weight(cls, given: Any) -> Any:
-        return {"weight": given} if isinstance(given, int | float) and not isinstance(given, bool) else given
-
-    @model_serializer(mode="wrap")
-    def _as_weight(self, dump: SerializerFunctionWrapHandler) -> Any:
-        return dump(self) if self.model or self.trained else self.weight
-
-
-def _or_number(schema: dict[str, Any]) -> None:
-    """Let the JSON schema of an option take a number in place of its section."""
-    schema["anyOf"] = [{"type": "number", "minimum": 0}, {"$ref": schema.pop("$ref")}]
 
 
 class TrainingOptions(PluginOptions):
@@ -74,7 +45,7 @@ class TrainingOptions(PluginOptions):
         Distillation(weight=0.0),
         description="loss weight of the distance to the full model's embeddings, 0 disables distillation; or "
         "{model: NAME, weight: W, trained: true} with another teacher, or with one that is meta-trained first",
-        json_schema_extra=_or_number,
+        json_schema_extra=number_or_section,
     )
     patience: int = Field(
         0, ge=0, description="interim validations without improvement after which training stops early; 0 disables it"

@@ -19,7 +19,8 @@ from nas_meta.evaluation.protocols import FULL_WAY
 from nas_meta.evaluation.task_logits import query_logits, tasks_of
 from nas_meta.evaluation.trial import Evaluation
 from nas_meta.journal.records import Trial
-from nas_meta.journal.run import Run, weights_path
+from nas_meta.journal.run import Run
+from nas_meta.journal.weights import weights_path
 from nas_meta.models.profiling import LatencySettings
 from nas_meta.outputs.changes import warn_of_changes
 from nas_meta.space.search_space import SearchSpace

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nas_meta.config.resolved import Config
+from nas_meta.core.wording import counted
 from nas_meta.errors import one_line
 from nas_meta.evaluation.metrics import ACCURACY, METRICS, shown_metrics
 from nas_meta.evaluation.protocols import task_words
@@ -28,7 +30,7 @@ tags: [few-shot, neural-architecture-search, nas-meta]
 ---
 # {title}
 
-A {space}, found by nas-meta and meta-trained with `{learner}` for {steps} steps on episodes ({episodes})
+A {space}, found by nas-meta and meta-trained with `{learner}` for {steps} on episodes ({episodes})
 from `{source}`.
 
 | | |
@@ -119,6 +121,8 @@ def metric_rows(run: Run, trial: Trial, inputs: str) -> list[str]:
     accuracy = METRICS[ACCURACY]
     test = accuracy.format(run.test_of(trial), prefix="test_") or "not measured"
     rows = [("meta-validation accuracy", accuracy.format(trial.metrics)), ("meta-test accuracy", test)]
+    if final := kept_training(run, trial):
+        rows.insert(1, ("meta-validation accuracy after the final training", accuracy.format(final["metrics"])))
     rows += [
         ("parameters of the architecture", f"{int(trial.metrics['params']):,}"),
         (f"FLOPs for {inputs}", f"{int(trial.metrics['flops']):,}"),
@@ -155,7 +159,7 @@ def model_card(
         title=folder.name,
         space=f"model of the space `{config.space.name}`",
         learner=config.learner.name,
-        steps=trial.fidelity,
+        steps=steps_taken(run, trial),
         episodes=task_words(config.tasks.ways, config.tasks.shots, config.tasks.class_names),
         source=config.tasks.source,
         metrics="\n".join(metric_rows(run, trial, describe_inputs(space, 1, config.evaluation.flops_tokens))),
@@ -169,6 +173,31 @@ def model_card(
         architecture=json.dumps(dict(trial.architecture), indent=1),
     )
     return card.replace("library_name: transformers", "library_name: nas-meta") if own_loading else card
+
+
+def kept_training(run: Run, trial: Trial) -> Mapping[str, Any] | None:
+    """Return the final training whose weights a trial has.
+
+    Args:
+        run: The run.
+        trial: The trial.
+
+    Returns:
+        Its entry of :attr:`nas_meta.journal.run.Run.final_training`; None if the trial has the weights of the search.
+    """
+    final = run.final_training.get(trial.id)
+    return final if final and final.get("kept") else None
+
+
+def steps_taken(run: Run, trial: Trial) -> str:
+    """Return how many steps the weights of a trial were trained for, in words.
+
+    Args:
+        run: The run.
+        trial: The trial.
+    """
+    final = kept_training(run, trial)
+    return counted(trial.fidelity, "step") + (f", then for {final['options'].get('steps')} more," if final else "")
 
 
 def _calibrated(calibration: Calibration | None) -> str:

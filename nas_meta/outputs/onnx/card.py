@@ -10,7 +10,7 @@ from nas_meta.journal.run import Run
 from nas_meta.journal.verdict import verdict_of
 from nas_meta.models.inputs import describe_inputs
 from nas_meta.models.onnx.forms import NONE
-from nas_meta.outputs.export.model_card import metric_rows
+from nas_meta.outputs.export.model_card import metric_rows, steps_taken
 from nas_meta.outputs.onnx.gates import Latency, has_vnni
 from nas_meta.outputs.onnx.model import Gates
 from nas_meta.space.search_space import SearchSpace
@@ -23,7 +23,7 @@ tags: [few-shot, neural-architecture-search, nas-meta, onnx]
 ---
 # {title}
 
-A model of the space `{space}`, found by nas-meta and meta-trained with `{learner}` for {steps} steps on episodes
+A model of the space `{space}`, found by nas-meta and meta-trained with `{learner}` for {steps} on episodes
 ({episodes}) from `{source}`; {what}.
 
 | | |
@@ -95,7 +95,7 @@ def onnx_card(run: Run, trial: Trial, space: SearchSpace, config: Config, title:
     return CARD.format(
         title=title,
         tag="image-feature-extraction" if gates.modality == "image" else "feature-extraction",
-        space=config.space.name, learner=config.learner.name, steps=trial.fidelity,
+        space=config.space.name, learner=config.learner.name, steps=steps_taken(run, trial),
         episodes=task_words(config.tasks.ways, config.tasks.shots, config.tasks.class_names),
         source=config.tasks.source, what=quantized,
         metrics="\n".join(metric_rows(run, trial, describe_inputs(space, 1, config.evaluation.flops_tokens))),

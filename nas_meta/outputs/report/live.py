@@ -16,7 +16,7 @@ from rich.text import Text
 
 from nas_meta.errors import one_line
 from nas_meta.journal.records import Trial
-from nas_meta.journal.status import JOB, JOBS, PHASES, TESTING, Status
+from nas_meta.journal.status import COUNTED, JOB, JOBS, PHASES, Status
 from nas_meta.outputs.report.formatting import clock, trial_line
 from nas_meta.outputs.report.terminal import console
 
@@ -171,7 +171,7 @@ def summary(status: Status) -> Summary:
         return Summary(phase, f"step {status.steps.get(JOB, 0)}{of}", status.started, ended)
     if status.phase == "preparing" and not board.trials:
         return Summary(phase, "", status.started, ended)
-    if status.phase == TESTING and status.job_steps:
+    if status.phase in COUNTED and status.job_steps:
         return Summary(phase, f"{status.steps.get(JOB, 0)}/{status.job_steps} models", status.started, ended)
     failed, stopped = board.counts["failed"], board.counts["stopped"]
     counts = f"{board.finished}/{status.total} done, {len(board.running)} running, {failed} failed"
@@ -212,7 +212,7 @@ def bar_of(status: Status) -> tuple[int, int]:
     Args:
         status: Status of the search.
     """
-    if status.phase in JOBS or (status.phase == TESTING and status.job_steps):
+    if status.phase in JOBS or (status.phase in COUNTED and status.job_steps):
         return status.steps.get(JOB, 0), status.job_steps
     preparing = status.phase == "preparing" and not status.leaderboard.trials
     return status.leaderboard.finished, 0 if preparing else status.total

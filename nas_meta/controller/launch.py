@@ -99,7 +99,7 @@ def resume(
 
     Args:
         run_dir: The run directory.
-        overrides: ``section.key=value`` of the sections ``budget``, ``resources`` and ``watching``.
+        overrides: ``section.key=value`` of the sections ``final_training``, ``budget``, ``resources`` and ``watching``.
         inline: Run trials in this process, without Ray.
         watch: Called with the status after every event.
         allow_plugins: Whether the code of plugin files and hooks that the run names may be run.

@@ -143,6 +143,9 @@ def _sentence(model: type[BaseModel], error: Mapping[str, Any], path: tuple, ext
         return f"'{name}' is not a known key; {error['msg']}"
     if error["type"] == "missing":
         return f"'{name}' is missing"
+    if error["type"] == "model_type":
+        keys = sorted(fields_at(model, error["loc"]))
+        return f"{name} is {error['input']!r}; expected keys such as {', '.join(keys[:3])}"
     expected = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     if error["type"] == "value_error":
         return f"{name}: {expected}" if name else expected

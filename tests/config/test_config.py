@@ -63,6 +63,24 @@ def test_overrides_replace_values_and_are_validated(tmp_path):
         read_config(file, ["learner.steps"])
 
 
+@pytest.mark.parametrize(
+    "override, sentence",
+    [
+        ("budget=7", "budget is 7; expected keys such as hours, max_identical_failures, timeout_minutes"),
+        ("pretraining=yes", "pretraining is True; expected keys such as batch, "),
+        ("learner.training=fast", "learner.training is 'fast'; expected keys such as adversarial, "),
+        (
+            "learner.training.distill=[1]",
+            "learner.training.distill is [1]; expected keys such as model, trained, weight",
+        ),
+    ],
+)
+def test_a_value_in_place_of_a_section_is_reported_with_its_keys(tmp_path, override, sentence):
+    with pytest.raises(ConfigError) as raised:
+        read_config(write(tmp_path, "seed: 1\n"), [override])
+    assert sentence in str(raised.value)
+
+
 def test_a_resolved_config_resolves_to_itself(tmp_path):
     first = read_config(write(tmp_path, "seed: 4\n"))
     second = read_config(write(tmp_path, first.as_yaml()))

@@ -35,6 +35,7 @@ def best(
                 "latency_form": timing.get("form", "torch"),
                 "steps_taken": opened.steps.taken,
                 "steps_planned": opened.steps.planned,
+                "final_training": opened.final_training.get(trial.id),
                 "verdict": opened.verdict,
             }
         )
@@ -117,7 +118,8 @@ def trial(
 
     out = console()
     objectives = [o.metric for o in opened.objectives]
-    out.print("\n".join([trial_line(row, objectives), *choices(row)]), highlight=False)
+    further = [opened.final_sentences[row.id]] if row.id in opened.final_sentences else []
+    out.print("\n".join([trial_line(row, objectives), *choices(row), *further]), highlight=False)
     if metrics is not None:
         comparison = compared_with_journal(opened, row, metrics[ACCURACY], changes)
         out.print(f"rerun: {ACCURACY} {metrics[ACCURACY]} ({comparison})", highlight=False)

@@ -311,10 +311,10 @@ class Run:
         return {row["trial"]: row for row in rows}
 
     @property
-    def final_sentences(self) -> list[str]:
-        """What the final training of each trial gained, as sentences without a full stop."""
-        results = self.final_training
-        return [final_sentence(t, results[t.id], self.objectives[0]) for t in self.trials if t.id in results]
+    def final_sentences(self) -> Mapping[int, str]:
+        """What the final training of trials gained: by trial id, a sentence without a full stop."""
+        results, objective = self.final_training, self.objectives[0]
+        return {t.id: final_sentence(t, results[t.id], objective) for t in self.trials if t.id in results}
 
 
 def load_run(path: str | Path, allow_plugins: bool = False) -> Run:

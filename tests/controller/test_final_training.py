@@ -1,8 +1,10 @@
 """Final training: the best trials are trained further, and whatever is better on meta-validation is used."""
 
 import dataclasses
+import json
 
 import pytest
+from command_line import nas_meta
 from dying_engine import DyingEngine
 
 from nas_meta import NasMetaError, load_run, resume, search
@@ -58,10 +60,12 @@ def test_the_best_trial_is_used_with_its_better_weights(document, tmp_path):
     before = weights_path(run.directory, best.id).read_bytes()
     assert accuracy_with(run, best, before) == pytest.approx(best.metrics["accuracy"])
 
-    [sentence] = run.final_sentences
+    [sentence] = run.final_sentences.values()
     assert sentence.startswith(f"trial {best.id}, trained for 30 more steps: ")
     assert sentence.endswith("; it has the new weights")
     assert sentence in shown(run) and f"Final training: {sentence}." in (run.directory / "report.html").read_text()
+    assert sentence in " ".join(nas_meta("trial", run.directory, best.id).stdout.split())
+    assert json.loads(nas_meta("best", run.directory, "--json").stdout)["final_training"] == row
     card = (export(run, tmp_path / "model") / "README.md").read_text()
     assert "for 1 step, then for 30 more, on episodes" in card
     assert "| meta-validation accuracy after the final training | " in card
@@ -72,7 +76,7 @@ def test_weights_that_are_no_better_are_not_used(document, tmp_path):
     run = search(document, tmp_path / "run", inline=True)
     assert len(run.final_training) == 2 and not any(row["kept"] for row in run.final_training.values())
     assert not list((tmp_path / "run" / "weights").glob("*.final.*"))
-    assert run.final_sentences[0].endswith("that is no better, so it has the weights of the search")
+    assert run.final_sentences[run.best.id].endswith("that is no better, so it has the weights of the search")
 
 
 def test_what_the_winner_is_compared_with_is_trained_for_as_long(document, tmp_path):
@@ -116,7 +120,8 @@ def test_a_resumed_search_trains_only_what_is_missing(document, monkeypatch, tmp
 def test_a_final_training_that_fails_leaves_the_weights_of_the_search(document, monkeypatch, tmp_path):
     monkeypatch.setattr(phases, "make_engine", lambda payload, *_: DyingEngine(payload, "train_further", 99))
     run = search(document, tmp_path / "run", inline=True)
-    assert run.final_sentences == [f"trial {run.best.id} could not be trained further: the worker died: killed"]
+    sentence = f"trial {run.best.id} could not be trained further: the worker died: killed"
+    assert run.final_sentences == {run.best.id: sentence}
     assert run.report["trials"] and run.weights_of(run.best)
 
 

@@ -67,7 +67,7 @@ def facts_of(run: Run, rates: Rates, phase: str | None = None) -> dict[str, Any]
         "winner": None if winner is None else _trial(run, winner),
         "before": _before(run),
         "table": [] if winner is None else table_rows(run, winner),
-        "final_training": run.final_sentences,
+        "final_training": list(run.final_sentences.values()),
         "unmeasured": {shown_name(key, run.report): why for key, why in run.report.get("unmeasured", {}).items()},
         "front": None if winner is None else _front(run, trials, objectives, winner),
         "importances": [as_dict(result) for result in importances(results, objectives, DRAWS)],

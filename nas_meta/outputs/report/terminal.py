@@ -89,7 +89,7 @@ def result_table(run: Run, wide: bool = False) -> Listing:
     table.caption = (
         f"* on the Pareto front; ± is the 95% interval over {_unit(run)}\n{steps.taken:,} meta-training steps{saved}"
     )
-    for sentence in run.final_sentences:
+    for sentence in run.final_sentences.values():
         table.caption += escape(f"\n{sentence}")
     for name, reason in unmeasured.items():
         table.caption += escape(f"\n{one_line(name)} was not measured: {one_line(reason)}")

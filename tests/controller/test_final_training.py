@@ -3,18 +3,23 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 from command_line import nas_meta
 from dying_engine import DyingEngine
 
-from nas_meta import NasMetaError, load_run, resume, search
+from nas_meta import Architecture, NasMetaError, load_run, resume, search
+from nas_meta.config.components import make_evaluation
+from nas_meta.config.problem import load_problem
 from nas_meta.controller import phases
 from nas_meta.evaluation.final_training import FinalTraining
+from nas_meta.evaluation.trial import result_of
 from nas_meta.journal.database import Journal
 from nas_meta.journal.weights import final_weights_path, weights_path
 from nas_meta.learners.training.distillation import Distillation
 from nas_meta.outputs.export.folder import export
 from nas_meta.outputs.report.terminal import console, result_table
+from nas_meta.testing.device_rule import DeviceRule
 
 WHOLE = "the whole model trained alike"
 
@@ -32,13 +37,14 @@ def document(small_config):
     }  # fmt: skip
 
 
+def evaluation_of(run):
+    """The evaluation of a run's trials."""
+    return make_evaluation(run.config, *load_problem(run.config), 1)
+
+
 def accuracy_with(run, trial, weights):
     """Meta-validation accuracy of a trial with weights that are given."""
-    from nas_meta.config.components import make_evaluation
-    from nas_meta.config.problem import load_problem
-    from nas_meta.space.architecture import Architecture
-
-    evaluation = make_evaluation(run.config, *load_problem(run.config), 1)
+    evaluation = evaluation_of(run)
     encoder = evaluation.restored(Architecture(trial.architecture), weights)
     return evaluation.accuracies(encoder, "meta-validation", 40).mean()
 
@@ -142,6 +148,17 @@ def test_the_learner_of_the_trial_changes_only_where_the_final_training_says_so(
     changed = {k: v for k, v in learner.options.model_dump().items() if v != protonet.options.model_dump()[k]}
     assert set(changed) == {"steps", "training"} and learner.options.training.distill.weight == 2.0
     assert dataclasses.replace(final, lr=0.5).learner(protonet).options.lr == 0.5
+
+
+def test_its_tensors_would_be_on_one_device_of_a_gpu(document, tmp_path):
+    document["learner"]["head"] = "auto"
+    run = search(document | {"final_training": None}, tmp_path / "run", inline=True)
+    evaluation, weights = evaluation_of(run), run.weights_of(run.best)
+    teacher = np.ones((len(evaluation.tasks["meta-train"]), 5), np.float32)
+    final = FinalTraining(2, distill=Distillation(weight=1.0), teacher=teacher)
+    with DeviceRule() as rule:
+        result_of(evaluation.train_further(Architecture(run.best.architecture), weights, 1, final))
+    assert rule.violations == []
 
 
 @pytest.fixture

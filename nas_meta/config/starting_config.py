@@ -49,6 +49,8 @@ objectives:
 
 budget:
   trials: 24
+
+# final_training: {{steps: 160}}   # train the best trial for longer at the end; used if it is better then
 """
 
 

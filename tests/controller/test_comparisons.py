@@ -2,12 +2,12 @@
 
 import pytest
 from dying_engine import DyingEngine
+from shown import shown
 
 from nas_meta import Architecture, load_run, resume, search
 from nas_meta.controller import phases
 from nas_meta.journal.database import Journal
 from nas_meta.outputs.export.folder import export
-from nas_meta.outputs.report.terminal import console, result_table
 from search_spaces.pretrained.bert_subnet import BertSubnet
 
 WHOLE, FIRST = "the whole model trained alike", "the first layer trained alike"
@@ -26,13 +26,6 @@ def document(small_config):
         "budget": {"trials": 3},
         "seed": 1,
     }
-
-
-def shown(run):
-    out = console()
-    with out.capture() as captured:
-        out.print(result_table(run))
-    return " ".join(captured.get().split())
 
 
 def test_a_search_ends_with_a_paired_verdict(document, tmp_path):

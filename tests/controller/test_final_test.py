@@ -5,6 +5,7 @@ import json
 import pytest
 from dying_engine import DyingEngine
 from installed import marked
+from shown import shown
 
 from nas_meta import load_run, resume, search
 from nas_meta.controller import phases
@@ -13,7 +14,6 @@ from nas_meta.execution.engine import Event
 from nas_meta.execution.inline_engine import InlineEngine
 from nas_meta.journal.database import Journal
 from nas_meta.journal.weights import weights_path
-from nas_meta.outputs.report.terminal import console, result_table
 
 TFIDF = "TF-IDF, nearest centroid"
 
@@ -31,13 +31,6 @@ def dying(monkeypatch):
         monkeypatch.setattr(phases, "make_engine", lambda payload, *_: DyingEngine(payload, method, deaths, only))
 
     return make
-
-
-def shown(run):
-    out = console()
-    with out.capture() as captured:
-        out.print(result_table(run))
-    return " ".join(captured.get().split())
 
 
 def test_a_baseline_that_cannot_be_fitted_is_a_row_without_a_number(document, tmp_path):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from command_line import nas_meta
 from dying_engine import DyingEngine
+from shown import shown
 
 from nas_meta import Architecture, NasMetaError, load_run, resume, search
 from nas_meta.config.components import make_evaluation
@@ -18,7 +19,6 @@ from nas_meta.journal.database import Journal
 from nas_meta.journal.weights import final_weights_path, weights_path
 from nas_meta.learners.training.distillation import Distillation
 from nas_meta.outputs.export.folder import export
-from nas_meta.outputs.report.terminal import console, result_table
 from nas_meta.testing.device_rule import DeviceRule
 
 WHOLE = "the whole model trained alike"
@@ -47,13 +47,6 @@ def accuracy_with(run, trial, weights):
     evaluation = evaluation_of(run)
     encoder = evaluation.restored(Architecture(trial.architecture), weights)
     return evaluation.accuracies(encoder, "meta-validation", 40).mean()
-
-
-def shown(run):
-    out = console()
-    with out.capture() as captured:
-        out.print(result_table(run))
-    return " ".join(captured.get().split())
 
 
 def test_the_best_trial_is_used_with_its_better_weights(document, tmp_path):

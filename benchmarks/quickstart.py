@@ -68,13 +68,13 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> Table:
     measured = {seed: results[key] for seed in SEEDS if (key := f"quickstart {seed}") in results}
     for seed, found in measured.items():
         layers = sum(value is True for value in found["architecture"].values())
-        truncated = next(other for other in found["differences"] if other.startswith("the first"))
+        truncated = next((other for other in found["differences"] if other.startswith("the first")), "")
         rows.append(
             [
                 str(seed),
                 f"{layers} layers, {100 * found['flops']:.0f} %",
                 f"{100 * found['accuracy']:.1f} ± {100 * found['interval']:.1f}",
-                *(_points(found["differences"][other]) for other in (UNTRAINED, truncated, WHOLE)),
+                *(_points(found["differences"].get(other)) for other in (UNTRAINED, truncated, WHOLE)),
                 f"{found['seconds']:.0f} s",
             ]
         )
@@ -87,9 +87,9 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> Table:
     )
 
 
-def _points(difference: list[float]) -> str:
-    """A difference and half its interval."""
-    return f"{difference[0]:+.1f} ± {difference[1]:.1f}"
+def _points(difference: list[float] | None) -> str:
+    """A difference and half its interval; a dash for six layers, of which no truncation is left to compare with."""
+    return "-" if difference is None else f"{difference[0]:+.1f} ± {difference[1]:.1f}"
 
 
 def measure() -> Table:

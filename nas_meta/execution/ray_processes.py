@@ -79,10 +79,12 @@ def _words(code: int | str) -> str:
 
 
 def _raylets(socket: str) -> list[psutil.Process]:
-    """Return the raylet that serves a socket of this machine."""
+    """Return the raylet that serves a socket of this machine, which is an argument such as ``--name=socket``."""
     found = []
     for process in psutil.process_iter(["name", "cmdline"]):
-        if process.info["name"] == "raylet" and any(socket in word for word in process.info["cmdline"] or ()):
+        arguments = [word.rpartition("=")[2] for word in process.info["cmdline"] or ()]
+        # The sockets of further raylets begin alike: raylet, raylet.1.
+        if process.info["name"] == "raylet" and socket in arguments:
             found.append(process)
     return found
 

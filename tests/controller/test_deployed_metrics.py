@@ -70,8 +70,9 @@ def test_a_form_that_cannot_be_measured_is_refused(objectives, sentence):
 
 
 @pytest.mark.slow
-def test_a_search_for_the_deployed_form(small_config, tmp_path, traced):
+def test_a_search_for_the_deployed_form(small_config, tmp_path, traced, monkeypatch):
     """INT8 on the front and in every trial; the names say so in tables, the report and the journal."""
+    monkeypatch.setenv("COLUMNS", "300")  # headings are wrapped where the table is too wide
     small_config["space"] |= {"heads": [1.0], "ffn": [1.0], "min_layers": 2}
     small_config["learner"]["lr"] = {"choice": [1e-4, 3e-4, 1e-3, 3e-3]}  # four candidates of one shape
     small_config |= {

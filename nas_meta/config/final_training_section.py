@@ -9,7 +9,7 @@ from nas_meta.learners.training.distillation import Distillation, number_or_sect
 
 
 class FinalTrainingSection(Section):
-    """Section ``final_training``: further training of the best trials after the search; without it there is none."""
+    """Section ``final_training``: how the best trials are trained further after the search."""
 
     trials: int = Field(
         1,

@@ -24,10 +24,9 @@ from nas_meta.evaluation.final_training import FinalTraining
 from nas_meta.evaluation.trial import Evaluation
 from nas_meta.execution.engine import Engine, Event
 from nas_meta.journal.database import Journal
-from nas_meta.journal.final_training import FINAL_TRAINING, is_better
+from nas_meta.journal.final_training import FINAL_TRAINING, final_results, is_better
 from nas_meta.journal.leaderboard import Leaderboard
 from nas_meta.journal.records import Trial
-from nas_meta.journal.row_checks import FinallyTrained, validated
 from nas_meta.journal.weights import final_weights_path, trials_with_weights, weights_path
 from nas_meta.space.architecture import Architecture
 
@@ -72,7 +71,7 @@ class FinalStage:
             stopped: Called after every event; returns whether to stop with the results so far.
             trained: Called with the number of trials that are trained, and the number of all.
         """
-        section, rows = self.section, self.rows()
+        section, rows = self.section, final_results(self.journal)
         stored = [t for t in leaderboard.best(section.trials) if weights_path(self.directory, t.id).is_file()]
         waiting = {t.id: t for t in stored if not self._is_done(rows.get(t.id), t)}
         try:
@@ -82,7 +81,9 @@ class FinalStage:
         except Interrupted:
             return
         except (NasMetaError, OSError) as error:
-            self._write(rows | {t.id: self._row(t, error=first_line(error)) for t in waiting.values()})
+            for trial in waiting.values():
+                rows[trial.id] = self._not_kept(trial, error=first_line(error))
+            self._write(rows)
             return
         trained(0, len(calls))
         for done, event in enumerate(run_calls(engine, calls, retries, stopped), start=1):
@@ -90,19 +91,14 @@ class FinalStage:
             self._write(rows)
             trained(done, len(calls))
 
-    def rows(self) -> dict[int, dict[str, Any]]:
-        """Return the results that the journal holds, by trial id."""
-        rows = validated(list[FinallyTrained], self.journal.get(FINAL_TRAINING, []), FINAL_TRAINING)
-        return {row["trial"]: row for row in rows}
-
     def of(self, trial: Trial) -> FinalTraining | None:
         """Return the final training that a trial is used with; None if its weights are those of the search."""
-        row = self.rows().get(trial.id)
+        row = final_results(self.journal).get(trial.id)
         return self.training if row is not None and self._is_done(row, trial) and row["kept"] else None
 
     def _is_done(self, row: Mapping[str, Any] | None, trial: Trial) -> bool:
         """Whether a result is that of this trial and of these options, and its weights are there if they are used."""
-        if row is None or row.get("error") or row["seed"] != trial.seed or row["options"] != self.options:
+        if row is None or row["error"] or row["seed"] != trial.seed or row["options"] != self.options:
             return False
         return not row["kept"] or final_weights_path(self.directory, trial.id).is_file()
 
@@ -117,8 +113,14 @@ class FinalStage:
         if not event.error and is_better(event.value.metrics, trial.metrics, objective):
             write_atomically(path, event.value.weights)
             return self._row(trial, metrics=dict(event.value.metrics), kept=True)
-        path.unlink(missing_ok=True)  # of a final training with other options
-        return self._row(trial, error=event.error) if event.error else self._row(trial, dict(event.value.metrics))
+        if event.error:
+            return self._not_kept(trial, error=event.error)
+        return self._not_kept(trial, dict(event.value.metrics))
+
+    def _not_kept(self, trial: Trial, metrics: Mapping[str, float] | None = None, error: str = "") -> dict[str, Any]:
+        """Delete the weights of a final training with other options, and return the row of a trial that has none."""
+        final_weights_path(self.directory, trial.id).unlink(missing_ok=True)
+        return self._row(trial, metrics, error=error)
 
     def _row(
         self, trial: Trial, metrics: Mapping[str, float] | None = None, kept: bool = False, error: str = ""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from nas_meta.learners.base import Learner
     from nas_meta.space.architecture import Architecture
 
-OTHER_EPISODES = 2_000_003  # added to the seed: the training goes on with episodes that the trial has not seen
+OTHER_EPISODES = 2_000_003  # added to the seed, so that the episodes differ from those of the trial
 
 
 @dataclass(frozen=True)

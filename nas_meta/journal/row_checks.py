@@ -114,9 +114,9 @@ class FinallyTrained(BaseModel):
     trial: Count
     seed: int
     options: dict[str, Any]
-    metrics: dict[str, FiniteFloat] = {}
-    kept: bool = False
-    error: str = ""
+    metrics: dict[str, FiniteFloat]
+    kept: bool
+    error: str
 
 
 class LatencyReport(BaseModel):

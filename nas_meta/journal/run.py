@@ -22,10 +22,10 @@ from nas_meta.core.objectives import Objective, pareto_front, signed_values
 from nas_meta.errors import ConfigError, RunError, nearest
 from nas_meta.evaluation.metrics import metric_of
 from nas_meta.journal.database import Journal
-from nas_meta.journal.final_training import FINAL_TRAINING, final_sentence
+from nas_meta.journal.final_training import final_results, final_sentence
 from nas_meta.journal.fingerprints import recorded_environments, recorded_fingerprint
 from nas_meta.journal.records import Trial
-from nas_meta.journal.row_checks import FinallyTrained, MetaTest, recorded_config, validated
+from nas_meta.journal.row_checks import MetaTest, recorded_config, validated
 from nas_meta.journal.verdict import verdict_of
 from nas_meta.journal.weights import read_weights
 from nas_meta.strategy.stopping.rule import RungReport
@@ -307,8 +307,7 @@ class Run:
         A result has the ``metrics`` after the training and ``kept``, whether they are better than those of the trial,
         so that the new weights are used; or the ``error`` that ended it.
         """
-        rows = self._value(FINAL_TRAINING, list[FinallyTrained], [])
-        return {row["trial"]: row for row in rows}
+        return final_results(self._journal)
 
     @property
     def final_sentences(self) -> Mapping[int, str]:

@@ -186,7 +186,7 @@ def kept_training(run: Run, trial: Trial) -> Mapping[str, Any] | None:
         Its entry of :attr:`nas_meta.journal.run.Run.final_training`; None if the trial has the weights of the search.
     """
     final = run.final_training.get(trial.id)
-    return final if final and final.get("kept") else None
+    return final if final and final["kept"] else None
 
 
 def steps_taken(run: Run, trial: Trial) -> str:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from benchmarks import stand_in
 from benchmarks.overhead import Sleeper
 from benchmarks.table import Table
 
@@ -82,6 +83,12 @@ class SimulatedEngine:
             self._busy -= event.done
             yield event
 
+    def host(self) -> str:
+        return "simulated"
+
+    def failure(self) -> str | None:
+        return None
+
     def close(self) -> None:
         self._heap.clear()
 
@@ -98,8 +105,6 @@ def search_seconds(workers: int, trials: int, steps: int, after: tuple[int, ...]
     Returns:
         CPU seconds per trial, one value for each entry of ``after``.
     """
-    from nas_meta.controller import launch, phases
-
     engine = SimulatedEngine(workers, steps)
     config = {
         "space": {"name": "bert-subnet", "heads": [1.0, 0.75, 0.5], "ffn": [1.0, 0.75, 0.5, 0.25]},
@@ -107,16 +112,11 @@ def search_seconds(workers: int, trials: int, steps: int, after: tuple[int, ...]
         # Small tournaments: accuracies are random here, and with large ones evolution would mutate a single parent
         # until no new architecture is left near it.
         "strategy": {"name": "evolution", "population": workers, "sample": 10, "mutation": 0.3},
-        "evaluation": {"test_best": 0, "check_models": False},
         "budget": {"trials": trials},
         "resources": {"workers": workers},
     }
-    silent = patch.object(phases, "meta_test", lambda *_: {})
-    untimed = patch.object(phases, "measure_each", lambda *_: [])
-    asleep = patch.object(phases, "make_evaluation", lambda *_: Sleeper())
-    simulated = patch.object(phases, "make_engine", lambda *_: engine)
-    with tempfile.TemporaryDirectory() as folder, silent, untimed, asleep, simulated:
-        launch.search(config, Path(folder) / "run")
+    with tempfile.TemporaryDirectory() as folder:
+        stand_in.search(config, Path(folder) / "run", Sleeper(), engine)
     return [(engine.submitted[n + 99] - engine.submitted[n]) / 99 for n in after]
 
 

@@ -13,9 +13,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
-from unittest.mock import patch
 
+from benchmarks import stand_in
 from benchmarks.table import Table
 
 SLEEP = 0.05
@@ -25,20 +24,8 @@ TRIALS_WHEN_SLOW = 20  # for an engine that takes more than a second per trial
 
 
 @dataclass(frozen=True)
-class Sleeper:
+class Sleeper(stand_in.StandIn):
     """Stand-in for the evaluation whose trials sleep for 50 ms."""
-
-    learner = SimpleNamespace(options=SimpleNamespace(steps=1))
-    pretraining = None
-
-    def with_rungs(self, *_: object) -> Sleeper:
-        return self
-
-    def of(self, _: object) -> Sleeper:
-        return self
-
-    def setup(self) -> None:
-        time.sleep(0)
 
     def trial(self, *_: object) -> object:
         from nas_meta.evaluation.progress import Result
@@ -54,20 +41,15 @@ def whole_search() -> tuple[float, int]:
         Seconds from the end of every worker's first trial to the end of the last trial, and the number of trials that
         ended in this period.
     """
-    from nas_meta.controller import launch, phases
-
     config = {
         "space": {"name": "bert-subnet"},
         "tasks": {"source": "botocore"},
-        "evaluation": {"test_best": 0, "check_models": False},
         "budget": {"trials": TRIALS + WORKERS},
         "resources": {"workers": WORKERS},
     }
-    silent = patch.object(phases, "meta_test", lambda *_: {})
-    untimed = patch.object(phases, "measure_each", lambda *_: [])
-    asleep = patch.object(phases, "make_evaluation", lambda *_: Sleeper())
-    with tempfile.TemporaryDirectory() as folder, silent, untimed, asleep:
-        finished = sorted(t.finished for t in launch.search(config, Path(folder) / "run").trials)
+    with tempfile.TemporaryDirectory() as folder:
+        trials = stand_in.search(config, Path(folder) / "run", Sleeper()).trials
+    finished = sorted(trial.finished for trial in trials)
     return finished[-1] - finished[WORKERS - 1], TRIALS
 
 

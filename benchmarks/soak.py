@@ -14,10 +14,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from unittest.mock import patch
 
 import psutil
 
+from benchmarks import stand_in
 from benchmarks.table import Table
 
 TRIALS = 5000
@@ -29,24 +29,17 @@ MEBI = 2**20
 
 
 @dataclass(frozen=True)
-class Instant:
+class Instant(stand_in.StandIn):
     """Stand-in for the evaluation: a few steps that compute nothing, then an accuracy derived from the architecture."""
 
     learner = SimpleNamespace(options=SimpleNamespace(steps=STEPS))
-    pretraining = None
-
-    def with_rungs(self, *_: object) -> Instant:
-        return self
-
-    def of(self, _: object) -> Instant:
-        return self
 
     def setup(self) -> None:
         import torch
 
         torch.set_num_threads(1)
 
-    def trial(self, architecture: object, seed: int, keep_above: float, start: object) -> object:
+    def trial(self, architecture: object, seed: int, keep_above: float | None, *_: object) -> object:
         import numpy as np
 
         from nas_meta.evaluation.progress import Progress, Result
@@ -59,7 +52,8 @@ class Instant:
             "train_seconds": 0.0, "evaluate_seconds": 0.0,
         }  # fmt: skip
         # As in any search, a trial that may be among the best returns its weights.
-        return Result(metrics, np.zeros(MEBI, dtype=np.uint8) if accuracy > keep_above else None)
+        kept = keep_above is not None and accuracy > keep_above
+        return Result(metrics, np.zeros(MEBI, dtype=np.uint8) if kept else None)
 
 
 @dataclass(frozen=True)
@@ -111,12 +105,9 @@ def soak(directory: Path, trials: int, every: int) -> list[Sample]:
     Returns:
         Samples in order.
     """
-    from nas_meta.controller import launch, phases
-
     config = {
         "space": SPACE,
         "tasks": {"source": "botocore"},
-        "evaluation": {"test_best": 0, "check_models": False},
         "budget": {"trials": trials},
         "resources": {"workers": WORKERS},
     }
@@ -126,11 +117,7 @@ def soak(directory: Path, trials: int, every: int) -> list[Sample]:
         if status.leaderboard.finished >= every * (len(samples) + 1):
             samples.append(sample(status.leaderboard.finished, started))
 
-    silent = patch.object(phases, "meta_test", lambda *_: {})
-    untimed = patch.object(phases, "measure_each", lambda *_: [])
-    instant = patch.object(phases, "make_evaluation", lambda *_: Instant())
-    with silent, untimed, instant:
-        launch.search(config, directory, watch=watch)
+    stand_in.search(config, directory, Instant(), watch=watch)
     return samples
 
 

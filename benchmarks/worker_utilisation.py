@@ -13,9 +13,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from types import SimpleNamespace
-from unittest.mock import patch
 
+from benchmarks import stand_in
 from benchmarks.table import Table
 
 WORKERS = 2
@@ -25,7 +24,7 @@ SEEDS = (1, 2, 3)
 
 
 @dataclass(frozen=True)
-class Unequal:
+class Unequal(stand_in.StandIn):
     """Stand-in for the evaluation: trials sleep for a time that the architecture determines.
 
     Attributes:
@@ -35,17 +34,6 @@ class Unequal:
 
     shortest: float = SHORTEST
     longest: float = LONGEST
-    learner = SimpleNamespace(options=SimpleNamespace(steps=1))
-    pretraining = None
-
-    def with_rungs(self, *_: object) -> Unequal:
-        return self
-
-    def of(self, _: object) -> Unequal:
-        return self
-
-    def setup(self) -> None:
-        time.sleep(0)
 
     def trial(self, architecture: object, *_: object) -> object:
         from nas_meta.evaluation.progress import Result
@@ -66,22 +54,16 @@ def utilisation(seed: int) -> tuple[float, float, float]:
         The busy share of all workers, the length of the measured period in seconds, and the longest wait of a worker
         for its next trial in seconds.
     """
-    from nas_meta.controller import launch, phases
-
     config = {
         "space": {"name": "bert-subnet"},
         "tasks": {"source": "botocore"},
         "strategy": {"name": "evolution"},
-        "evaluation": {"test_best": 0, "check_models": False},
         "budget": {"trials": TRIALS},
         "resources": {"workers": WORKERS},
         "seed": seed,
     }
-    silent = patch.object(phases, "meta_test", lambda *_: {})
-    untimed = patch.object(phases, "measure_each", lambda *_: [])
-    asleep = patch.object(phases, "make_evaluation", lambda *_: Unequal())
-    with tempfile.TemporaryDirectory() as folder, silent, untimed, asleep:
-        trials = launch.search(config, Path(folder) / "run").trials
+    with tempfile.TemporaryDirectory() as folder:
+        trials = stand_in.search(config, Path(folder) / "run", Unequal()).trials
     times = sorted((t.metrics["began"], t.metrics["ended"]) for t in trials)
     # The measured period: from when every worker runs a trial until as many trials are left as there are workers.
     # Outside this period, a worker may be idle merely because the search is starting or ending.

@@ -13,7 +13,6 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from nas_meta.controller import launch, phases
 from nas_meta.execution import ray_engine
 from nas_meta.execution.ray_engine import RayEngine, Resources
 
@@ -203,17 +202,14 @@ def test_weights_and_tasks_travel_once_to_a_node_and_little_with_a_trial(small_c
 
 
 @pytest.mark.slow
-def test_no_worker_waits_for_a_generation_to_end(small_config, tmp_path, monkeypatch):
+def test_no_worker_waits_for_a_generation_to_end(small_config, tmp_path):
     """Whenever a trial ends another starts, before any other ends: also with a population larger than the workers."""
+    from benchmarks import stand_in
     from benchmarks.worker_utilisation import Unequal
 
-    monkeypatch.setattr(phases, "make_evaluation", lambda *_: Unequal(0.05, 0.4))
-    monkeypatch.setattr(phases, "meta_test", lambda *_: {})
-    monkeypatch.setattr(phases, "measure_each", lambda *_: [])
-    small_config["evaluation"]["check_models"] = False  # of a stand-in
     small_config["strategy"] = {"name": "evolution", "population": 6}
     small_config["budget"] = {"trials": 18}
-    trials = launch.search(small_config, tmp_path / "run").trials
+    trials = stand_in.search(small_config, tmp_path / "run", Unequal(0.05, 0.4)).trials
     started = sorted(trial.started for trial in trials)
     finished = sorted(trial.finished for trial in trials)
     assert [trial.status for trial in trials] == ["completed"] * 18

@@ -28,6 +28,7 @@ from nas_meta.strategy.protocol import SearchContext, Strategy
 
 if TYPE_CHECKING:
     from nas_meta.learners.base import LearnerOptions
+    from nas_meta.models.compute import Compute
 
 
 def make_evaluation(
@@ -53,7 +54,6 @@ def make_evaluation(
     from nas_meta.evaluation.full_way import check_learner
     from nas_meta.evaluation.progress import EvaluationSettings
     from nas_meta.evaluation.protocols import DRAWS, FULL_WAY, check_ways
-    from nas_meta.models.compute import Compute
 
     config, section = resolved.sections, resolved.sections.tasks
     if resolved.options["learner"].training.patience and not config.evaluation.interim_every:
@@ -79,13 +79,24 @@ def make_evaluation(
         searched=resolved.searched if resolved.searched.choices else None,
         settings=EvaluationSettings(**settings, seed=config.seed),
         pooling=section.pooling,
-        compute=Compute(**config.compute.model_dump() | {"device": config.device}),
+        compute=make_compute(config),
         threads=max(1, math.floor(cpus)),
         measured=config.asked_metrics,
     )
     if not trains or tasks is None or space is None:
         return evaluation
     return replace(evaluation, tasks=with_teacher(evaluation, resolved))
+
+
+def make_compute(config: Config) -> Compute:
+    """Return how the models of a config compute, with everything decided that it leaves open.
+
+    Args:
+        config: The sections of the config.
+    """
+    from nas_meta.models.compute import Compute
+
+    return Compute(**config.compute.model_dump() | {"device": config.device, "precision": config.precision})
 
 
 def cpus_per_trial(config: Config, inline: bool) -> float:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 from pathlib import Path
 
 from nas_meta.config.components import cpus_per_trial
+from nas_meta.config.precision import decided
 from nas_meta.config.resolved import ResolvedConfig
 from nas_meta.config.sections import Config
 
@@ -33,7 +33,7 @@ def with_shared_gpus(resolved: ResolvedConfig, inline: bool) -> ResolvedConfig:
     """
     if resolved.sections.resources.gpus_per_trial is not None:
         return resolved
-    return _with_gpus(resolved, _shared_gpus(resolved.sections, inline))
+    return decided(resolved, "resources", gpus_per_trial=_shared_gpus(resolved.sections, inline))
 
 
 def on_this_machine(resolved: ResolvedConfig) -> ResolvedConfig:
@@ -55,15 +55,7 @@ def on_this_machine(resolved: ResolvedConfig) -> ResolvedConfig:
     if resolved.sections.compute.device != "auto":
         Compute(resolved.sections.compute.device).check()
         return resolved
-    return resolved if available_gpus() else _with_gpus(resolved, 0.0)
-
-
-def _with_gpus(resolved: ResolvedConfig, gpus: float) -> ResolvedConfig:
-    update = {"gpus_per_trial": gpus}
-    section = resolved.sections.resources.model_copy(update=update)
-    sections = resolved.sections.model_copy(update={"resources": section})
-    given = {**resolved.given, "resources": {**(resolved.given.get("resources") or {}), **update}}
-    return dataclasses.replace(resolved, sections=sections, given=given)
+    return resolved if available_gpus() else decided(resolved, "resources", gpus_per_trial=0.0)
 
 
 def _shared_gpus(config: Config, inline: bool) -> float:
@@ -106,11 +98,12 @@ def describe_device(config: Config, inline: bool) -> str:
         inline: Whether trials run in this process.
 
     Returns:
-        For example ``cpu``, or ``cuda, 2 trials per GPU``.
+        For example ``cpu``, ``cpu in bf16``, or ``cuda, 2 trials per GPU``.
     """
     gpus = config.resources.gpus_per_trial
+    device = config.device + (" in bf16" if config.precision == "bf16" else "")
     if config.device == "cpu" or inline or not gpus:
-        return config.device
+        return device
     if gpus >= 1:
-        return f"cuda, {gpus:g} GPU{'s' * (gpus > 1)} per trial"
-    return f"cuda, {math.floor(1 / gpus)} trials per GPU"
+        return f"{device}, {gpus:g} GPU{'s' * (gpus > 1)} per trial"
+    return f"{device}, {math.floor(1 / gpus)} trials per GPU"

@@ -146,8 +146,10 @@ class ComputeSection(Section):
     """Section ``compute``: how the models of trials compute."""
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="device of the models; auto uses GPUs if any")
-    precision: Literal["fp32", "bf16"] = Field(
-        "fp32", description="bf16 computes matrix products and attention in bfloat16; weights and the rest stay in fp32"
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "fp32",
+        description="bf16 computes matrix products and attention in bfloat16; weights and the rest stay in fp32; auto "
+        "is bf16 on a CPU that multiplies such matrices itself (AMX), otherwise fp32",
     )
     compile: bool = Field(
         False, description="compile the model of every trial with torch.compile; pays off for long trials"
@@ -310,6 +312,16 @@ class Config(Section):
 
             gpus = available_gpus()
         return "cuda" if gpus else "cpu"
+
+    @property
+    def precision(self) -> str:
+        """Precision of the models, ``fp32`` or ``bf16``, with ``auto`` decided."""
+        if self.compute.precision != "auto":
+            return self.compute.precision
+        from nas_meta.models.compute import has_amx
+
+        # What the other machines of a cluster have is not known here.
+        return "bf16" if self.device == "cpu" and self.resources.address is None and has_amx() else "fp32"
 
     @property
     def optimises_latency(self) -> bool:

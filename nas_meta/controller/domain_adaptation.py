@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from nas_meta.config.components import make_compute
 from nas_meta.config.pretraining import ADAPTED, load_model
 from nas_meta.core.files import sync
 from nas_meta.errors import ConfigError
@@ -169,9 +170,7 @@ def make_worker(config: Config, cpus: float) -> AdaptationWorker:
     Returns:
         The payload.
     """
-    return AdaptationWorker(
-        Compute(**config.compute.model_dump() | {"device": config.device}), max(1, math.floor(cpus))
-    )
+    return AdaptationWorker(make_compute(config), max(1, math.floor(cpus)))
 
 
 def make_job(resolved: ResolvedConfig, corpus: Corpus, tokenizer: str) -> AdaptationJob:

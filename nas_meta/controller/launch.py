@@ -10,6 +10,7 @@ from typing import Any
 
 from nas_meta.config.given_data import in_folder
 from nas_meta.config.gpu_sharing import with_shared_gpus
+from nas_meta.config.precision import with_precision
 from nas_meta.config.resolved import ResolvedConfig
 from nas_meta.controller.changes import refuse_changed_models
 from nas_meta.controller.extras import Extras, checked_extras
@@ -129,7 +130,7 @@ def _run(
     from nas_meta.outputs.report.live import progress_display
 
     extras = replace(extras, hooks=check_monitors(resolved, inline))
-    resolved = with_shared_gpus(resolved, inline)
+    resolved = with_precision(with_shared_gpus(resolved, inline))
     if not resumed:  # before data are read and Ray starts; a resumed search may have trained its supernet already
         needed = getattr(resolved.options["strategy"], "workers", 1)
         check_workers(needed, 1 if inline else resolved.sections.resources.workers)

@@ -18,6 +18,7 @@ from pydantic import Field
 
 from nas_meta.config.given_data import with_own_data
 from nas_meta.config.plugin_trust import plugin_files, refuse_plugin_files
+from nas_meta.config.precision import with_recorded_precision
 from nas_meta.config.provenance import Source, apply_overrides
 from nas_meta.config.recipe import AUTO
 from nas_meta.config.relative_limits import as_recorded
@@ -153,6 +154,7 @@ def config_to_resume(
             refuse_hooks(recorded.sections.watching, directory, overrides)
         given = resolve(apply_overrides(recorded.document, overrides), Source("--set"), recorded=True)
     wanted = as_recorded(given.document, recorded.document, relative)
+    wanted = with_recorded_precision(wanted, recorded.document)
     differences = list(_differences(recorded.document, wanted, given.implied))
     if differences:
         raise ConfigError(

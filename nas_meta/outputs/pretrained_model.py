@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nas_meta.config.components import make_compute
 from nas_meta.config.pretraining import TOKENIZER, learn_tokenizer, load_model, read_corpus
 from nas_meta.config.problem import make_space
 from nas_meta.config.provenance import Source
@@ -23,7 +24,6 @@ from nas_meta.core.files import make_public, read_array, write_atomically
 from nas_meta.core.signals import Interrupted, interruptible
 from nas_meta.errors import ConfigError, RunError
 from nas_meta.evaluation.pretraining.options import PretrainingSection
-from nas_meta.models.compute import Compute
 from nas_meta.outputs.export.own_code import drop_foreign_code
 from nas_meta.space.architecture import Architecture
 from nas_meta.space.search_space import SearchSpace
@@ -224,7 +224,7 @@ def _train(
     from nas_meta.evaluation.pretraining.pretrained_head import restore_head
 
     config = resolved.sections
-    compute = Compute(**config.compute.model_dump() | {"device": config.device})
+    compute = make_compute(config)
     compute.check()
     announce("tokenising the corpus")
     tokens = tokenise_corpus(corpus, load_tokenizer(setup.tokenizer))

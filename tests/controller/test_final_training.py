@@ -12,7 +12,9 @@ from shown import shown
 from nas_meta import Architecture, NasMetaError, load_run, resume, search
 from nas_meta.config.components import make_evaluation
 from nas_meta.config.problem import load_problem
+from nas_meta.config.teacher import Teacher
 from nas_meta.controller import phases
+from nas_meta.errors import ConfigError
 from nas_meta.evaluation.final_training import FinalTraining
 from nas_meta.evaluation.trial import result_of
 from nas_meta.journal.database import Journal
@@ -122,6 +124,22 @@ def test_a_final_training_that_fails_leaves_the_weights_of_the_search(document, 
     sentence = f"trial {run.best.id} could not be trained further: the worker died: killed"
     assert run.final_sentences == {run.best.id: sentence}
     assert run.report["trials"] and run.weights_of(run.best)
+
+
+def test_a_teacher_that_fails_leaves_the_weights_of_the_search(document, monkeypatch, tmp_path):
+    """Also where an earlier final training had better ones, which belong to other options."""
+    first = search(document, tmp_path / "run", inline=True)
+    assert final_weights_path(first.directory, first.best.id).exists()
+
+    def failing(*_):
+        raise ConfigError("the loss is not finite")
+
+    monkeypatch.setattr(Teacher, "embeddings", failing)
+    again = resume(first.directory, ["final_training.distill={trained: true, weight: 1.0}"], inline=True)
+    sentence = f"trial {again.best.id} could not be trained further: the loss is not finite"
+    assert again.final_sentences == {again.best.id: sentence}
+    assert not final_weights_path(first.directory, first.best.id).exists()
+    assert again.weights_of(again.best) == weights_path(again.directory, again.best.id).read_bytes()
 
 
 def test_the_teacher_teaches_in_the_final_training_alone(document, tmp_path):

@@ -169,7 +169,7 @@ def test_what_is_not_there_is_refused_in_words(small_config, tmp_path, monkeypat
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(ConfigError, match=r"compute\.compile needs a C\+\+ compiler"):
         Compute(compile=True).check()
-    with pytest.raises(NasMetaError, match=r"compute\.precision is 'fp16'; expected 'fp32' or 'bf16'"):
+    with pytest.raises(NasMetaError, match=r"compute\.precision is 'fp16'; expected 'auto', 'fp32' or 'bf16'"):
         resolve(small_config | {"compute": {"precision": "fp16"}})
 
 

@@ -5,6 +5,7 @@ No update looks through all trials, so its cost stays small in searches of many 
 
 from __future__ import annotations
 
+import math
 from bisect import insort
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -33,7 +34,7 @@ class Leaderboard:
     counts: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
     ended: list[int] = field(default_factory=list)
-    _ranked: list[tuple[float, int]] = field(default_factory=list)
+    _ranked: list[tuple[float, ...]] = field(default_factory=list)
 
     @classmethod
     def of(cls, trials: Iterable[Trial], objectives: Sequence[Objective]) -> Leaderboard:
@@ -77,7 +78,7 @@ class Leaderboard:
         self.running.pop(trial.id, None)
         self.ended.append(trial.id)
         if trial.status == "completed":
-            insort(self._ranked, self._place(trial))
+            insort(self._ranked, place(trial, self.objectives))
 
     def best(self, count: int) -> list[Trial]:
         """List the completed trials that are best by the first objective.
@@ -86,20 +87,31 @@ class Leaderboard:
             count: The largest number of trials to list.
 
         Returns:
-            The trials, best first; of equal ones the earlier first.
+            The trials, best first; equal ones as :func:`place` orders them.
         """
-        return [self.trials[number] for _, number in self._ranked[:count]]
+        return [self.trials[int(number)] for *_, number in self._ranked[:count]]
 
     @property
     def leader(self) -> Trial | None:
-        """The completed trial that is best by the first objective, the earliest of equal ones; None without one."""
-        return self.trials[self._ranked[0][1]] if self._ranked else None
+        """The best completed trial, as :func:`place` orders them; None without one."""
+        return next(iter(self.best(1)), None)
 
     def _count(self, trial: Trial, change: int) -> None:
         self.counts[trial.status] += change
         if trial.error and not trial.metrics:
             self.failures[trial.error] += change
 
-    def _place(self, trial: Trial) -> tuple[float, int]:
-        objective = self.objectives[0]
-        return -objective.sign * trial.metrics[objective.metric], trial.id
+
+def place(trial: Trial, objectives: Sequence[Objective]) -> tuple[float, ...]:
+    """Return the key by which trials are sorted, best first.
+
+    Trials that are equal in the first objective are ordered by the second, and so on, so that the best trial is always
+    on the Pareto front. Of trials that are equal in all of them, the earlier is first.
+
+    Args:
+        trial: A completed trial, with a value for the first objective; one without a value for another is last.
+        objectives: What the search optimises.
+    """
+    first, *others = objectives
+    further = (-o.sign * trial.metrics[o.metric] if o.metric in trial.metrics else math.inf for o in others)
+    return -first.sign * trial.metrics[first.metric], *further, trial.id

@@ -24,6 +24,7 @@ from nas_meta.evaluation.metrics import metric_of
 from nas_meta.journal.database import Journal
 from nas_meta.journal.final_training import final_results, final_sentence
 from nas_meta.journal.fingerprints import recorded_environments, recorded_fingerprint
+from nas_meta.journal.leaderboard import place
 from nas_meta.journal.records import Trial
 from nas_meta.journal.row_checks import MetaTest, recorded_config, validated
 from nas_meta.journal.verdict import verdict_of
@@ -226,7 +227,7 @@ class Run:
 
     @property
     def best(self) -> Trial:
-        """The completed trial that is best by the first objective.
+        """The completed trial that is best by the first objective; of equal ones, by the next.
 
         Raises:
             RunError: No trial is completed.
@@ -369,11 +370,10 @@ def rank(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Trial
         objectives: What the search optimises.
 
     Returns:
-        The trials, best first; of equal ones the earlier first.
+        The trials, best first; equal ones as :func:`place` orders them.
     """
-    objective = objectives[0]
     done = [t for t in trials if t.status == "completed" and all(o.metric in t.metrics for o in objectives)]
-    return sorted(done, key=lambda t: (-objective.sign * t.metrics[objective.metric], t.id))
+    return sorted(done, key=lambda t: place(t, objectives))
 
 
 def pareto(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Trial]:

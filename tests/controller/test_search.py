@@ -18,6 +18,7 @@ from nas_meta.evaluation.metrics import METRICS
 from nas_meta.evaluation.trial import result_of
 from nas_meta.journal.database import Journal
 from nas_meta.journal.records import Trial
+from nas_meta.journal.run import rank
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +82,8 @@ def test_best_is_the_best_and_was_meta_tested(finished):
 def test_weights_are_kept_only_for_the_best(finished):
     _, run, _ = finished
     kept = {int(p.stem) for p in (run / "weights").iterdir()}
-    ranked = sorted(load_run(run).trials, key=lambda t: (-t.metrics["accuracy"], t.id))
-    assert kept == {t.id for t in ranked[:2]}
+    loaded = load_run(run)
+    assert kept == {t.id for t in rank(loaded.trials, loaded.objectives)[:2]}
 
 
 def test_tensorboard_holds_curves_hparams_and_the_picture(finished):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from nas_meta.core.objectives import Objective
 from nas_meta.journal.leaderboard import Leaderboard
 from nas_meta.journal.records import Trial
-from nas_meta.journal.run import rank
+from nas_meta.journal.run import pareto, rank
 from nas_meta.outputs.monitors.event_file import EVERY, EventWriter
 
 OBJECTIVES = [Objective("flops", "minimize"), Objective("accuracy")]
@@ -37,6 +37,15 @@ def test_standings_are_what_a_look_at_all_trials_finds(history):
     assert leaderboard.best(3) == rank(everything, OBJECTIVES)[:3]
     assert leaderboard.leader == next(iter(rank(everything, OBJECTIVES)), None)
     assert Leaderboard.of(everything, OBJECTIVES).leader == leaderboard.leader
+    assert leaderboard.leader is None or leaderboard.leader in pareto(everything, OBJECTIVES)
+
+
+def test_of_equally_accurate_trials_the_cheaper_is_first():
+    values = {1: (0.9, 5), 2: (1.0, 7), 3: (1.0, 4), 4: (1.0, 4)}
+    trials = [Trial(i, {}, 0, 1, "completed", {"accuracy": a, "flops": f}, None) for i, (a, f) in values.items()]
+    by_both = [Objective("accuracy"), Objective("flops", "minimize")]
+    assert [trial.id for trial in rank(trials, by_both)] == [3, 4, 2, 1]
+    assert [trial.id for trial in rank(trials, by_both[:1])] == [2, 3, 4, 1]
 
 
 def test_hundreds_of_event_files_take_no_thread_and_no_handle(tmp_path, monkeypatch):

@@ -161,8 +161,6 @@ def latency_report(
     in_torch = settings.form == TORCH
     on_gpu = in_torch and config.device == "cuda"
     device = "a GPU" if on_gpu else f"{settings.threads} CPU thread{'s' * (settings.threads > 1)}"
-    if in_torch and config.precision != "fp32":
-        device += f" in {config.precision}"
     stood_in = "FLOPs" if table is None else f"a table per choice, off by {table.error:.0%} on held-out models"
     return {"batch": settings.batch, "tokens": settings.tokens, "inputs": inputs, "device": device,
             "during_search": stood_in, "form": settings.form, "trials": dict(trials)}  # fmt: skip

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def measured_latency(evaluation: Evaluation, architecture: Architecture, settings: LatencySettings) -> dict[str, float]:
-    """Measure the latency of an architecture's model as it would be exported: adapters merged, not compiled.
+    """Measure the latency of an architecture's model as it would be exported: fp32, adapters merged, not compiled.
 
     Args:
         evaluation: The evaluation of the search.
@@ -40,9 +40,8 @@ def measured_latency(evaluation: Evaluation, architecture: Architecture, setting
     try:
         if settings.form != TORCH:
             return deployed_latency(evaluation.of(architecture).bare_encoder(model), evaluation.space, settings)
-        with evaluation.compute.autocast():
-            inputs = example_inputs(evaluation.space, settings.batch, settings.tokens)
-            return latency(model.to(evaluation.device), settings, inputs)
+        inputs = example_inputs(evaluation.space, settings.batch, settings.tokens)
+        return latency(model.to(evaluation.device), settings, inputs)
     finally:
         del model
         release_memory(evaluation.device)

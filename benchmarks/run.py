@@ -28,6 +28,7 @@ from benchmarks import (
     one_shot,
     overhead,
     planted_optimum,
+    precision,
     prefilter,
     pretraining,
     pretraining_speed,
@@ -51,7 +52,7 @@ from benchmarks.table import machine, publish
 
 MODULES = (
     quickstart, startup, overhead, worker_utilisation, many_workers, soak, bytes_per_node, trial_cost,
-    nas_bench_macro, bert_table, scaling_table, trained_table, stopping, planted_optimum, one_shot, supernet,
+    precision, nas_bench_macro, bert_table, scaling_table, trained_table, stopping, planted_optimum, one_shot, supernet,
     supernet_contest,
     inner_loops, sinusoid, class_names, recipe, scratch_recipe, learners, heads, pretraining,
     inheritance, adaptation, pretraining_speed, zero_cost, prefilter, importance, user_tasks,

@@ -73,7 +73,7 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> Table:
         ]
         rows.append([data, *means, *(f"{value:.0f} s" for value in seconds.values())])
     differences = [
-        " / ".join(results_file.mean_and_interval(values, 1) for values in by_shots.values())
+        " / ".join(results_file.mean_and_interval(values, 2) for values in by_shots.values())
         for by_shots in gaps.values()
     ]
     rows.append(["**difference from fp32**", "", *differences, "", ""])

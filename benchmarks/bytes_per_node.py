@@ -115,7 +115,13 @@ def measure() -> Table:
     """Bytes of a search with 12 trials, one row per kind of data."""
     found = travelled(
         {
-            "space": {"name": "bert-subnet", "min_layers": 1, "max_layers": 2},
+            "space": {
+                "name": "bert-subnet",
+                "min_layers": 1,
+                "max_layers": 2,
+                "heads": [1.0, 0.5],
+                "ffn": [1.0, 0.5, 0.25],
+            },
             "learner": {"name": "protonet", "steps": 1},
             "evaluation": {"episodes": 2, "test_best": 0},
             "budget": {"trials": TRIALS},

@@ -9,7 +9,7 @@ WITH_HEADS = ("protonet", "ridge", "matching")  # learners that have an option `
 
 
 def plain(document: Mapping[str, Any]) -> dict[str, Any]:
-    """A config with episodes of the same shape in training and evaluation, a constant learning rate, and no head.
+    """A config with episodes of the same shape in training and evaluation, a constant rate, no head, and fp32.
 
     Args:
         document: sections of a config; the keys that they have stay as they are.
@@ -24,4 +24,5 @@ def plain(document: Mapping[str, Any]) -> dict[str, Any]:
         **document,
         "tasks": {"train_ways": None, "train_queries": None, **tasks},
         "learner": {**head, **learner, "training": training},
+        "compute": {"precision": "fp32", **document.get("compute", {})},
     }

@@ -40,10 +40,10 @@ def measure_cell(name: str, seed: int) -> dict[str, Any]:
     learner = {"distance": "cosine", "steps": STEPS}
     full = evaluation_on(name.partition(":")[0], space, learner, {}, seed)
     full = replace(full, settings=replace(full.settings, episodes=200))
-    half = replace(full, compute=replace(full.compute, precision="bf16"))
+    kinds = {name: replace(full, compute=replace(full.compute, precision=name)) for name in ("fp32", "bf16")}
     architecture = with_layers(full.space, LAYERS)
     found: dict[str, Any] = {"seconds": {}}
-    for precision, evaluation in {"fp32": full, "bf16": half}.items():
+    for precision, evaluation in kinds.items():
         short = with_options(evaluation.learner, steps=2)
         result_of(replace(evaluation, learner=short).trial(architecture, seed))  # warms up
         started = time.process_time()
@@ -51,7 +51,7 @@ def measure_cell(name: str, seed: int) -> dict[str, Any]:
         found["seconds"][precision] = round(time.process_time() - started, 1)
         weights = bytes(trained.weights)
         found[precision] = tested(evaluation, evaluation.restored(architecture, weights), seed)
-    found["bf16, used in fp32"] = tested(full, full.restored(architecture, weights), seed)
+    found["bf16, used in fp32"] = tested(kinds["fp32"], kinds["fp32"].restored(architecture, weights), seed)
     return found
 
 

@@ -34,9 +34,12 @@ ENCODER = {
 }  # fmt: skip
 SCRATCH = {"space": ENCODER, "learner": {"name": "protonet", "steps": ENDLESS, "lr": 5e-4, "train_embeddings": True}}
 PRETRAINED = {
-    "space": {"name": "bert-subnet", "model": "starter:minilm", "min_layers": 2, "max_layers": 2},
+    "space": {
+        "name": "bert-subnet", "model": "starter:minilm", "min_layers": 2, "max_layers": 2,
+        "heads": [1.0, 0.5], "ffn": [1.0, 0.5, 0.25],
+    },
     "learner": {"name": "protonet", "steps": ENDLESS, "lr": 2e-5},
-}
+}  # fmt: skip
 META = "meta-training"
 CANDIDATES: dict[str, tuple[Mapping[str, Any], tuple[str, ...]]] = {
     "`encoder`, meta-trained alone": (SCRATCH, (META,)),

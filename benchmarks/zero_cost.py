@@ -28,7 +28,11 @@ RESULTS = Path(__file__).with_suffix(".json")
 COUNT, SEED, BASELINE = 40, 1, "parameters"
 COMMON = {"evaluation": {"episodes": 200, "test_best": 0}}
 SPACES: dict[str, dict[str, Any]] = {
-    "bert-subnet": {"space": {"name": "bert-subnet"}, "learner": {"name": "protonet", "steps": 60}, **COMMON},
+    "bert-subnet": {
+        "space": {"name": "bert-subnet", "heads": [1.0, 0.5], "ffn": [1.0, 0.5, 0.25]},
+        "learner": {"name": "protonet", "steps": 60},
+        **COMMON,
+    },
     "encoder": {
         "space": {"name": "encoder"},
         "learner": {"name": "protonet", "steps": 60, "lr": 5e-4, "train_embeddings": True},

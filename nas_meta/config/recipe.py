@@ -9,6 +9,9 @@ One learning rate serves all data: for pretrained models, with this schedule, tw
 one example per class, and less than half of it 0.4 points worse. Models from scratch need a higher one and train their
 token embeddings, too.
 
+Pretrained models of learners that compare embeddings compute in bf16 on a CPU with AMX, which is as accurate. Learners
+with an inner loop keep fp32, in which they batch their tasks.
+
 The journal of a run has every value, so a run keeps the training that it began with, also if that of a later version
 differs.
 """
@@ -24,6 +27,7 @@ from nas_meta.evaluation.hyperparameters import CHOICE
 AUTO = "auto"
 EPISODES = {"train_ways": AUTO, "train_queries": AUTO}
 HEAD = ("learner", "head")
+PRECISION = ("compute", "precision")
 SCHEDULE = {"warmup": 0.1, "decay": "cosine"}
 PRETRAINED = {"lr": 5e-5}
 FROM_SCRATCH = {"lr": 5e-4, "train_embeddings": True}
@@ -45,8 +49,8 @@ def with_recipe(document: Mapping[str, Any], space: str) -> tuple[Mapping[str, A
         PluginError: The space or a learner cannot be loaded.
     """
     models = plugins.load("spaces", space)
-    tasks, learner = document.get("tasks") or {}, document.get("learner") or {}
-    if not isinstance(tasks, Mapping) or not isinstance(learner, Mapping):
+    tasks, learner, compute = (document.get(name) or {} for name in ("tasks", "learner", "compute"))
+    if not all(isinstance(section, Mapping) for section in (tasks, learner, compute)):
         return document, frozenset()
     training = learner.get("training") or {}
     added: dict[Path, Any] = {}
@@ -57,11 +61,13 @@ def with_recipe(document: Mapping[str, Any], space: str) -> tuple[Mapping[str, A
     compares = all(_many_ways(name) for name in _learners(learner))
     if compares:
         added |= {("tasks", key): value for key, value in EPISODES.items() if key not in tasks}
+        if models.pretrained and PRECISION[-1] not in compute:
+            added[PRECISION] = AUTO
     values = FROM_SCRATCH if models.from_scratch else PRETRAINED if models.pretrained and compares else {}
     added |= {("learner", key): value for key, value in values.items() if key not in learner}
     if not added:
         return document, frozenset()
-    filled: dict[str, Any] = {**document, "tasks": {**tasks}, "learner": {**learner}}
+    filled: dict[str, Any] = {**document, "tasks": {**tasks}, "learner": {**learner}, "compute": {**compute}}
     for (section, *inner, key), value in added.items():
         target = filled[section]
         for name in inner:

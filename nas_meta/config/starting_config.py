@@ -37,20 +37,21 @@ tasks:
 space:
   name: bert-subnet         # sub-networks of a pretrained encoder; nas-meta spaces lists the others
   model: starter:minilm     # or a folder, or a name on the Hugging Face Hub
-  min_layers: 2
-  max_layers: 4
+  min_layers: 3
 
 strategy:
   name: auto                # picks one for the budget and the space
 
 objectives:
   accuracy: maximize
-  flops: minimize           # limits work, too, such as flops: {{max: 0.5x}} or params: {{max: 18 M}}
+  flops: {{direction: minimize, max: 0.6x}}   # at most 60 % of the model's; params: {{max: 18 M}} works, too
+
+final_training:             # trains the best trial for longer and uses that if it is better; takes some minutes
+  steps: 160
+  distill: {{trained: true, weight: 10}}   # the teacher is the whole model, meta-trained first
 
 budget:
   trials: 24
-
-# final_training: {{steps: 160}}   # train the best trial for longer at the end; used if it is better then
 """
 
 

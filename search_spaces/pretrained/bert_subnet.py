@@ -35,10 +35,12 @@ class BertSubnetOptions(PluginOptions):
 
     model: ModelName = Field(MINILM, description="pretrained encoder: a folder, a hub name, or starter:minilm")
     heads: list[float] = Field(
-        [1.0, 0.5], min_length=1, description="candidate shares of attention heads that a kept layer keeps"
+        [1.0, 0.75, 0.5], min_length=1, description="candidate shares of attention heads that a kept layer keeps"
     )
     ffn: list[float] = Field(
-        [1.0, 0.5, 0.25], min_length=1, description="candidate shares of feed-forward neurons that a kept layer keeps"
+        [1.0, 0.75, 0.5, 0.25],
+        min_length=1,
+        description="candidate shares of feed-forward neurons that a kept layer keeps",
     )
     min_layers: int = Field(1, ge=1, description="minimum number of layers to keep")
     max_layers: int | None = Field(None, ge=1, description="maximum number of layers to keep; all layers by default")

@@ -51,6 +51,15 @@ def test_the_learning_rate_suits_the_models():
     assert of(space={"name": "encoder"}, learner={"lr": 1e-3, "train_embeddings": False}) == (1e-3, False)
 
 
+def test_pretrained_models_that_are_compared_take_the_faster_precision():
+    def of(**document):
+        return resolve(document).sections.compute.precision
+
+    assert of() == of(learner={"name": "ridge"}) == of(compute={"device": "cpu"}) == "auto"
+    assert of(compute={"precision": "fp32"}) == "fp32"
+    assert of(space={"name": "encoder"}) == of(learner={"name": "maml"}) == "fp32"
+
+
 def test_only_what_is_left_out_is_filled_in():
     assert recipe_of({"learner": {"name": "prototype-maml"}}) == ((None, None), (0.1, "cosine"))
     assert recipe_of({"learner": {"name": "mann"}})[0] == (None, None), "its head has a fixed number of classes"

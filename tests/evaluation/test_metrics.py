@@ -7,6 +7,7 @@ from nas_meta.config.resolved import resolve
 from nas_meta.errors import ConfigError
 from nas_meta.evaluation.metrics import METRICS, OVERVIEW, metric_of, shown_metrics
 from nas_meta.journal.row_checks import REQUIRED
+from nas_meta.journal.run import rank
 from nas_meta.outputs.export.folder import export
 from nas_meta.outputs.report.formatting import trial_line
 
@@ -83,6 +84,6 @@ def test_the_first_objective_ranks_keeps_tests_and_exports(small_config, tmp_pat
 def test_the_accuracy_keeps_weights_where_it_is_first(small_config, tmp_path):
     small_config["evaluation"] |= {"keep": 2, "test_best": 1}
     run = search(small_config, tmp_path / "run", inline=True)
-    best = sorted((t for t in run.trials if t.metrics), key=lambda t: (-t.metrics["accuracy"], t.id))
+    best = rank(run.trials, run.objectives)
     assert {int(path.stem) for path in (tmp_path / "run" / "weights").iterdir()} == {t.id for t in best[:2]}
     assert list(run.report["trials"]) == [str(best[0].id)]

@@ -74,7 +74,7 @@ def test_a_config_that_leaves_it_open_uses_the_gpus_that_are_there(
     gpus, small_config, number, compute, resources, expected
 ):
     gpus(number)
-    resolved = resolve(small_config | {"compute": {"device": compute}, "resources": resources})
+    resolved = resolve(small_config | {"compute": {"device": compute, "precision": "fp32"}, "resources": resources})
     shared = with_shared_gpus(resolved, inline=False)
     device = describe_device(shared.sections, inline=False)
     assert (shared.sections.resources.gpus_per_trial, shared.sections.device, device) == expected
@@ -133,6 +133,7 @@ def test_a_build_of_torch_that_cannot_use_the_gpu_is_named(gpus, small_config, t
 
 def test_a_run_records_and_shows_its_device_and_keeps_it(gpus, small_config, tmp_path):
     gpus(0)
+    small_config["compute"] = {"precision": "fp32"}
     console = Console(file=io.StringIO(), width=100)
     launch.search(small_config, tmp_path / "cpu", inline=True, watch=LiveProgress(console))
     run = Run(tmp_path / "cpu")

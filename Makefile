@@ -1,4 +1,4 @@
-# `make quickstart` runs a search of about four minutes, `make test` runs the fast tests. Both create .venv first.
+# `make quickstart` runs a search of three to four minutes, `make test` runs the fast tests. Both create .venv first.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin

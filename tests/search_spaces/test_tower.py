@@ -37,7 +37,8 @@ IMAGE = {"name": "vit", "patches": [4], "depths": [1, 2], "hidden": [16], "heads
 
 @pytest.fixture
 def options(tiny_model):
-    return {"image": IMAGE, "text": {"name": "bert-subnet", "model": str(tiny_model), "ffn": [1.0, 0.5]}, "width": 8}
+    text = {"name": "bert-subnet", "model": str(tiny_model), "heads": [1.0, 0.5], "ffn": [1.0, 0.5]}
+    return {"image": IMAGE, "text": text, "width": 8}
 
 
 @pytest.fixture

@@ -137,8 +137,8 @@ def test_gradients_reach_the_active_part_alone(space):
 
 @pytest.fixture
 def evaluation(small_config):
-    """The evaluation of a small search, dropout off."""
-    small_config["learner"]["training"] = {"dropout": 0.0}
+    """The evaluation of a small search in fp32, dropout off."""
+    small_config["learner"]["training"], small_config["compute"] = {"dropout": 0.0}, {"precision": "fp32"}
     resolved = resolve(small_config)
     space, tasks, shape = load_problem(resolved)
     return make_evaluation(resolved, space, tasks, shape, cpus=1)

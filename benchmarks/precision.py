@@ -23,7 +23,7 @@ from benchmarks.table import Table
 
 RESULTS = Path(__file__).with_suffix(".json")
 TRIAL = "trial"
-KINDS = {"fp32": "fp32", "bf16": "bf16", "bf16, used in fp32": "bf16"}  # shown, and the key of its seconds
+KINDS = ("fp32", "bf16", "bf16, used in fp32")  # precision of the training, and of the test if it differs
 
 
 def measure_cell(name: str, seed: int) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def measure_cell(name: str, seed: int) -> dict[str, Any]:
 def table(results: Mapping[str, Mapping[str, Any]]) -> Table:
     """One row per data set, and the differences over all of them."""
     rows = []
-    gaps: dict[str, dict[str, list[float]]] = {kind: {"1": [], "5": []} for kind in list(KINDS)[1:]}
+    gaps: dict[str, dict[str, list[float]]] = {kind: {"1": [], "5": []} for kind in KINDS[1:]}
     for data in DATA:
         cells = [results[key] for seed in SEEDS if (key := f"{data}: {TRIAL} {seed}") in results]
         if not cells:

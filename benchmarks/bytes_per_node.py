@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from benchmarks.plain_training import SHARES
 from benchmarks.table import Table
 
 NODES = 2
@@ -115,13 +116,7 @@ def measure() -> Table:
     """Bytes of a search with 12 trials, one row per kind of data."""
     found = travelled(
         {
-            "space": {
-                "name": "bert-subnet",
-                "min_layers": 1,
-                "max_layers": 2,
-                "heads": [1.0, 0.5],
-                "ffn": [1.0, 0.5, 0.25],
-            },
+            "space": {"name": "bert-subnet", "min_layers": 1, "max_layers": 2, **SHARES},
             "learner": {"name": "protonet", "steps": 1},
             "evaluation": {"episodes": 2, "test_best": 0},
             "budget": {"trials": TRIALS},

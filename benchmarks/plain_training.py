@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+SHARES = {"heads": [1.0, 0.5], "ffn": [1.0, 0.5, 0.25]}  # the defaults of ``bert-subnet`` then
 WITH_HEADS = ("protonet", "ridge", "matching")  # learners that have an option ``head``
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import results_file
-from benchmarks.plain_training import plain
+from benchmarks.plain_training import SHARES, plain
 from benchmarks.table import Table
 
 RESULTS = Path(__file__).with_suffix(".json")
@@ -34,12 +34,9 @@ ENCODER = {
 }  # fmt: skip
 SCRATCH = {"space": ENCODER, "learner": {"name": "protonet", "steps": ENDLESS, "lr": 5e-4, "train_embeddings": True}}
 PRETRAINED = {
-    "space": {
-        "name": "bert-subnet", "model": "starter:minilm", "min_layers": 2, "max_layers": 2,
-        "heads": [1.0, 0.5], "ffn": [1.0, 0.5, 0.25],
-    },
+    "space": {"name": "bert-subnet", "model": "starter:minilm", "min_layers": 2, "max_layers": 2, **SHARES},
     "learner": {"name": "protonet", "steps": ENDLESS, "lr": 2e-5},
-}  # fmt: skip
+}
 META = "meta-training"
 CANDIDATES: dict[str, tuple[Mapping[str, Any], tuple[str, ...]]] = {
     "`encoder`, meta-trained alone": (SCRATCH, (META,)),

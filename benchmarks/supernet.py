@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import results_file
-from benchmarks.plain_training import plain
+from benchmarks.plain_training import SHARES, plain
 from benchmarks.random_architectures import sample_distinct
 from benchmarks.table import Table
 from benchmarks.timed_search import evaluation_of
@@ -28,7 +28,7 @@ from benchmarks.timed_search import evaluation_of
 RESULTS = Path(__file__).with_suffix(".json")
 COUNT, PARAMS = 24, (15.5e6, 17.5e6)
 EVALUATED = 100  # sub-networks that the supernet's search evaluates, to time a single one
-SPACE = {"name": "bert-subnet", "min_layers": 3, "max_layers": 4, "heads": [1.0, 0.5], "ffn": [1.0, 0.5, 0.25]}
+SPACE = {"name": "bert-subnet", "min_layers": 3, "max_layers": 4, **SHARES}
 DOCUMENT = plain(
     {"space": SPACE, "learner": {"name": "protonet", "steps": 60}, "evaluation": {"episodes": 200, "test_best": 0}}
 )

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import results_file
+from benchmarks.plain_training import SHARES
 from benchmarks.recipe import DATA, source_of
 from benchmarks.table import Table
 from benchmarks.timed_search import evaluation_of, search_within
@@ -50,13 +51,7 @@ def measure_cell(name: str, seed: int) -> dict[str, Any]:
     data, _, strategy = name.partition(": ")
     with tempfile.TemporaryDirectory() as folder:
         document = {
-            "space": {
-                "name": "bert-subnet",
-                "min_layers": 2,
-                "max_layers": 4,
-                "heads": [1.0, 0.5],
-                "ffn": [1.0, 0.5, 0.25],
-            },
+            "space": {"name": "bert-subnet", "min_layers": 2, "max_layers": 4, **SHARES},
             "tasks": {**source_of(data, Path(folder)), "ways": 5, "shots": 1, "queries": 5},
             "learner": {"name": "protonet", "distance": "cosine", "steps": 80, "lr": 5e-5},
             "objectives": {"accuracy": "maximize", "flops": "minimize"},

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import results_file
+from benchmarks.plain_training import SHARES
 from benchmarks.random_architectures import sample_distinct
 from benchmarks.table import Table
 from benchmarks.timed_search import evaluation_of
@@ -29,7 +30,7 @@ COUNT, SEED, BASELINE = 40, 1, "parameters"
 COMMON = {"evaluation": {"episodes": 200, "test_best": 0}}
 SPACES: dict[str, dict[str, Any]] = {
     "bert-subnet": {
-        "space": {"name": "bert-subnet", "heads": [1.0, 0.5], "ffn": [1.0, 0.5, 0.25]},
+        "space": {"name": "bert-subnet", **SHARES},
         "learner": {"name": "protonet", "steps": 60},
         **COMMON,
     },

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 from nas_meta.config.components import cpus_per_trial
-from nas_meta.config.precision import decided
+from nas_meta.config.decisions import decided
 from nas_meta.config.resolved import ResolvedConfig
 from nas_meta.config.sections import Config
 

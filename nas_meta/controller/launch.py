@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from nas_meta.config.decisions import with_precision
 from nas_meta.config.given_data import in_folder
 from nas_meta.config.gpu_sharing import with_shared_gpus
-from nas_meta.config.precision import with_precision
 from nas_meta.config.resolved import ResolvedConfig
 from nas_meta.controller.changes import refuse_changed_models
 from nas_meta.controller.extras import Extras, checked_extras

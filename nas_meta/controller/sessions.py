@@ -16,9 +16,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from nas_meta.config.decisions import with_decisions
 from nas_meta.config.given_data import with_own_data
 from nas_meta.config.plugin_trust import plugin_files, refuse_plugin_files
-from nas_meta.config.precision import with_recorded_precision
 from nas_meta.config.provenance import Source, apply_overrides
 from nas_meta.config.recipe import AUTO
 from nas_meta.config.relative_limits import as_recorded
@@ -153,8 +153,8 @@ def config_to_resume(
         if not allow_plugins:
             refuse_hooks(recorded.sections.watching, directory, overrides)
         given = resolve(apply_overrides(recorded.document, overrides), Source("--set"), recorded=True)
-    wanted = as_recorded(given.document, recorded.document, relative)
-    wanted = with_recorded_precision(wanted, recorded.document)
+    asked = with_decisions(given.document, recorded.document) if from_file else given.document
+    wanted = as_recorded(asked, recorded.document, relative)
     differences = list(_differences(recorded.document, wanted, given.implied))
     if differences:
         raise ConfigError(
@@ -162,9 +162,7 @@ def config_to_resume(
             "expected changes only in final_training, budget, resources and watching, or another run directory for a "
             "new run"
         )
-    changed = {name: given.document[name] for name in MAY_CHANGE}
-    if from_file and changed["resources"]["gpus_per_trial"] is None:  # was decided when the run began
-        changed["resources"] = {**changed["resources"], "gpus_per_trial": recorded.sections.resources.gpus_per_trial}
+    changed = {name: asked[name] for name in MAY_CHANGE}
     return resolve({**recorded.document, **changed}, Source(str(directory)), recorded=True)
 
 

@@ -1,4 +1,7 @@
-"""Decide in which precision the models of a search compute, where the config leaves it open."""
+"""What a search decides where its config leaves it open: the decision becomes part of the run.
+
+A run therefore computes alike wherever it is resumed.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from nas_meta.config.recipe import AUTO
 from nas_meta.config.resolved import ResolvedConfig
+
+OPEN = {("compute", "precision"): "auto", ("resources", "gpus_per_trial"): None}  # the values that leave it open
 
 
 def with_precision(resolved: ResolvedConfig) -> ResolvedConfig:
     """Return the config with ``fp32`` or ``bf16`` for ``compute.precision``.
-
-    The decision becomes part of the run, so that all of its trials compute alike wherever it is resumed.
 
     Args:
         resolved: The config of a search, from :func:`nas_meta.config.gpu_sharing.with_shared_gpus`.
@@ -21,24 +23,10 @@ def with_precision(resolved: ResolvedConfig) -> ResolvedConfig:
     Returns:
         The config.
     """
-    if resolved.sections.compute.precision != AUTO:
+    precision = resolved.sections.precision
+    if precision == resolved.sections.compute.precision:
         return resolved
-    return decided(resolved, "compute", precision=resolved.sections.precision)
-
-
-def with_recorded_precision(given: Mapping[str, Any], recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config with the precision that a run began with, if it leaves the precision open.
-
-    Args:
-        given: The whole config that the user gives, as plain data.
-        recorded: That of the run.
-
-    Returns:
-        A copy of the given config.
-    """
-    if given["compute"]["precision"] != AUTO:
-        return dict(given)
-    return {**given, "compute": {**given["compute"], "precision": recorded["compute"]["precision"]}}
+    return decided(resolved, "compute", precision=precision)
 
 
 def decided(resolved: ResolvedConfig, section: str, **values: Any) -> ResolvedConfig:
@@ -58,3 +46,20 @@ def decided(resolved: ResolvedConfig, section: str, **values: Any) -> ResolvedCo
         sections=resolved.sections.model_copy(update={section: changed}),
         given={**resolved.given, section: {**(resolved.given.get(section) or {}), **values}},
     )
+
+
+def with_decisions(given: Mapping[str, Any], recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config with what was decided when its run began, where it leaves that open.
+
+    Args:
+        given: The whole config that the user gives, as plain data.
+        recorded: That of the run.
+
+    Returns:
+        A copy of the given config.
+    """
+    document = dict(given)
+    for (section, key), value in OPEN.items():
+        if given[section][key] == value:
+            document[section] = {**document[section], key: recorded[section][key]}
+    return document

@@ -6,12 +6,9 @@ A run therefore computes alike wherever it is resumed.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 from nas_meta.config.resolved import ResolvedConfig
-
-OPEN = {("compute", "precision"): "auto", ("resources", "gpus_per_trial"): None}  # the values that leave it open
 
 
 def with_precision(resolved: ResolvedConfig) -> ResolvedConfig:
@@ -46,20 +43,3 @@ def decided(resolved: ResolvedConfig, section: str, **values: Any) -> ResolvedCo
         sections=resolved.sections.model_copy(update={section: changed}),
         given={**resolved.given, section: {**(resolved.given.get(section) or {}), **values}},
     )
-
-
-def with_decisions(given: Mapping[str, Any], recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config with what was decided when its run began, where it leaves that open.
-
-    Args:
-        given: The whole config that the user gives, as plain data.
-        recorded: That of the run.
-
-    Returns:
-        A copy of the given config.
-    """
-    document = dict(given)
-    for (section, key), value in OPEN.items():
-        if given[section][key] == value:
-            document[section] = {**document[section], key: recorded[section][key]}
-    return document

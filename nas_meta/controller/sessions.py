@@ -12,11 +12,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from nas_meta.config.decisions import with_decisions
 from nas_meta.config.given_data import with_own_data
 from nas_meta.config.plugin_trust import plugin_files, refuse_plugin_files
 from nas_meta.config.provenance import Source, apply_overrides
@@ -35,7 +34,10 @@ LOCK = "lock"
 RELATIVE = "relative_limits"  # key of the journal: limits as the config gave them, by metric and bound
 SECONDS = "seconds"  # key of the journal: the time of all sessions, without sleep of the machine
 # Null or auto here leaves the value to the search, which records it.
-DECIDED = ("strategy", "stopping", ("tasks", "ways"), ("tasks", "train_ways"), ("tasks", "train_queries"))
+DECIDED = (
+    "strategy", "stopping", ("tasks", "ways"), ("tasks", "train_ways"), ("tasks", "train_queries"),
+    ("compute", "precision"),
+)  # fmt: skip
 MAY_CHANGE = ("final_training", "budget", "resources", "watching", "run_dir")
 
 
@@ -53,6 +55,8 @@ class Session:
         enqueued: Architectures that the search tries first.
         known: Results of an earlier run that the strategy learns from: pairs of an architecture and its metrics.
     """
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")  # for the session of a damaged journal
 
     trials: int
     workers: int
@@ -153,8 +157,7 @@ def config_to_resume(
         if not allow_plugins:
             refuse_hooks(recorded.sections.watching, directory, overrides)
         given = resolve(apply_overrides(recorded.document, overrides), Source("--set"), recorded=True)
-    asked = with_decisions(given.document, recorded.document) if from_file else given.document
-    wanted = as_recorded(asked, recorded.document, relative)
+    wanted = as_recorded(given.document, recorded.document, relative)
     differences = list(_differences(recorded.document, wanted, given.implied))
     if differences:
         raise ConfigError(
@@ -162,7 +165,9 @@ def config_to_resume(
             "expected changes only in final_training, budget, resources and watching, or another run directory for a "
             "new run"
         )
-    changed = {name: asked[name] for name in MAY_CHANGE}
+    changed = {name: given.document[name] for name in MAY_CHANGE}
+    if from_file and changed["resources"]["gpus_per_trial"] is None:  # was decided when the run began
+        changed["resources"] = {**changed["resources"], "gpus_per_trial": recorded.sections.resources.gpus_per_trial}
     return resolve({**recorded.document, **changed}, Source(str(directory)), recorded=True)
 
 

@@ -103,6 +103,12 @@ def test_latencies_that_are_not_numbers_are_refused(small_config, tmp_path):
         resume(run, ["budget.trials=3"], inline=True)
 
 
+def test_a_session_with_a_field_that_none_has_is_refused(run):
+    execute(run, "UPDATE info SET value = replace(value, '\"before\"', '\"befor\"') WHERE key = 'session'")
+    with pytest.raises(RunError, match="'session' is not of the type that nas-meta writes; the file is damaged"):
+        resume(run, ["budget.trials=7"], inline=True)
+
+
 def test_a_journal_that_cannot_be_resumed_is_refused_also_if_a_trial_is_running(run):
     execute(run, "UPDATE trials SET status = 'running', metrics = '{}' WHERE id = 2")
     execute(run, "UPDATE reports SET trial = 99 WHERE number = 1")

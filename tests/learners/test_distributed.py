@@ -20,7 +20,7 @@ JOB = {"name": "supernet", "steps": 6, "judged": 12, "texts": 6, "random": 1, "c
 
 @pytest.fixture
 def document(small_config):
-    small_config["strategy"] = JOB
+    small_config["strategy"], small_config["compute"] = JOB, {"precision": "fp32"}
     small_config["learner"]["training"] = {"dropout": 0.0}
     small_config["budget"] = {"trials": 1}
     return small_config

@@ -6,6 +6,7 @@ A module with a ``contest()`` can be compared: it says what is searched. Every s
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ SEEDS = range(5)
 GAUSSIAN, GAUSSIAN_SEEDS = "optuna GP", range(3)
 ONE_OBJECTIVE = ("auto", "evolution", "tpe", "random", "optuna TPE", GAUSSIAN)
 TWO_OBJECTIVES = ("auto", "motpe", "nsga2", "random", "optuna TPE, multivariate", "optuna NSGA-II (50)", GAUSSIAN)
+UNCOUNTED = "auto, FLOPs not counted"  # by the space, so that the strategy predicts them from results
 HEADINGS = {1: "best accuracy", 2: "share of the hypervolume"}  # by the number of objectives
 
 
@@ -67,7 +69,9 @@ class Contest:
     def rows(self) -> list[tuple[int, str]]:
         """Number of objectives and name of every row, in the order of the result table."""
         one = (*ONE_OBJECTIVE[:3], *self.strategies, *ONE_OBJECTIVE[3:], *self.packages)
-        return [*((1, name) for name in one), *((2, name) for name in TWO_OBJECTIVES)]
+        counted = self.space.counts(self.space.sample(np.random.default_rng(0)), 1)
+        two = (TWO_OBJECTIVES[0], UNCOUNTED, *TWO_OBJECTIVES[1:]) if counted else TWO_OBJECTIVES
+        return [*((1, name) for name in one), *((2, name) for name in two)]
 
     def budget(self, objectives: int, name: str) -> int:
         """Number of evaluations of a search."""
@@ -90,8 +94,11 @@ class Contest:
             values = np.array(self.packages[name](seed, budget))[:, None]
         else:
             search = search_with_optuna if name.startswith("optuna") else search_table
-            goals = [ACCURACY, FLOPS][:objectives]
-            values = np.array(search(name, self.space, self.look_up, budget, seed, goals))
+            space, goals = self.space, [ACCURACY, FLOPS][:objectives]
+            if name == UNCOUNTED:
+                name, space = "auto", copy.copy(space)
+                space.counts = lambda architecture, tokens: {}
+            values = np.array(search(name, space, self.look_up, budget, seed, goals))
         seconds = round(time.process_time() - started, 1)
         every = range(1, len(values) + 1)
         curve = values[:, 0] if objectives == 1 else hypervolume_shares(values, self.truth, every)
@@ -149,7 +156,8 @@ def compare(contest: Contest, note: str = "") -> Table:
         found = scale * np.array([values_after(search, contest.columns) for search in of_seeds])
         measured = [n for n in contest.columns if n <= contest.budget(objectives, name)]
         cells = [median_and_quartiles(column, digits) for column in found.T[: len(measured)]]
-        label = name if name.startswith("optuna") or name in contest.packages else f"`{name}`"
+        own = not name.startswith("optuna") and name not in contest.packages
+        label = name.replace(strategy := name.split(",")[0], f"`{strategy}`") if own else name
         rows.append([HEADINGS[objectives], label, *cells, *["-"] * (len(contest.columns) - len(measured))])
     seconds = [np.median([search["seconds"] for search in searches[n, GAUSSIAN]]) for n in HEADINGS]
     return Table(

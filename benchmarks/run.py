@@ -27,6 +27,7 @@ from benchmarks import (
     nas_bench_macro,
     one_shot,
     overhead,
+    own_csv,
     planted_optimum,
     precision,
     prefilter,
@@ -51,7 +52,7 @@ from benchmarks import (
 from benchmarks.table import machine, publish
 
 MODULES = (
-    quickstart, startup, overhead, worker_utilisation, many_workers, soak, bytes_per_node, trial_cost,
+    quickstart, own_csv, startup, overhead, worker_utilisation, many_workers, soak, bytes_per_node, trial_cost,
     precision, nas_bench_macro, bert_table, scaling_table, trained_table, stopping, planted_optimum, one_shot, supernet,
     supernet_contest,
     inner_loops, sinusoid, class_names, recipe, scratch_recipe, learners, heads, pretraining,

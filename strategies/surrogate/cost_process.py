@@ -11,8 +11,9 @@ class CostProcess:
     """A Gaussian process of the logarithm of a positive cost.
 
     Depth, width and length multiply in what a model costs, and the logarithm turns products into sums, which the linear
-    trend of the process fits. If the logarithm has the mean m and the variance v, the cost has the mean
-    exp(m + v / 2) and the variance (exp(v) - 1) · exp(2m + v) (log-normal distribution).
+    trend of the process fits. If the logarithm has the mean m, the cost is taken to be exp(m), its median, without
+    uncertainty: a cost depends on the architecture alone and is soon predicted well, and while it is not, its large
+    upper tail would make the search explore costs rather than accuracies.
 
     Args:
         encoded: ``[architectures, features]``, the evaluated architectures.
@@ -29,8 +30,7 @@ class CostProcess:
             encoded: ``[architectures, features]``.
 
         Returns:
-            The mean and the standard deviation, ``[architectures]`` each; the means are negative.
+            The costs with a negative sign and their standard deviations, which are 0, ``[architectures]`` each.
         """
-        mean, deviation = self._process.predict(encoded)
-        cost = np.exp(mean + deviation**2 / 2)
-        return -cost, cost * np.sqrt(np.expm1(deviation**2))
+        cost = np.exp(self._process.predict(encoded)[0])
+        return -cost, np.zeros_like(cost)

@@ -1,4 +1,4 @@
-"""An ensemble of regressors: their mean is the prediction, their disagreement its uncertainty."""
+"""An ensemble of regressors: their mean is the prediction, half of their disagreement its uncertainty."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.linear_model import Ridge
 
 RIDGES, TREES = 6, 16
+ERROR = 0.5  # the error of the mean of all members, as a share of the standard deviation of their predictions
 
 
 class Ensemble:
@@ -14,7 +15,8 @@ class Ensemble:
 
     Each of the two groups is weighted by the error of the other: with out-of-bag errors e_r and e_t (mean squared,
     every row predicted only by members that were not fitted to it), the ridge regressions have the weight
-    e_t / (e_r + e_t). Ridge regressions are accurate after few results, trees after many.
+    e_t / (e_r + e_t). Ridge regressions are accurate after few results, trees after many. The mean of all members is
+    closer to the truth than each of them, so only half of their disagreement counts as its error.
 
     Args:
         encoded: ``[architectures, features]``, the evaluated architectures.
@@ -58,7 +60,7 @@ class Ensemble:
             encoded: ``[architectures, features]``.
 
         Returns:
-            The mean and the standard deviation of the members' predictions, ``[architectures]`` each.
+            The mean of the members' predictions, and half of their standard deviation, ``[architectures]`` each.
         """
         ridges = self._ridge_predictions(encoded)
         # Calls the trees directly: for few rows, scikit-learn's input checks take most of the time.
@@ -67,7 +69,7 @@ class Ensemble:
         share = self.ridge_share
         mean = share * ridges.mean(0) + (1 - share) * trees.mean(0)
         variance = share * ((ridges - mean) ** 2).mean(0) + (1 - share) * ((trees - mean) ** 2).mean(0)
-        return self.median + self.scale * mean, self.scale * np.sqrt(variance)
+        return self.median + self.scale * mean, ERROR * self.scale * np.sqrt(variance)
 
     def _ridge_predictions(self, encoded: np.ndarray) -> np.ndarray:
         """``[ridges, architectures]``, on the scale of the targets."""

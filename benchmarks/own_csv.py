@@ -50,8 +50,9 @@ def measure_search(data: str, seed: int) -> dict[str, Any]:
         texts = Path(folder) / "intents.csv"
         with texts.open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([("text", "intent"), *texts_of(DATA[data])])
-        subprocess.run([*COMMAND, "init", str(texts)], check=True)
-        return whole_search.measure(texts.with_suffix(".yaml"), seed)
+        config = texts.with_suffix(".yaml")
+        subprocess.run([*COMMAND, "init", str(texts), "--to", str(config)], check=True)
+        return whole_search.measure(config, seed)
 
 
 def table(results: Mapping[str, Mapping[str, Any]]) -> Table:

@@ -184,7 +184,7 @@ METRICS: dict[str, Metric] = {
             decimals=0,
             small_digits=2,
             overview=True,
-            units={"MFLOPs": 1e6, "GFLOPs": 1e9},
+            units={"MFLOPs": 1e6, "GFLOPs": 1e9, "M": 1e6, "G": 1e9},
         ),
         Metric("train_seconds", "training", "duration of meta-training", unit="s"),
         Metric("evaluate_seconds", "validation", "duration of meta-validation", unit="s"),

@@ -15,6 +15,8 @@ from nas_meta.models.profiling import flops, parameters
     [
         ("flops", "345 MFLOPs", 345e6),
         ("flops", "0.5 gflops", 5e8),
+        ("flops", "547 M", 547e6),
+        ("flops", "0.5G", 5e8),
         ("flops", "1e6", 1e6),
         ("params", "17 M", 17e6),
         ("params", "17M", 17e6),
@@ -36,7 +38,8 @@ def test_a_limit_may_have_the_unit_that_tables_show(metric, given, value):
         (
             "flops",
             "12 ms",
-            "'12 ms' is not a limit of flops; expected a number such as '12 MFLOPs', '12 GFLOPs', '0.5x'",
+            "'12 ms' is not a limit of flops; expected a number such as '12 MFLOPs', '12 GFLOPs', '12 M', "
+            "'12 G', '0.5x'",
         ),
         ("latency", "0.5x", "'0.5x' is relative to a model, but only params and flops can be; expected a number"),
         ("params", "many", "'many' is not a limit of params; expected a number such as '12 M'"),

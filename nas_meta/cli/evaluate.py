@@ -9,17 +9,32 @@ from typing import Annotated, Any, Optional
 import typer
 
 from nas_meta.cli import options
+from nas_meta.cli.opening import named_or_latest
 from nas_meta.cli.plugins import print_json
 from nas_meta.cli.printing import echo
+from nas_meta.core.files import similar_sibling
 from nas_meta.errors import ConfigError
 
 
 def evaluate(
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL_DIR", help="Hugging Face folder of an encoder, or saved classifier")
-    ],
+        Optional[Path],
+        typer.Argument(
+            metavar="MODEL|RUN",
+            help="Hugging Face folder of an encoder, run directory, or saved classifier; by default the latest run "
+            "under runs/",
+        ),
+    ] = None,
     config: Annotated[
-        Optional[Path], typer.Option("--config", metavar="CONFIG", help="YAML config with the tasks and the learner")
+        Optional[Path],
+        typer.Option(
+            "--config",
+            metavar="CONFIG",
+            help="YAML config with the tasks and the learner; by default that of the run or of the exported folder",
+        ),
+    ] = None,
+    trial: Annotated[
+        Optional[int], typer.Option("--trial", metavar="ID", help="trial of the run; by default the best")
     ] = None,
     split: Annotated[str, typer.Option("--split", help="meta-train, meta-validation or meta-test")] = "meta-test",
     episodes: Annotated[
@@ -51,23 +66,43 @@ def evaluate(
     as_json: options.JsonOption = False,
     allow_plugins: options.AllowOption = False,
 ) -> None:
-    """Measure the few-shot accuracy of a model without training it, or of a fitted classifier on a labelled file."""
-    if input_ is not None:
-        if config is not None or full_way or open_set or episodes or shots or set_:
-            raise ConfigError(
-                "--input tests a saved classifier on a file; expected no --config, --episodes, --shots, --full-way or "
-                "--set beside it"
-            )
-        show_file(model, input_, text, label, as_json, allow_plugins)
-        return
-    if config is None:
-        raise ConfigError(
-            "--config is missing; expected a config with the tasks, or a saved classifier with --input FILE"
-        )
-    from nas_meta.config.resolved import read_config
-    from nas_meta.outputs.export.exported_model import evaluate_folder
+    """Measure the few-shot accuracy of a model, or of the best trial of a run, without training it.
 
-    row = evaluate_folder(model, read_config(config, set_ or ()), split, episodes, shots, full_way, open_set)
+    With --input, measure a fitted classifier on a labelled file.
+    """
+    folder = named_or_latest(model)
+    if input_ is not None:
+        if config is not None or full_way or open_set or episodes or shots or set_ or trial is not None:
+            raise ConfigError(
+                "--input tests a saved classifier on a file; expected no --config, --trial, --episodes, --shots, "
+                "--full-way or --set beside it"
+            )
+        show_file(folder, input_, text, label, as_json, allow_plugins)
+        return
+    protocol = {"split": split, "episodes": episodes, "shots": shots, "full_way": full_way, "open_set": open_set}
+    from nas_meta.journal.database import Journal
+
+    if Journal.exists(folder):
+        from nas_meta.journal.run import load_run
+        from nas_meta.outputs.export.evaluated_trial import evaluate_trial
+
+        row = evaluate_trial(load_run(folder, allow_plugins), trial, config, set_ or (), **protocol)
+    else:
+        from nas_meta.config.resolved import read_config
+        from nas_meta.outputs.export.exported_model import CONFIG, evaluate_folder, exported_config
+
+        if trial is not None:
+            raise ConfigError(f"{folder} is not a run, so it has no trial {trial}; expected a run directory")
+        if not folder.is_dir():
+            hint = similar_sibling(folder) or "; expected an exported model, a run directory or a saved classifier"
+            raise ConfigError(f"{folder} is not a folder{hint}")
+        if config is None and not (folder / CONFIG).is_file():
+            raise ConfigError(
+                f"--config is missing, and {folder} has no {CONFIG}; expected a config with the tasks, or a saved "
+                "classifier with --input FILE"
+            )
+        own = read_config(config, set_ or ()) if config else exported_config(folder, set_ or (), allow_plugins)
+        row = evaluate_folder(folder, own, **protocol)
     if as_json:
         print_json(row)
     else:

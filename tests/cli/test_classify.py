@@ -48,7 +48,10 @@ def check_evaluation(saved, model, folder):
             "is not a fitted classifier; expected a folder that 'nas-meta classify --save' wrote",
         ),
         ((model, "--input", file, "--full-way"), "expected no --config"),
-        ((model,), "--config is missing"),
+        ((model, "--input", file, "--trial", 1), "expected no --config, --trial"),
+        ((saved,), "--config is missing"),
+        ((file,), "is not a folder; expected an exported model, a run directory or a saved classifier"),
+        ((model, "--trial", 1), "is not a run, so it has no trial 1; expected a run directory"),
     ):
         assert sentence in str(CliRunner().invoke(app, ["evaluate", *map(str, arguments)]).exception), arguments
 

@@ -147,8 +147,10 @@ def test_the_exported_model_gives_the_same_accuracy_and_embeddings(finished, tmp
         exported = AutoModel.from_pretrained(tmp_path / "model", trust_remote_code=True).eval()
         outside = exported(**tokens).last_hidden_state
         torch.testing.assert_close(outside, inside(**tokens).last_hidden_state, atol=1e-5, rtol=1e-5)
-    row = json.loads(nas_meta("evaluate", tmp_path / "model", "--config", config, "--episodes", 20, "--json").stdout)
-    assert row["accuracy"] == pytest.approx(run.test_of(run.best)["test_accuracy"])
+    for what in ((tmp_path / "model", "--config", config), (tmp_path / "model",), (directory,)):
+        row = json.loads(nas_meta("evaluate", *what, "--episodes", 20, "--json").stdout)
+        assert row["accuracy"] == pytest.approx(run.test_of(run.best)["test_accuracy"]), what
+    assert row["model"] == str(directory) and row["trial"] == run.best.id
     card = (tmp_path / "model" / "README.md").read_text()
     params = sum(p.numel() for p in exported.parameters())
     assert row["params"] == run.best.metrics["params"] == params

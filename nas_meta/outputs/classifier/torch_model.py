@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from nas_meta.config.components import make_evaluation
 from nas_meta.config.gpu_sharing import on_this_machine
-from nas_meta.config.plugin_trust import refuse_plugin_files
 from nas_meta.config.problem import episode_shape, make_space
-from nas_meta.config.resolved import ResolvedConfig, read_config
+from nas_meta.config.resolved import ResolvedConfig
 from nas_meta.core.guard import first_line
 from nas_meta.errors import ConfigError, NasMetaError
 from nas_meta.evaluation.calibration import Calibration, read_calibration
 from nas_meta.journal.run import Run
 from nas_meta.outputs.classifier.stored_calibration import calibration_of
 from nas_meta.outputs.export.calibrating import identity
-from nas_meta.outputs.export.exported_model import CONFIG, LEARNED, restore_learned
+from nas_meta.outputs.export.exported_model import CONFIG, LEARNED, exported_config, restore_learned
 from nas_meta.tasks.examples import IMAGE, TEXT
 
 if TYPE_CHECKING:
@@ -66,22 +65,16 @@ def parts_of_folder(folder: Path, device: str | None, allow_plugins: bool) -> Mo
         ConfigError: The folder cannot be loaded.
         PluginError: The model needs the code of a plugin file.
     """
-    import yaml
     from safetensors.torch import load_file
     from transformers.utils import logging
 
     from nas_meta.models.token_checks import check_weights
 
-    file = folder / CONFIG
-    if not allow_plugins:
-        try:
-            document = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-            raise ConfigError(f"{file} cannot be read; expected the config that 'nas-meta export' wrote") from error
-        refuse_plugin_files(document if isinstance(document, dict) else {}, folder)
-    config = read_config(file)
+    config = exported_config(folder, allow_plugins=allow_plugins)
     if config.searched.choices:
-        raise ConfigError(f"{file} has the choice {next(iter(config.searched.choices))}; expected an exported config")
+        raise ConfigError(
+            f"{folder / CONFIG} has the choice {next(iter(config.searched.choices))}; expected an exported config"
+        )
     logging.disable_progress_bar()
     space = config.plugin("space")(config.options["space"])
     evaluation = _evaluation(config, space, device)

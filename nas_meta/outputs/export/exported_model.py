@@ -6,6 +6,7 @@ An exported folder also holds what the learner learned (``learner.safetensors``)
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,9 @@ import numpy as np
 from nas_meta.config.compatibility import check_images, check_source
 from nas_meta.config.components import make_evaluation
 from nas_meta.config.gpu_sharing import on_this_machine
+from nas_meta.config.plugin_trust import refuse_plugin_files
 from nas_meta.config.problem import episode_shape, with_learner_prompts, with_wanted_names
-from nas_meta.config.resolved import ResolvedConfig
+from nas_meta.config.resolved import ResolvedConfig, read_config
 from nas_meta.core.files import similar_sibling
 from nas_meta.core.guard import first_line
 from nas_meta.errors import ConfigError, NasMetaError
@@ -29,6 +31,33 @@ if TYPE_CHECKING:
 
 LEARNED = "learner.safetensors"
 CONFIG = "nas_meta.yaml"
+
+
+def exported_config(folder: Path, overrides: Sequence[str] = (), allow_plugins: bool = False) -> ResolvedConfig:
+    """Read the config that an exported folder holds.
+
+    Args:
+        folder: The folder.
+        overrides: Overrides of the config, ``section.key=value``.
+        allow_plugins: Whether the code of plugin files that the config names may be run.
+
+    Returns:
+        The config.
+
+    Raises:
+        ConfigError: The config cannot be read or is not valid.
+        PluginError: The config names a plugin file.
+    """
+    import yaml
+
+    file = folder / CONFIG
+    if not allow_plugins:
+        try:
+            document = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+            raise ConfigError(f"{file} cannot be read; expected the config that 'nas-meta export' wrote") from error
+        refuse_plugin_files(document if isinstance(document, dict) else {}, folder)
+    return read_config(file, overrides)
 
 
 def learned_state(encoder: Encoder) -> dict[str, torch.Tensor]:

@@ -266,6 +266,8 @@ def test_what_is_no_model_is_refused_in_a_sentence(exported, tiny_model, tmp_pat
     (foreign / CONFIG).write_text(yaml.safe_dump(document))
     with pytest.raises(PluginError, match=r"theirs.py:Learner, whose code would be run; expected --allow-plugins"):
         nas_meta.load_classifier(foreign)
+    with pytest.raises(PluginError, match=r"theirs.py:Learner, whose code would be run; expected --allow-plugins"):
+        exported_config(foreign)
     damaged = shutil.copytree(exported("protonet"), tmp_path / "damaged")
     (damaged / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(ConfigError, match="cannot be loaded"):

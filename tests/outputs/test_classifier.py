@@ -16,7 +16,7 @@ import nas_meta
 from nas_meta.core import plugins
 from nas_meta.errors import ConfigError, DataError, NasMetaError, PluginError, RunError
 from nas_meta.learners.heads import Map
-from nas_meta.outputs.export.exported_model import CONFIG, LEARNED, learned_state
+from nas_meta.outputs.export.exported_model import CONFIG, LEARNED, exported_config, learned_state
 from nas_meta.outputs.export.folder import export
 
 LEARNERS = sorted(row.name for row in plugins.installed("learners"))

@@ -157,7 +157,8 @@ def compare(contest: Contest, note: str = "") -> Table:
         measured = [n for n in contest.columns if n <= contest.budget(objectives, name)]
         cells = [median_and_quartiles(column, digits) for column in found.T[: len(measured)]]
         own = not name.startswith("optuna") and name not in contest.packages
-        label = name.replace(strategy := name.split(",")[0], f"`{strategy}`") if own else name
+        strategy, comma, rest = name.partition(",")
+        label = f"`{strategy}`{comma}{rest}" if own else name
         rows.append([HEADINGS[objectives], label, *cells, *["-"] * (len(contest.columns) - len(measured))])
     seconds = [np.median([search["seconds"] for search in searches[n, GAUSSIAN]]) for n in HEADINGS]
     return Table(

@@ -16,7 +16,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +25,16 @@ from benchmarks.learners import BANKING
 from benchmarks.recipe import CLINC
 from benchmarks.startup import COMMAND
 from benchmarks.table import Table
+from benchmarks.user_tasks import read_csv
 
 RESULTS = Path(__file__).with_suffix(".json")
 DATA = {"BANKING77": BANKING / "polyai_train.csv", "CLINC150": CLINC / "data_full.json"}
 SEEDS = (1, 2, 3)
 
 
-def texts_of(file: Path) -> list[tuple[str, str]]:
+def texts_of(file: Path) -> list[Sequence[str]]:
     """Training texts of a data set, each with its class."""
-    if file.suffix == ".json":
-        return [(text, label) for text, label in json.loads(file.read_text(encoding="utf-8"))["train"]]
-    with file.open(encoding="utf-8", newline="") as rows:
-        return [(row["text"], row["category"]) for row in csv.DictReader(rows)]
+    return read_csv(file) if file.suffix == ".csv" else json.loads(file.read_text(encoding="utf-8"))["train"]
 
 
 def measure_search(data: str, seed: int) -> dict[str, Any]:

@@ -11,12 +11,14 @@ import yaml
 from installed import marked
 from safetensors.torch import save_file
 from tiny_decoder import save_tiny
+from typer.testing import CliRunner
 
 import nas_meta
+from nas_meta.cli.main import app
 from nas_meta.core import plugins
 from nas_meta.errors import ConfigError, DataError, NasMetaError, PluginError, RunError
 from nas_meta.learners.heads import Map
-from nas_meta.outputs.export.exported_model import CONFIG, LEARNED, exported_config, learned_state
+from nas_meta.outputs.export.exported_model import CONFIG, LEARNED, learned_state
 from nas_meta.outputs.export.folder import export
 
 LEARNERS = sorted(row.name for row in plugins.installed("learners"))
@@ -266,8 +268,8 @@ def test_what_is_no_model_is_refused_in_a_sentence(exported, tiny_model, tmp_pat
     (foreign / CONFIG).write_text(yaml.safe_dump(document))
     with pytest.raises(PluginError, match=r"theirs.py:Learner, whose code would be run; expected --allow-plugins"):
         nas_meta.load_classifier(foreign)
-    with pytest.raises(PluginError, match=r"theirs.py:Learner, whose code would be run; expected --allow-plugins"):
-        exported_config(foreign)
+    refused = str(CliRunner().invoke(app, ["evaluate", str(foreign)]).exception)
+    assert "theirs.py:Learner, whose code would be run; expected --allow-plugins" in refused
     damaged = shutil.copytree(exported("protonet"), tmp_path / "damaged")
     (damaged / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(ConfigError, match="cannot be loaded"):

@@ -151,6 +151,8 @@ def test_the_exported_model_gives_the_same_accuracy_and_embeddings(finished, tmp
         row = json.loads(nas_meta("evaluate", *what, "--episodes", 20, "--json").stdout)
         assert row["accuracy"] == pytest.approx(run.test_of(run.best)["test_accuracy"]), what
     assert row["model"] == str(directory) and row["trial"] == run.best.id
+    refused = nas_meta("evaluate", directory, "--set", "learner.name=matching", check=2).stderr
+    assert refused.startswith(f"nas-meta: trial {run.best.id} of {directory}: 'learner."), refused
     card = (tmp_path / "model" / "README.md").read_text()
     params = sum(p.numel() for p in exported.parameters())
     assert row["params"] == run.best.metrics["params"] == params

@@ -7,8 +7,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from nas_meta.config.resolved import read_config
-from nas_meta.outputs.export.exported_model import evaluate_folder, exported_config
+import yaml
+
+from nas_meta.config.provenance import Source
+from nas_meta.config.resolved import read_config, resolve
+from nas_meta.outputs.export.exported_model import CONFIG, evaluate_folder
 from nas_meta.outputs.export.folder import export
 
 if TYPE_CHECKING:
@@ -41,7 +44,11 @@ def evaluate_trial(
     trial = run.best if trial_id is None else run.trial(trial_id)
     with TemporaryDirectory() as parent:
         folder = export(run, Path(parent) / "model", trial.id, changes=False)
-        # The run was opened, so what its config names may be run.
-        own = read_config(config, overrides) if config else exported_config(folder, overrides, allow_plugins=True)
-        row = evaluate_folder(folder, own, **protocol)
+        if config:
+            chosen = read_config(config, overrides)
+        else:
+            document = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+            source = Source(f"trial {trial.id} of {run.directory}", overridden=[o.partition("=")[0] for o in overrides])
+            chosen = resolve(document, source, overrides, recorded=True)
+        row = evaluate_folder(folder, chosen, **protocol)
     return {**row, "model": str(run.directory), "trial": trial.id}
